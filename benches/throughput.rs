@@ -16,7 +16,7 @@ use fcm_mqtt_bridge::chat::push::{Priority, Push, Target};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::secret::Secret;
 use fcm_mqtt_bridge::sim::SimConfig;
-use fcm_mqtt_bridge::sim::config::{CertificateConfig, WorldConfig};
+use fcm_mqtt_bridge::sim::config::{CertificateConfig, VirtualDevicesConfig};
 use fcm_mqtt_bridge::sim::handle::{SimHandle, Speech};
 use fcm_mqtt_bridge::transport::{self, DeviceMessage, Report, ccs};
 use rumqttc_v5::{PublishOptions, QoS};
@@ -63,7 +63,7 @@ async fn with_sim(folder: &Path, run: impl AsyncFnOnce(&SimHandle) -> f64) -> f6
         listen: ([127, 0, 0, 1], 0).into(),
         control: None,
         certificate: CertificateConfig { directory: Some(folder.join("tls")), ..CertificateConfig::default() },
-        world: WorldConfig { records_per_device: 1, ..WorldConfig::default() },
+        devices: VirtualDevicesConfig { records_per_device: 1, ..VirtualDevicesConfig::default() },
         ..SimConfig::default()
     };
     support::with_sim(config, DEVICES, run).await

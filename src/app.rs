@@ -31,7 +31,7 @@ use transports::TransportPlan;
 pub use warnings::warnings;
 
 #[cfg(feature = "broker")]
-use crate::broker::{Bound, Broker, Surroundings};
+use crate::broker::{Bound, Broker, BrokerDependencies};
 #[cfg(feature = "rumqttd")]
 use crate::rumqttd;
 
@@ -321,8 +321,8 @@ impl MqttSide {
         match self {
             #[cfg(feature = "broker")]
             Self::Embedded(broker) => {
-                let surroundings = Surroundings { metrics, reload, store, told: bridge::count_told };
-                Ok(broker.run(outlet, surroundings, stop).await?)
+                let dependencies = BrokerDependencies { metrics, reload, store, told: bridge::count_told };
+                Ok(broker.run(outlet, dependencies, stop).await?)
             }
             #[cfg(feature = "rumqttd")]
             Self::Rumqttd(engine, config) => {

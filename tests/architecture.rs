@@ -60,7 +60,7 @@ const SERVICES: &[&str] = &["ccs", "fcm", "webpush", "apns"];
 /// What stands in a contract with users all the same, by file: words that [`SERVICES`] would forbid.
 const IN_CONTRACTS: &[(&str, &[&str])] = &[
     // `ccs_id` of a device's message.
-    ("bridge/upstream.rs", &["ccs_id"]),
+    ("bridge/device_intake.rs", &["ccs_id"]),
 ];
 
 /// The store's database: who knows it, by the library's name.

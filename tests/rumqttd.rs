@@ -38,99 +38,99 @@ const LARGE: usize = 100_000;
 
 #[tokio::test]
 async fn messages_go_in_and_out_in_either_version() {
-    let mut world = World::open().await;
+    let mut harness = Harness::open().await;
     for version in BOTH {
-        world.peers.version = version;
-        world.subscribe("bal", "bal/others/#").await;
+        harness.peers.version = version;
+        harness.subscribe("bal", "bal/others/#").await;
         // It leaves with properties, which rumqttd by itself would not bring to 3.1.1.
         let large = "x".repeat(LARGE);
-        assert_eq!(world.publish("bal/others/messages", &large).await, Outcome::Confirmed);
-        assert_eq!(world.take("bal", "bal/others/#", 1).await, [large.as_str()]);
+        assert_eq!(harness.publish("bal/others/messages", &large).await, Outcome::Confirmed);
+        assert_eq!(harness.take("bal", "bal/others/#", 1).await, [large.as_str()]);
 
-        world.say("bal/self/messages", &large).await;
-        let inbound = soon(world.port.inbound.recv()).await.unwrap();
+        harness.say("bal/self/messages", &large).await;
+        let inbound = soon(harness.port.inbound.recv()).await.unwrap();
         assert_eq!((inbound.topic.as_str(), inbound.payload.len()), ("bal/self/messages", LARGE));
         inbound.ack.release(AckWord::Done);
     }
-    world.stop().await.unwrap();
+    harness.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn what_the_bridge_leaves_unacknowledged_comes_again_on_its_next_connection() {
     let client = ClientLimits { redelivery: Duration::from_millis(50), ..ClientLimits::default() };
-    let mut world = World::with(ANYWHERE, &BrokerLimits::default(), client).await;
-    world.say("bal/self/messages", "once more").await;
-    drop(soon(world.port.inbound.recv()).await.unwrap().ack);
-    let again = soon(world.port.inbound.recv()).await.unwrap();
+    let mut harness = Harness::with(ANYWHERE, &BrokerLimits::default(), client).await;
+    harness.say("bal/self/messages", "once more").await;
+    drop(soon(harness.port.inbound.recv()).await.unwrap().ack);
+    let again = soon(harness.port.inbound.recv()).await.unwrap();
     assert_eq!(again.payload, "once more");
     again.ack.release(AckWord::Done);
-    world.stop().await.unwrap();
+    harness.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn who_is_away_gets_what_its_session_kept_in_order() {
-    let mut world = World::open().await;
+    let mut harness = Harness::open().await;
     for version in BOTH {
-        world.peers.version = version;
-        world.subscribe(version, "bal/others/#").await;
+        harness.peers.version = version;
+        harness.subscribe(version, "bal/others/#").await;
         for body in ["1", "2", "3"] {
-            assert_eq!(world.publish("bal/others/messages", body).await, Outcome::Confirmed);
+            assert_eq!(harness.publish("bal/others/messages", body).await, Outcome::Confirmed);
         }
-        assert_eq!(world.take(version, "bal/others/#", 3).await, ["1", "2", "3"]);
+        assert_eq!(harness.take(version, "bal/others/#", 3).await, ["1", "2", "3"]);
     }
-    world.stop().await.unwrap();
+    harness.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn what_nobody_has_subscribed_to_is_confirmed_and_gone() {
-    let world = World::open().await;
-    assert_eq!(world.publish("bal/others/messages", "too early").await, Outcome::Confirmed);
-    world.subscribe("bal", "bal/others/#").await;
-    world.publish("bal/others/messages", "in time").await;
-    assert_eq!(world.take("bal", "bal/others/#", 1).await, ["in time"]);
-    world.stop().await.unwrap();
+    let harness = Harness::open().await;
+    assert_eq!(harness.publish("bal/others/messages", "too early").await, Outcome::Confirmed);
+    harness.subscribe("bal", "bal/others/#").await;
+    harness.publish("bal/others/messages", "in time").await;
+    assert_eq!(harness.take("bal", "bal/others/#", 1).await, ["in time"]);
+    harness.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn beyond_its_bytes_the_oldest_go_first() {
     const SENT: usize = 100;
-    let world = World::with(
+    let harness = Harness::with(
         ANYWHERE,
         &BrokerLimits { queued_bytes: 20_000, ..BrokerLimits::default() },
         ClientLimits::default(),
     )
     .await;
-    world.subscribe("bal", "bal/others/#").await;
+    harness.subscribe("bal", "bal/others/#").await;
     for n in 0..SENT {
         let body = format!("{n:>500}");
-        assert_eq!(world.publish("bal/others/messages", &body).await, Outcome::Confirmed);
+        assert_eq!(harness.publish("bal/others/messages", &body).await, Outcome::Confirmed);
     }
     // The last one ends the wait; how many are before it is rumqttd's affair.
     let mut kept = vec![];
     while kept.last() != Some(&(SENT - 1)) {
-        let next = world.take("bal", "bal/others/#", 1).await;
+        let next = harness.take("bal", "bal/others/#", 1).await;
         kept.push(next[0].trim().parse().unwrap());
     }
     // Each leaves behind what was on its way to it, and may get the last one again.
     kept.dedup();
     assert!(kept.len() < 50, "{} of {SENT} messages of 500 bytes are kept in 20,000 bytes", kept.len());
     assert!(kept.len() > 30 && kept.is_sorted(), "{kept:?}");
-    world.stop().await.unwrap();
+    harness.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_stop_frees_the_port_and_the_next_start_knows_nothing() {
-    let world = World::open().await;
-    let address = world.address;
-    world.subscribe("bal", "bal/others/#").await;
-    world.publish("bal/others/messages", "before").await;
-    world.stop().await.unwrap();
+    let harness = Harness::open().await;
+    let address = harness.address;
+    harness.subscribe("bal", "bal/others/#").await;
+    harness.publish("bal/others/messages", "before").await;
+    harness.stop().await.unwrap();
 
-    let world = World::with(address, &BrokerLimits::default(), ClientLimits::default()).await;
-    world.subscribe("bal", "bal/others/#").await;
-    world.publish("bal/others/messages", "after").await;
-    assert_eq!(world.take("bal", "bal/others/#", 1).await, ["after"]);
-    world.stop().await.unwrap();
+    let harness = Harness::with(address, &BrokerLimits::default(), ClientLimits::default()).await;
+    harness.subscribe("bal", "bal/others/#").await;
+    harness.publish("bal/others/messages", "after").await;
+    assert_eq!(harness.take("bal", "bal/others/#", 1).await, ["after"]);
+    harness.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -145,23 +145,23 @@ async fn a_taken_port_is_refused_with_its_name() {
 #[tokio::test]
 async fn its_limits_are_told_once_and_its_end_is_an_error() {
     let (logs, _guard) = Logs::collect();
-    let mut world = World::open().await;
+    let mut harness = Harness::open().await;
     let warnings = logs.lines("WARN");
     assert!(matches!(&warnings[..], [line] if line.contains("no access rules")), "{warnings:?}");
     assert!(logs.lines("ERROR").is_empty());
 
-    let ended = end_it(&world.peers, &mut world.run).await.unwrap_err();
+    let ended = end_it(&harness.peers, &mut harness.run).await.unwrap_err();
     assert_eq!(ended.to_string(), "rumqttd ended: its router failed");
-    assert_eq!(*world.port.broker_link.borrow(), BrokerLink::Down);
+    assert_eq!(*harness.port.broker_link.borrow(), BrokerLink::Down);
     let errors = logs.lines("ERROR");
     assert!(matches!(&errors[..], [line] if line.contains("rumqttd ended: its router failed")), "{errors:?}");
 }
 
 #[tokio::test]
 async fn clients_that_it_cannot_stand_are_turned_away_and_do_no_harm() {
-    let world = World::open().await;
+    let harness = Harness::open().await;
     for version in BOTH {
-        let peers = Peers { version, ..world.peers };
+        let peers = Peers { version, ..harness.peers };
         for id in ["a/b", "a/b", "a+", "a#", "$a", "$a"] {
             let refused = peers.try_run("mosquitto_pub", &["-i", id, "-t", "t", "-m", "m"]).await;
             assert!(!refused.status.success(), "{id}");
@@ -169,61 +169,61 @@ async fn clients_that_it_cannot_stand_are_turned_away_and_do_no_harm() {
         peers.run("mosquitto_sub", &["-q", "1", "-t", "$share/group/t", "-E"]).await;
     }
     let persistent = b"\x10\x0d\0\x04MQTT\x04\0\0\x3c\0\x01p\x82\x0f\0\x01\0\x0a$share/g/t\x01";
-    let mut member = TcpStream::connect(world.address).await.unwrap();
+    let mut member = TcpStream::connect(harness.address).await.unwrap();
     member.write_all(persistent).await.unwrap();
     let mut answer = Vec::new();
     soon(member.read_to_end(&mut answer)).await.unwrap();
     assert_eq!(answer, b"\x20\x02\0\0", "a CONNACK and no SUBACK");
-    world.say("t", "all is well").await;
-    world.stop().await.unwrap();
+    harness.say("t", "all is well").await;
+    harness.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_client_without_a_will_may_leave_at_any_time() {
-    let mut world = World::open().await;
+    let mut harness = Harness::open().await;
     for _ in 0..200 {
-        soon(hasty(world.address, WITHOUT_WILL)).await.unwrap();
+        soon(hasty(harness.address, WITHOUT_WILL)).await.unwrap();
     }
     // What was sent just before the goodbye counts.
     for version in BOTH {
-        world.peers.version = version;
-        world.run("mosquitto_pub", &["-q", "0", "-t", "bal/self/messages", "-m", "last words"]).await;
-        assert_eq!(soon(world.port.inbound.recv()).await.unwrap().payload, "last words");
+        harness.peers.version = version;
+        harness.run("mosquitto_pub", &["-q", "0", "-t", "bal/self/messages", "-m", "last words"]).await;
+        assert_eq!(soon(harness.port.inbound.recv()).await.unwrap().payload, "last words");
     }
-    world.stop().await.unwrap();
+    harness.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn who_comes_when_it_is_full_may_come_again_later() {
     // The bridge is one of them.
-    let world =
-        World::with(ANYWHERE, &BrokerLimits { connections: 2, ..BrokerLimits::default() }, ClientLimits::default())
+    let harness =
+        Harness::with(ANYWHERE, &BrokerLimits { connections: 2, ..BrokerLimits::default() }, ClientLimits::default())
             .await;
-    let (first, again) = (connected(world.address, b'1').await, connected(world.address, b'1').await);
+    let (first, again) = (connected(harness.address, b'1').await, connected(harness.address, b'1').await);
     assert!(first.is_some() && again.is_none(), "there is room for one");
     for _ in 0..3 {
-        assert!(connected(world.address, b'2').await.is_none());
+        assert!(connected(harness.address, b'2').await.is_none());
     }
     drop(first);
-    soon(async { while connected(world.address, b'2').await.is_none() {} }).await;
-    world.stop().await.unwrap();
+    soon(async { while connected(harness.address, b'2').await.is_none() {} }).await;
+    harness.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_client_that_takes_topic_aliases_is_told_the_right_topics() {
-    let world = World::open().await;
+    let harness = Harness::open().await;
     let filter = ["-i", "bal", "-c", "-q", "1", "-t", "bal/others/#", "-D", "connect", "topic-alias-maximum", "9"];
-    world.run("mosquitto_sub", &[&filter[..], &["-E"]].concat()).await;
+    harness.run("mosquitto_sub", &[&filter[..], &["-E"]].concat()).await;
     // rumqttd sends up to 100 at a time; its aliases are for what comes after the first time.
     let mut sent = String::new();
     for n in 0..110 {
         let topic = ["bal/others/messages", "bal/others/receipts"][n % 2];
-        world.publish(topic, "{}").await;
+        harness.publish(topic, "{}").await;
         sent += &format!("{topic}\n");
     }
-    let topics = world.run("mosquitto_sub", &[&filter[..], &["-C", "110", "-F", "%t"]].concat()).await;
+    let topics = harness.run("mosquitto_sub", &[&filter[..], &["-C", "110", "-F", "%t"]].concat()).await;
     assert!(topics == sent, "{topics}");
-    world.stop().await.unwrap();
+    harness.stop().await.unwrap();
 }
 
 /// From a BAL to the push service and back, and then the end.
@@ -252,7 +252,7 @@ async fn the_bridge_works_with_it_and_ends_with_it() {
     assert_eq!(status["broker"], "external");
 
     bal.subscribe("client1", "client1/others/receipts").await;
-    bal.say("client1/self/messages", r#"{"id":"a1","token":"phone-1","data":{"hello":"world"}}"#).await;
+    bal.say("client1/self/messages", r#"{"id":"a1","token":"phone-1","data":{"hello":"harness"}}"#).await;
     let statuses: Vec<Value> = {
         let documents = bal.take("client1", "client1/others/receipts", 3).await;
         documents.iter().map(|document| serde_json::from_str(document).unwrap()).collect()
@@ -296,7 +296,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 }
 
 /// rumqttd with the bridge's client on it, and the bridge's end of the port.
-struct World {
+struct Harness {
     address: SocketAddr,
     port: Port,
     peers: Peers,
@@ -304,7 +304,7 @@ struct World {
     run: JoinSet<Result<(), RumqttdError>>,
 }
 
-impl std::ops::Deref for World {
+impl std::ops::Deref for Harness {
     type Target = Peers;
 
     fn deref(&self) -> &Peers {
@@ -312,7 +312,7 @@ impl std::ops::Deref for World {
     }
 }
 
-impl World {
+impl Harness {
     async fn open() -> Self {
         Self::with(ANYWHERE, &BrokerLimits::default(), ClientLimits::default()).await
     }

@@ -56,6 +56,10 @@ const ROWS: &[Row] = &[
     row("document reference", &["slip"], FOLDERS),
     row("message log", &["story"], FOLDERS),
     row("upstream queue, fault kind, frame watch", &["mailroom", "letter", "mishap", "tap"], FOLDERS),
+    row("wake", &["nudge"], &["bridge", "transport"]),
+    row("upkeep", &["tend"], &["bridge", "transport"]),
+    row("token state", &["supply"], &["bridge", "transport"]),
+    row("logged losses", &["remarks"], &["bridge", "transport"]),
     row("harness", &["house", "street", "world", "stage", "staged"], FOLDERS),
 ];
 

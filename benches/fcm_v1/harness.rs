@@ -3,10 +3,10 @@
 
 use crate::support::BAL;
 use fcm_mqtt_bridge::bridge::{self, Parts, Stops};
-use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, Listen, Surroundings};
+use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerDependencies, Listen};
 use fcm_mqtt_bridge::chat::id::Owner;
 use fcm_mqtt_bridge::chat::message::BrokerKind;
-use fcm_mqtt_bridge::chat::recipient_queue::Pace;
+use fcm_mqtt_bridge::chat::recipient_queue::Pipelining;
 use fcm_mqtt_bridge::chat::route::Routes;
 use fcm_mqtt_bridge::chat::transport::{Transport, Transports};
 use fcm_mqtt_bridge::mqtt;
@@ -59,10 +59,10 @@ impl Harness {
         let metrics = Arc::new(Metrics::new());
         let (mqtt_port, mqtt_outlet) = mqtt::port(PUBLICATIONS, PUBLICATIONS);
         let (port, outlet) = transport::port(CLAIMS, REPORTS, REPORTS);
-        let port = Port { capabilities: Capabilities { pace: Pace::OneAtATime, delivery }, ..port };
+        let port = Port { capabilities: Capabilities { pipelining: Pipelining::OneAtATime, delivery }, ..port };
         let (readiness, _) = watch::channel(Readiness::starting());
         let mut link = port.link.clone();
-        let surroundings = Surroundings {
+        let dependencies = BrokerDependencies {
             metrics: Arc::clone(&metrics),
             reload: watch::channel(0).1,
             store: store.clone(),
@@ -74,7 +74,7 @@ impl Harness {
         let mut parts = JoinSet::new();
         parts.spawn(async { bridge::run(settings, bridge, Stops::default()).await.expect("the bridge runs") });
         parts.spawn(async {
-            broker.run(mqtt_outlet, surroundings, CancellationToken::new()).await.expect("the broker runs");
+            broker.run(mqtt_outlet, dependencies, CancellationToken::new()).await.expect("the broker runs");
         });
         parts.spawn(async {
             fcm_v1::run(transport, outlet, CancellationToken::new()).await.expect("the transport runs")

@@ -22,7 +22,7 @@ mod support;
 use bytes::Bytes;
 use fcm_mqtt_bridge::config::{Fcm, FcmConfig, Settings, TransportSection};
 use fcm_mqtt_bridge::sim::SimConfig;
-use fcm_mqtt_bridge::sim::config::{CertificateConfig, WorldConfig};
+use fcm_mqtt_bridge::sim::config::{CertificateConfig, VirtualDevicesConfig};
 use fcm_mqtt_bridge::sim::device::{DevicePatch, Refuse};
 use fcm_mqtt_bridge::sim::handle::SimHandle;
 use fcm_mqtt_bridge::sim::v1::{V1Config, V1Faults};
@@ -108,7 +108,7 @@ impl Traffic {
             listen: ([127, 0, 0, 1], 0).into(),
             control: None,
             certificate: CertificateConfig { directory: Some(folder.join("tls")), ..CertificateConfig::default() },
-            world: WorldConfig { records_per_device: 1, ..WorldConfig::default() },
+            devices: VirtualDevicesConfig { records_per_device: 1, ..VirtualDevicesConfig::default() },
             v1: (self == Self::OneTopic).then(|| V1Config { faults, ..V1Config::default() }),
             ..SimConfig::default()
         };

@@ -1,7 +1,7 @@
 //! The transports: which there are, and how each runs.
 
 use super::AppError;
-use crate::chat::recipient_queue::Pace;
+use crate::chat::recipient_queue::Pipelining;
 use crate::chat::transport::Transport;
 use crate::mqtt::BrokerLink;
 use crate::transport::ccs::{self, CcsConfig};
@@ -48,10 +48,10 @@ impl TransportPlan {
         match self {
             // One recipient fills its connection, and never all that may be claimed: others go beside it.
             Self::Ccs(config) => {
-                Capabilities { pace: Pace::Pipelined(config.window + config.window / 2), delivery: true }
+                Capabilities { pipelining: Pipelining::Pipelined(config.window + config.window / 2), delivery: true }
             }
             // Its answers come from the app, where that is what the apps do.
-            Self::Fcm(_, config) => Capabilities { pace: Pace::OneAtATime, delivery: config.app_receipts },
+            Self::Fcm(_, config) => Capabilities { pipelining: Pipelining::OneAtATime, delivery: config.app_receipts },
         }
     }
 
@@ -119,10 +119,10 @@ mod tests {
 
     #[test]
     fn a_recipient_fills_the_window_of_its_connection_and_leaves_claims_to_others() {
-        for (window, pace) in [(100, 150), (1, 1)] {
+        for (window, pipelining) in [(100, 150), (1, 1)] {
             let config = CcsConfig { window, ..CcsConfig::new("1", Secret::new("k")) };
             let capabilities = TransportPlan::Ccs(Box::new(config)).capabilities();
-            assert_eq!(capabilities.pace, Pace::Pipelined(pace));
+            assert_eq!(capabilities.pipelining, Pipelining::Pipelined(pipelining));
         }
     }
 }

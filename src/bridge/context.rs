@@ -107,7 +107,7 @@ impl Context {
     }
 
     /// Publishes an event for an operator. It is lost when the channel is full; the log has it as well.
-    pub(crate) fn tell(&self, event: BridgeEvent) {
+    pub(crate) fn emit_event(&self, event: BridgeEvent) {
         let _ = self.events.try_send(event);
     }
 }

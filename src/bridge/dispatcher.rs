@@ -4,22 +4,22 @@
 //! over all the same goes back to the disk. Commits are awaited in the order in which they were asked for.
 //!
 //! "At once": the store stores a new message for which the transport has room as in flight in `accept` itself, and puts it
-//! into a list, which `take_gone_at_once` empties. `take_due` never returns it.
+//! into a list, which `take_sent_on_accept` empties. `take_due` never returns it.
 
 mod reports;
 
 use super::context::{Context, oldest};
+use super::device_intake::DeviceIntake;
 use super::service_backoff::ServiceBackoff;
-use super::upstream::DeviceIntake;
 use crate::chat::delivery::{Event, Fate, Life};
 use crate::chat::id::{Recipient, Sid, Token};
 use crate::chat::message::ErrorCode;
 use crate::chat::push::{Push, Target};
-use crate::chat::recipient_queue::Pace;
+use crate::chat::recipient_queue::Pipelining;
 use crate::chat::transport::Transport;
 use crate::ops::clock::{every, now_ms};
 use crate::ops::metrics::Metric;
-use crate::store::{Claimed, Committed, DueQuery, Recorded, StoreError, Taken};
+use crate::store::{Claimed, Committed, DueBatch, DueQuery, Recorded, StoreError};
 use crate::transport::{AckRef, Capabilities, Link, Port, Report, Send};
 use futures_util::future::OptionFuture;
 use std::collections::{HashMap, VecDeque};
@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// A message that the transport has.
 #[derive(Debug, Clone)]
-struct Flight {
+struct InFlight {
     recipient: Recipient,
     /// As it was when the message was handed over.
     life: Life,
@@ -82,17 +82,17 @@ pub(super) struct Dispatcher {
     service_backoff: ServiceBackoff,
     /// The last pause, also when it is over.
     pause: watch::Sender<Option<Pause>>,
-    flights: HashMap<Sid, Flight>,
+    in_flight: HashMap<Sid, InFlight>,
     /// How many of them the metrics know of.
-    shown: usize,
-    taking: Option<Committed<Taken>>,
+    reported_in_flight: usize,
+    taking: Option<Committed<DueBatch>>,
     /// Whether something may be due that the store was not asked for yet.
     more: bool,
     /// When it was last asked.
     asked_at: Instant,
     gate: Gate,
     /// How many that went at once were taken.
-    at_once: u64,
+    sent_on_accept: u64,
     commits: VecDeque<(Committed<Recorded>, After)>,
 }
 
@@ -111,13 +111,13 @@ impl Dispatcher {
             link,
             service_backoff: ServiceBackoff::default(),
             pause: watch::channel(None).0,
-            flights: HashMap::new(),
-            shown: 0,
+            in_flight: HashMap::new(),
+            reported_in_flight: 0,
             taking: None,
             more: true,
             asked_at: Instant::now(),
             gate: Gate::Closed,
-            at_once: 0,
+            sent_on_accept: 0,
             commits: VecDeque::new(),
         };
         (dispatcher, intake)
@@ -128,35 +128,35 @@ impl Dispatcher {
         let mut look = every(LOOK);
         let mut reports_end = false;
         let mut due = self.context.store.due();
-        let mut gone_at_once = self.context.store.gone_at_once();
+        let mut sent_on_accept = self.context.store.sent_on_accept();
         loop {
             // While a question is under way, its answer says which of them go before it.
             if self.taking.is_none() {
-                self.hand_over(Vec::new(), self.at_once).await?;
+                self.hand_over(Vec::new(), self.sent_on_accept).await?;
             }
             if reports_end && self.commits.is_empty() && self.taking.is_none() && self.gate == Gate::Closed {
                 break;
             }
-            self.show_flights();
+            self.update_gauge();
             self.claim(&stop).await?;
             tokio::select! {
                 (recorded, after) = oldest(&mut self.commits) => self.committed(&recorded?, after).await,
                 Some(taken) = OptionFuture::from(self.taking.as_mut()) => {
                     self.taking = None;
-                    self.taken(taken?).await?;
+                    self.on_taken(taken?).await?;
                 }
                 report = self.reports.recv(), if !reports_end && self.commits.len() < COMMITS_MAX => match report {
                     Some(report) => self.report(report).await?,
                     None => reports_end = true,
                 },
                 Ok(()) = due.changed() => self.more = true,
-                Ok(()) = gone_at_once.changed() => {}
+                Ok(()) = sent_on_accept.changed() => {}
                 // The transport may have gone; then no further news comes.
                 Ok(()) = self.link.changed() => self.more = true,
                 _ = look.tick() => self.more = true,
             }
         }
-        self.show_flights();
+        self.update_gauge();
         Ok(())
     }
 
@@ -171,7 +171,7 @@ impl Dispatcher {
         if let Link::Probing(_) = *self.link.borrow() {
             return usize::from(free == self.sends.max_capacity());
         }
-        let room = claims.saturating_sub(self.flights.len()).min(free);
+        let room = claims.saturating_sub(self.in_flight.len()).min(free);
         // A claim of a few messages costs a commit like one of many, so it waits until half of the claims are free. Where
         // answers take long that may not happen for long: then each look claims as many as there is room for.
         if room * 2 >= claims || self.asked_at.elapsed() >= LOOK { room } else { 0 }
@@ -201,8 +201,8 @@ impl Dispatcher {
             return Ok(());
         }
         self.gate = if open { Gate::Open } else { Gate::Closing };
-        let (pace, at_once) = (self.capabilities.pace, self.at_once);
-        let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, at_once, pace };
+        let (pipelining, sent_on_accept) = (self.capabilities.pipelining, self.sent_on_accept);
+        let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, sent_on_accept, pipelining };
         // A change from here on may be missing in the answer; it sets `more` again.
         self.more = false;
         self.asked_at = Instant::now();
@@ -211,12 +211,12 @@ impl Dispatcher {
     }
 
     /// Hands over what the store has given out, and asks again while more is due.
-    async fn taken(&mut self, taken: Taken) -> Result<(), StoreError> {
+    async fn on_taken(&mut self, taken: DueBatch) -> Result<(), StoreError> {
         // The store looks at a limited number of messages at a time: more may be due.
         self.more |= taken.next_due.is_some_and(|due| due <= now_ms());
         self.context.metrics.add(Metric::DownstreamExpired, taken.expired);
         let closed = self.gate == Gate::Closing;
-        self.hand_over(taken.claimed, taken.at_once).await?;
+        self.hand_over(taken.claimed, taken.sent_on_accept).await?;
         if closed {
             // What went back before, and what went at once until now, is on the disk again.
             self.gate = Gate::Closed;
@@ -226,23 +226,23 @@ impl Dispatcher {
     }
 
     /// Sends what left the list of those that went at once before `claimed`, then `claimed`, then the rest of the list.
-    /// `at_once` is the length of the list, counted since the start, when the store answered.
-    async fn hand_over(&mut self, claimed: Vec<Claimed>, at_once: u64) -> Result<(), StoreError> {
-        let mut before = self.context.store.take_gone_at_once(&self.transport);
-        let first = usize::try_from(at_once.saturating_sub(self.at_once)).unwrap_or(usize::MAX);
+    /// `sent_on_accept` is the length of the list, counted since the start, when the store answered.
+    async fn hand_over(&mut self, claimed: Vec<Claimed>, sent_on_accept: u64) -> Result<(), StoreError> {
+        let mut before = self.context.store.take_sent_on_accept(&self.transport);
+        let first = usize::try_from(sent_on_accept.saturating_sub(self.sent_on_accept)).unwrap_or(usize::MAX);
         let behind = before.split_off(first.min(before.len()));
-        self.at_once += (before.len() + behind.len()) as u64;
+        self.sent_on_accept += (before.len() + behind.len()) as u64;
         // Asked once: of what is claimed together nothing may pass what goes back.
         let mut open = self.is_open();
         for message in before.into_iter().chain(claimed).chain(behind) {
             match Push::from_body_for(&message.body, message.address.as_deref()) {
-                Ok(push) => open = self.claimed(message, push, open).await?,
+                Ok(push) => open = self.hand_over_one(message, push, open).await?,
                 Err(error) => {
                     // Written by a later release, or damaged. Its sender is told, and can send it again.
                     tracing::error!(sid = %message.sid, %error, "a stored message cannot be read");
                     let code = ErrorCode::BadJson.to_string();
                     let detail = "the bridge cannot read the stored message".to_owned();
-                    self.record(message.sid, self.back(Fate::Unsendable { code, detail }, 0)).await?;
+                    self.record(message.sid, self.returned_unwritten(Fate::Unsendable { code, detail })).await?;
                 }
             }
         }
@@ -251,16 +251,16 @@ impl Dispatcher {
 
     /// Hands a message over; false if that is not possible any more. It goes back to the disk where the transport has gone,
     /// or takes nothing any more: nobody knows for how long, and there it expires in time.
-    async fn claimed(&mut self, message: Claimed, push: Push, open: bool) -> Result<bool, StoreError> {
+    async fn hand_over_one(&mut self, message: Claimed, push: Push, open: bool) -> Result<bool, StoreError> {
         let Claimed { sid, recipient, life, accepted_at: accepted_ms, deadline_ms, .. } = message;
         let token = if let Target::Token(token) = &push.target { Some(token.clone()) } else { None };
         let send = Send { sid, push, recipient, accepted_ms, deadline_ms };
         if !open || self.sends.try_send(send).is_err() {
             self.gate = Gate::Closing;
-            self.record(sid, self.back(Fate::Lost, 0)).await?;
+            self.record(sid, self.returned_unwritten(Fate::Lost)).await?;
             return Ok(false);
         }
-        self.flights.insert(sid, Flight { recipient, life, deadline_ms, token });
+        self.in_flight.insert(sid, InFlight { recipient, life, deadline_ms, token });
         Ok(true)
     }
 
@@ -270,16 +270,18 @@ impl Dispatcher {
         self.commits.push_back((committed, After::Answer(sid)));
         // Asks for due messages at once: `take_due`, queued behind this `record`, runs in the same group commit and finds
         // the recipient's next message.
-        self.more |= self.capabilities.pace == Pace::OneAtATime;
+        self.more |= self.capabilities.pipelining == Pipelining::OneAtATime;
         Ok(())
     }
 
     /// Tells the metrics how many messages are in flight: several dispatchers share the gauge.
-    fn show_flights(&mut self) {
-        let now = self.flights.len();
-        if now != self.shown {
-            self.context.metrics.shift(Metric::InFlight, i64::try_from(now).unwrap_or(i64::MAX) - self.shown as i64);
-            self.shown = now;
+    fn update_gauge(&mut self) {
+        let now = self.in_flight.len();
+        if now != self.reported_in_flight {
+            self.context
+                .metrics
+                .shift(Metric::InFlight, i64::try_from(now).unwrap_or(i64::MAX) - self.reported_in_flight as i64);
+            self.reported_in_flight = now;
         }
     }
 }

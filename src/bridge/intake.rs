@@ -37,7 +37,7 @@ type Remaining = BoxFuture<'static, Result<Option<AckWord>, StoreError>>;
 
 /// Why a publish is not taken.
 #[derive(Debug, thiserror::Error)]
-enum Fault {
+enum TakeError {
     #[error(transparent)]
     Input(#[from] Rejection),
     #[error(transparent)]
@@ -80,7 +80,7 @@ impl Intake {
                 Some(notice) = notices.recv() => match notice {
                     Notice::SetAside(document) => self.set_aside(&document).await?,
                     Notice::QueueFull { session, refused } => {
-                        self.context.tell(BridgeEvent::QueueFull { session: session.to_string(), refused });
+                        self.context.emit_event(BridgeEvent::QueueFull { session: session.to_string(), refused });
                     }
                 },
                 next = inbound.recv(), if self.waiting.len() < limit => match next {
@@ -169,14 +169,14 @@ impl Intake {
         };
         let remaining = match taken {
             Ok(remaining) => remaining,
-            Err(Fault::Input(rejection)) => self.refuse(topic.owner(), &rejection, &publish).await?,
-            Err(Fault::Store(error)) => return Err(error),
+            Err(TakeError::Input(rejection)) => self.refuse(topic.owner(), &rejection, &publish).await?,
+            Err(TakeError::Store(error)) => return Err(error),
         };
         self.waiting.push_back((remaining, publish.ack));
         Ok(())
     }
 
-    async fn message(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, Fault> {
+    async fn message(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
         let Context { settings, store, .. } = &*self.context;
         // An admin is no BAL: it reads everything and commands the bridge, and has no outbox.
         let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
@@ -217,7 +217,7 @@ impl Intake {
         Ok(Box::pin(async move { Ok(accepted(&context, committed.await?, sid, &owner, &id)) }))
     }
 
-    async fn receipt(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, Fault> {
+    async fn receipt(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
         let receipt = BalReceipt::parse(&publish.payload, &self.context.settings.limits.message())?;
         let (context, owner) = (Arc::clone(&self.context), owner.clone());
         Ok(match receipt {
@@ -258,7 +258,7 @@ impl Intake {
             let status = StatusDocument::refused(id.as_str(), at, &code, detail).redelivered(again);
             let payload = status.correlation(correlation.as_deref()).to_bytes().into();
             let note = Note { topic, payload, correlation: correlation.clone(), at };
-            commits.push(self.context.store.tell(note).await?);
+            commits.push(self.context.store.queue_note(note).await?);
         }
         let word = if rejection.code() == ErrorCode::UnknownTopic { AckWord::NoSuchTopic } else { AckWord::Done };
         Ok(Box::pin(try_join_all(commits).map_ok(move |_| Some(word))))
@@ -284,7 +284,7 @@ impl Intake {
         let rejection = Rejection::new(ErrorCode::SetAside, detail).about(id.clone());
         let told = ErrorDocument::new(&rejection, topic.clone(), payload, at).to_payload();
         let id = id.map(|id| id.to_string());
-        self.context.tell(BridgeEvent::DocumentSetAside { topic, id, bytes: *bytes, most: *most });
+        self.context.emit_event(BridgeEvent::DocumentSetAside { topic, id, bytes: *bytes, most: *most });
         error(&self.context, &owner, told, at).await?.await
     }
 
@@ -327,7 +327,7 @@ fn inbox(owner: &Owner) -> String {
 
 async fn error(context: &Context, owner: &Owner, document: Vec<u8>, at: u64) -> Result<Committed<()>, StoreError> {
     let topic = BridgeTopic::Errors(owner.clone()).to_string();
-    context.store.tell(Note { topic, payload: document.into(), correlation: None, at }).await
+    context.store.queue_note(Note { topic, payload: document.into(), correlation: None, at }).await
 }
 
 /// Counts and logs what became of a message; the word for its publisher.

@@ -22,6 +22,7 @@
 mod announce;
 mod bal_presence;
 mod context;
+mod device_intake;
 mod dispatcher;
 mod expiry;
 mod intake;
@@ -32,7 +33,6 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 mod topic_window;
-mod upstream;
 mod user_presence;
 
 pub use announce::offline;
@@ -104,7 +104,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let context =
         Context { settings, store, metrics, events: events_tx, publish, bal_presences, broker, capabilities, sids };
     let context = Arc::new(context);
-    let routed = upstream::give_routes(&context).await?;
+    let routed = device_intake::give_routes(&context).await?;
     if routed > 0 {
         tracing::info!(routed, "messages of devices that waited for a route have one now");
     }

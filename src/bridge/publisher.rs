@@ -7,13 +7,13 @@
 use super::Stops;
 use super::context::{Context, oldest};
 use super::count_told;
-use super::topic_window::{Manner, TopicWindow};
+use super::topic_window::{PublishFlags, TopicWindow};
 use crate::chat::message::mark_redelivered;
 use crate::mqtt::{BrokerLink, Outbound, Outcome};
 use crate::ops::clock::{every, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{DocumentRef, Seen, StoreError, TakenBy, Waiting};
+use crate::store::{AckedBy, DocumentRef, OutboxDocument, Seen, StoreError};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, TryFutureExt};
@@ -57,7 +57,7 @@ struct Track {
 struct Fetched {
     topic: Arc<str>,
     after: u64,
-    documents: Vec<Waiting>,
+    documents: Vec<OutboxDocument>,
 }
 
 pub(super) struct Publisher {
@@ -109,7 +109,7 @@ impl Publisher {
         self.look_at_everything().await?;
         while !stops.publish.is_cancelled() {
             self.forget(false).await?;
-            self.unclaim().await?;
+            self.report_unread().await?;
             self.fetch().await?;
             let open = *self.broker_link.borrow_and_update() == BrokerLink::Up;
             tokio::select! {
@@ -123,7 +123,7 @@ impl Publisher {
                         permit.send(outbound);
                     }
                 }
-                topics = context.store.fresh_topics() => {
+                topics = context.store.topics_with_documents() => {
                     for topic in topics {
                         self.look_at(topic.into());
                     }
@@ -250,21 +250,21 @@ impl Publisher {
         for document in documents {
             // The window may have broken while the store was asked.
             let Some(track) = self.tracks.get_mut(&topic).filter(|track| track.topic_window.room() > 0) else { return };
-            let manner = track.topic_window.take(document.reference.seq);
-            self.send(document, manner);
+            let flags = track.topic_window.take(document.reference.seq);
+            self.send(document, flags);
         }
     }
 
-    fn send(&mut self, document: Waiting, manner: Manner) {
-        let Waiting { reference, payload, correlation, redelivered } = document;
-        let again = manner.again || redelivered;
+    fn send(&mut self, document: OutboxDocument, flags: PublishFlags) {
+        let OutboxDocument { reference, payload, correlation, redelivered } = document;
+        let again = flags.again || redelivered;
         if again {
             self.context.metrics.count(Metric::Republished);
         }
         // Whatever cannot be marked is published as it is.
         let marked = if again { mark_redelivered(&payload) } else { None };
         let (outbound, outcome) = Outbound::new(&reference.topic, marked.map_or(payload, Into::into));
-        self.outgoing.push_back(Outbound { correlation, resume: manner.resume, ..outbound });
+        self.outgoing.push_back(Outbound { correlation, resume: flags.resume, ..outbound });
         self.answers.push(Box::pin(answer(reference, outcome)));
     }
 
@@ -289,14 +289,14 @@ impl Publisher {
 
     /// Tells the store that what it gave for topics without a reader was not handed out, so that a status that still waits
     /// there is known not to have been told. Before anything more is fetched for them.
-    async fn unclaim(&mut self) -> Result<(), StoreError> {
+    async fn report_unread(&mut self) -> Result<(), StoreError> {
         if self.unread.is_empty() {
             return Ok(());
         }
         let tracks = &self.tracks;
         let seen = |topic| tracks.get(&topic).map(|track| Seen { seq: track.topic_window.seen(), topic });
         let seen = std::mem::take(&mut self.unread).into_iter().filter_map(seen).collect();
-        self.forgetting.push_back((Box::pin(self.context.store.parted(seen).await?), ()));
+        self.forgetting.push_back((Box::pin(self.context.store.unclaim(seen).await?), ()));
         Ok(())
     }
 
@@ -310,7 +310,7 @@ impl Publisher {
         let confirmed = std::mem::take(&mut self.confirmed);
         // A confirmation does not name its reader, whichever broker gives it: that may be one with QoS 0, an admin's tool, or
         // nobody, where a document is bigger than every reader takes.
-        let committed = self.context.store.published(confirmed, TakenBy::Broker, now_ms()).await?;
+        let committed = self.context.store.published(confirmed, AckedBy::Broker, now_ms()).await?;
         let context = Arc::clone(&self.context);
         let told = committed.map_ok(move |told| told.iter().for_each(|(_, what)| count_told(&context.metrics, what)));
         self.forgetting.push_back((Box::pin(told), ()));
@@ -333,7 +333,7 @@ impl Publisher {
         }
         let known = self.tracks.iter().filter(|(_, track)| track.topic_window.idle());
         let seen = known.map(|(topic, track)| Seen { topic: topic.clone(), seq: track.topic_window.seen() }).collect();
-        self.context.store.parted(seen).await?.await
+        self.context.store.unclaim(seen).await?.await
     }
 
     /// Takes answers until all have come or `longest` is over.

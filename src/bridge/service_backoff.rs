@@ -4,15 +4,15 @@ use crate::chat::id::Recipient;
 use std::collections::HashSet;
 use std::time::Duration;
 
-const AFTER: u32 = 20;
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(60);
+const REFUSALS_BEFORE_PAUSE: u32 = 20;
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Counts "try again later" answers in a row.
 #[derive(Debug, Default)]
 pub(crate) struct ServiceBackoff {
     in_a_row: u32,
-    /// Recipients among them that were counted; at most [`AFTER`].
+    /// Recipients among them that were counted; at most [`REFUSALS_BEFORE_PAUSE`].
     recipients: HashSet<Recipient>,
     pause: Option<Duration>,
 }
@@ -28,12 +28,12 @@ impl ServiceBackoff {
     pub(crate) fn refused(&mut self, recipient: Option<Recipient>) -> Option<Duration> {
         let counts = recipient.is_none_or(|recipient| self.recipients.insert(recipient));
         self.in_a_row += u32::from(counts);
-        if self.in_a_row < AFTER {
+        if self.in_a_row < REFUSALS_BEFORE_PAUSE {
             return None;
         }
         self.in_a_row = 0;
         self.recipients.clear();
-        let pause = self.pause.map_or(FIRST, |last| (last * 2).min(LONGEST));
+        let pause = self.pause.map_or(PAUSE_FIRST, |last| (last * 2).min(PAUSE_MAX));
         self.pause = Some(pause);
         Some(pause)
     }
@@ -63,7 +63,7 @@ mod tests {
         let mut service_backoff = ServiceBackoff::default();
         assert!((0..100).all(|_| service_backoff.refused(one(1)).is_none()));
         assert!((2..20).all(|recipient| service_backoff.refused(one(recipient)).is_none()));
-        assert_eq!(service_backoff.refused(one(20)), Some(FIRST));
+        assert_eq!(service_backoff.refused(one(20)), Some(PAUSE_FIRST));
     }
 
     #[test]

@@ -15,14 +15,14 @@ use crate::chat::delivery::Fate;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::BrokerKind;
 use crate::chat::principal::Principal;
-use crate::chat::recipient_queue::Pace;
+use crate::chat::recipient_queue::Pipelining;
 use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::chat::route::Routes;
 use crate::mqtt::{Ack, AckWord, BrokerLink, Inbound, Outbound, Outcome};
 use crate::ops::clock::now_ms;
 use crate::store;
 use crate::store::sqlite::{self, WriterThread};
-use crate::transport::{AckRef, Capabilities, ConnectionId, DeviceMessage, Link, Port, Report, Send, Upstream};
+use crate::transport::{AckRef, Capabilities, ConnectionId, DeviceMessage, Link, Port, ReceivedUpstream, Report, Send};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -90,7 +90,7 @@ impl Harness {
     fn open_by(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings, transports: &[Transport]) -> Self {
         let wanted = sqlite::Settings {
             transports: transports.to_vec(),
-            patience: Duration::ZERO,
+            max_commit_delay: Duration::ZERO,
             ..sqlite::Settings::new(&path)
         };
         let (store, writer, recovery) = sqlite::open(&wanted, now_ms()).unwrap();
@@ -104,9 +104,12 @@ impl Harness {
             .iter()
             .map(|transport| {
                 let (port, outlet) = transport::port(settings.claims, 16, 16);
-                let pace =
-                    if *transport == Transport::Ccs { Pace::Pipelined(settings.claims) } else { Pace::OneAtATime };
-                let capabilities = Capabilities { pace, ..port.capabilities };
+                let pipelining = if *transport == Transport::Ccs {
+                    Pipelining::Pipelined(settings.claims)
+                } else {
+                    Pipelining::OneAtATime
+                };
+                let capabilities = Capabilities { pipelining, ..port.capabilities };
                 ((transport.clone(), Port { capabilities, ..port }), outlet)
             })
             .unzip();
@@ -222,7 +225,8 @@ impl Harness {
         let data = json!({"n": id}).as_object().unwrap().clone();
         let from = Token::new("phone").unwrap();
         let category = Some(category.to_owned());
-        let message = DeviceMessage::Upstream(Upstream { from, category, message_id: id.into(), data, ack_ref });
+        let message =
+            DeviceMessage::Upstream(ReceivedUpstream { from, category, message_id: id.into(), data, ack_ref });
         self.transport.device_messages.send(message).await.expect("the bridge runs");
     }
 

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 /// How one document is to be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Manner {
+pub(crate) struct PublishFlags {
     /// The first one after a failure.
     pub(crate) resume: bool,
     /// It was sent before and its confirmation was lost: the reader may see it twice.
@@ -44,13 +44,13 @@ pub(crate) struct TopicWindow {
     /// Everything up to this one may have been seen by a reader.
     seen: u64,
     /// Readers changed while documents were outstanding: an answer `NoReader` may be older than that, so the window probes.
-    stirred: bool,
+    recheck: bool,
 }
 
 impl TopicWindow {
     /// A window that starts with the first document of its topic.
     pub(crate) fn new(window: usize) -> Self {
-        Self { window, mode: Mode::Probing, cursor: 0, open: BTreeMap::new(), seen: 0, stirred: false }
+        Self { window, mode: Mode::Probing, cursor: 0, open: BTreeMap::new(), seen: 0, recheck: false }
     }
 
     /// How many more documents may be taken now.
@@ -98,11 +98,11 @@ impl TopicWindow {
     }
 
     /// Takes document `seq`, which must be beyond the cursor; says how to publish it.
-    pub(crate) fn take(&mut self, seq: u64) -> Manner {
+    pub(crate) fn take(&mut self, seq: u64) -> PublishFlags {
         debug_assert!(seq > self.cursor, "documents are taken in order");
         self.cursor = seq;
         self.open.insert(seq, false);
-        Manner { resume: self.mode == Mode::Probing, again: seq <= self.seen }
+        PublishFlags { resume: self.mode == Mode::Probing, again: seq <= self.seen }
     }
 
     /// What became of document `seq`. True when it is confirmed and may be forgotten.
@@ -113,7 +113,7 @@ impl TopicWindow {
         let confirmed = outcome == Outcome::Confirmed;
         if confirmed {
             self.open.remove(&seq);
-            self.stirred &= !self.open.is_empty();
+            self.recheck &= !self.open.is_empty();
             if self.mode == Mode::Probing {
                 self.mode = Mode::Flowing;
             }
@@ -137,7 +137,7 @@ impl TopicWindow {
             self.mode = Mode::Probing;
         } else {
             // An answer that is on its way may be older than this news: after it, look once more instead of waiting.
-            self.stirred = !self.open.is_empty();
+            self.recheck = !self.open.is_empty();
         }
     }
 
@@ -150,7 +150,7 @@ impl TopicWindow {
             self.cursor = first - 1;
         }
         self.open.clear();
-        let wait = no_reader && !std::mem::take(&mut self.stirred);
+        let wait = no_reader && !std::mem::take(&mut self.recheck);
         self.mode = if wait { Mode::Held } else { Mode::Probing };
     }
 }
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn take(topic_window: &mut TopicWindow, seqs: std::ops::RangeInclusive<u64>) -> Vec<Manner> {
+    fn take(topic_window: &mut TopicWindow, seqs: std::ops::RangeInclusive<u64>) -> Vec<PublishFlags> {
         seqs.map(|seq| topic_window.take(seq)).collect()
     }
 
@@ -183,7 +183,7 @@ mod tests {
         assert!(topic_window.held() && topic_window.room() == 0);
         topic_window.readers_changed();
         assert_eq!((topic_window.room(), topic_window.cursor()), (1, 0));
-        assert_eq!(topic_window.take(1), Manner { resume: true, again: false });
+        assert_eq!(topic_window.take(1), PublishFlags { resume: true, again: false });
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
         assert!(topic_window.held());
         topic_window.readers_changed();
         assert_eq!(topic_window.cursor(), 2);
-        assert_eq!(topic_window.take(3), Manner { resume: true, again: true });
+        assert_eq!(topic_window.take(3), PublishFlags { resume: true, again: true });
         topic_window.answered(3, Outcome::Confirmed);
         assert!(topic_window.take(5).again);
         assert!(!topic_window.take(6).again, "it never went out");
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(topic_window.cursor(), 4, "not while something is outstanding");
         topic_window.answered(4, Outcome::Confirmed);
         topic_window.restart();
-        assert_eq!(topic_window.take(4), Manner { resume: true, again: true });
+        assert_eq!(topic_window.take(4), PublishFlags { resume: true, again: true });
         topic_window.answered(4, Outcome::Confirmed);
         assert!(!topic_window.take(5).again);
     }
@@ -247,11 +247,11 @@ mod tests {
             for _ in 0..10_000 {
                 while topic_window.room() > 0 {
                     let Some(&seq) = waiting.iter().find(|&&seq| seq > topic_window.cursor()) else { break };
-                    let manner = topic_window.take(seq);
-                    broken &= !manner.resume;
+                    let flags = topic_window.take(seq);
+                    broken &= !flags.resume;
                     flying.push(seq);
                     if first_copies.contains(&seq) {
-                        prop_assert!(manner.again, "copy of {seq} without a mark");
+                        prop_assert!(flags.again, "copy of {seq} without a mark");
                     }
                 }
                 if flying.is_empty() {

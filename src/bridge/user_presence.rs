@@ -21,7 +21,7 @@ use crate::chat::message::{Presence, UserPresence};
 use crate::chat::presence::End;
 use crate::chat::principal::Role;
 use crate::chat::topic::{ClientTopic, Device};
-use crate::mqtt::{Ack, AckWord, BrokerLink, Change, Outbound, Outcome, Sighting};
+use crate::mqtt::{Ack, AckWord, BrokerLink, ClientChange, Outbound, Outcome, Sighting};
 use crate::ops::clock::{at, every};
 use crate::store::{LastPresence, PresenceChange, StoreError};
 use futures_util::StreamExt;
@@ -38,7 +38,7 @@ pub(super) const PRESENCES: usize = 256;
 const PENDING_MAX: usize = 256;
 /// How often the store is told that the bridge runs, while any chat user is known. After a crash `last_seen` may be too
 /// early by so much.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// What a client published about itself on a presence topic.
 #[derive(Debug)]
@@ -60,14 +60,14 @@ pub(super) struct UserPresences {
     before: Option<Vec<LastPresence>>,
     /// Documents on their way: of whom, and whether each is published in the end.
     pending: FuturesUnordered<BoxFuture<'static, Result<(Owner, bool), StoreError>>>,
-    sign: Option<BoxFuture<'static, Result<(), StoreError>>>,
+    heartbeat: Option<BoxFuture<'static, Result<(), StoreError>>>,
 }
 
 impl UserPresences {
     pub(super) fn new(context: Arc<Context>, broker_link: watch::Receiver<BrokerLink>) -> Self {
         let grace = u64::try_from(context.settings.presence_grace.as_millis()).unwrap_or(u64::MAX);
         let (schedule, clock, pending) = (Schedule::new(grace), Clock::new(), FuturesUnordered::new());
-        Self { context, broker_link, schedule, clock, before: None, pending, sign: None }
+        Self { context, broker_link, schedule, clock, before: None, pending, heartbeat: None }
     }
 
     /// Works until `stop`. What is not published by then is published after the next start.
@@ -81,10 +81,10 @@ impl UserPresences {
             let now = self.clock.now();
             self.before = Some(self.context.store.last_presences(now).await?.await?);
         }
-        let mut signs = every(SIGN_OF_LIFE);
+        let mut heartbeats = every(HEARTBEAT);
         loop {
             let deadline = self.begin();
-            let sign = self.sign.is_none() && !self.schedule.is_empty();
+            let heartbeat = self.heartbeat.is_none() && !self.schedule.is_empty();
             tokio::select! {
                 // Sightings before what clients say: a client speaks only after its coming was told, and is known by then.
                 biased;
@@ -93,16 +93,16 @@ impl UserPresences {
                     let ((user, published), now) = (done?, self.clock.now());
                     self.schedule.told(&user, published, now);
                 }
-                Some(sighting) = sightings.recv() => self.saw(&sighting),
+                Some(sighting) = sightings.recv() => self.on_sighting(&sighting),
                 Some(publish) = presences.recv() => self.take(publish),
                 Ok(()) = self.broker_link.changed(), if self.before.is_some() => {}
-                Some(done) = OptionFuture::from(self.sign.as_mut()) => {
-                    self.sign = None;
+                Some(done) = OptionFuture::from(self.heartbeat.as_mut()) => {
+                    self.heartbeat = None;
                     done?;
                 }
-                _ = signs.tick(), if sign => {
+                _ = heartbeats.tick(), if heartbeat => {
                     let (context, now) = (Arc::clone(&self.context), self.clock.now());
-                    self.sign = Some(Box::pin(async move { context.store.still_alive(now).await?.await }));
+                    self.heartbeat = Some(Box::pin(async move { context.store.still_alive(now).await?.await }));
                 }
                 () = at(deadline.map(|ms| self.clock.instant(ms))) => {}
             }
@@ -129,14 +129,14 @@ impl UserPresences {
         None
     }
 
-    fn saw(&mut self, sighting: &Sighting) {
+    fn on_sighting(&mut self, sighting: &Sighting) {
         // A BAL says itself how it is. A name that cannot be a topic level has no topic for it.
         let (Role::User, Ok(user)) = (sighting.role, Owner::new(&*sighting.user)) else { return };
         let (device, connection, now) = (&*sighting.device, sighting.connection, self.clock.now());
         match sighting.change {
-            Change::Came => self.schedule.came(&user, device, connection, now),
-            Change::Left => self.schedule.gone(&user, device, connection, End::Left, now),
-            Change::Broke => self.schedule.gone(&user, device, connection, End::Broke, now),
+            ClientChange::Came => self.schedule.came(&user, device, connection, now),
+            ClientChange::Left => self.schedule.gone(&user, device, connection, End::Left, now),
+            ClientChange::Broke => self.schedule.gone(&user, device, connection, End::Broke, now),
         }
     }
 

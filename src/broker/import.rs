@@ -37,8 +37,8 @@ const SENDER: &str = "x-mqtt-sender";
 
 /// A folder, and what was found in it.
 #[derive(Debug)]
-pub(super) struct Imported {
-    /// The sessions; what waits for each is told by [`Imported::waiting`].
+pub(super) struct FormerFolder {
+    /// The sessions; what waits for each is told by [`FormerFolder::waiting`].
     pub(super) sessions: Vec<FormerSession>,
     folder: Folder,
     /// Names of retained files that were not read yet.
@@ -62,7 +62,7 @@ pub(super) struct FormerSession {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Waiting {
+pub(super) struct QueuedMessages {
     /// In the order in which it is sent.
     pub(super) messages: Vec<ImportedMessage>,
     /// QoS 2 messages that the session published and has not released, with their packet identifiers. The client knows
@@ -87,18 +87,18 @@ pub(super) struct LeftOut {
 /// # Errors
 ///
 /// If the disk fails, or the files have a form that no release gave them.
-pub(super) fn read(folder: &Path) -> io::Result<Option<Imported>> {
+pub(super) fn read(folder: &Path) -> io::Result<Option<FormerFolder>> {
     let Some(folder) = Folder::open(folder)? else { return Ok(None) };
     let mut left_out = LeftOut::default();
     let stored = folder.sessions(&mut left_out.damaged)?;
     let retained = folder.retained()?.into_iter();
     let sessions = sessions(stored, &mut left_out);
-    Ok(Some(Imported { sessions, folder, retained, left_out }))
+    Ok(Some(FormerFolder { sessions, folder, retained, left_out }))
 }
 
-impl Imported {
-    pub(super) fn waiting(&mut self, session: &FormerSession) -> io::Result<Waiting> {
-        let mut waiting = Waiting::default();
+impl FormerFolder {
+    pub(super) fn waiting(&mut self, session: &FormerSession) -> io::Result<QueuedMessages> {
+        let mut waiting = QueuedMessages::default();
         let mut sent = self.folder.inflight(&session.name, &mut self.left_out.damaged)?;
         sent.sort_by_key(|message| (message.stored_at_secs, message.packet_id));
         for message in sent {
@@ -138,7 +138,7 @@ impl Imported {
         Ok(None)
     }
 
-    fn take_sent(&mut self, stored: StoredMessage, waiting: &mut Waiting) {
+    fn take_sent(&mut self, stored: StoredMessage, waiting: &mut QueuedMessages) {
         let (direction, phase, id) = (stored.direction, stored.phase, stored.packet_id);
         if direction == Some(Direction::Outbound) && self.is_document(&stored) {
             return;
@@ -162,7 +162,7 @@ impl Imported {
         });
     }
 
-    fn take_queued(&mut self, mut stored: StoredMessage, waiting: &mut Waiting) {
+    fn take_queued(&mut self, mut stored: StoredMessage, waiting: &mut QueuedMessages) {
         if self.is_document(&stored) {
             return;
         }

@@ -139,7 +139,7 @@ pub struct Bound {
 
 /// What a running broker needs besides its end of the port.
 #[derive(Debug, Clone)]
-pub struct Surroundings {
+pub struct BrokerDependencies {
     /// Where it counts.
     pub metrics: Arc<Metrics>,
     /// Where sessions and documents are.
@@ -195,13 +195,13 @@ impl Broker {
     pub async fn run(
         self,
         outlet: Outlet,
-        surroundings: Surroundings,
+        dependencies: BrokerDependencies,
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
         let Self { listeners, authenticator, files, config: BrokerConfig { data, limits, .. } } = self;
         let Outlet { inbound, publish, broker_link, clients, sightings, notices, .. } = outlet;
-        let Surroundings { metrics, reload, store, told } = surroundings;
-        let parts = hub::Parts {
+        let BrokerDependencies { metrics, reload, store, told } = dependencies;
+        let dependencies = hub::HubDependencies {
             limits,
             refusals: Arc::new(refusals::Refusals::new(metrics)),
             store,
@@ -212,7 +212,7 @@ impl Broker {
             notices,
             stop: stop.clone(),
         };
-        let hub = Hub::new(parts);
+        let hub = Hub::new(dependencies);
         let import = match data {
             Some(folder) => hub.import(&folder).await?,
             None => None,

@@ -1,12 +1,12 @@
 //! Why the broker refuses or cuts off a client, and where it says so.
 //!
-//! Every refusal and every cut-off goes through [`Refusals::tell`]: one line for the operator with address, user, client
+//! Every refusal and every cut-off goes through [`Refusals::report`]: one line for the operator with address, user, client
 //! id and rule, and one counter with the reason as its label. What the client is told stands in the same table: the
 //! reason code and the reason string of MQTT 5, and the return code of a CONNACK in 3.1.1, which has no other word.
 //!
-//! Of a packet that breaks a rule of MQTT, the reason string names the rule ([`wire::Fault`](super::wire::Fault)).
+//! Of a packet that breaks a rule of MQTT, the reason string names the rule ([`wire::PacketError`](super::wire::Fault)).
 //!
-//! What a client wrote is shown escaped and cut ([`shown`]). Log lines are limited ([`lines`]), so that one noisy client
+//! What a client wrote is shown escaped and cut ([`shown`]). Log lines are limited ([`log_limit`]), so that one noisy client
 //! hides neither others nor other reasons; the counter counts all.
 
 use std::borrow::Cow;
@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::{info, warn};
 
 use crate::ops::metrics::{Metric, Metrics};
-use lines::Lines;
+use log_limit::LogLimit;
 
-mod lines;
+mod log_limit;
 
 /// The target of the lines, for filters of the log.
 pub const TARGET: &str = module_path!();
@@ -69,13 +69,13 @@ pub(super) enum Refusal {
     TakenOver,
     TokenExpired,
     Revoked,
-    SlowReader,
+    SlowConsumer,
     QueueFull,
     DocumentSize,
 }
 
 /// One refusal as everybody sees it.
-struct Row {
+struct RefusalEntry {
     #[cfg_attr(not(test), expect(dead_code, reason = "it is there to be read, and a test compares it with its place"))]
     refusal: Refusal,
     /// Of the counter. Never changes: dashboards and alarms go by it.
@@ -89,12 +89,12 @@ struct Row {
 }
 
 /// A row of [`TABLE`].
-const fn row(refusal: Refusal, label: &'static str, rule: &'static str, code: u8, connack: u8) -> Row {
-    Row { refusal, label, rule, code, connack }
+const fn row(refusal: Refusal, label: &'static str, rule: &'static str, code: u8, connack: u8) -> RefusalEntry {
+    RefusalEntry { refusal, label, rule, code, connack }
 }
 
 /// All refusals, in the order of the enum.
-const TABLE: &[Row] = &[
+const TABLE: &[RefusalEntry] = &[
     row(Refusal::AddressConnections, "address_connections", "the address has too many connections", 0x97, 3),
     row(Refusal::Connections, "connections", "all places are taken: new connections wait", 0x97, 3),
     row(Refusal::ConnectTimeout, "connect_timeout", "no CONNECT came in time", 0x80, 0),
@@ -141,7 +141,7 @@ const TABLE: &[Row] = &[
     row(Refusal::TakenOver, "taken_over", "another connection of the user took the client id over", 0x8e, 0),
     row(Refusal::TokenExpired, "token_expired", "the token has expired", 0xa0, 0),
     row(Refusal::Revoked, "revoked", "the users file does not let the user in any more", 0x98, 0),
-    row(Refusal::SlowReader, "slow_reader", "the client does not take its messages as fast as they come", 0x97, 0),
+    row(Refusal::SlowConsumer, "slow_reader", "the client does not take its messages as fast as they come", 0x97, 0),
     row(Refusal::QueueFull, "queue_full", "too many messages wait for the session: it gets no new ones", 0x97, 0),
     row(
         Refusal::DocumentSize,
@@ -153,7 +153,7 @@ const TABLE: &[Row] = &[
 ];
 
 impl Refusal {
-    fn row(self) -> &'static Row {
+    fn row(self) -> &'static RefusalEntry {
         &TABLE[self as usize]
     }
 
@@ -275,13 +275,13 @@ pub(super) fn shown(text: &str) -> String {
 pub(super) struct Refusals {
     metrics: Arc<Metrics>,
     /// A lock because connections are refused in tasks of their own; it is held to look through a short list.
-    lines: Mutex<Lines>,
+    log_limit: Mutex<LogLimit>,
 }
 
 impl Refusals {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         TABLE.iter().for_each(|row| metrics.client_refused(row.label, 0));
-        Self { metrics, lines: Mutex::new(Lines::new(TABLE.len())) }
+        Self { metrics, log_limit: Mutex::new(LogLimit::new(TABLE.len())) }
     }
 
     /// Where everything else is counted.
@@ -299,9 +299,9 @@ impl Refusals {
 
     /// Counts a refusal and tells the operator, as long as that is not too much. `detail` is for the log alone; what is in
     /// it of a client is cut and escaped here.
-    pub(super) fn tell(&self, refusal: Refusal, who: &Who, detail: impl Display) {
+    pub(super) fn report(&self, refusal: Refusal, who: &Who, detail: impl Display) {
         self.count(refusal);
-        let Some(untold) = self.line(refusal, who.address.ip()) else {
+        let Some(untold) = self.may_log(refusal, who.address.ip()) else {
             return;
         };
         let (reason, rule) = (refusal.label(), refusal.rule());
@@ -314,9 +314,9 @@ impl Refusals {
         }
     }
 
-    fn line(&self, refusal: Refusal, address: IpAddr) -> Option<u64> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.take(refusal as usize, address.to_canonical())
+    fn may_log(&self, refusal: Refusal, address: IpAddr) -> Option<u64> {
+        let mut log_limit = self.log_limit.lock().unwrap_or_else(PoisonError::into_inner);
+        log_limit.take(refusal as usize, address.to_canonical())
     }
 }
 

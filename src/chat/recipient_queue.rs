@@ -1,13 +1,13 @@
 //! The order of a recipient's messages: which of them may be handed to their transport now. Pure.
 //!
 //! A recipient (a token, a topic, a condition) has one queue on each transport, in the order of acceptance. A message may
-//! be handed out when three things hold of the others in its queue ([`Pace::behind`]):
+//! be handed out when three things hold of the others in its queue ([`Pipelining::behind`]):
 //!
 //! 1. **None that is older waits.** It may wait for its time after a refusal, behind another one, or for the dispatcher to
 //!    come to it: nothing passes it.
 //! 2. **None that is older is in flight again**, that is: was tried before, and refused, lost with a copy written, or found
 //!    in flight at a start. It was in trouble once. If it is refused once more, what was sent beside it has passed it.
-//! 3. **Fewer than *k* are in flight**, where *k* is what the transport is capable of ([`Pace`]).
+//! 3. **Fewer than *k* are in flight**, where *k* is what the transport is capable of ([`Pipelining`]).
 //!
 //! So what may pass an older message is only what was in flight together with it when it was refused: over a transport
 //! that answers many at a time, at most *k* - 1 messages, once; over one that takes one at a time, nothing.
@@ -21,7 +21,7 @@
 
 /// How many messages of one recipient a transport may have at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum Pipelining {
     /// Each is answered before the next goes: requests that run side by side may overtake each other on the way.
     OneAtATime,
     /// So many are on their way together, on a connection that keeps their order; at least one.
@@ -48,7 +48,7 @@ pub enum Behind {
     InFlight,
 }
 
-impl Pace {
+impl Pipelining {
     /// What a message has to wait for; `None` when it may be handed out.
     pub const fn behind(self, ahead: Ahead) -> Option<Behind> {
         if ahead.waiting {
@@ -74,22 +74,26 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const THREE: Pace = Pace::Pipelined(3);
+    const THREE: Pipelining = Pipelining::Pipelined(3);
     const NOTHING: Ahead = Ahead { waiting: false, again: false, in_flight: 0 };
 
     #[test]
     fn a_message_waits_for_an_older_one_that_waits_whatever_is_in_flight() {
         for in_flight in 0..4 {
             let ahead = Ahead { waiting: true, in_flight, ..NOTHING };
-            assert_eq!([Pace::OneAtATime, THREE].map(|pace| pace.behind(ahead)), [Some(Behind::Waiting); 2]);
+            assert_eq!(
+                [Pipelining::OneAtATime, THREE].map(|pipelining| pipelining.behind(ahead)),
+                [Some(Behind::Waiting); 2]
+            );
         }
     }
 
     #[test]
     fn so_many_go_together_as_the_transport_is_capable_of() {
-        let go =
-            |pace: Pace| (0..9).take_while(|&in_flight| pace.behind(Ahead { in_flight, ..NOTHING }).is_none()).count();
-        assert_eq!([Pace::OneAtATime, THREE].map(go), [1, 3]);
+        let go = |pipelining: Pipelining| {
+            (0..9).take_while(|&in_flight| pipelining.behind(Ahead { in_flight, ..NOTHING }).is_none()).count()
+        };
+        assert_eq!([Pipelining::OneAtATime, THREE].map(go), [1, 3]);
     }
 
     #[test]

@@ -141,12 +141,12 @@ pub struct Sighting {
     /// before the end of the old one.
     pub connection: u64,
     /// What happened.
-    pub change: Change,
+    pub change: ClientChange,
 }
 
 /// What happened to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum ClientChange {
     /// It began.
     Came,
     /// The client said goodbye (DISCONNECT).

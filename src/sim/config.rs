@@ -19,7 +19,7 @@ pub struct SimConfig {
     /// How the wire behaves.
     pub wire: WireConfig,
     /// The virtual devices.
-    pub world: WorldConfig,
+    pub devices: VirtualDevicesConfig,
     /// The limits of the service around them.
     pub limits: ServiceLimits,
     /// What goes wrong.
@@ -38,7 +38,7 @@ impl Default for SimConfig {
             certificate: CertificateConfig::default(),
             credentials: Credentials::Any,
             wire: WireConfig::default(),
-            world: WorldConfig::default(),
+            devices: VirtualDevicesConfig::default(),
             limits: ServiceLimits::default(),
             faults: Faults::default(),
             v1: None,
@@ -147,7 +147,7 @@ pub enum Overrun {
 
 /// The virtual devices and what is kept of them.
 #[derive(Debug, Clone)]
-pub struct WorldConfig {
+pub struct VirtualDevicesConfig {
     /// Unknown tokens with this prefix become online devices when they are first used; empty: any token. `None`: only
     /// devices that were set up exist.
     pub auto_devices: Option<String>,
@@ -167,7 +167,7 @@ pub struct WorldConfig {
     pub topics_per_device: usize,
 }
 
-impl Default for WorldConfig {
+impl Default for VirtualDevicesConfig {
     fn default() -> Self {
         Self {
             auto_devices: Some(String::new()),
@@ -188,13 +188,13 @@ pub struct ServiceLimits {
     /// Connections at a time; the real service allowed 1000 per sender.
     pub max_connections: usize,
     /// Messages and receipts waiting for a client; more are dropped and counted.
-    pub max_letters: usize,
+    pub max_queued: usize,
     /// Events kept for a subscriber that is slow; older ones are lost to it.
     pub event_queue: usize,
 }
 
 impl Default for ServiceLimits {
     fn default() -> Self {
-        Self { max_connections: 1_000, max_letters: 500_000, event_queue: 4_096 }
+        Self { max_connections: 1_000, max_queued: 500_000, event_queue: 4_096 }
     }
 }

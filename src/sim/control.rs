@@ -22,7 +22,7 @@ use super::fault::{DrainPlan, Notice};
 use super::handle::{MAX_SPEECHES, SimHandle};
 use super::service::Speech;
 use super::v1;
-use super::world::WorldError;
+use super::virtual_devices::WorldError;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;

@@ -9,7 +9,7 @@ pub use super::service::Speech;
 use super::service::{Order, Service};
 use super::stats::Stats;
 use super::v1::{Ports, V1Handle};
-use super::world::{DeviceSummary, DeviceView, RecordView, WorldError};
+use super::virtual_devices::{DeviceSummary, DeviceView, RecordView, WorldError};
 use crate::ops::clock;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ pub struct SimHandle {
 
 impl std::fmt::Debug for SimHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the whole world: it is long, and full of tokens.
+        // Not all devices: it is long, and full of tokens.
         f.debug_struct("SimHandle").field("address", &self.address).finish_non_exhaustive()
     }
 }
@@ -72,7 +72,7 @@ impl SimHandle {
 
     /// A device, and up to `limit` of its deliveries behind number `after` (0 for all).
     pub fn device(&self, token: &str, after: u64, limit: usize) -> Option<DeviceView> {
-        self.shared.with(|service, _| service.world.device(token, after, limit))
+        self.shared.with(|service, _| service.devices.device(token, after, limit))
     }
 
     /// What a device got, in order, as far as it is remembered.
@@ -82,7 +82,7 @@ impl SimHandle {
 
     /// Up to `limit` devices, without the first `skip`.
     pub fn devices(&self, skip: usize, limit: usize) -> Vec<DeviceSummary> {
-        self.shared.with(|service, _| service.world.list(skip, limit).collect())
+        self.shared.with(|service, _| service.devices.list(skip, limit).collect())
     }
 
     /// Lets a device send messages.
@@ -147,7 +147,7 @@ pub(super) struct Shared {
     hub: Mutex<Hub>,
     pub(super) profile: Profile,
     events: broadcast::Sender<SimEvent>,
-    /// Told when the world's next deadline has changed.
+    /// Told when the devices' next deadline has changed.
     pub(super) deadline_changed: Notify,
     base: Instant,
     base_ms: u64,

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   clients ──TLS──► shell ──bytes──► server (one Connection each) ──► service (shared)
-//!                                                                        ├── world     devices, topics; no wire words
-//!   clients ──h2───► v1 (FCM HTTP v1: see there) ───────────────────────►├── mailroom  what devices send, until acked
-//!   scripts ──HTTP─► control ──► SimHandle ─────────────────────────────►├── v1::Desk  quotas, access tokens
+//!                                                                        ├── virtual_devices  topics; no wire words
+//!   clients ──h2───► v1 (FCM HTTP v1: see there) ───────────────────────►├── upstream_queue  what devices send, until acked
+//!   scripts ──HTTP─► control ──► SimHandle ─────────────────────────────►├── v1::V1State  quotas, access tokens
 //!                                                                        ├── fault     what goes wrong, when
 //!                                                                        └── stats     what was counted
 //! ```
@@ -13,7 +13,7 @@
 //! Everything but `shell`, `control`, `cert` and the shells of `v1` is sans-IO on a clock of Unix milliseconds.
 //!
 //! Choices where the documents are silent: what is unacknowledged when a connection ends is sent again on any other
-//! connection, or on the next one if there is none; a device's letters stay on one connection; topics give no receipts.
+//! connection, or on the next one if there is none; a device's queued messages stay on one connection; topics give no receipts.
 
 mod cert;
 pub mod condition;
@@ -24,13 +24,13 @@ pub mod event;
 pub mod fault;
 pub mod handle;
 mod log;
-mod mailroom;
 mod server;
 mod service;
 mod shell;
 pub mod stats;
+mod upstream_queue;
 pub mod v1;
-pub mod world;
+pub mod virtual_devices;
 
 pub use config::SimConfig;
 pub use handle::SimHandle;

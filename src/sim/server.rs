@@ -18,7 +18,7 @@ use super::service::{Order, Service};
 use crate::ccs::write;
 use crate::ccs::xml::{Frame, Framer};
 use bytes::Bytes;
-use login::{Desk, Fault, Login, Step};
+use login::{Fault, Login, LoginContext, Step};
 use request::Request;
 use session::{Room, Session};
 use std::collections::VecDeque;
@@ -109,8 +109,8 @@ impl Connection {
                 return;
             }
         };
-        let mut desk = Desk { profile, dice: &mut self.dice, out: &mut self.out };
-        match login.frame(frame, &mut desk) {
+        let mut context = LoginContext { profile, dice: &mut self.dice, out: &mut self.out };
+        match login.frame(frame, &mut context) {
             Step::Next(login) => self.phase = Phase::Login(login),
             Step::Restart(login) => {
                 self.framer.restart();

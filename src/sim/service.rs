@@ -1,14 +1,14 @@
-//! What all connections share: the world, the mailroom, the plan of faults, the counters. Sans-IO: connections call it,
+//! What all connections share: the devices, the upstream queue, the plan of faults, the counters. Sans-IO: connections call it,
 //! the shell asks it whom to wake.
 
 use super::config::SimConfig;
 use super::device::DevicePatch;
 use super::event::{ConnectionId, SimEvent};
 use super::fault::{Dice, DrainPlan, Faults};
-use super::mailroom::{Full, Kind, Letter, Mailroom};
 use super::stats::Stats;
-use super::v1::Desk;
-use super::world::{Accepted, Happening, Push, Refusal, World, WorldError};
+use super::upstream_queue::{Full, Kind, QueuedMessage, UpstreamQueue};
+use super::v1::V1State;
+use super::virtual_devices::{Accepted, Happening, Push, Refusal, VirtualDevices, WorldError};
 use crate::ccs::payload::{Inbound, Receipt};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -43,11 +43,11 @@ const MAX_ORDERS: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Service {
-    pub(super) world: World,
+    pub(super) devices: VirtualDevices,
     pub(super) faults: Faults,
     pub(super) stats: Stats,
-    pub(super) v1: Desk,
-    mailroom: Mailroom,
+    pub(super) v1: V1State,
+    upstream_queue: UpstreamQueue,
     links: BTreeMap<ConnectionId, VecDeque<Order>>,
     wakes: HashSet<ConnectionId>,
     seed: u64,
@@ -57,11 +57,11 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(config: &SimConfig) -> Self {
         Self {
-            world: World::new(config.world.clone()),
+            devices: VirtualDevices::new(config.devices.clone()),
             faults: config.faults.clone(),
             stats: Stats::default(),
-            v1: Desk::new(config.v1.as_ref(), config.seed),
-            mailroom: Mailroom::new(config.wire.upstream_window, config.limits.max_letters),
+            v1: V1State::new(config.v1.as_ref(), config.seed),
+            upstream_queue: UpstreamQueue::new(config.wire.upstream_window, config.limits.max_queued),
             links: BTreeMap::new(),
             wakes: HashSet::new(),
             seed: config.seed,
@@ -82,38 +82,38 @@ impl Service {
         Dice::new(self.seed, 1 << 63 | connection << 32 | u64::from(stream))
     }
 
-    /// The connection can take letters now.
+    /// The connection can take queued messages now.
     pub(super) fn logged_in(&mut self, connection: ConnectionId, sender: &str) {
         self.stats.logins += 1;
-        self.mailroom.open(connection);
+        self.upstream_queue.open(connection);
         self.tell(|| SimEvent::LoggedIn { connection, sender: sender.into() });
     }
 
     /// The connection takes nothing new.
     pub(super) fn drain(&mut self, connection: ConnectionId, plan: DrainPlan) {
         self.stats.faults.drains += 1;
-        self.mailroom.drain(connection);
+        self.upstream_queue.drain(connection);
         self.tell(|| SimEvent::Draining { connection, notice: plan.notice });
     }
 
     /// The connection ended.
     pub(super) fn leave(&mut self, connection: ConnectionId) {
         if self.links.remove(&connection).is_some() {
-            self.mailroom.leave(connection);
+            self.upstream_queue.leave(connection);
             self.tell(|| SimEvent::Ended { connection });
         }
     }
 
     /// A message of a client.
     pub(super) fn push(&mut self, push: &Push, now: u64) -> Result<Accepted, Refusal> {
-        let outcome = self.world.push(push, now);
+        let outcome = self.devices.push(push, now);
         self.settle();
         outcome
     }
 
     /// An acknowledgement. False if it is of nothing outstanding on the connection.
     pub(super) fn ack(&mut self, connection: ConnectionId, to: &str, message_id: &str) -> bool {
-        let counters = match self.mailroom.ack(connection, to, message_id) {
+        let counters = match self.upstream_queue.ack(connection, to, message_id) {
             Some(Kind::Upstream) => &mut self.stats.upstream,
             Some(Kind::Receipt) => &mut self.stats.receipts,
             None => return false,
@@ -123,10 +123,15 @@ impl Service {
         true
     }
 
-    /// The next letters to write on a connection: none, one, or one and its copy.
-    pub(super) fn letter(&mut self, connection: ConnectionId, now: u64, dice: &mut Dice) -> Option<(Letter, usize)> {
-        let letter = self.mailroom.take(connection, now)?;
-        let (counters, chance, fault) = match letter.kind {
+    /// The next queued messages to write on a connection: none, one, or one and its copy.
+    pub(super) fn queued(
+        &mut self,
+        connection: ConnectionId,
+        now: u64,
+        dice: &mut Dice,
+    ) -> Option<(QueuedMessage, usize)> {
+        let queued = self.upstream_queue.take(connection, now)?;
+        let (counters, chance, fault) = match queued.kind {
             Kind::Upstream => {
                 (&mut self.stats.upstream, self.faults.duplicate_upstream, &mut self.stats.faults.duplicate_upstream)
             }
@@ -134,25 +139,25 @@ impl Service {
                 (&mut self.stats.receipts, self.faults.duplicate_receipt, &mut self.stats.faults.duplicate_receipts)
             }
         };
-        if letter.sent == 1 {
+        if queued.sent == 1 {
             counters.sent += 1;
         } else {
             counters.resent += 1;
         }
-        let twice = dice.chance(chance) && self.mailroom.repeat(connection, &letter);
+        let twice = dice.chance(chance) && self.upstream_queue.repeat(connection, &queued);
         *fault += u64::from(twice);
         self.tell(|| SimEvent::Sent {
             connection,
-            token: letter.device.clone(),
-            message_id: letter.id.clone(),
-            copy: letter.sent,
+            token: queued.device.clone(),
+            message_id: queued.id.clone(),
+            copy: queued.sent,
         });
-        Some((letter, 1 + usize::from(twice)))
+        Some((queued, 1 + usize::from(twice)))
     }
 
-    /// When [`Service::letter`] may give something.
+    /// When [`Service::queued`] may give something.
     pub(super) fn letter_due(&self, connection: ConnectionId) -> Option<u64> {
-        self.mailroom.next_due(connection)
+        self.upstream_queue.next_due(connection)
     }
 
     /// The next order for a connection.
@@ -181,7 +186,7 @@ impl Service {
 
     /// Changes a device, or makes it.
     pub(super) fn put(&mut self, token: &str, patch: DevicePatch, now: u64) -> Result<(), WorldError> {
-        let outcome = self.world.put(token, patch, now);
+        let outcome = self.devices.put(token, patch, now);
         self.settle();
         outcome
     }
@@ -190,7 +195,7 @@ impl Service {
     pub(super) fn speak(&mut self, token: &str, speech: &Speech) -> Result<(), WorldError> {
         let data = speech.data.to_string();
         for _ in 0..speech.count {
-            self.world.speak(token, speech.category.as_deref(), data.clone(), speech.message_id.clone())?;
+            self.devices.speak(token, speech.category.as_deref(), data.clone(), speech.message_id.clone())?;
             self.settle();
         }
         Ok(())
@@ -200,20 +205,20 @@ impl Service {
     pub(super) fn tick(&mut self, now: u64) {
         while let Some(push) = self.v1.release(now) {
             // The device may be gone by now; nobody is told.
-            let _ = self.world.push(&push, now);
+            let _ = self.devices.push(&push, now);
         }
-        self.world.tick(now);
+        self.devices.tick(now);
         self.settle();
     }
 
     /// When [`Service::tick`] is due.
     pub(super) fn next_due(&self) -> Option<u64> {
-        self.world.next_due().into_iter().chain(self.v1.next_due()).min()
+        self.devices.next_due().into_iter().chain(self.v1.next_due()).min()
     }
 
     /// The connections that have something to do since the last call.
     pub(super) fn take_wakes(&mut self) -> Vec<ConnectionId> {
-        self.wakes.extend(self.mailroom.take_changed());
+        self.wakes.extend(self.upstream_queue.take_changed());
         self.wakes.drain().collect()
     }
 
@@ -221,8 +226,8 @@ impl Service {
     pub(super) fn stats(&self) -> Stats {
         let mut stats = self.stats.clone();
         stats.now.connections = self.links.len();
-        stats.now.devices = self.world.len();
-        stats.now.unacked = self.mailroom.len();
+        stats.now.devices = self.devices.len();
+        stats.now.unacked = self.upstream_queue.len();
         stats
     }
 
@@ -244,13 +249,13 @@ impl Service {
         }
     }
 
-    /// Makes letters of what happened in the world.
+    /// Makes queued messages of what happened at the devices.
     fn settle(&mut self) {
-        while let Some(happening) = self.world.poll() {
+        while let Some(happening) = self.devices.poll() {
             match happening {
                 Happening::Said { token, category, message_id, data } => {
                     let json = upstream_json(&token, &category, &message_id, &data);
-                    self.submit(Letter {
+                    self.submit(QueuedMessage {
                         kind: Kind::Upstream,
                         from: token.clone(),
                         id: message_id.into(),
@@ -276,7 +281,7 @@ impl Service {
                         let not_before = if self.faults.receipt_before_ack { at } else { message.answered_at };
                         let (id, json) = receipt_json(&token, &category, &message.id, at);
                         let (kind, from) = (Kind::Receipt, RECEIPT_FROM.into());
-                        self.submit(Letter {
+                        self.submit(QueuedMessage {
                             kind,
                             from,
                             id: id.into(),
@@ -291,13 +296,13 @@ impl Service {
         }
     }
 
-    fn submit(&mut self, letter: Letter) {
-        let counters = match letter.kind {
+    fn submit(&mut self, queued: QueuedMessage) {
+        let counters = match queued.kind {
             Kind::Upstream => &mut self.stats.upstream,
             Kind::Receipt => &mut self.stats.receipts,
         };
         counters.made += 1;
-        if self.mailroom.submit(letter) == Err(Full) {
+        if self.upstream_queue.submit(queued) == Err(Full) {
             counters.dropped += 1;
         }
     }

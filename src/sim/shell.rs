@@ -178,7 +178,7 @@ async fn accept(
     }
 }
 
-/// Lets the world's deadlines happen, whether a client is connected or not.
+/// Lets the devices' deadlines happen, whether a client is connected or not.
 async fn keep_time(shared: Arc<Shared>, stop: CancellationToken) {
     loop {
         let due = shared.with(|service, now| {

@@ -8,13 +8,13 @@ use super::fault::{DrainPlan, Faults};
 use super::server::{Connection, End, Profile};
 use super::service::{Order, Service, Speech};
 use super::stats::Stats;
-use super::world::DeviceView;
+use super::virtual_devices::DeviceView;
 use bytes::Bytes;
 use serde_json::json;
 use std::collections::BTreeMap;
 
 /// The service and its connections, which are served when the owner says so.
-pub(crate) struct Bench {
+pub(crate) struct Harness {
     service: Service,
     profile: Profile,
     connections: BTreeMap<u64, Connection>,
@@ -39,7 +39,7 @@ pub(crate) enum Parting {
     Reset,
 }
 
-impl Bench {
+impl Harness {
     pub(crate) fn new(config: SimConfig) -> Self {
         let profile = Profile { wire: config.wire.clone(), credentials: config.credentials.clone() };
         let mut service = Service::new(&config);
@@ -90,7 +90,7 @@ impl Bench {
     /// Lets arrive at devices what is due; when to come again.
     pub(crate) fn tick(&mut self, now: u64) -> Option<u64> {
         self.service.tick(now);
-        self.service.world.next_due()
+        self.service.devices.next_due()
     }
 
     pub(crate) fn set_faults(&mut self, faults: Faults) {
@@ -120,7 +120,7 @@ impl Bench {
     }
 
     pub(crate) fn device(&self, token: &str) -> DeviceView {
-        self.service.world.device(token, 0, usize::MAX).expect("the device is there")
+        self.service.devices.device(token, 0, usize::MAX).expect("the device is there")
     }
 
     /// What happened since the last call.

@@ -39,11 +39,11 @@ pub enum Origin {
 
 /// By whom a document was acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TakenBy {
+pub enum AckedBy {
     /// The broker, or a client that is not the owner of the topic.
     Broker,
     /// The owner of the topic, from one of its devices.
-    Reader,
+    Owner,
 }
 
 /// Names one document of the outbox.
@@ -59,7 +59,7 @@ pub struct DocumentRef {
 
 /// A document of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
+pub struct OutboxDocument {
     /// Names it, for [`super::Store::published`].
     pub reference: DocumentRef,
     /// The document.

@@ -2,7 +2,7 @@
 
 use crate::chat::delivery::Life;
 use crate::chat::id::{MessageId, Owner, Recipient, Sid};
-use crate::chat::recipient_queue::Pace;
+use crate::chat::recipient_queue::Pipelining;
 use crate::chat::status::Status;
 use crate::chat::transport::Transport;
 use bytes::Bytes;
@@ -43,7 +43,7 @@ pub enum Deliveries {
     /// The only recipient, who is named in the body. The delivery goes by the message's own id.
     Only(NewPush),
     /// Recipients with a delivery each.
-    Several(Several),
+    Several(SeveralDeliveries),
 }
 
 /// A message to be pushed.
@@ -61,7 +61,7 @@ pub struct NewPush {
 
 /// 1 to [`DELIVERIES_MAX`] deliveries of one message, whose ids rise from that of the message on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Several {
+pub struct SeveralDeliveries {
     deliveries: Vec<NewDelivery>,
     kept_until: Option<u64>,
 }
@@ -77,7 +77,7 @@ pub enum DeliveriesError {
     Order(Sid),
 }
 
-impl Several {
+impl SeveralDeliveries {
     /// The deliveries of the message with this id.
     ///
     /// # Errors
@@ -169,10 +169,10 @@ pub struct DueQuery {
     /// taken yet.
     pub limit: usize,
     /// How many of the messages that were accepted as in flight the dispatcher has taken from the list since the start
-    /// ([`super::Store::take_gone_at_once`]).
-    pub at_once: u64,
+    /// ([`super::Store::take_sent_on_accept`]).
+    pub sent_on_accept: u64,
     /// How many of one recipient the transport may have at a time.
-    pub pace: Pace,
+    pub pipelining: Pipelining,
 }
 
 /// A delivery to be sent now. It is in flight until [`super::Store::record`] says otherwise.
@@ -196,14 +196,14 @@ pub struct Claimed {
 
 /// The answer to a [`DueQuery`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Taken {
+pub struct DueBatch {
     /// What to send, in this order.
     pub claimed: Vec<Claimed>,
     /// How many messages were found overdue instead, and expired.
     pub expired: u64,
     /// How many messages of this transport were accepted as in flight, since the store was opened, before these were
     /// handed out.
-    pub at_once: u64,
+    pub sent_on_accept: u64,
     /// When to ask again, in Unix milliseconds; not after `now` when more is due already, `None` when nothing waits.
     pub next_due: Option<u64>,
 }
@@ -214,7 +214,7 @@ pub enum Recorded {
     /// No such delivery, or not any more.
     Unknown,
     /// The event does not apply to the delivery in its state; nothing changed.
-    Swallowed,
+    NoEffect,
     /// The delivery moved.
     Moved {
         /// The sender of its message.

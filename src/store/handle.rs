@@ -2,14 +2,14 @@
 
 mod sessions;
 
-use super::board::Board;
-use super::documents::{DocumentRef, Note, Seen, TakenBy, Waiting};
-use super::downstream::{Accepted, Claimed, DueQuery, NewMessage, Recorded, Taken};
+use super::documents::{AckedBy, DocumentRef, Note, OutboxDocument, Seen};
+use super::downstream::{Accepted, Claimed, DueBatch, DueQuery, NewMessage, Recorded};
 use super::error::{OpenError, StoreError, StoreHealth};
 use super::figures::{QueueState, StoreFigures, Swept};
 use super::presence::{LastPresence, PresenceChange};
-use super::sqlite::writer::Queue;
-use super::sqlite::{Inspector, accept, dispatch, inbox, outbox, presence, sweep};
+use super::shared_status::SharedStatus;
+use super::sqlite::writer::VerbQueue;
+use super::sqlite::{Inspector, accept, dispatch, outbox, presence, sweep, upstream};
 use super::upstream::{Received, Route, Unrouted, Upstream};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
@@ -54,30 +54,30 @@ impl<T> Future for Committed<T> {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Store {
-    queue: Queue,
-    board: Arc<Board>,
+    queue: VerbQueue,
+    status: Arc<SharedStatus>,
     path: Arc<Path>,
 }
 
 impl Store {
-    pub(super) fn new(queue: Queue, board: Arc<Board>, path: Arc<Path>) -> Self {
-        Self { queue, board, path }
+    pub(super) fn new(queue: VerbQueue, status: Arc<SharedStatus>, path: Arc<Path>) -> Self {
+        Self { queue, status, path }
     }
 
     /// Takes a message of a BAL and queues its status `accepted`. Where its transport has room and nothing older is
-    /// due, it is stored as in flight by this verb ([`Self::gone_at_once`]).
+    /// due, it is stored as in flight by this verb ([`Self::sent_on_accept`]).
     pub async fn accept(&self, new: NewMessage) -> Result<Committed<Accepted>, StoreError> {
         self.queue.submit(move |tx| accept::accept(tx, &new)).await
     }
 
     /// Queues a document that belongs to no delivery. At most [`super::NOTES_PER_TOPIC`] wait per topic.
-    pub async fn tell(&self, note: Note) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| outbox::tell(tx, &note)).await
+    pub async fn queue_note(&self, note: Note) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| outbox::queue_note(tx, &note)).await
     }
 
     /// Hands out what is due, as far as the order of each recipient's messages allows
     /// ([`crate::chat::recipient_queue`]); what is overdue expires.
-    pub async fn take_due(&self, query: DueQuery) -> Result<Committed<Taken>, StoreError> {
+    pub async fn take_due(&self, query: DueQuery) -> Result<Committed<DueBatch>, StoreError> {
         self.queue.submit(move |tx| dispatch::take_due(tx, &query)).await
     }
 
@@ -99,7 +99,7 @@ impl Store {
         let name = name.clone();
         self.queue
             .submit(move |tx| {
-                inbox::acked(tx, name.as_str(), &sids, at)?;
+                upstream::acked(tx, name.as_str(), &sids, at)?;
                 dispatch::confirm(tx, &name, &sids, at)
             })
             .await
@@ -107,19 +107,19 @@ impl Store {
 
     /// Takes a message from a device, unless it is known.
     pub async fn receive(&self, message: Upstream) -> Result<Committed<Received>, StoreError> {
-        self.queue.submit(move |tx| inbox::receive(tx, &message)).await
+        self.queue.submit(move |tx| upstream::receive(tx, &message)).await
     }
 
     /// Messages of devices that wait for a route, oldest first: the next behind `after_seq`, at most `limit`. Changes
     /// nothing.
     pub async fn unrouted(&self, after_seq: u64, limit: usize) -> Result<Committed<Vec<Unrouted>>, StoreError> {
-        self.queue.submit(move |tx| inbox::unrouted(tx, after_seq, limit)).await
+        self.queue.submit(move |tx| upstream::unrouted(tx, after_seq, limit)).await
     }
 
     /// Gives routes to messages that wait for one; from then on they wait at the end of their topics, in this order. Returns how
     /// many got one: a message that has a route by now keeps it.
     pub async fn give_routes(&self, routes: Vec<(Sid, Route)>) -> Result<Committed<u64>, StoreError> {
-        self.queue.submit(move |tx| inbox::give_routes(tx, &routes)).await
+        self.queue.submit(move |tx| upstream::give_routes(tx, &routes)).await
     }
 
     /// A BAL acknowledges this upstream message, and all before it that were published.
@@ -130,7 +130,7 @@ impl Store {
         let mut more = true;
         while more {
             let bal = bal.clone();
-            more = self.queue.submit(move |tx| inbox::acked_up_to(tx, bal.as_str(), last, at)).await?.await?;
+            more = self.queue.submit(move |tx| upstream::acked_up_to(tx, bal.as_str(), last, at)).await?.await?;
         }
         Ok(())
     }
@@ -142,7 +142,7 @@ impl Store {
         topic: Arc<str>,
         after_seq: u64,
         limit: usize,
-    ) -> Result<Committed<Vec<Waiting>>, StoreError> {
+    ) -> Result<Committed<Vec<OutboxDocument>>, StoreError> {
         self.queue.submit(move |tx| outbox::next(tx, &topic, after_seq, limit)).await
     }
 
@@ -153,20 +153,20 @@ impl Store {
 
     /// These documents are acknowledged. References of one topic side by side cost least. Returns what became of the
     /// deliveries among them. Deferred: it goes with the next transaction of other verbs, or after
-    /// [`super::sqlite::Settings::patience`]; what a crash makes it forget is published again, marked.
+    /// [`super::sqlite::Settings::max_commit_delay`]; what a crash makes it forget is published again, marked.
     pub async fn published(
         &self,
         references: Vec<DocumentRef>,
-        by: TakenBy,
+        by: AckedBy,
         at: u64,
     ) -> Result<Committed<Vec<(Sid, Recorded)>>, StoreError> {
-        self.queue.submit_patiently(move |tx| outbox::published(tx, &references, by, at)).await
+        self.queue.submit_deferred(move |tx| outbox::published(tx, &references, by, at)).await
     }
 
     /// Of each of these topics the documents up to `seq` are published with `redelivered` the next time; what lies
     /// behind counts as not handed out. For a publisher that stops, or has no subscriber.
-    pub async fn parted(&self, topics: Vec<Seen>) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| outbox::parted(tx, &topics)).await
+    pub async fn unclaim(&self, topics: Vec<Seen>) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| outbox::unclaim(tx, &topics)).await
     }
 
     /// Notes what is about to be said about a chat user. Returns when the user last went, as far as is known.
@@ -192,35 +192,35 @@ impl Store {
 
     /// Waits until documents were queued; returns their topics. For one caller: two would share the topics.
     /// Cancel-safe: what is not returned is not taken.
-    pub async fn fresh_topics(&self) -> BTreeSet<String> {
+    pub async fn topics_with_documents(&self) -> BTreeSet<String> {
         loop {
-            let topics = self.board.take_fresh_topics();
+            let topics = self.status.take_topics_with_documents();
             if !topics.is_empty() {
                 return topics;
             }
-            self.board.fresh.notified().await;
+            self.status.documents_came.notified().await;
         }
     }
 
     /// Changes whenever a message became due.
     pub fn due(&self) -> watch::Receiver<u64> {
-        self.board.due.subscribe()
+        self.status.due.subscribe()
     }
 
     /// Changes whenever a message was accepted as in flight and is to be sent now.
-    pub fn gone_at_once(&self) -> watch::Receiver<u64> {
-        self.board.gone_at_once.subscribe()
+    pub fn sent_on_accept(&self) -> watch::Receiver<u64> {
+        self.status.sent_on_accept.subscribe()
     }
 
     /// Takes the messages of this transport that were accepted as in flight, in order. Send these after the deliveries
-    /// of every `take_due` whose [`Taken::at_once`] is smaller; they are already in flight.
-    pub fn take_gone_at_once(&self, transport: &Transport) -> Vec<Claimed> {
-        self.board.take_gone(transport)
+    /// of every `take_due` whose [`DueBatch::sent_on_accept`] is smaller; they are already in flight.
+    pub fn take_sent_on_accept(&self, transport: &Transport) -> Vec<Claimed> {
+        self.status.take_sent_on_accept(transport)
     }
 
     /// Whether the disk takes what it is given.
     pub fn health(&self) -> watch::Receiver<StoreHealth> {
-        self.board.health.subscribe()
+        self.status.health.subscribe()
     }
 
     /// What waits for each push service at `now`. Reads beside the verbs, on a connection of its own: neither waits for the
@@ -239,6 +239,6 @@ impl Store {
 
     /// Figures for metrics, as of the last commit.
     pub fn figures(&self) -> StoreFigures {
-        self.board.figures()
+        self.status.figures()
     }
 }

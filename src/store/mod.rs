@@ -26,13 +26,13 @@
 //! | verb | asked again |
 //! | --- | --- |
 //! | `accept`, `receive` | the message is recognised by its sender's id and not stored again |
-//! | `tell` | writes a second note |
+//! | `queue_note` | writes a second note |
 //! | `take_due` | gives nobody what is in flight, until `record` or a start says what became of it |
 //! | `record`, `confirm` | do nothing: the event means nothing any more |
 //! | `unrouted`, `next_to_publish`, `topics_to_publish`, `last_presences` | give the same again; documents that were given count as read after a crash |
 //! | `give_routes` | leaves what has a route by now |
 //! | `acked_up_to`, `sweep` | go on where they stopped: each part is a transaction |
-//! | `published`, `parted` | do nothing more |
+//! | `published`, `unclaim` | do nothing more |
 //! | `presence_changed`, `still_alive` | the later time stays |
 //! | `broker_state`, `is_imported`, `read_rows`, `read_documents`, `read_retained`, `waiting_topics`, `own_topics` | give the same again; rows and documents that were given count as sent after a crash |
 //! | `keep_session`, `keep_group` | give the same queue again |
@@ -46,14 +46,13 @@
 //! # A second back end
 //!
 //! It is a folder beside `sqlite/` with an `open` of its own, which `app` chooses. It replaces what [`Store`] and
-//! [`Inspector`] do inside, verb by verb; the types, the errors, the wake-ups (`board`) and the tests in `tests/` stay. A
+//! [`Inspector`] do inside, verb by verb; the types, the errors, the wake-ups (`shared_status`) and the tests in `tests/` stay. A
 //! trait has no place here before there are two. Where several processes share a store, each has a part of the recipients,
 //! and these verbs speak of that part alone: `take_due`, `next_to_publish` and `topics_to_publish` give what no other process has,
-//! [`Store::due`] and [`Store::fresh_topics`] tell what others brought as well, and what `record` or `confirm` says of a
+//! [`Store::due`] and [`Store::topics_with_documents`] tell what others brought as well, and what `record` or `confirm` says of a
 //! message of another process is passed on to it. A process whose part may be taken from it while it sleeps has to look
 //! once more before each send: then a [`Claimed`] says until when it may be sent.
 
-mod board;
 mod documents;
 mod downstream;
 mod error;
@@ -62,26 +61,27 @@ mod handle;
 mod presence;
 mod sessions;
 mod settings;
+mod shared_status;
 pub mod sqlite;
 #[cfg(test)]
 mod tests;
 mod trace;
 mod upstream;
 
-pub use documents::{DocumentRef, NOTES_PER_TOPIC, Note, Origin, Seen, TakenBy, Waiting};
+pub use documents::{AckedBy, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Seen};
 pub use downstream::{
-    Accepted, Claimed, DELIVERIES_MAX, Deliveries, DeliveriesError, Destination, DueQuery, NewDelivery, NewMessage,
-    NewPush, Recorded, Several, Taken,
+    Accepted, Claimed, DELIVERIES_MAX, Deliveries, DeliveriesError, Destination, DueBatch, DueQuery, NewDelivery,
+    NewMessage, NewPush, Recorded, SeveralDeliveries,
 };
 pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{COMMIT_LIMITS, CommitTimes, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sessions::{
-    Acknowledged, BrokerState, DocumentPage, Dropped, Enqueue, FRESH_BYTES, FRESH_MAX, Fresh, FreshBatch, GivenRow,
-    ImportedMessage, ImportedSent, ImportedSession, KeptGroup, KeptRetained, KeptSession, KeptSubscription, KeptWill,
-    Message, Page, QueueId, QueueRow, QueuedDocument, Retain, RowPage, SessionRecord, SessionSummary, Settled,
-    SweptQueues, TakenDocument, Target, Will,
+    AckOutcome, AckedDocument, Acknowledged, BrokerState, COMMIT_EVENTS_BYTES, COMMIT_EVENTS_MAX, CommitEvent,
+    CommitEvents, DocumentPage, Enqueue, GivenRow, ImportedMessage, ImportedSent, ImportedSession, KeptGroup,
+    KeptRetained, KeptSession, KeptSubscription, KeptWill, Message, Page, QueueId, QueueRow, QueuedDocument, Retain,
+    RowCount, RowPage, SessionRecord, SessionSummary, SweptQueues, Target, Will,
 };
 pub use settings::{Limits, Settings};
 pub use sqlite::Inspector;

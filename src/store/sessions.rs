@@ -1,6 +1,6 @@
 //! What is said with the store about the sessions of an MQTT broker: their queues, subscriptions, retained messages, wills.
 
-use super::documents::{DocumentRef, TakenBy, Waiting};
+use super::documents::{AckedBy, DocumentRef, OutboxDocument};
 use super::downstream::Recorded;
 use crate::chat::id::Sid;
 use crate::chat::qos::QoS;
@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 /// Events of commits that wait to be taken from the store, at most; beyond it only the names of topics and queues are
 /// kept.
-pub const FRESH_MAX: usize = 8192;
+pub const COMMIT_EVENTS_MAX: usize = 8192;
 /// Their bytes, at most: topics, payloads, properties.
-pub const FRESH_BYTES: usize = 16 << 20;
+pub const COMMIT_EVENTS_BYTES: usize = 16 << 20;
 
 /// Names a queue: of a session, or of a group that shares a subscription. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -255,7 +255,7 @@ pub struct QueueRow {
 
 /// A number of rows of `queue`, and their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Dropped {
+pub struct RowCount {
     /// Messages of clients; documents count 0.
     pub rows: u64,
     /// Their bytes, as in [`KeptSession::bytes`].
@@ -268,7 +268,7 @@ pub struct RowPage {
     /// The rows, in their order.
     pub rows: Vec<QueueRow>,
     /// What had expired on the way.
-    pub expired: Dropped,
+    pub expired: RowCount,
     /// There are further ones behind these; if not, all that come later are announced.
     pub more: bool,
 }
@@ -277,7 +277,7 @@ pub struct RowPage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueuedDocument {
     /// The document. The origin of one that was settled before is the same as it was then.
-    pub waiting: Waiting,
+    pub waiting: OutboxDocument,
     /// How it goes to the reader, if it was settled by another one: it is a row of this queue alone now.
     pub own: Option<Target>,
 }
@@ -302,7 +302,7 @@ pub struct Page {
 
 /// A document that a reader has, and whom else it is still for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TakenDocument {
+pub struct AckedDocument {
     /// The document.
     pub reference: DocumentRef,
     /// Lasting queues that it becomes a row of, if it was not settled before. Those rows count for no limit.
@@ -317,9 +317,9 @@ pub struct Acknowledged {
     /// Numbers of rows of the queue.
     pub rows: Vec<u64>,
     /// Documents.
-    pub documents: Vec<TakenDocument>,
+    pub documents: Vec<AckedDocument>,
     /// Whose the acknowledgement is.
-    pub by: TakenBy,
+    pub by: AckedBy,
     /// When, in Unix milliseconds.
     pub at: u64,
     /// Somebody waits until it is on disk: it does not wait for a transaction of others.
@@ -328,16 +328,16 @@ pub struct Acknowledged {
 
 /// What came of an acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Settled {
+pub struct AckOutcome {
     /// The rows of clients that went now: one that had expired meanwhile is not among them.
-    pub rows: Dropped,
+    pub rows: RowCount,
     /// What became of the deliveries among the documents.
     pub moved: Vec<(Sid, Recorded)>,
 }
 
 /// What a commit brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fresh {
+pub enum CommitEvent {
     /// A row of a queue.
     Row {
         /// Its number.
@@ -360,9 +360,9 @@ pub enum Fresh {
 
 /// What the last commits brought, in their order; then the names of what there was no room for, which is on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FreshBatch {
+pub struct CommitEvents {
     /// What came.
-    pub items: Vec<Fresh>,
+    pub items: Vec<CommitEvent>,
     /// Topics that got further documents.
     pub topics: BTreeSet<String>,
     /// Queues that got further rows.
@@ -373,7 +373,7 @@ pub struct FreshBatch {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SweptQueues {
     /// Rows that had expired, by queue.
-    pub expired: BTreeMap<QueueId, Dropped>,
+    pub expired: BTreeMap<QueueId, RowCount>,
     /// Topics whose retained messages had expired.
     pub retained: Vec<String>,
     /// There is more to do at once.

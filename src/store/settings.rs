@@ -21,7 +21,7 @@ settings! {
         /// How long to wait before trying again when the disk refuses.
         #[serde(skip)] pub retry_pause: Duration = Duration::from_secs(1);
         /// How long the confirmation of a publication waits for another transaction with which it can go to the disk.
-        #[serde(skip)] pub patience: Duration = Duration::from_millis(100);
+        #[serde(skip)] pub max_commit_delay: Duration = Duration::from_millis(100);
     }
 }
 

@@ -8,9 +8,9 @@ pub use super::dial::TlsError;
 pub use crate::ccs::settings::{Limits, Timing};
 
 use super::Outlet;
-use super::core::{Admission, Message, Now, Pool, Replay, Service, Settings, Verdict};
+use super::core::{Admission, Message, Now, OnConnectionEnd, Pool, Service, ServiceSettings, Verdict};
 use super::dial::{Dialer, Security};
-use super::driver::{Driver, Nudge};
+use super::driver::{Driver, Wake};
 use crate::ccs::event::{Answer, GroupResult};
 use crate::ccs::refusal;
 use crate::ccs::settings::SessionConfig;
@@ -32,7 +32,7 @@ const REDIAL_MAX: Duration = Duration::from_secs(60);
 /// Devices of a group at most.
 const GROUP_MAX: usize = 20;
 /// News of other credentials that the driver has not looked at.
-const NUDGES: usize = 1;
+const WAKES: usize = 1;
 
 settings! {
     /// `[ccs]`: where CCS is, who we are, and the limits.
@@ -142,17 +142,17 @@ impl CcsConfig {
         Ok((self, dialer))
     }
 
-    fn settings(&self, server: &str) -> Settings {
-        Settings {
+    fn settings(&self, server: &str) -> ServiceSettings {
+        ServiceSettings {
             server: server.to_owned(),
             pool: Pool::Fixed(self.connections),
             window: self.window,
-            replay: Replay::Marked,
-            answer: Some(self.answer),
-            drain: self.drain,
+            on_connection_end: OnConnectionEnd::Marked,
+            answer_timeout: Some(self.answer),
+            drain_limit: self.drain,
             redial_max: REDIAL_MAX,
             // The session has the same grace, and then closes its stream.
-            grace: self.timing.grace + self.timing.close,
+            stop_timeout: self.timing.grace + self.timing.close,
         }
     }
 
@@ -187,7 +187,7 @@ impl Service for Ccs {
         Admission::Go(encode::downstream(&message.send, now.unix_ms).into_json())
     }
 
-    fn judge(&mut self, message: &mut Message<()>, answer: Answer, _now: Now) -> Verdict {
+    fn decide(&mut self, message: &mut Message<()>, answer: Answer, _now: Now) -> Verdict {
         match answer {
             Answer::Taken { canonical, group } => {
                 let canonical = canonical.and_then(|token| Token::new(token).ok());
@@ -223,7 +223,7 @@ pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> 
     let dialer = Arc::new(config.dialer()?);
     let settings = config.settings(dialer.server());
     let (access_tx, access) = watch::channel((config.clone(), dialer));
-    let (nudge, nudges) = mpsc::channel(NUDGES);
+    let (wake, wakes) = mpsc::channel(WAKES);
     // Part of every resource: a server ends a session when another one binds the same resource.
     let mark: u32 = rand::random();
     let connect = move |task: connection::Task| {
@@ -232,8 +232,8 @@ pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> 
         connection::run(task, session, dialer)
     };
     tokio::select! {
-        () = Driver::new(settings, Ccs, nudges, connect).run(outlet, stop) => {}
-        never = renew(config, files, (access_tx, nudge)) => match never {},
+        () = Driver::new(settings, Ccs, wakes, connect).run(outlet, stop) => {}
+        never = renew(config, files, (access_tx, wake)) => match never {},
     }
     Ok(())
 }
@@ -242,7 +242,7 @@ pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> 
 async fn renew(
     config: CcsConfig,
     mut files: FileWatch,
-    (access, nudge): (watch::Sender<(CcsConfig, Arc<Dialer>)>, mpsc::Sender<Nudge>),
+    (access, wake): (watch::Sender<(CcsConfig, Arc<Dialer>)>, mpsc::Sender<Wake>),
 ) -> Infallible {
     let mut reload = config.reload.clone();
     loop {
@@ -252,7 +252,7 @@ async fn renew(
             access.send_replace(next);
             tracing::info!("server key and certificate authorities were read again");
             // A full queue holds the same news.
-            let _ = nudge.try_send(Nudge::Renewed);
+            let _ = wake.try_send(Wake::Renewed);
         }
     }
 }

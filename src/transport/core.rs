@@ -4,12 +4,12 @@
 //!   handle_send, handle_ack ─────────►┌──────────────── Core ────────────────┐
 //!                                     │ Messages: which is where, in order    │──► Dial, Assign, Acknowledge, Retire
 //!   handle_event (from connections) ─►│ Connections, Redial: which there are  │──► Report, DeviceMessage
-//!                                     │ Service: admit, judge                 │──► Wait(deadline)
+//!                                     │ Service: admit, decide                │──► Wait(deadline)
 //!   handle_tick, handle_stop ────────►└───────────────────────────────────────┘
 //! ```
 //!
 //! One `handle_*`, then [`Core::poll`] until it says [`Output::Wait`]. What differs from one push service to the next is
-//! [`Settings`] and [`Service`]; sockets, tasks and channels are the driver's ([`super::driver`]).
+//! [`ServiceSettings`] and [`Service`]; sockets, tasks and channels are the driver's ([`super::driver`]).
 //!
 //! What it promises:
 //! - Each message taken is answered by exactly one report.
@@ -27,16 +27,16 @@ mod messages;
 mod redial;
 pub(crate) mod service;
 pub(crate) mod snapshot;
-mod tend;
+mod upkeep;
 
 pub(crate) use event::{Counted, End, Ended, Event, Manner, Output, Receipt};
-pub(crate) use service::{Admission, Message, Pool, Replay, Response, Service, Settings, Verdict};
+pub(crate) use service::{Admission, Message, OnConnectionEnd, Pool, Response, Service, ServiceSettings, Verdict};
 
 use super::{AckRef, ConnectionId, Link, Report, Send, UNANSWERED};
 use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::chat::refusal::{Decision, Refusal};
-use connections::{Connection, Connections, Why};
+use connections::{Connection, Connections, DrainReason};
 use messages::Messages;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -63,29 +63,29 @@ pub(crate) struct Now {
 
 #[derive(Debug)]
 pub(crate) struct Core<S: Service> {
-    settings: Settings,
+    settings: ServiceSettings,
     service: S,
     messages: Messages<S::Memo>,
     connections: Connections,
     redial: Redial,
     snapshot: Snapshot,
     outputs: VecDeque<Output<S::Request>>,
-    phase: Phase,
+    state: CoreState,
     rng: Xoshiro256PlusPlus,
     /// The last answer on any connection, or receipt for a message that is not answered.
     last_answer: Option<Instant>,
     /// When a message last passed its time for an answer for the first time, while nothing was answered since it was
     /// written. While this is set, one message at a time is sent as a probe; see [`Core::watch_answers`].
-    silent: Option<Instant>,
+    unanswered_at: Option<Instant>,
     /// When a message last went back because it is behind one that is not answered.
     held_back: Option<Instant>,
     /// Since when the driver takes events without delay: an answer that came before may have waited for it.
-    listening: Instant,
+    responsive_since: Instant,
     /// The push service refused a connection because the account has as many as it may, with those that drain.
-    crowded: bool,
+    at_connection_limit: bool,
     /// The last connection that was dialled before other credentials were read: how it and earlier ones end says nothing of
     /// those.
-    outdated: ConnectionId,
+    last_with_old_credentials: ConnectionId,
     /// Since when no connection takes messages.
     unable_since: Option<Instant>,
     /// Why the last connection ended or did not come up, until one takes messages.
@@ -102,7 +102,7 @@ pub(crate) struct Core<S: Service> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum CoreState {
     Running,
     /// Answers are waited for until then, and after that for nothing but the ends of the connections.
     Stopping(Option<Instant>),
@@ -112,7 +112,7 @@ enum Phase {
 
 impl<S: Service> Core<S> {
     /// Has no connection yet. All of its random numbers come from `seed`.
-    pub(crate) fn new(settings: Settings, service: S, seed: u64, now: Now) -> Self {
+    pub(crate) fn new(settings: ServiceSettings, service: S, seed: u64, now: Now) -> Self {
         let is_elastic = matches!(settings.pool, Pool::Elastic { .. });
         let mut core = Self {
             messages: Messages::new(),
@@ -120,14 +120,14 @@ impl<S: Service> Core<S> {
             redial: Redial::new(settings.redial_max, if is_elastic { ELASTIC_BURST } else { 1 }),
             snapshot: Snapshot::default(),
             outputs: VecDeque::new(),
-            phase: Phase::Running,
+            state: CoreState::Running,
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             last_answer: None,
-            silent: None,
+            unanswered_at: None,
             held_back: None,
-            listening: now.instant,
-            crowded: false,
-            outdated: ConnectionId::ALL,
+            responsive_since: now.instant,
+            at_connection_limit: false,
+            last_with_old_credentials: ConnectionId::ALL,
             unable_since: Some(now.instant),
             failure: None,
             demand: false,
@@ -147,10 +147,10 @@ impl<S: Service> Core<S> {
         let sid = send.sid;
         if !self.messages.take(send) {
             tracing::error!(%sid, "message given twice");
-        } else if self.phase == Phase::Running {
+        } else if self.state == CoreState::Running {
             self.work(now);
         } else {
-            self.back(sid, Fate::Lost);
+            self.report_back(sid, Fate::Lost);
         }
     }
 
@@ -184,7 +184,7 @@ impl<S: Service> Core<S> {
 
     /// A connection was given up, since its peer does not read: it takes nothing new, and another is opened.
     pub(crate) fn handle_given_up(&mut self, connection: ConnectionId, now: Now) {
-        if self.connections.drain(connection, Why::Ordinary, now.instant) {
+        if self.connections.drain(connection, DrainReason::Ordinary, now.instant) {
             tracing::warn!(connection = connection.0, "the peer does not read: its connection is given up");
         }
         self.work(now);
@@ -201,16 +201,16 @@ impl<S: Service> Core<S> {
     pub(crate) fn handle_tick(&mut self, now: Now) {
         if now.instant >= self.next_tick {
             if now.instant >= self.next_tick + HELD_UP {
-                self.listening = now.instant;
+                self.responsive_since = now.instant;
             }
             self.next_tick = now.instant + TICK;
             self.expire(now);
             self.watch_answers(now);
         }
-        if let Phase::Stopping(Some(end)) = self.phase
+        if let CoreState::Stopping(Some(end)) = self.state
             && now.instant >= end
         {
-            self.phase = Phase::Stopping(None);
+            self.state = CoreState::Stopping(None);
             self.connections.ids(|_| true).into_iter().for_each(|id| self.close(id));
         }
         self.work(now);
@@ -218,25 +218,25 @@ impl<S: Service> Core<S> {
 
     /// Other credentials are there: what was refused for the old ones is tried at once.
     pub(crate) fn handle_renewed(&mut self, now: Now) {
-        self.outdated = self.connections.last;
+        self.last_with_old_credentials = self.connections.last;
         self.redial.renewed();
         self.work(now);
     }
 
     /// Takes no more, and lets every connection end after its answers, or when the grace period is over.
     pub(crate) fn handle_stop(&mut self, now: Now) {
-        if self.phase != Phase::Running {
+        if self.state != CoreState::Running {
             return;
         }
         tracing::info!(pending = self.messages.all.len(), "transport stops");
-        self.phase = Phase::Stopping(Some(now.instant + self.settings.grace));
+        self.state = CoreState::Stopping(Some(now.instant + self.settings.stop_timeout));
         // Nothing goes any more.
         self.wake = None;
         for id in self.connections.ids(|_| true) {
             if self.connections.all.get(&id).is_some_and(Connection::is_dialing) {
                 self.close(id);
             } else {
-                self.connections.drain(id, Why::Ordinary, now.instant);
+                self.connections.drain(id, DrainReason::Ordinary, now.instant);
                 self.retire(id);
             }
         }
@@ -253,11 +253,11 @@ impl<S: Service> Core<S> {
     pub(crate) fn has_room(&self) -> bool {
         let most = self.settings.window * self.settings.pool.most();
         let all = self.messages.all.len();
-        if self.phase != Phase::Running || all >= most * dispatch::TAKEN_FACTOR {
+        if self.state != CoreState::Running || all >= most * dispatch::TAKEN_FACTOR {
             return false;
         }
         // What comes now goes back untried, or its time to live is watched at least.
-        if self.silent.is_some() || self.unable_since.is_some() {
+        if self.unanswered_at.is_some() || self.unable_since.is_some() {
             return true;
         }
         let ending: usize =
@@ -267,19 +267,19 @@ impl<S: Service> Core<S> {
 
     /// Whether everything is over: no connection is left, and everything is reported.
     pub(crate) fn is_over(&self) -> bool {
-        self.phase == Phase::Over
+        self.state == CoreState::Over
     }
 
     /// How the connections together stand.
     pub(crate) fn link(&self, now: Now) -> Link {
-        let able = self.phase == Phase::Running && self.connections.any(Connection::takes);
-        if let Some(link) = self.service.outage(able, now) {
+        let able = self.state == CoreState::Running && self.connections.any(Connection::takes);
+        if let Some(link) = self.service.link_override(able, now) {
             return link;
         }
         // A drained connection is replaced in less: after that time the link is down.
-        let replaced = self.unable_since.is_none_or(|since| now.instant < since + dispatch::GIVE_BACK_AFTER);
+        let replaced = self.unable_since.is_none_or(|since| now.instant < since + dispatch::RETURN_UNTRIED_AFTER);
         let draining = replaced && self.connections.any(Connection::is_draining);
-        if self.silent.is_some() && (able || draining) {
+        if self.unanswered_at.is_some() && (able || draining) {
             let asks = able && !self.has_probe();
             return if asks { Link::Probing(UNANSWERED) } else { Link::UNANSWERED };
         }
@@ -297,7 +297,7 @@ impl<S: Service> Core<S> {
             window: self.connections.capacity(),
             connections: self.connections.states(),
             trouble: self.trouble(),
-            access_token: self.service.access_token(),
+            access_token_fetched_at: self.service.access_token_fetched_at(),
             ..self.snapshot.clone()
         }
     }
@@ -308,10 +308,10 @@ impl<S: Service> Core<S> {
         if let Some(trouble) = self.service.trouble() {
             return Some(trouble);
         }
-        if self.silent.is_some() {
+        if self.unanswered_at.is_some() {
             return trouble(
                 "no message is answered: one at a time finds out when that ends".to_owned(),
-                self.silent,
+                self.unanswered_at,
                 None,
             );
         }
@@ -334,17 +334,17 @@ impl<S: Service> Core<S> {
 
     /// Sends what may go, and opens, drains and ends connections: to be called after each input.
     fn work(&mut self, now: Now) {
-        match self.phase {
-            Phase::Running => {
+        match self.state {
+            CoreState::Running => {
                 self.wake = None;
                 let able = self.connections.any(Connection::takes);
                 self.unable_since = if able { None } else { self.unable_since.or(Some(now.instant)) };
                 self.dispatch(now);
-                self.tend(now.instant);
-                self.give_back(now.instant);
+                self.upkeep(now.instant);
+                self.return_untried(now.instant);
             }
-            Phase::Stopping(_) if self.connections.all.is_empty() => self.finish(),
-            Phase::Stopping(_) | Phase::Over => {}
+            CoreState::Stopping(_) if self.connections.all.is_empty() => self.finish(),
+            CoreState::Stopping(_) | CoreState::Over => {}
         }
         if let Some(change) = self.service.take_change(now) {
             self.report(Report::Connection { connection: ConnectionId::ALL, change });
@@ -353,16 +353,18 @@ impl<S: Service> Core<S> {
 
     /// Reports what is left when the last connection is gone.
     fn finish(&mut self) {
-        self.phase = Phase::Over;
+        self.state = CoreState::Over;
         for (sid, copies) in self.messages.oldest_first() {
-            let fate = match &self.settings.replay {
-                Replay::Ambiguous(refusal) if copies > 0 && matches!(refusal.decision, Decision::Fail { .. }) => {
+            let fate = match &self.settings.on_connection_end {
+                OnConnectionEnd::Ambiguous(refusal)
+                    if copies > 0 && matches!(refusal.decision, Decision::Fail { .. }) =>
+                {
                     let detail = "the bridge stopped before the answer came".to_owned();
                     Fate::Refused(Refusal { detail, ..refusal.clone() })
                 }
                 _ => Fate::Lost,
             };
-            self.back(sid, fate);
+            self.report_back(sid, fate);
         }
     }
 
@@ -379,9 +381,9 @@ impl<S: Service> Core<S> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let stop = if let Phase::Stopping(end) = self.phase { end } else { None };
-        let tick = (self.phase != Phase::Over).then_some(self.next_tick);
-        let service = if self.phase == Phase::Running { self.service.deadline() } else { None };
+        let stop = if let CoreState::Stopping(end) = self.state { end } else { None };
+        let tick = (self.state != CoreState::Over).then_some(self.next_tick);
+        let service = if self.state == CoreState::Running { self.service.deadline() } else { None };
         [tick, stop, self.wake, service].into_iter().flatten().min()
     }
 }

@@ -89,12 +89,12 @@ pub(super) enum Security<'a> {
 pub(super) struct Dialer {
     host: String,
     port: u16,
-    lock: Lock,
+    protection: Protection,
     /// See [`Dialer::server`].
     server: String,
 }
 
-enum Lock {
+enum Protection {
     Tls {
         connector: TlsConnector,
         name: ServerName<'static>,
@@ -110,12 +110,12 @@ impl Dialer {
     /// A dialer for a host that the key `named_by` of the configuration says.
     pub(super) fn new(host: &str, port: u16, security: &Security<'_>, named_by: &str) -> Result<Self, TlsError> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsError::Host(host.to_owned()))?;
-        let lock = match security {
-            Security::Plain => Lock::Plain,
-            Security::Tls { ca_file, alpn } => Lock::Tls { connector: connector(*ca_file, alpn)?, name, alpn },
+        let protection = match security {
+            Security::Plain => Protection::Plain,
+            Security::Tls { ca_file, alpn } => Protection::Tls { connector: connector(*ca_file, alpn)?, name, alpn },
         };
         let shown = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        Ok(Self { host: host.to_owned(), port, lock, server: format!("{shown}:{port} ({named_by})") })
+        Ok(Self { host: host.to_owned(), port, protection, server: format!("{shown}:{port} ({named_by})") })
     }
 
     /// Host and port, and which key of the configuration names them: for whoever has to mend a connection that fails.
@@ -130,9 +130,9 @@ impl Dialer {
     }
 
     async fn connect(&self, end: Instant) -> Result<Box<dyn Stream>, DialError> {
-        match &self.lock {
-            Lock::Plain => Ok(Box::new(self.tcp(end).await?)),
-            Lock::Tls { connector, name, alpn } => {
+        match &self.protection {
+            Protection::Plain => Ok(Box::new(self.tcp(end).await?)),
+            Protection::Tls { connector, name, alpn } => {
                 let stream = connector.connect(name.clone(), self.tcp(end).await?).await.map_err(DialError::Tls)?;
                 // The TLS library itself refuses what was not offered.
                 match alpn {
@@ -141,7 +141,7 @@ impl Dialer {
                 }
             }
             #[cfg(test)]
-            Lock::Memory(peers) => memory::connect(peers).await,
+            Protection::Memory(peers) => memory::connect(peers).await,
         }
     }
 
@@ -220,7 +220,7 @@ fn platform_roots() -> RootCertStore {
 /// Connections without sockets, so that a test can own the clock.
 #[cfg(test)]
 pub(super) mod memory {
-    use super::{DialError, Dialer, Lock, Stream};
+    use super::{DialError, Dialer, Protection, Stream};
     use tokio::io::DuplexStream;
     use tokio::sync::mpsc;
 
@@ -232,7 +232,12 @@ pub(super) mod memory {
     impl Dialer {
         /// A dialer whose connections end at `peers`; it fails when nobody takes them.
         pub(in crate::transport) fn memory(peers: mpsc::Sender<DuplexStream>) -> Self {
-            Self { host: "memory".to_owned(), port: 0, lock: Lock::Memory(peers), server: "memory:0".to_owned() }
+            Self {
+                host: "memory".to_owned(),
+                port: 0,
+                protection: Protection::Memory(peers),
+                server: "memory:0".to_owned(),
+            }
         }
     }
 

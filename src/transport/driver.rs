@@ -11,7 +11,7 @@
 //! Nothing in here waits for the bridge: while a report has no place in its queue, the driver takes neither messages nor
 //! events, and goes on passing acknowledgements. So the two sides cannot wait for each other.
 
-use super::core::{Core, End, Ended, Event, Manner, Now, Output, Service, Settings};
+use super::core::{Core, End, Ended, Event, Manner, Now, Output, Service, ServiceSettings};
 use super::dial::{Dialer, Stream};
 use super::{AckRef, ConnectionId, DeviceMessage, Outlet, Report};
 use crate::chat::delivery::Fate;
@@ -119,7 +119,7 @@ impl<A> EventSender<A> {
 
 /// News for the core that come from neither side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Nudge {
+pub(crate) enum Wake {
     /// The access token or its failure has changed: what was not admitted may be now.
     Look,
     /// Other credentials are there.
@@ -131,7 +131,7 @@ pub(crate) struct Driver<S: Service, C> {
     connect: C,
     events: mpsc::Receiver<(ConnectionId, Event<S::Answer>)>,
     events_tx: mpsc::Sender<(ConnectionId, Event<S::Answer>)>,
-    nudges: mpsc::Receiver<Nudge>,
+    wakes: mpsc::Receiver<Wake>,
     orders_max: usize,
     connections: HashMap<ConnectionId, Ends<S::Request>>,
     tasks: JoinSet<()>,
@@ -153,7 +153,7 @@ where
     C: FnMut(Task<S::Request, S::Answer>) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    pub(crate) fn new(settings: Settings, service: S, nudges: mpsc::Receiver<Nudge>, connect: C) -> Self {
+    pub(crate) fn new(settings: ServiceSettings, service: S, wakes: mpsc::Receiver<Wake>, connect: C) -> Self {
         let (events_tx, events) = mpsc::channel(EVENTS);
         let orders_max = settings.window + ACKS;
         Self {
@@ -161,7 +161,7 @@ where
             connect,
             events,
             events_tx,
-            nudges,
+            wakes,
             orders_max,
             connections: HashMap::new(),
             tasks: JoinSet::new(),
@@ -180,7 +180,7 @@ where
                 outlet.sends.close();
                 self.core.handle_stop(now());
             }
-            self.obey();
+            self.run_outputs();
             if gone {
                 // The bridge has dropped its end of the port: no report can be delivered.
                 self.reports.clear();
@@ -206,9 +206,9 @@ where
                 Some((connection, event)) = self.events.recv(), if free => self.take_event(connection, event),
                 Some(send) = outlet.sends.recv(), if room => self.core.handle_send(send, now()),
                 () = at(self.deadline), if free => self.look(),
-                Some(nudge) = self.nudges.recv(), if free => match nudge {
-                    Nudge::Look => self.look(),
-                    Nudge::Renewed => self.core.handle_renewed(now()),
+                Some(wake) = self.wakes.recv(), if free => match wake {
+                    Wake::Look => self.look(),
+                    Wake::Renewed => self.core.handle_renewed(now()),
                 },
                 // A connection does not panic; if it does, so does the transport.
                 Some(Err(error)) = self.tasks.join_next() => std::panic::resume_unwind(error.into_panic()),
@@ -229,12 +229,12 @@ where
         for _ in 0..self.events.len() {
             let Ok((connection, event)) = self.events.try_recv() else { break };
             self.take_event(connection, event);
-            self.obey();
+            self.run_outputs();
         }
         self.core.handle_tick(now());
     }
 
-    fn obey(&mut self) {
+    fn run_outputs(&mut self) {
         loop {
             match self.core.poll() {
                 Output::Dial(id) => self.dial(id),
@@ -302,7 +302,7 @@ where
         while let Some(send) = outlet.sends.recv().await {
             self.core.handle_send(send, now());
         }
-        self.obey();
+        self.run_outputs();
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         }

@@ -24,8 +24,8 @@ pub use crate::fcm::verdict::OnAmbiguous;
 pub use address::AddressError;
 pub use token::AccountError;
 
-use super::core::{Pool, Replay, Settings};
-use super::driver::{Driver, Nudge};
+use super::core::{OnConnectionEnd, Pool, ServiceSettings};
+use super::driver::{Driver, Wake};
 use super::{Outlet, http2};
 use crate::fcm::judge::unanswered;
 use crate::fcm::limits::ANSWER_MAX;
@@ -171,18 +171,23 @@ impl FcmConfig {
         self.plan().map(drop)
     }
 
-    fn settings(&self, server: String) -> Settings {
+    fn settings(&self, server: String) -> ServiceSettings {
         let timing = self.timing;
-        Settings {
+        ServiceSettings {
             server,
-            pool: Pool::Elastic { most: self.connections, age: timing.age, idle: timing.idle, spare: timing.spare },
+            pool: Pool::Elastic {
+                most: self.connections,
+                age_max: timing.age,
+                idle_max: timing.idle,
+                spare_idle_max: timing.spare,
+            },
             window: self.streams,
-            replay: Replay::Ambiguous(unanswered(self.on_ambiguous)),
+            on_connection_end: OnConnectionEnd::Ambiguous(unanswered(self.on_ambiguous)),
             // Each request has a time limit of its own.
-            answer: None,
-            drain: timing.request * 2,
+            answer_timeout: None,
+            drain_limit: timing.request * 2,
             redial_max: REDIAL_MAX,
-            grace: timing.grace,
+            stop_timeout: timing.grace,
         }
     }
 
@@ -246,7 +251,7 @@ pub async fn run(config: FcmConfig, outlet: Outlet, stop: CancellationToken) -> 
 
 /// Runs the core; wakes it when the access token changes.
 async fn drive(config: FcmConfig, api: Api, tokens: TokenSource, outlet: Outlet, stop: CancellationToken) {
-    let (nudges_tx, nudges) = mpsc::channel(1);
+    let (wakes_tx, wakes) = mpsc::channel(1);
     let mut news = tokens.clone();
     let address = api.dialer.borrow().server().to_owned();
     let settings = config.settings(address.clone());
@@ -254,13 +259,13 @@ async fn drive(config: FcmConfig, api: Api, tokens: TokenSource, outlet: Outlet,
     let Timing { request, ping, pong, .. } = config.timing;
     let (Api { dialer, uri }, streams, answer_max) = (api, config.streams, ANSWER_MAX);
     let server = http2::Server { dialer, uri, streams, answer_max, request, ping, pong };
-    let driver = Driver::new(settings, service, nudges, move |task| http2::run(task, server.clone()));
-    let nudge = async {
+    let driver = Driver::new(settings, service, wakes, move |task| http2::run(task, server.clone()));
+    let wake = async {
         let mut credentials = news.credentials();
         while news.changed().await.is_ok() {
             let before = std::mem::replace(&mut credentials, news.credentials());
-            let nudge = if credentials == before { Nudge::Look } else { Nudge::Renewed };
-            if nudges_tx.send(nudge).await.is_err() {
+            let wake = if credentials == before { Wake::Look } else { Wake::Renewed };
+            if wakes_tx.send(wake).await.is_err() {
                 break;
             }
         }
@@ -268,7 +273,7 @@ async fn drive(config: FcmConfig, api: Api, tokens: TokenSource, outlet: Outlet,
     };
     tokio::select! {
         () = driver.run(outlet, stop) => {}
-        () = nudge => {}
+        () = wake => {}
     }
 }
 

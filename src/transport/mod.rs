@@ -21,7 +21,7 @@ pub use self::core::snapshot::{ConnectionPhase, ConnectionState, Snapshot, Troub
 use crate::chat::delivery::Fate;
 use crate::chat::id::{Recipient, Sid, Token, short_hash};
 use crate::chat::push::{Push, TTL_MAX};
-use crate::chat::recipient_queue::Pace;
+use crate::chat::recipient_queue::Pipelining;
 use std::fmt;
 use tokio::sync::{mpsc, watch};
 
@@ -120,13 +120,13 @@ pub enum Report {
         /// [`ConnectionId::ALL`] for what concerns no single one.
         connection: ConnectionId,
         /// What happened to it.
-        change: Change,
+        change: ConnectionChange,
     },
 }
 
 /// What happened to a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum ConnectionChange {
     /// It takes messages.
     Up,
     /// The push service is ending it.
@@ -147,7 +147,7 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq)]
 pub enum DeviceMessage {
     /// To be acknowledged once it is on disk.
-    Upstream(Upstream),
+    Upstream(ReceivedUpstream),
     /// One that cannot be understood. The push service sends it again and again, and counts it, until it is acknowledged.
     Rejected(RejectedUpstream),
 }
@@ -168,7 +168,7 @@ pub const SAMPLE_MAX: usize = 256;
 
 /// A message from a device that can be understood.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Upstream {
+pub struct ReceivedUpstream {
     /// The device's registration token.
     pub from: Token,
     /// The app's package name; may be absent.
@@ -219,7 +219,7 @@ impl Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// How many messages of one recipient it takes at a time.
-    pub pace: Pace,
+    pub pipelining: Pipelining,
     /// Whether anybody says that a device has a message: the push service, or the app itself. If not, `sent` is the last
     /// word.
     pub delivery: bool,
@@ -228,7 +228,7 @@ pub struct Capabilities {
 impl Default for Capabilities {
     /// What is safe over any transport.
     fn default() -> Self {
-        Self { pace: Pace::OneAtATime, delivery: true }
+        Self { pipelining: Pipelining::OneAtATime, delivery: true }
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::house::{House, QUEUED_MIB};
+use super::harness::{Harness, QUEUED_MIB};
 use super::packets::{HOME, Line, PUBLISH, publish};
 use super::scenario;
-use super::ways::{WAYS, Way};
+use super::sockets::{SOCKETS, SocketKind};
 
 const SUBSCRIBERS: usize = 20;
 const PAYLOAD: usize = 16 * 1024;
@@ -19,8 +19,8 @@ const ROOM: u64 = (3 * SUBSCRIBERS * QUEUED_MIB + 64) as u64;
 const STALL: Duration = Duration::from_secs(45);
 
 /// Publishes as fast as the broker acknowledges, 32 at a time, until `until`. Says how many.
-async fn flood(house: &House, until: Instant) -> usize {
-    let mut line = Line::open(house, Way::Tcp, HOME, "flooder", 0).await.unwrap();
+async fn flood(harness: &Harness, until: Instant) -> usize {
+    let mut line = Line::open(harness, SocketKind::Tcp, HOME, "flooder", 0).await.unwrap();
     let payload = vec![7; PAYLOAD];
     let mut count = 0;
     while Instant::now() < until {
@@ -36,24 +36,24 @@ async fn flood(house: &House, until: Instant) -> usize {
 
 /// Half of them at QoS 0, on each way.
 fn deaf_qos(n: usize) -> u8 {
-    u8::try_from(n / WAYS.len() % 2).unwrap()
+    u8::try_from(n / SOCKETS.len() % 2).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes and wants the machine for itself: ./tests/run --abuse"]
 async fn subscribers_that_never_read() {
-    scenario("never reads", ROOM, async |house| {
+    scenario("never reads", ROOM, async |harness| {
         let mut deaf = Vec::new();
         for n in 0..SUBSCRIBERS {
-            let way = WAYS[n % WAYS.len()];
-            let mut line = Line::open(house, way, HOME, &format!("deaf-{n}"), 0).await.unwrap();
+            let kind = SOCKETS[n % SOCKETS.len()];
+            let mut line = Line::open(harness, kind, HOME, &format!("deaf-{n}"), 0).await.unwrap();
             line.subscribe("flood", deaf_qos(n)).await.unwrap();
             deaf.push(line);
         }
-        let count = flood(house, Instant::now() + STALL).await;
+        let count = flood(harness, Instant::now() + STALL).await;
         // At QoS 1 there are at most `broker_inflight` messages on the way, for which the system has room.
         let stalled = (0..SUBSCRIBERS).filter(|&n| deaf_qos(n) == 0).count() as u64;
-        let cut = house.metric_until("bridge_broker_stalled_total", STALL, |cut| cut >= stalled).await;
+        let cut = harness.metric_until("bridge_broker_stalled_total", STALL, |cut| cut >= stalled).await;
         drop(deaf);
         format!("{SUBSCRIBERS} subscribers, {count} messages of {PAYLOAD} bytes; {cut} cut off")
     })
@@ -63,11 +63,11 @@ async fn subscribers_that_never_read() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes and wants the machine for itself: ./tests/run --abuse"]
 async fn subscribers_that_never_acknowledge() {
-    scenario("never acknowledges", ROOM, async |house| {
+    scenario("never acknowledges", ROOM, async |harness| {
         let mut readers = JoinSet::new();
         for n in 0..SUBSCRIBERS {
-            let way = WAYS[n % WAYS.len()];
-            let mut line = Line::open(house, way, HOME, &format!("mute-{n}"), 0).await.unwrap();
+            let kind = SOCKETS[n % SOCKETS.len()];
+            let mut line = Line::open(harness, kind, HOME, &format!("mute-{n}"), 0).await.unwrap();
             line.subscribe("flood", 1).await.unwrap();
             readers.spawn(async move {
                 let mut seen = 0;
@@ -78,11 +78,11 @@ async fn subscribers_that_never_acknowledge() {
             });
         }
         // Once all queues are full, and what the allocator keeps has settled, it must not matter how long this goes on.
-        let before = house.memory();
-        let short = flood(house, Instant::now() + Duration::from_secs(40)).await;
-        let then = house.peak_memory() - before;
-        let long = flood(house, Instant::now() + Duration::from_secs(40)).await;
-        let later = house.peak_memory() - before;
+        let before = harness.memory();
+        let short = flood(harness, Instant::now() + Duration::from_secs(40)).await;
+        let then = harness.peak_memory() - before;
+        let long = flood(harness, Instant::now() + Duration::from_secs(40)).await;
+        let later = harness.peak_memory() - before;
         assert!(later <= then * 5 / 4, "{short} messages took {then} MiB, {long} more took {later}");
         let count = short + long;
         let seen: Vec<usize> = readers.join_all().await.into_iter().map(|(_line, seen)| seen).collect();
@@ -97,15 +97,15 @@ async fn subscribers_that_never_acknowledge() {
 async fn five_thousand_that_connect_flood_and_hang_up() {
     const CYCLES: usize = 5_000;
     const AT_A_TIME: usize = 50;
-    scenario("connect, flood, hang up", 128, async |house| {
+    scenario("connect, flood, hang up", 128, async |harness| {
         let cycles = async |worker: usize| {
             let mut flooded = 0;
             for n in (worker..CYCLES).step_by(AT_A_TIME) {
-                let way = if n % 10 == 0 { WAYS[n / 10 % WAYS.len()] } else { Way::Tcp };
+                let kind = if n % 10 == 0 { SOCKETS[n / 10 % SOCKETS.len()] } else { SocketKind::Tcp };
                 let from = [127, 0, 1, u8::try_from(n % 200).unwrap() + 1].into();
                 // The same client id comes again and again, so that connections also displace each other.
                 let client = format!("hooligan-{}", n % (2 * AT_A_TIME));
-                let Ok(mut line) = Line::open(house, way, from, &client, 0).await else {
+                let Ok(mut line) = Line::open(harness, kind, from, &client, 0).await else {
                     continue;
                 };
                 let topic = format!("hooligan{n}/self/note");

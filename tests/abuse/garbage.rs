@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::packets::{packet, puback, publish, subscribe};
 use super::scenario;
-use super::ways::Way;
+use super::sockets::SocketKind;
 
 /// Conversations, each with at least one packet that was changed.
 const CONVERSATIONS: usize = 20_000;
@@ -86,8 +86,8 @@ fn mutate(sentences: &mut Vec<Vec<u8>>, random: &mut Xoshiro256PlusPlus) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes and wants the machine for itself: ./tests/run --abuse"]
 async fn twenty_thousand_conversations_with_mutated_packets() {
-    scenario("mutated packets", 128, async |house| {
-        let to = house.address(Way::Tcp);
+    scenario("mutated packets", 128, async |harness| {
+        let to = harness.address(SocketKind::Tcp);
         let talk = async |worker: usize| {
             let mut answered = 0;
             for n in (worker..CONVERSATIONS).step_by(AT_A_TIME) {

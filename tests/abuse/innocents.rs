@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::house::House;
+use super::harness::Harness;
 use super::packets::{HOME, Line, PINGREQ, PINGRESP, PUBACK, PUBLISH, open_publish, puback, publish};
-use super::ways::WAYS;
+use super::sockets::SOCKETS;
 
 const PAIRS_PER_WAY: usize = 2;
 /// How often each publishes.
@@ -51,15 +51,15 @@ pub(crate) struct Tally {
 }
 
 impl Innocents {
-    pub(crate) async fn gather(house: &House) -> Self {
+    pub(crate) async fn gather(harness: &Harness) -> Self {
         let (mut publishers, mut subscribers) = (JoinSet::new(), JoinSet::new());
         let (stop_publishing, stop) = (CancellationToken::new(), CancellationToken::new());
-        let ways = WAYS.into_iter().flat_map(|way| [way; PAIRS_PER_WAY]);
-        for (pair, way) in ways.enumerate() {
+        let ways = SOCKETS.into_iter().flat_map(|kind| [kind; PAIRS_PER_WAY]);
+        for (pair, kind) in ways.enumerate() {
             // Every other topic is one of the bridge, which has its own way to the acknowledgement.
             let topic = if pair % 2 == 0 { format!("innocent{pair}/self/note") } else { format!("innocent/{pair}") };
             let open = async |role: &str| {
-                Line::open(house, way, HOME, &format!("innocent-{role}-{pair}"), KEEP_ALIVE).await.unwrap()
+                Line::open(harness, kind, HOME, &format!("innocent-{role}-{pair}"), KEEP_ALIVE).await.unwrap()
             };
             let mut subscriber = open("subscriber").await;
             subscriber.subscribe(&topic, 1).await.unwrap();

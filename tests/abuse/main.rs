@@ -11,17 +11,17 @@
 
 mod floods;
 mod garbage;
-mod house;
+mod harness;
 mod idlers;
 mod innocents;
 mod packets;
 #[expect(dead_code, reason = "shared with the tests of the broker, which try more of TLS")]
-#[path = "../broker/ways.rs"]
-mod ways;
+#[path = "../broker/sockets.rs"]
+mod sockets;
 
 use std::time::Duration;
 
-use house::House;
+use harness::Harness;
 use innocents::Innocents;
 use tokio::time::sleep;
 
@@ -31,16 +31,16 @@ const QUIET: Duration = Duration::from_secs(3);
 const WORST_PING: Duration = Duration::from_secs(3);
 
 /// Runs one scenario. `room` is how many MiB of memory the abuse may cost while it lasts.
-async fn scenario(name: &str, room: u64, abuse: impl AsyncFnOnce(&House) -> String) {
-    let house = House::open().await;
-    let innocents = Innocents::gather(&house).await;
+async fn scenario(name: &str, room: u64, abuse: impl AsyncFnOnce(&Harness) -> String) {
+    let harness = Harness::open().await;
+    let innocents = Innocents::gather(&harness).await;
     sleep(QUIET).await;
-    house.forget_peak();
-    let before = house.memory();
-    let what = abuse(&house).await;
-    let peak = house.peak_memory();
+    harness.forget_peak();
+    let before = harness.memory();
+    let what = abuse(&harness).await;
+    let peak = harness.peak_memory();
     sleep(QUIET).await;
-    let after = house.memory();
+    let after = harness.memory();
     let tally = innocents.part().await;
     println!("| scenario | what was done | MiB before | peak | after | cut off | lost of | worst ping |");
     println!(
@@ -54,5 +54,5 @@ async fn scenario(name: &str, room: u64, abuse: impl AsyncFnOnce(&House) -> Stri
     assert!(tally.sent > 0 && tally.pings > 0, "nobody was there to suffer");
     assert!(tally.worst_ping < WORST_PING, "the innocent waited for {:?}", tally.worst_ping);
     assert!(peak - before <= room, "{} MiB are more than {room}", peak - before);
-    house.close().await;
+    harness.close().await;
 }

@@ -8,8 +8,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::house::House;
-use super::ways::{self, Way, Wire};
+use super::harness::Harness;
+use super::sockets::{self, SocketKind, Wire};
 
 pub(crate) const CONNACK: u8 = 2;
 pub(crate) const PUBLISH: u8 = 3;
@@ -83,9 +83,15 @@ pub(crate) struct Line {
 
 impl Line {
     /// Connects and takes the CONNACK.
-    pub(crate) async fn open(house: &House, way: Way, from: IpAddr, client: &str, keep_alive: u16) -> io::Result<Self> {
+    pub(crate) async fn open(
+        harness: &Harness,
+        kind: SocketKind,
+        from: IpAddr,
+        client: &str,
+        keep_alive: u16,
+    ) -> io::Result<Self> {
         let open = async {
-            let wire = ways::dial(way, house.address(way), from, &house.tls).await?;
+            let wire = sockets::dial(kind, harness.address(kind), from, &harness.tls).await?;
             let mut line = Self { wire, buffer: BytesMut::new() };
             line.say(&connect(client, keep_alive)).await?;
             line.expect(CONNACK).await?;

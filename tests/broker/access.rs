@@ -5,8 +5,8 @@ use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt::{AckWord, Outcome};
 use fcm_mqtt_bridge::ops::metrics::Metric;
 
+use super::harness::{Harness, Users, outbound, outcome, password, soon};
 use super::peer::{Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Seen, V5, V311};
-use super::world::{Users, World, outbound, outcome, password, soon};
 
 const NOT_AUTHORIZED: u8 = 0x87;
 
@@ -15,20 +15,20 @@ fn users() -> Users {
 }
 
 /// A client of the user that its id names.
-async fn come(world: &World, client: &str, version: u8) -> Peer {
-    come_with(world, Connect { client, version, ..Connect::default() }).await
+async fn come(harness: &Harness, client: &str, version: u8) -> Peer {
+    come_with(harness, Connect { client, version, ..Connect::default() }).await
 }
 
-async fn come_with(world: &World, connect: Connect<'_>) -> Peer {
+async fn come_with(harness: &Harness, connect: Connect<'_>) -> Peer {
     let user = connect.client.split(':').next().unwrap();
-    Peer::connect(world, Connect { user: Some(user), password: Some(&password(user)), ..connect }).await.0
+    Peer::connect(harness, Connect { user: Some(user), password: Some(&password(user)), ..connect }).await.0
 }
 
 /// Publishes something that is allowed, up to the last word of its exchange.
-async fn publish(world: &mut World, peer: &mut Peer, qos: u8, topic: &str, payload: &str) {
+async fn publish(harness: &mut Harness, peer: &mut Peer, qos: u8, topic: &str, payload: &str) {
     peer.publish_with(qos << 1, topic, 7, &[], payload).await;
     if topic.split('/').nth(1) == Some("self") {
-        world.inbound().await.ack.release(AckWord::Done);
+        harness.inbound().await.ack.release(AckWord::Done);
     }
     match qos {
         0 => peer.quiet().await,
@@ -42,10 +42,10 @@ async fn publish(world: &mut World, peer: &mut Peer, qos: u8, topic: &str, paylo
 }
 
 /// Publishes as the bridge what stays.
-async fn retain(world: &World, topic: &str) {
+async fn retain(harness: &Harness, topic: &str) {
     let (mut message, answer) = outbound(topic, topic);
     message.retain = true;
-    world.send(message).await;
+    harness.send(message).await;
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
 }
 
@@ -72,14 +72,14 @@ async fn gather(peer: &mut Peer, qos: u8, last: &str) -> Vec<String> {
     topics
 }
 
-async fn counted(world: &World, metric: Metric, count: u64) {
+async fn counted(harness: &Harness, metric: Metric, count: u64) {
     soon("a count", async {
-        while world.metrics.get(metric) < count {
+        while harness.metrics.get(metric) < count {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    assert_eq!(world.metrics.get(metric), count);
+    assert_eq!(harness.metrics.get(metric), count);
 }
 
 #[tokio::test]
@@ -110,14 +110,14 @@ async fn everybody_writes_their_own_part_and_nothing_else() {
         ),
         ("root", &["_bridge/commands"], &["_bridge/status", "root/self/messages", "alice/self/messages"]),
     ];
-    let mut world = World::bind(users().config()).await;
+    let mut harness = Harness::bind(users().config()).await;
     let mut denied = 0;
     for (client, may, may_not) in rules {
         for version in [V311, V5] {
-            let mut peer = come(&world, client, version).await;
+            let mut peer = come(&harness, client, version).await;
             for topic in *may {
                 for qos in 0..3 {
-                    publish(&mut world, &mut peer, qos, topic, "fine").await;
+                    publish(&mut harness, &mut peer, qos, topic, "fine").await;
                 }
             }
             for topic in *may_not {
@@ -127,7 +127,7 @@ async fn everybody_writes_their_own_part_and_nothing_else() {
                     match (version, qos) {
                         (V311, _) => {
                             assert_eq!(peer.next().await, Seen::Closed, "{client} {topic} {qos}");
-                            peer = come(&world, client, version).await;
+                            peer = come(&harness, client, version).await;
                         }
                         (_, 0) => peer.quiet().await,
                         (_, 1) => {
@@ -139,31 +139,31 @@ async fn everybody_writes_their_own_part_and_nothing_else() {
             }
         }
     }
-    assert_eq!(world.metrics.get(Metric::PublishesDenied), denied);
-    world.barrier().await;
-    assert!(world.port.inbound.try_recv().is_err(), "something that was denied reached the bridge");
-    world.close().await;
+    assert_eq!(harness.metrics.get(Metric::PublishesDenied), denied);
+    harness.barrier().await;
+    assert!(harness.port.inbound.try_recv().is_err(), "something that was denied reached the bridge");
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn before_a_denied_message_ends_a_connection_its_acknowledgements_leave() {
-    let mut world = World::bind(users().config()).await;
+    let mut harness = Harness::bind(users().config()).await;
     for qos in 0..3 {
-        let mut alice = come(&world, "alice", V311).await;
+        let mut alice = come(&harness, "alice", V311).await;
         alice.publish("alice/self/messages", 1, "one").await;
         alice.publish_with(0b0100, "alice/self/messages", 2, &[], "two").await;
         alice.publish_with(qos << 1, "eve/others/messages", 3, &[], "denied").await;
         alice.publish("alice/self/messages", 4, "too late").await;
-        let (one, two) = (world.inbound().await, world.inbound().await);
-        counted(&world, Metric::PublishesDenied, u64::from(qos) + 1).await;
+        let (one, two) = (harness.inbound().await, harness.inbound().await);
+        counted(&harness, Metric::PublishesDenied, u64::from(qos) + 1).await;
         two.ack.release(AckWord::Done);
         one.ack.release(AckWord::Done);
         assert_eq!(alice.next().await, Seen::Ack(PUBACK, 1, 0));
         assert_eq!(alice.next().await, Seen::Ack(PUBREC, 2, 0));
         assert_eq!(alice.next().await, Seen::Closed);
-        assert!(world.port.inbound.try_recv().is_err());
+        assert!(harness.port.inbound.try_recv().is_err());
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
@@ -195,11 +195,11 @@ async fn a_subscription_that_can_get_nothing_is_denied() {
         ),
         ("root", &["#", "eve/others/messages", "$share/w/#"], &["$SYS/#"]),
     ];
-    let world = World::bind(users().config()).await;
+    let harness = Harness::bind(users().config()).await;
     let mut denied = 0;
     for (client, may, may_not) in rules {
         for (version, code) in [(V311, 0x80), (V5, NOT_AUTHORIZED)] {
-            let mut peer = come(&world, client, version).await;
+            let mut peer = come(&harness, client, version).await;
             for filter in *may {
                 assert_eq!(peer.try_subscribe(filter, 1).await, Seen::SubAck(1), "{client} {filter}");
             }
@@ -209,8 +209,8 @@ async fn a_subscription_that_can_get_nothing_is_denied() {
             }
         }
     }
-    assert_eq!(world.metrics.get(Metric::SubscriptionsDenied), denied);
-    world.close().await;
+    assert_eq!(harness.metrics.get(Metric::SubscriptionsDenied), denied);
+    harness.close().await;
 }
 
 const RETAINED: [&str; 4] = ["alice/others/members", "alice/self/presence", "_bridge/status", "_bridge/stats"];
@@ -221,50 +221,50 @@ async fn an_eavesdropper_sees_only_what_everybody_may_see() {
         for qos in 0..3 {
             // A window that two messages fill: what is withheld must not stay in it.
             let limits = BrokerLimits { inflight: 2, ..BrokerLimits::default() };
-            let mut world = World::bind(BrokerConfig { limits, ..users().config() }).await;
+            let mut harness = Harness::bind(BrokerConfig { limits, ..users().config() }).await;
             for topic in RETAINED {
-                retain(&world, topic).await;
+                retain(&harness, topic).await;
             }
-            let mut eve = come(&world, "eve", version).await;
+            let mut eve = come(&harness, "eve", version).await;
             eve.say_subscribe("#", qos).await;
-            let mut alice = come(&world, "alice", version).await;
+            let mut alice = come(&harness, "alice", version).await;
             for n in 0..5 {
-                publish(&mut world, &mut alice, qos, "alice/self/messages", &n.to_string()).await;
-                publish(&mut world, &mut alice, qos, "alice/self/state/phone", &n.to_string()).await;
+                publish(&mut harness, &mut alice, qos, "alice/self/messages", &n.to_string()).await;
+                publish(&mut harness, &mut alice, qos, "alice/self/state/phone", &n.to_string()).await;
             }
-            publish(&mut world, &mut alice, qos, "alice/self/profile", "Alice").await;
+            publish(&mut harness, &mut alice, qos, "alice/self/profile", "Alice").await;
             let seen = gather(&mut eve, qos, "alice/self/profile").await;
             assert_eq!(seen, ["_bridge/status", "alice/self/presence", "alice/self/profile"], "{version} {qos}");
-            assert_eq!(world.metrics.get(Metric::DeliveriesFiltered), 12);
-            world.close().await;
+            assert_eq!(harness.metrics.get(Metric::DeliveriesFiltered), 12);
+            harness.close().await;
         }
     }
 }
 
 #[tokio::test]
 async fn only_readers_that_may_read_settle_a_document() {
-    let world = World::bind(users().config()).await;
+    let harness = Harness::bind(users().config()).await;
     for version in [V311, V5] {
-        let mut eve = come(&world, "eve", version).await;
+        let mut eve = come(&harness, "eve", version).await;
         eve.subscribe("+/others/+", 1).await;
-        world.publish("alice/others/messages", "secret").await;
-        world.barrier().await;
+        harness.publish("alice/others/messages", "secret").await;
+        harness.barrier().await;
         eve.quiet().await;
-        assert_eq!(world.waits("alice/others/messages"), 1);
-        let mut alice = come(&world, "alice:phone", version).await;
+        assert_eq!(harness.waits("alice/others/messages"), 1);
+        let mut alice = come(&harness, "alice:phone", version).await;
         alice.subscribe("alice/others/+", 1).await;
-        let mut answer = world.publish("alice/others/messages", "{}").await;
+        let mut answer = harness.publish("alice/others/messages", "{}").await;
         let (payload, first, _) = alice.message().await;
         assert_eq!(payload, "secret");
         let (payload, id, dup) = alice.message().await;
         assert_eq!((payload.as_str(), dup), ("{}", false), "nobody had it before");
         eve.quiet().await;
         assert!(answer.try_recv().is_err());
-        assert_eq!(world.waits("alice/others/messages"), 2);
+        assert_eq!(harness.waits("alice/others/messages"), 2);
         alice.ack(PUBACK, first).await;
         alice.ack(PUBACK, id).await;
         assert_eq!(outcome(answer).await, Outcome::Confirmed);
-        let answer = world.publish("eve/others/messages", "hers").await;
+        let answer = harness.publish("eve/others/messages", "hers").await;
         let (payload, id, _) = eve.message().await;
         assert_eq!(payload, "hers");
         eve.ack(PUBACK, id).await;
@@ -272,50 +272,50 @@ async fn only_readers_that_may_read_settle_a_document() {
         eve.disconnect().await;
         alice.disconnect().await;
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn what_somebody_may_not_read_is_neither_kept_for_them_nor_theirs_to_confirm() {
-    let mut world = World::bind(users().config()).await;
+    let mut harness = Harness::bind(users().config()).await;
     let lasting = |client| Connect { client, clean: false, expiry: 3_600, ..Connect::default() };
     let mut eves = Vec::new();
     for client in ["eve:here", "eve:away"] {
-        let mut eve = come_with(&world, lasting(client)).await;
+        let mut eve = come_with(&harness, lasting(client)).await;
         eve.subscribe("+/others/+", 1).await;
         eve.subscribe("#", 1).await;
         eves.push(eve);
     }
     eves.remove(1).disconnect().await;
-    let mut alice = come_with(&world, lasting("alice")).await;
+    let mut alice = come_with(&harness, lasting("alice")).await;
     alice.subscribe("alice/others/messages", 0).await;
-    let answer = world.publish("alice/others/messages", "at QoS 0").await;
+    let answer = harness.publish("alice/others/messages", "at QoS 0").await;
     assert!(matches!(alice.next().await, Seen::Publish { id: None, .. }));
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
     alice.subscribe("alice/others/messages", 1).await;
-    let answer = world.publish("alice/others/messages", "at QoS 1").await;
+    let answer = harness.publish("alice/others/messages", "at QoS 1").await;
     let (_, id, _) = alice.message().await;
     alice.ack(PUBACK, id).await;
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
-    publish(&mut world, &mut alice, 1, "alice/self/messages", "hers").await;
-    publish(&mut world, &mut alice, 2, "alice/self/profile", "everybody's").await;
-    assert_eq!((world.kept("eve:here"), world.kept("eve:away")), (1, 1));
+    publish(&mut harness, &mut alice, 1, "alice/self/messages", "hers").await;
+    publish(&mut harness, &mut alice, 2, "alice/self/profile", "everybody's").await;
+    assert_eq!((harness.kept("eve:here"), harness.kept("eve:away")), (1, 1));
     let mut eve = eves.remove(0);
     assert_eq!(eve.message().await.0, "everybody's");
-    let mut eve = come_with(&world, lasting("eve:away")).await;
+    let mut eve = come_with(&harness, lasting("eve:away")).await;
     assert_eq!(eve.message().await.0, "everybody's");
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_shared_subscription_serves_the_workers_of_a_bal() {
-    let world = World::bind(users().config()).await;
-    let mut workers = [come(&world, "bal1:a", V5).await, come(&world, "bal1:b", V311).await];
+    let harness = Harness::bind(users().config()).await;
+    let mut workers = [come(&harness, "bal1:a", V5).await, come(&harness, "bal1:b", V311).await];
     for worker in &mut workers {
         worker.subscribe("$share/w/bal1/others/messages", 1).await;
     }
     for payload in ["one", "two", "three", "four"] {
-        let answer = world.publish("bal1/others/messages", payload).await;
+        let answer = harness.publish("bal1/others/messages", payload).await;
         let [a, b] = &mut workers;
         let seen = tokio::select! {
             (seen, id, _) = a.message() => { a.ack(PUBACK, id).await; seen }
@@ -327,27 +327,27 @@ async fn a_shared_subscription_serves_the_workers_of_a_bal() {
     for worker in &mut workers {
         worker.quiet().await;
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn an_admin_reads_everything() {
-    let mut world = World::bind(users().config()).await;
-    let mut root = come(&world, "root", V5).await;
+    let mut harness = Harness::bind(users().config()).await;
+    let mut root = come(&harness, "root", V5).await;
     root.subscribe("#", 0).await;
-    let mut alice = come(&world, "alice", V5).await;
-    publish(&mut world, &mut alice, 1, "alice/self/messages", "x").await;
-    retain(&world, "eve/others/members").await;
+    let mut alice = come(&harness, "alice", V5).await;
+    publish(&mut harness, &mut alice, 1, "alice/self/messages", "x").await;
+    retain(&harness, "eve/others/members").await;
     assert_eq!(gather(&mut root, 0, "eve/others/members").await, ["alice/self/messages", "eve/others/members"]);
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_will_on_a_denied_topic_is_never_published() {
     for (version, delays) in [(V311, &[0][..]), (V5, &[0, 1])] {
         for delay in delays {
-            let mut world = World::bind(users().config()).await;
-            let mut root = come(&world, "root", V5).await;
+            let mut harness = Harness::bind(users().config()).await;
+            let mut root = come(&harness, "root", V5).await;
             root.subscribe("#", 0).await;
             let will = |topic| Some((topic, "gone", *delay));
             let session = |client, topic| Connect {
@@ -360,31 +360,31 @@ async fn a_will_on_a_denied_topic_is_never_published() {
             };
             let denied = ["eve/self/presence", "alice/others/messages", "_bridge/status"];
             for (client, topic) in ["alice:1", "alice:2", "alice:3"].into_iter().zip(denied) {
-                drop(come_with(&world, session(client, topic)).await);
+                drop(come_with(&harness, session(client, topic)).await);
             }
-            counted(&world, Metric::PublishesDenied, 3).await;
-            drop(come_with(&world, session("alice:laptop", "alice/self/presence")).await);
-            assert_eq!(world.take().await, ("alice/self/presence".to_owned(), "gone".to_owned()));
+            counted(&harness, Metric::PublishesDenied, 3).await;
+            drop(come_with(&harness, session("alice:laptop", "alice/self/presence")).await);
+            assert_eq!(harness.take().await, ("alice/self/presence".to_owned(), "gone".to_owned()));
             assert_eq!(gather(&mut root, 0, "alice/self/presence").await, ["alice/self/presence"]);
-            world.close().await;
+            harness.close().await;
         }
     }
 }
 
 #[tokio::test]
 async fn anonymous_clients_keep_to_what_is_nobodys() {
-    let mut world = World::open().await;
+    let mut harness = Harness::open().await;
     for version in [V311, V5] {
-        let (mut anybody, _) = Peer::connect(&world, Connect { version, ..Connect::default() }).await;
-        publish(&mut world, &mut anybody, 1, "bal1/self/messages", "x").await;
+        let (mut anybody, _) = Peer::connect(&harness, Connect { version, ..Connect::default() }).await;
+        publish(&mut harness, &mut anybody, 1, "bal1/self/messages", "x").await;
         anybody.subscribe("#", 0).await;
-        retain(&world, "bal1/others/members").await;
+        retain(&harness, "bal1/others/members").await;
         assert_eq!(gather(&mut anybody, 0, "bal1/others/members").await, ["bal1/others/members"]);
     }
-    let mut anybody = Peer::new(&world, "anybody").await;
+    let mut anybody = Peer::new(&harness, "anybody").await;
     for topic in ["bal1/others/messages", "_bridge/commands", "$SYS/x", "/self/messages"] {
         anybody.publish(topic, 1, "x").await;
         assert_eq!(anybody.next().await, Seen::Ack(PUBACK, 1, NOT_AUTHORIZED), "{topic}");
     }
-    world.close().await;
+    harness.close().await;
 }

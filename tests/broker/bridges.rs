@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
-use super::world::{Users, World, outcome, password, soon};
+use super::harness::{Harness, Users, outcome, password, soon};
 
 /// Others may take a free port before mosquitto does.
 const ATTEMPTS: usize = 5;
@@ -24,7 +24,7 @@ struct Mosquitto {
 }
 
 impl Mosquitto {
-    async fn start(world: &World, user: &str, more: &str) -> Self {
+    async fn start(harness: &Harness, user: &str, more: &str) -> Self {
         for _ in 0..ATTEMPTS {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let folder = tempfile::tempdir().unwrap();
@@ -33,7 +33,7 @@ impl Mosquitto {
                 "user root\nlog_type all\nlistener {port} 127.0.0.1\nallow_anonymous true\n\
                  connection main\naddress 127.0.0.1:{}\nremote_username {user}\nremote_password {}\n\
                  topic {user}/self/# out 1\ntopic {user}/others/# in 1\n{more}\n",
-                world.address.port(),
+                harness.address.port(),
                 password(user)
             );
             std::fs::write(&file, text).unwrap();
@@ -85,11 +85,11 @@ async fn and_so_they_do_with_mqtt_5() {
 /// Two of them on one machine, with the same name of the connection, and so with the same client id.
 async fn two_bridges(more: &str) {
     let users = Users::new(&[("bal1", Role::Bal), ("bal2", Role::Bal)]);
-    let mut world = World::bind(users.config()).await;
+    let mut harness = Harness::bind(users.config()).await;
     let mut readers: Vec<(Child, Lines<BufReader<ChildStdout>>)> = Vec::new();
     let mut all = Vec::new();
     for user in ["bal1", "bal2"] {
-        let mut mosquitto = Mosquitto::start(&world, user, more).await;
+        let mut mosquitto = Mosquitto::start(&harness, user, more).await;
         // Its publication into $SYS is acknowledged, and its subscription granted.
         assert!(mosquitto.logs("Received SUBACK").await);
         let topic = format!("{user}/others/messages");
@@ -104,18 +104,18 @@ async fn two_bridges(more: &str) {
             let topic = format!("{user}/self/messages");
             let payload = format!("{user} {round}");
             let mut publisher = mosquitto.client("mosquitto_pub", &["-t", &topic, "-m", &payload]).spawn().unwrap();
-            assert_eq!(world.take().await, (topic, payload));
+            assert_eq!(harness.take().await, (topic, payload));
             assert!(soon("the end of it", publisher.wait()).await.unwrap().success());
         }
         for ((_, lines), user) in readers.iter_mut().zip(["bal1", "bal2"]) {
             let payload = format!("to {user} {round}");
-            let answer = world.publish(&format!("{user}/others/messages"), &payload).await;
+            let answer = harness.publish(&format!("{user}/others/messages"), &payload).await;
             while !soon("the message", lines.next_line()).await.unwrap().unwrap().ends_with(&payload) {}
             assert_eq!(outcome(answer).await, Outcome::Confirmed);
         }
     }
-    assert_eq!(world.metrics.get(Metric::BrokerAccepted), 2, "each came once and stayed");
-    assert_eq!(world.metrics.clients_refused("taken_over"), 0);
-    assert!(world.metrics.clients_refused("sys_topic") >= 2, "what each says into $SYS was dropped");
-    world.close().await;
+    assert_eq!(harness.metrics.get(Metric::BrokerAccepted), 2, "each came once and stayed");
+    assert_eq!(harness.metrics.clients_refused("taken_over"), 0);
+    assert!(harness.metrics.clients_refused("sys_topic") >= 2, "what each says into $SYS was dropped");
+    harness.close().await;
 }

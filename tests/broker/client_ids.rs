@@ -10,8 +10,8 @@ use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt::{AckWord, Outcome};
 use serde_json::json;
 
+use super::harness::{Harness, Users, config, outcome, password, soon};
 use super::peer::{Connect, PUBACK, Peer, Seen, V5, V311};
-use super::world::{Users, World, config, outcome, password, soon};
 
 const BAD_CLIENT: u8 = 0x85;
 /// Ids that nobody could have in the first release: those of libraries, of bridges, of other users, and odd ones.
@@ -40,49 +40,49 @@ fn users() -> Users {
 }
 
 /// A session of `user` that outlives its connection.
-async fn lasting(world: &World, user: &str, client: &str, version: u8) -> (Peer, bool) {
+async fn lasting(harness: &Harness, user: &str, client: &str, version: u8) -> (Peer, bool) {
     let password = password(user);
     let connect = Connect { client, version, clean: false, expiry: 3_600, ..Connect::default() };
-    Peer::connect(world, Connect { user: Some(user), password: Some(&password), ..connect }).await
+    Peer::connect(harness, Connect { user: Some(user), password: Some(&password), ..connect }).await
 }
 
 #[tokio::test]
 async fn any_client_id_is_taken_and_its_session_comes_back() {
-    let world = World::bind(users().config()).await;
+    let harness = Harness::bind(users().config()).await;
     let long = "x".repeat(256);
     for client in IDS.into_iter().chain([&*long, "alice", "alice:phone"]) {
         for version in [V311, V5] {
-            let (mut first, resumed) = lasting(&world, "alice", client, version).await;
+            let (mut first, resumed) = lasting(&harness, "alice", client, version).await;
             assert!(!resumed, "{client:?}");
             first.subscribe("alice/others/+", 1).await;
             first.disconnect().await;
-            let (second, resumed) = lasting(&world, "alice", client, version).await;
+            let (second, resumed) = lasting(&harness, "alice", client, version).await;
             assert!(resumed, "{client:?}");
             second.disconnect().await;
             let user = Some("alice");
             let clean = Connect { client, version, user, password: Some("ecila"), ..Connect::default() };
-            Peer::connect(&world, clean).await.0.disconnect().await;
+            Peer::connect(&harness, clean).await.0.disconnect().await;
         }
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn two_users_may_have_one_client_id_at_once_and_each_has_a_session_of_their_own() {
     for version in [V311, V5] {
         for client in ["mqttjs_1a2b3c4d", "alice", "alice:phone", "a/b"] {
-            let world = World::bind(BrokerConfig { anonymous: true, ..users().config() }).await;
-            let (mut alice, _) = lasting(&world, "alice", client, version).await;
+            let harness = Harness::bind(BrokerConfig { anonymous: true, ..users().config() }).await;
+            let (mut alice, _) = lasting(&harness, "alice", client, version).await;
             alice.subscribe("alice/others/+", 1).await;
-            let (mut bob, resumed) = lasting(&world, "bob", client, version).await;
+            let (mut bob, resumed) = lasting(&harness, "bob", client, version).await;
             assert!(!resumed, "{client}: bob has the session of alice");
             let anybody = Connect { client, version, clean: false, expiry: 3_600, ..Connect::default() };
-            let (mut anybody, resumed) = Peer::connect(&world, anybody).await;
+            let (mut anybody, resumed) = Peer::connect(&harness, anybody).await;
             assert!(!resumed, "{client}: somebody has the session of a user");
             for peer in [&mut alice, &mut bob, &mut anybody] {
                 peer.quiet().await;
             }
-            let answer = world.publish("alice/others/messages", "hers").await;
+            let answer = harness.publish("alice/others/messages", "hers").await;
             let (payload, id, _) = alice.message().await;
             assert_eq!(payload, "hers");
             alice.ack(PUBACK, id).await;
@@ -93,34 +93,34 @@ async fn two_users_may_have_one_client_id_at_once_and_each_has_a_session_of_thei
             alice.disconnect().await;
             bob.disconnect().await;
             let clean = Connect { client, version, user: Some("bob"), password: Some("bob"), ..Connect::default() };
-            Peer::connect(&world, clean).await.0.disconnect().await;
-            assert!(lasting(&world, "alice", client, version).await.1, "{client}");
-            assert!(!lasting(&world, "bob", client, version).await.1, "{client}");
-            world.close().await;
+            Peer::connect(&harness, clean).await.0.disconnect().await;
+            assert!(lasting(&harness, "alice", client, version).await.1, "{client}");
+            assert!(!lasting(&harness, "bob", client, version).await.1, "{client}");
+            harness.close().await;
         }
     }
 }
 
 #[tokio::test]
 async fn anonymous_clients_share_one_name_space() {
-    let world = World::open().await;
+    let harness = Harness::open().await;
     for version in [V311, V5] {
         let connect =
             |user| Connect { client: "sensor", version, clean: false, expiry: 60, user, ..Connect::default() };
-        let (first, _) = Peer::connect(&world, connect(None)).await;
+        let (first, _) = Peer::connect(&harness, connect(None)).await;
         first.disconnect().await;
         // A user name that nobody asked for makes no difference.
-        let (second, resumed) = Peer::connect(&world, connect(Some("anybody"))).await;
+        let (second, resumed) = Peer::connect(&harness, connect(Some("anybody"))).await;
         assert!(resumed);
         second.disconnect().await;
-        Peer::connect(&world, Connect { client: "sensor", version, ..Connect::default() }).await.0.disconnect().await;
+        Peer::connect(&harness, Connect { client: "sensor", version, ..Connect::default() }).await.0.disconnect().await;
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn an_id_that_is_too_long_or_missing_is_refused() {
-    let world = World::bind(users().config()).await;
+    let harness = Harness::bind(users().config()).await;
     let long = "x".repeat(257);
     let alice = |client, version, clean| Connect {
         client,
@@ -131,16 +131,16 @@ async fn an_id_that_is_too_long_or_missing_is_refused() {
         ..Connect::default()
     };
     for (version, code) in [(V311, 2), (V5, BAD_CLIENT)] {
-        assert_eq!(Peer::try_connect(&world, alice(&long, version, true)).await.1, code);
-        assert_eq!(Peer::try_connect(&world, alice("", version, true)).await.1, 0);
+        assert_eq!(Peer::try_connect(&harness, alice(&long, version, true)).await.1, code);
+        assert_eq!(Peer::try_connect(&harness, alice("", version, true)).await.1, 0);
     }
-    assert_eq!(Peer::try_connect(&world, alice("", V311, false)).await.1, 2, "[MQTT-3.1.3-8]");
-    assert_eq!(Peer::try_connect(&world, alice("", V5, false)).await.1, 0, "its CONNACK says which id it has");
+    assert_eq!(Peer::try_connect(&harness, alice("", V311, false)).await.1, 2, "[MQTT-3.1.3-8]");
+    assert_eq!(Peer::try_connect(&harness, alice("", V5, false)).await.1, 0, "its CONNACK says which id it has");
     assert_eq!(
-        (world.metrics.clients_refused("client_id_length"), world.metrics.clients_refused("client_id_missing")),
+        (harness.metrics.clients_refused("client_id_length"), harness.metrics.clients_refused("client_id_missing")),
         (2, 1)
     );
-    world.close().await;
+    harness.close().await;
 }
 
 /// The client id in a CONNACK of MQTT 5.
@@ -154,28 +154,28 @@ async fn assigned(peer: &mut Peer) -> Option<String> {
 
 #[tokio::test]
 async fn who_comes_without_an_id_is_given_one_that_belongs_to_its_user() {
-    let world = World::bind(users().config()).await;
+    let harness = Harness::bind(users().config()).await;
     let connect = |client, user| Connect { client, clean: false, expiry: 60, user, ..Connect::default() };
-    let mut alice = Peer::dial(&world, V5).await;
+    let mut alice = Peer::dial(&harness, V5).await;
     alice.say_connect(&Connect { password: Some("ecila"), ..connect("", Some("alice")) }).await;
     let id = assigned(&mut alice).await.expect("an assigned client id");
     alice.disconnect().await;
-    let mut other = Peer::dial(&world, V5).await;
+    let mut other = Peer::dial(&harness, V5).await;
     other.say_connect(&Connect { password: Some("ecila"), ..connect("", Some("alice")) }).await;
     assert_ne!(assigned(&mut other).await.unwrap(), id);
     let thief = Connect { password: Some("bob"), ..connect(&id, Some("bob")) };
-    assert!(!Peer::connect(&world, thief).await.1);
+    assert!(!Peer::connect(&harness, thief).await.1);
     let again = Connect { password: Some("ecila"), ..connect(&id, Some("alice")) };
-    assert!(Peer::connect(&world, again).await.1);
-    let mut named = Peer::dial(&world, V5).await;
+    assert!(Peer::connect(&harness, again).await.1);
+    let mut named = Peer::dial(&harness, V5).await;
     named.say_connect(&Connect { password: Some("ecila"), ..connect("mine", Some("alice")) }).await;
     assert_eq!(assigned(&mut named).await, None, "[MQTT-3.2.2-16] only who has none is given one");
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn the_bridge_is_told_the_client_id_and_the_device_that_it_names() {
-    let mut world = World::bind(users().config()).await;
+    let mut harness = Harness::bind(users().config()).await;
     // echo -n 'host.example.main' | sha256sum
     for (client, device) in [
         ("alice", "default"),
@@ -183,35 +183,35 @@ async fn the_bridge_is_told_the_client_id_and_the_device_that_it_names() {
         ("mqttjs_1a2b3c4d", "mqttjs_1a2b3c4d"),
         ("host.example.main", "4b4b1ede"),
     ] {
-        let (peer, _) = lasting(&world, "alice", client, V5).await;
-        let came = soon("a sighting", world.port.sightings.recv()).await.unwrap();
+        let (peer, _) = lasting(&harness, "alice", client, V5).await;
+        let came = soon("a sighting", harness.port.sightings.recv()).await.unwrap();
         assert_eq!((&*came.user, &*came.client, &*came.device), ("alice", client, device));
         peer.disconnect().await;
-        soon("a sighting", world.port.sightings.recv()).await.unwrap();
+        soon("a sighting", harness.port.sightings.recv()).await.unwrap();
     }
     let (nameless, _) = Peer::connect(
-        &world,
+        &harness,
         Connect { client: "", user: Some("alice"), password: Some("ecila"), ..Connect::default() },
     )
     .await;
-    let came = soon("a sighting", world.port.sightings.recv()).await.unwrap();
+    let came = soon("a sighting", harness.port.sightings.recv()).await.unwrap();
     assert!(came.client.starts_with("auto-") && came.client == came.device, "{came:?}");
     drop(nameless);
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn workers_with_ids_of_a_library_share_a_subscription() {
-    let world = World::bind(users().config()).await;
+    let harness = Harness::bind(users().config()).await;
     let mut workers = Vec::new();
     for client in ["mqttjs_00000001", "mqttjs_00000002"] {
-        let (mut worker, _) = lasting(&world, "bal1", client, V5).await;
+        let (mut worker, _) = lasting(&harness, "bal1", client, V5).await;
         worker.subscribe("$share/w/bal1/others/messages", 1).await;
         workers.push(worker);
     }
     let [one, two] = &mut workers[..] else { panic!("two workers") };
     for n in 0..4 {
-        let answer = world.publish("bal1/others/messages", &n.to_string()).await;
+        let answer = harness.publish("bal1/others/messages", &n.to_string()).await;
         let (payload, id, worker) = tokio::select! {
             (payload, id, _) = one.message() => (payload, id, &mut *one),
             (payload, id, _) = two.message() => (payload, id, &mut *two),
@@ -222,26 +222,26 @@ async fn workers_with_ids_of_a_library_share_a_subscription() {
     }
     one.quiet().await;
     two.quiet().await;
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn who_wants_nothing_of_its_own_gets_what_another_user_says_under_the_same_client_id() {
-    let mut world = World::bind(users().config()).await;
-    let (mut alice, _) = lasting(&world, "alice", "same", V5).await;
+    let mut harness = Harness::bind(users().config()).await;
+    let (mut alice, _) = lasting(&harness, "alice", "same", V5).await;
     // Options: QoS 1, no local.
     let filter = b"+/self/profile";
     alice.say(0x82, &[&[0, 1, 0, 0, 14][..], filter, &[0b101]].concat()).await;
     assert_eq!(alice.next().await, Seen::SubAck(1));
-    let (mut bob, _) = lasting(&world, "bob", "same", V5).await;
+    let (mut bob, _) = lasting(&harness, "bob", "same", V5).await;
     bob.publish("bob/self/profile", 1, "Bob").await;
-    world.inbound().await.ack.release(AckWord::Done);
+    harness.inbound().await.ack.release(AckWord::Done);
     assert_eq!(alice.message().await.0, "Bob");
     alice.publish("alice/self/profile", 1, "Alice").await;
-    world.inbound().await.ack.release(AckWord::Done);
+    harness.inbound().await.ack.release(AckWord::Done);
     assert_eq!(alice.next().await, Seen::Ack(PUBACK, 1, 0));
     alice.quiet().await;
-    world.close().await;
+    harness.close().await;
 }
 
 /// Leaves in `folder` what the first release left there of a session: its key was the client id.
@@ -275,19 +275,19 @@ async fn kept_sessions_of_the_first_release_are_found_again() {
     }
 
     let data = Some(folder.path().to_owned());
-    let world = World::bind(BrokerConfig { anonymous: true, data, ..users().config() }).await;
+    let harness = Harness::bind(BrokerConfig { anonymous: true, data, ..users().config() }).await;
     for key in ["bal1", "bal1:worker"] {
-        let (mut peer, resumed) = lasting(&world, "bal1", key, V5).await;
+        let (mut peer, resumed) = lasting(&harness, "bal1", key, V5).await;
         assert!(resumed, "{key}");
         assert_eq!(peer.message().await.0, key);
     }
     // Nobody had logged in for this one; the user of its name has nothing to do with it.
-    assert!(!lasting(&world, "alice", "alice", V5).await.1);
+    assert!(!lasting(&harness, "alice", "alice", V5).await.1);
     let connect = Connect { client: "alice", clean: false, expiry: 60, ..Connect::default() };
-    let (mut anybody, resumed) = Peer::connect(&world, connect).await;
+    let (mut anybody, resumed) = Peer::connect(&harness, connect).await;
     assert!(resumed);
     assert_eq!(anybody.message().await.0, "alice");
-    world.close().await;
+    harness.close().await;
 }
 
 /// All that is in a folder, by its path there.
@@ -310,24 +310,24 @@ fn all_below(folder: &Path) -> BTreeSet<String> {
 async fn no_client_id_reaches_out_of_the_folder_of_sessions() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("a/b/c/sessions");
-    let world = World::bind(BrokerConfig { data: Some(data.clone()), ..users().config() }).await;
+    let harness = Harness::bind(BrokerConfig { data: Some(data.clone()), ..users().config() }).await;
     for client in IDS {
-        let (mut peer, _) = lasting(&world, "alice", client, V5).await;
+        let (mut peer, _) = lasting(&harness, "alice", client, V5).await;
         peer.subscribe("alice/others/+", 1).await;
-        let answer = world.publish("alice/others/messages", client).await;
+        let answer = harness.publish("alice/others/messages", client).await;
         peer.message().await;
         drop(peer);
         drop(answer);
     }
-    world.close().await;
+    harness.close().await;
     let outside: Vec<String> =
         all_below(folder.path()).into_iter().filter(|path| !path.starts_with("a/b/c/sessions")).collect();
     assert_eq!(outside, ["a", "a/b", "a/b/c"]);
-    let world = World::bind(BrokerConfig { data: Some(data), ..users().config() }).await;
+    let harness = Harness::bind(BrokerConfig { data: Some(data), ..users().config() }).await;
     for client in IDS {
-        assert!(lasting(&world, "alice", client, V5).await.1, "{client:?} is found after a restart");
+        assert!(lasting(&harness, "alice", client, V5).await.1, "{client:?} is found after a restart");
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
@@ -335,13 +335,13 @@ async fn a_user_has_so_many_connections_whatever_their_client_ids() {
     let mut config = config();
     config.limits.connections_per_user = 2;
     let users = users();
-    let world = World::bind(BrokerConfig { limits: config.limits, ..users.config() }).await;
-    let (mut one, _) = lasting(&world, "alice", "mqttjs_1", V5).await;
-    let (mut two, _) = lasting(&world, "alice", "mqttjs_2", V5).await;
+    let harness = Harness::bind(BrokerConfig { limits: config.limits, ..users.config() }).await;
+    let (mut one, _) = lasting(&harness, "alice", "mqttjs_1", V5).await;
+    let (mut two, _) = lasting(&harness, "alice", "mqttjs_2", V5).await;
     let third = Connect { client: "mqttjs_3", user: Some("alice"), password: Some("ecila"), ..Connect::default() };
-    assert_eq!(Peer::try_connect(&world, third).await.1, 0x97);
+    assert_eq!(Peer::try_connect(&harness, third).await.1, 0x97);
     for peer in [&mut one, &mut two] {
         peer.quiet().await;
     }
-    world.close().await;
+    harness.close().await;
 }

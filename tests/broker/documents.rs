@@ -4,26 +4,26 @@ use fcm_mqtt_bridge::mqtt::Outcome;
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::store::Note;
 
+use super::harness::{Harness, outcome, soon};
 use super::peer::{Connect, PUBACK, Peer, Seen, V5, V311};
-use super::world::{World, outcome, soon};
 
 const INBOX: &str = "alice/others/messages";
 
 /// A client that may be cut off and come back to its session.
-async fn lasting(world: &World, client: &str, version: u8) -> Peer {
+async fn lasting(harness: &Harness, client: &str, version: u8) -> Peer {
     let connect = Connect { client, version, clean: false, expiry: 3_600, ..Connect::default() };
-    Peer::connect(world, connect).await.0
+    Peer::connect(harness, connect).await.0
 }
 
 #[tokio::test]
 async fn who_may_have_a_settled_document_gets_it_again_with_the_same_identifier() {
     for version in [V311, V5] {
-        let world = World::open().await;
-        let mut laptop = lasting(&world, "laptop", version).await;
+        let harness = Harness::open().await;
+        let mut laptop = lasting(&harness, "laptop", version).await;
         laptop.subscribe(INBOX, 1).await;
-        let mut phone = Peer::new(&world, "phone").await;
+        let mut phone = Peer::new(&harness, "phone").await;
         phone.subscribe(INBOX, 1).await;
-        let answers = [world.publish(INBOX, r#"{"n":1}"#).await, world.publish(INBOX, r#"{"n":2}"#).await];
+        let answers = [harness.publish(INBOX, r#"{"n":1}"#).await, harness.publish(INBOX, r#"{"n":2}"#).await];
         let ids = [laptop.message().await.1, laptop.message().await.1];
         for answer in answers {
             let (_, id, _) = phone.message().await;
@@ -31,7 +31,7 @@ async fn who_may_have_a_settled_document_gets_it_again_with_the_same_identifier(
             assert_eq!(outcome(answer).await, Outcome::Confirmed);
         }
         drop(laptop);
-        let mut laptop = lasting(&world, "laptop", version).await;
+        let mut laptop = lasting(&harness, "laptop", version).await;
         for (n, former) in (1..).zip(ids) {
             let (payload, id, dup) = laptop.message().await;
             assert!(payload.contains(&format!("\"n\":{n}")), "{payload}");
@@ -40,39 +40,39 @@ async fn who_may_have_a_settled_document_gets_it_again_with_the_same_identifier(
         }
         laptop.quiet().await;
         laptop.disconnect().await;
-        lasting(&world, "laptop", version).await.quiet().await;
-        world.close().await;
+        lasting(&harness, "laptop", version).await.quiet().await;
+        harness.close().await;
     }
 }
 
 #[tokio::test]
 async fn a_lasting_session_that_subscribed_later_does_not_get_what_was_settled_before() {
-    let world = World::open().await;
-    let mut phone = Peer::new(&world, "phone").await;
+    let harness = Harness::open().await;
+    let mut phone = Peer::new(&harness, "phone").await;
     phone.subscribe(INBOX, 1).await;
-    let answer = world.publish(INBOX, "before").await;
+    let answer = harness.publish(INBOX, "before").await;
     let (_, id, _) = phone.message().await;
     phone.ack(PUBACK, id).await;
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
-    let mut laptop = lasting(&world, "laptop", V5).await;
+    let mut laptop = lasting(&harness, "laptop", V5).await;
     laptop.subscribe(INBOX, 1).await;
-    world.publish(INBOX, "after").await;
+    harness.publish(INBOX, "after").await;
     assert_eq!(laptop.message().await.0, "after");
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn what_a_member_of_a_group_had_goes_to_another_member_though_somebody_else_settled_it() {
-    let world = World::open().await;
+    let harness = Harness::open().await;
     let mut members = Vec::new();
     for client in ["one", "two"] {
-        let mut member = lasting(&world, client, V5).await;
+        let mut member = lasting(&harness, client, V5).await;
         member.subscribe(&format!("$share/g/{INBOX}"), 1).await;
         members.push(member);
     }
-    let mut outside = Peer::new(&world, "outside").await;
+    let mut outside = Peer::new(&harness, "outside").await;
     outside.subscribe(INBOX, 1).await;
-    let answer = world.publish(INBOX, "x").await;
+    let answer = harness.publish(INBOX, "x").await;
     let (_, id, _) = outside.message().await;
     let [one, two] = &mut members[..] else { panic!("two members") };
     let first = tokio::select! {
@@ -89,102 +89,102 @@ async fn what_a_member_of_a_group_had_goes_to_another_member_though_somebody_els
     other.quiet().await;
     other.disconnect().await;
     for client in ["one", "two"] {
-        lasting(&world, client, V5).await.quiet().await;
+        lasting(&harness, client, V5).await.quiet().await;
     }
     outside.quiet().await;
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_group_whose_members_are_all_away_gets_what_others_settled() {
-    let world = World::open().await;
+    let harness = Harness::open().await;
     for client in ["one", "two"] {
-        let mut member = lasting(&world, client, V5).await;
+        let mut member = lasting(&harness, client, V5).await;
         member.subscribe(&format!("$share/g/{INBOX}"), 1).await;
         member.disconnect().await;
     }
-    let mut outside = Peer::new(&world, "outside").await;
+    let mut outside = Peer::new(&harness, "outside").await;
     outside.subscribe(INBOX, 1).await;
     for payload in ["settled", "open"] {
-        let answer = world.publish(INBOX, payload).await;
+        let answer = harness.publish(INBOX, payload).await;
         let (_, id, _) = outside.message().await;
         if payload == "settled" {
             outside.ack(PUBACK, id).await;
             assert_eq!(outcome(answer).await, Outcome::Confirmed);
         }
     }
-    let mut member = lasting(&world, "two", V5).await;
+    let mut member = lasting(&harness, "two", V5).await;
     for payload in ["settled", "open"] {
         let (seen, id, _) = member.message().await;
         assert_eq!(seen, payload);
         member.ack(PUBACK, id).await;
     }
     member.quiet().await;
-    lasting(&world, "one", V5).await.quiet().await;
-    world.settles(INBOX).await;
-    world.close().await;
+    lasting(&harness, "one", V5).await.quiet().await;
+    harness.settles(INBOX).await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn beside_a_session_that_is_away_a_reader_at_qos_0_settles_nothing() {
-    let world = World::open().await;
-    let mut laptop = lasting(&world, "laptop", V5).await;
+    let harness = Harness::open().await;
+    let mut laptop = lasting(&harness, "laptop", V5).await;
     laptop.subscribe(INBOX, 1).await;
     laptop.disconnect().await;
-    let mut phone = Peer::new(&world, "phone").await;
+    let mut phone = Peer::new(&harness, "phone").await;
     phone.subscribe(INBOX, 0).await;
-    let answer = world.publish(INBOX, "x").await;
+    let answer = harness.publish(INBOX, "x").await;
     assert!(matches!(phone.next().await, Seen::Publish { id: None, .. }));
     phone.quiet().await;
-    world.barrier().await;
-    assert_eq!(world.waits(INBOX), 1);
-    let mut laptop = lasting(&world, "laptop", V5).await;
+    harness.barrier().await;
+    assert_eq!(harness.waits(INBOX), 1);
+    let mut laptop = lasting(&harness, "laptop", V5).await;
     let (payload, id, _) = laptop.message().await;
     assert_eq!(payload, "x");
     laptop.ack(PUBACK, id).await;
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
     phone.quiet().await;
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn what_was_sent_is_acknowledged_after_its_subscription_ended() {
-    let world = World::open().await;
-    let mut bal = Peer::new(&world, "bal").await;
+    let harness = Harness::open().await;
+    let mut bal = Peer::new(&harness, "bal").await;
     bal.subscribe(INBOX, 1).await;
-    let answer = world.publish(INBOX, "x").await;
+    let answer = harness.publish(INBOX, "x").await;
     let (_, id, _) = bal.message().await;
     bal.unsubscribe(INBOX).await;
-    assert_eq!(world.waits(INBOX), 1);
+    assert_eq!(harness.waits(INBOX), 1);
     bal.ack(PUBACK, id).await;
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_session_that_ends_takes_no_document_with_it() {
-    let world = World::open().await;
-    let mut laptop = lasting(&world, "laptop", V5).await;
+    let harness = Harness::open().await;
+    let mut laptop = lasting(&harness, "laptop", V5).await;
     laptop.subscribe(INBOX, 1).await;
     laptop.disconnect().await;
-    let answer = world.publish(INBOX, "x").await;
-    Peer::new(&world, "laptop").await.disconnect().await;
-    assert_eq!(world.waits(INBOX), 1);
-    let mut phone = Peer::new(&world, "phone").await;
+    let answer = harness.publish(INBOX, "x").await;
+    Peer::new(&harness, "laptop").await.disconnect().await;
+    assert_eq!(harness.waits(INBOX), 1);
+    let mut phone = Peer::new(&harness, "phone").await;
     phone.subscribe(INBOX, 1).await;
     let (payload, id, dup) = phone.message().await;
     assert_eq!((payload.as_str(), dup), ("x", false));
     phone.ack(PUBACK, id).await;
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_subscription_made_again_brings_nothing_twice() {
-    let world = World::open().await;
-    let mut bal = lasting(&world, "bal", V5).await;
+    let harness = Harness::open().await;
+    let mut bal = lasting(&harness, "bal", V5).await;
     bal.subscribe(INBOX, 1).await;
-    let answers = [world.publish(INBOX, "1").await, world.publish(INBOX, "2").await];
+    let answers = [harness.publish(INBOX, "1").await, harness.publish(INBOX, "2").await];
     let ids = [bal.message().await.1, bal.message().await.1];
     bal.subscribe(INBOX, 1).await;
     bal.subscribe("alice/others/+", 1).await;
@@ -194,23 +194,23 @@ async fn a_subscription_made_again_brings_nothing_twice() {
         assert_eq!(outcome(answer).await, Outcome::Confirmed);
     }
     bal.unsubscribe(INBOX).await;
-    let answer = world.publish(INBOX, "3").await;
+    let answer = harness.publish(INBOX, "3").await;
     let (payload, id, _) = bal.message().await;
     assert_eq!(payload, "3", "the other subscription is still there");
     bal.ack(PUBACK, id).await;
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn documents_of_many_topics_wait_for_one_reader() {
     const TOPICS: usize = 600;
-    let world = World::open().await;
+    let harness = Harness::open().await;
     let mut answers = Vec::new();
     for n in 0..TOPICS {
-        answers.push(world.publish(&format!("u{n:03}/others/messages"), &n.to_string()).await);
+        answers.push(harness.publish(&format!("u{n:03}/others/messages"), &n.to_string()).await);
     }
-    let mut reader = Peer::new(&world, "reader").await;
+    let mut reader = Peer::new(&harness, "reader").await;
     reader.subscribe("+/others/messages", 1).await;
     let mut seen = Vec::new();
     for _ in 0..TOPICS {
@@ -224,23 +224,23 @@ async fn documents_of_many_topics_wait_for_one_reader() {
     for answer in answers {
         assert_eq!(outcome(answer).await, Outcome::Confirmed);
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_clean_reader_that_is_left_behind_by_others_is_told_to_go() {
     const DOCUMENTS: usize = 200;
-    let world = World::open().await;
-    let mut slow = Peer::new(&world, "slow").await;
-    let mut quick = Peer::new(&world, "quick").await;
-    let mut away = lasting(&world, "away", V5).await;
+    let harness = Harness::open().await;
+    let mut slow = Peer::new(&harness, "slow").await;
+    let mut quick = Peer::new(&harness, "quick").await;
+    let mut away = lasting(&harness, "away", V5).await;
     for peer in [&mut slow, &mut quick, &mut away] {
         peer.subscribe(INBOX, 1).await;
     }
     away.disconnect().await;
     let text = "x".repeat(4_000);
     for n in 0..DOCUMENTS {
-        let answer = world.publish(INBOX, &format!("{n} {text}")).await;
+        let answer = harness.publish(INBOX, &format!("{n} {text}")).await;
         let (_, id, _) = quick.message().await;
         quick.ack(PUBACK, id).await;
         assert_eq!(outcome(answer).await, Outcome::Confirmed);
@@ -258,25 +258,25 @@ async fn a_clean_reader_that_is_left_behind_by_others_is_told_to_go() {
     assert_eq!((end, slow.next().await), (Seen::Disconnect(0x97), Seen::Closed));
     assert!(got < DOCUMENTS);
     // For a session that is away all of it is kept.
-    let mut away = lasting(&world, "away", V5).await;
+    let mut away = lasting(&harness, "away", V5).await;
     for n in 0..DOCUMENTS {
         let (payload, id, dup) = away.message().await;
         assert!(payload.starts_with(&format!("{n} ")) && !dup, "{n}");
         away.ack(PUBACK, id).await;
     }
     away.quiet().await;
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn correlation_data_goes_along_where_there_is_a_word_for_it() {
-    let world = World::open().await;
+    let harness = Harness::open().await;
     for version in [V5, V311] {
-        let (mut bal, _) = Peer::connect(&world, Connect { version, ..Connect::default() }).await;
+        let (mut bal, _) = Peer::connect(&harness, Connect { version, ..Connect::default() }).await;
         bal.subscribe(INBOX, 1).await;
         let correlation = Some(vec![0xca, 0xfe].into());
         let note = Note { topic: INBOX.to_owned(), payload: "x".into(), correlation, at: now_ms() };
-        soon("a commit", world.store.tell(note).await.unwrap()).await.unwrap();
+        soon("a commit", harness.store.queue_note(note).await.unwrap()).await.unwrap();
         let (_, body) = bal.next_raw().await.unwrap();
         let rest = &body[2 + INBOX.len()..];
         let expected = if version == V5 { &[5, 9, 0, 2, 0xca, 0xfe, b'x'][..] } else { b"x" };
@@ -284,19 +284,19 @@ async fn correlation_data_goes_along_where_there_is_a_word_for_it() {
         bal.say(PUBACK << 4, &rest[..2]).await;
         bal.quiet().await;
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn what_a_member_has_when_it_leaves_its_group_is_still_its_to_acknowledge() {
     let filter = format!("$share/g/{INBOX}");
     for (others, version) in [(true, V5), (false, V5), (false, V311)] {
-        let world = World::open().await;
-        let mut leaver = lasting(&world, "leaver", version).await;
+        let harness = Harness::open().await;
+        let mut leaver = lasting(&harness, "leaver", version).await;
         leaver.subscribe(&filter, 1).await;
-        let answer = world.publish(INBOX, "x").await;
+        let answer = harness.publish(INBOX, "x").await;
         let (_, id, _) = leaver.message().await;
-        let mut other = Peer::new(&world, "other").await;
+        let mut other = Peer::new(&harness, "other").await;
         if others {
             other.subscribe(&filter, 1).await;
         }
@@ -305,19 +305,19 @@ async fn what_a_member_has_when_it_leaves_its_group_is_still_its_to_acknowledge(
         leaver.ack(PUBACK, id).await;
         assert_eq!(outcome(answer).await, Outcome::Confirmed);
         other.quiet().await;
-        world.close().await;
+        harness.close().await;
     }
 }
 
 #[tokio::test]
 async fn what_a_former_member_never_acknowledges_goes_to_the_group() {
-    let world = World::open().await;
+    let harness = Harness::open().await;
     let filter = format!("$share/g/{INBOX}");
-    let mut leaver = lasting(&world, "leaver", V5).await;
+    let mut leaver = lasting(&harness, "leaver", V5).await;
     leaver.subscribe(&filter, 1).await;
-    let answer = world.publish(INBOX, "x").await;
+    let answer = harness.publish(INBOX, "x").await;
     leaver.message().await;
-    let mut other = Peer::new(&world, "other").await;
+    let mut other = Peer::new(&harness, "other").await;
     other.subscribe(&filter, 1).await;
     leaver.unsubscribe(&filter).await;
     drop(leaver);
@@ -325,20 +325,20 @@ async fn what_a_former_member_never_acknowledges_goes_to_the_group() {
     assert_eq!(payload, "x");
     other.ack(PUBACK, id).await;
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
-    lasting(&world, "leaver", V5).await.quiet().await;
-    world.close().await;
+    lasting(&harness, "leaver", V5).await.quiet().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_member_at_qos_0_confirms_for_its_group_and_not_for_others() {
-    let world = World::open().await;
-    let mut sure = Peer::new(&world, "sure").await;
-    let mut unsure = Peer::new(&world, "unsure").await;
+    let harness = Harness::open().await;
+    let mut sure = Peer::new(&harness, "sure").await;
+    let mut unsure = Peer::new(&harness, "unsure").await;
     sure.subscribe(&format!("$share/g/{INBOX}"), 1).await;
     unsure.subscribe(&format!("$share/g/{INBOX}"), 0).await;
     let mut at_qos_0 = 0;
     for _ in 0..10 {
-        let answer = world.publish(INBOX, "x").await;
+        let answer = harness.publish(INBOX, "x").await;
         tokio::select! {
             (_, id, _) = sure.message() => sure.ack(PUBACK, id).await,
             seen = unsure.next() => {
@@ -350,32 +350,32 @@ async fn a_member_at_qos_0_confirms_for_its_group_and_not_for_others() {
     }
     assert!((1..10).contains(&at_qos_0), "each has its share");
     sure.disconnect().await;
-    let mut outside = Peer::new(&world, "outside").await;
+    let mut outside = Peer::new(&harness, "outside").await;
     outside.subscribe(INBOX, 1).await;
-    let answer = world.publish(INBOX, "y").await;
+    let answer = harness.publish(INBOX, "y").await;
     assert!(matches!(unsure.next().await, Seen::Publish { id: None, .. }));
     let (_, id, _) = outside.message().await;
-    assert_eq!(world.waits(INBOX), 1);
+    assert_eq!(harness.waits(INBOX), 1);
     outside.ack(PUBACK, id).await;
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_reader_that_has_just_subscribed_gets_what_another_one_acknowledges_meanwhile() {
     const TOPICS: usize = 30;
-    let world = World::open().await;
+    let harness = Harness::open().await;
     let mut answers = Vec::new();
     for n in 0..TOPICS {
-        answers.push(world.publish(&format!("u{n:03}/others/messages"), &n.to_string()).await);
+        answers.push(harness.publish(&format!("u{n:03}/others/messages"), &n.to_string()).await);
     }
-    let mut first = Peer::new(&world, "first").await;
+    let mut first = Peer::new(&harness, "first").await;
     first.subscribe("+/others/messages", 1).await;
     let mut ids = Vec::new();
     for _ in 0..TOPICS {
         ids.push(first.message().await.1);
     }
-    let mut second = Peer::new(&world, "second").await;
+    let mut second = Peer::new(&harness, "second").await;
     second.subscribe("+/others/messages", 1).await;
     for id in ids {
         first.ack(PUBACK, id).await;
@@ -391,5 +391,5 @@ async fn a_reader_that_has_just_subscribed_gets_what_another_one_acknowledges_me
     for answer in answers {
         assert_eq!(outcome(answer).await, Outcome::Confirmed);
     }
-    world.close().await;
+    harness.close().await;
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerError, Surroundings};
+use fcm_mqtt_bridge::broker::{Broker, BrokerConfig, BrokerDependencies, BrokerError};
 use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt;
 use fcm_mqtt_bridge::ops::clock::now_ms;
@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
 use super::fixture::{copy, fixture};
+use super::harness::{Harness, Users, config};
 use super::log::Log;
 use super::peer::{Connect, PUBACK, Peer, Seen, V311};
-use super::world::{Users, World, config};
 
 const TAKEN: &str = "what an earlier release kept is in the store";
 const LEFT_OUT: &str = "not all that an earlier release kept could be taken over";
@@ -41,9 +41,9 @@ fn kept() -> TempDir {
 }
 
 /// Starts a broker that lets everybody in and knows alice, who may read what is hers.
-async fn start(folder: &Path) -> World {
+async fn start(folder: &Path) -> Harness {
     let users = Users::new(&[("alice", Role::User)]);
-    World::bind(BrokerConfig { anonymous: true, data: Some(folder.to_owned()), ..users.config() }).await
+    Harness::bind(BrokerConfig { anonymous: true, data: Some(folder.to_owned()), ..users.config() }).await
 }
 
 fn file(folder: &Path) -> Connection {
@@ -109,16 +109,16 @@ async fn what_another_had_published_is_kept_for_those_only_who_may_read_it() {
     assert_eq!(readers(folder.path()), [":mosq-1", "alice::laptop"]);
     // Without a users file nobody is alice.
     let folder = kept();
-    World::bind(BrokerConfig { data: Some(folder.path().to_owned()), ..config() }).await.close().await;
+    Harness::bind(BrokerConfig { data: Some(folder.path().to_owned()), ..config() }).await.close().await;
     assert_eq!(readers(folder.path()), [":mosq-1"]);
 }
 
 #[tokio::test]
 async fn a_client_goes_on_where_it_stood_and_gets_what_another_had_published() {
     let folder = kept();
-    let world = start(folder.path()).await;
+    let harness = start(folder.path()).await;
     let connect = Connect { client: "mosq-1", version: V311, clean: false, ..Connect::default() };
-    let (mut reader, resumed) = Peer::connect(&world, connect).await;
+    let (mut reader, resumed) = Peer::connect(&harness, connect).await;
     assert!(resumed);
     assert_eq!(reader.message().await, ("again".to_owned(), 5, true));
     let (payload, id, dup) = reader.message().await;
@@ -127,12 +127,12 @@ async fn a_client_goes_on_where_it_stood_and_gets_what_another_had_published() {
         reader.ack(PUBACK, id).await;
     }
     reader.quiet().await;
-    let mut other = Peer::new(&world, "other").await;
+    let mut other = Peer::new(&harness, "other").await;
     other.subscribe("a%b/:/x", 1).await;
     other.publish("x/z", 1, "new").await;
     assert_eq!(other.next().await, Seen::Ack(PUBACK, 1, 0));
     assert_eq!(reader.message().await.0, "new");
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
@@ -158,8 +158,8 @@ async fn files_that_cannot_be_understood_stop_the_start() {
     let (_port, outlet) = mqtt::port(1, 1);
     let (_reload, reload) = watch::channel(0);
     let metrics = Metrics::new().into();
-    let surroundings = Surroundings { metrics, reload, store, told: |_, _| () };
-    let ended = broker.run(outlet, surroundings, CancellationToken::new()).await;
+    let dependencies = BrokerDependencies { metrics, reload, store, told: |_, _| () };
+    let ended = broker.run(outlet, dependencies, CancellationToken::new()).await;
     let Err(BrokerError::Data { folder: named, reason }) = ended else { panic!("{ended:?}") };
     assert!(named == folder.path() && reason.contains("no release wrote"), "{reason}");
     writer.close().await.unwrap();

@@ -11,10 +11,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::rustls::ClientConfig;
 use tracing::Level;
 
+use super::harness::{Harness, Users, config, soon};
 use super::log::Log;
 use super::peer::{Connect, Peer, Seen, V5, V311};
-use super::ways::{self, Authority, WAYS, Way};
-use super::world::{Users, World, config, soon};
+use super::sockets::{self, Authority, SOCKETS, SocketKind};
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -26,34 +26,34 @@ pub(crate) fn everywhere(identity: TlsFiles) -> Listen {
     Listen { tcp: anywhere, tls: anywhere, ws: anywhere, wss: anywhere, ..files }
 }
 
-async fn open(listen: Listen, limits: BrokerLimits) -> World {
-    World::bind(BrokerConfig { listen, limits, ..config() }).await
+async fn open(listen: Listen, limits: BrokerLimits) -> Harness {
+    Harness::bind(BrokerConfig { listen, limits, ..config() }).await
 }
 
-fn address(world: &World, way: Way) -> SocketAddr {
-    match way {
-        Way::Tcp => world.bound.tcp,
-        Way::Tls => world.bound.tls,
-        Way::Ws => world.bound.ws,
-        Way::Wss => world.bound.wss,
+fn address(harness: &Harness, kind: SocketKind) -> SocketAddr {
+    match kind {
+        SocketKind::Tcp => harness.bound.tcp,
+        SocketKind::Tls => harness.bound.tls,
+        SocketKind::Ws => harness.bound.ws,
+        SocketKind::Wss => harness.bound.wss,
     }
     .unwrap()
 }
 
-async fn dial(world: &World, way: Way, tls: &ClientConfig) -> std::io::Result<Box<dyn ways::Wire>> {
-    soon("a connection", ways::dial(way, address(world, way), HOME, tls)).await
+async fn dial(harness: &Harness, kind: SocketKind, tls: &ClientConfig) -> std::io::Result<Box<dyn sockets::Wire>> {
+    soon("a connection", sockets::dial(kind, address(harness, kind), HOME, tls)).await
 }
 
-async fn connect(world: &World, way: Way, tls: &ClientConfig, connect: Connect<'_>) -> Peer {
-    let mut peer = Peer::over(dial(world, way, tls).await.unwrap(), connect.version);
+async fn connect(harness: &Harness, kind: SocketKind, tls: &ClientConfig, connect: Connect<'_>) -> Peer {
+    let mut peer = Peer::over(dial(harness, kind, tls).await.unwrap(), connect.version);
     peer.say_connect(&connect).await;
     assert_eq!(peer.next().await, Seen::ConnAck { resumed: false, code: 0 });
     peer
 }
 
 /// A TCP connection to the door, and nothing on it.
-async fn knock(world: &World, way: Way) -> TcpStream {
-    TcpStream::connect(address(world, way)).await.unwrap()
+async fn knock(harness: &Harness, kind: SocketKind) -> TcpStream {
+    TcpStream::connect(address(harness, kind)).await.unwrap()
 }
 
 async fn ended(mut stream: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
@@ -66,25 +66,25 @@ async fn ended(mut stream: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
 #[tokio::test]
 async fn both_versions_work_over_all_four() {
     let authority = Authority::new();
-    let world = open(everywhere(authority.files()), BrokerLimits::default()).await;
+    let harness = open(everywhere(authority.files()), BrokerLimits::default()).await;
     let tls = authority.client();
-    for way in WAYS {
+    for kind in SOCKETS {
         for version in [V311, V5] {
-            let mut peer = connect(&world, way, &tls, Connect { version, ..Connect::default() }).await;
+            let mut peer = connect(&harness, kind, &tls, Connect { version, ..Connect::default() }).await;
             peer.subscribe("elsewhere", 1).await;
             // Bigger than any buffer on the way.
             let long = "x".repeat(200_000);
             peer.publish("elsewhere", 7, &long).await;
             let mut seen = [peer.next().await, peer.next().await];
             seen.sort_by_key(|seen| matches!(seen, Seen::Ack(..)));
-            assert!(matches!(&seen[0], Seen::Publish { payload, .. } if *payload == long), "{way:?}");
+            assert!(matches!(&seen[0], Seen::Publish { payload, .. } if *payload == long), "{kind:?}");
             assert_eq!(seen[1], Seen::Ack(4, 7, 0));
             peer.disconnect().await;
         }
     }
-    assert_eq!(world.metrics.get(Metric::BrokerAccepted), 8);
-    assert_eq!(world.metrics.get(Metric::BrokerHandshakesFailed), 0);
-    world.close().await;
+    assert_eq!(harness.metrics.get(Metric::BrokerAccepted), 8);
+    assert_eq!(harness.metrics.get(Metric::BrokerHandshakesFailed), 0);
+    harness.close().await;
 }
 
 #[tokio::test]
@@ -100,45 +100,48 @@ async fn tls_without_a_certificate_does_not_start() {
 #[tokio::test]
 async fn a_client_certificate_is_asked_for_where_it_is_wanted() {
     let authority = Authority::new();
-    let world = open(everywhere(authority.files_that_ask_for_a_certificate()), BrokerLimits::default()).await;
-    for way in [Way::Tls, Way::Wss] {
+    let harness = open(everywhere(authority.files_that_ask_for_a_certificate()), BrokerLimits::default()).await;
+    for kind in [SocketKind::Tls, SocketKind::Wss] {
         let known = authority.client_known_to(&authority);
-        connect(&world, way, &known, Connect::default()).await.disconnect().await;
+        connect(&harness, kind, &known, Connect::default()).await.disconnect().await;
         for unknown in [authority.client(), authority.client_known_to(&Authority::new())] {
             // In TLS 1.3 the client learns that it is refused with the first thing that it reads.
-            if let Ok(wire) = dial(&world, way, &unknown).await {
+            if let Ok(wire) = dial(&harness, kind, &unknown).await {
                 let mut peer = Peer::over(wire, V5);
                 let _ = peer.try_say(0x10, &[]).await;
                 assert_eq!(peer.next().await, Seen::Closed);
             }
         }
     }
-    assert_eq!(world.metrics.get(Metric::BrokerHandshakesFailed), 4);
-    world.close().await;
+    assert_eq!(harness.metrics.get(Metric::BrokerHandshakesFailed), 4);
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn who_speaks_something_else_inside_tls_is_refused() {
     let authority = Authority::new();
-    let world = open(everywhere(authority.files()), BrokerLimits::default()).await;
-    for (way, protocol, welcome) in
-        [(Way::Tls, "mqtt", true), (Way::Tls, "h2", false), (Way::Wss, "http/1.1", true), (Way::Wss, "h2", false)]
-    {
+    let harness = open(everywhere(authority.files()), BrokerLimits::default()).await;
+    for (kind, protocol, welcome) in [
+        (SocketKind::Tls, "mqtt", true),
+        (SocketKind::Tls, "h2", false),
+        (SocketKind::Wss, "http/1.1", true),
+        (SocketKind::Wss, "h2", false),
+    ] {
         let mut tls = authority.client();
         tls.alpn_protocols = vec![protocol.into()];
-        assert_eq!(dial(&world, way, &tls).await.is_ok(), welcome, "{way:?} {protocol}");
+        assert_eq!(dial(&harness, kind, &tls).await.is_ok(), welcome, "{kind:?} {protocol}");
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_new_certificate_is_taken_and_nobody_is_cut_off() {
     let authority = Authority::new();
-    let world = open(everywhere(authority.files()), BrokerLimits::default()).await;
+    let harness = open(everywhere(authority.files()), BrokerLimits::default()).await;
     let tls = authority.client();
-    let mut old = connect(&world, Way::Tls, &tls, Connect::default()).await;
+    let mut old = connect(&harness, SocketKind::Tls, &tls, Connect::default()).await;
     let shown = async || {
-        let stream = ways::secure(knock(&world, Way::Tls).await, &tls).await.unwrap();
+        let stream = sockets::secure(knock(&harness, SocketKind::Tls).await, &tls).await.unwrap();
         stream.get_ref().1.peer_certificates().unwrap()[0].clone()
     };
     let before = authority.server_certificate();
@@ -146,7 +149,7 @@ async fn a_new_certificate_is_taken_and_nobody_is_cut_off() {
 
     authority.write_server_pair();
     let after = authority.server_certificate();
-    world.reload.send_replace(1);
+    harness.reload.send_replace(1);
     soon("the new certificate", async {
         while shown().await != after {
             tokio::task::yield_now().await;
@@ -155,11 +158,11 @@ async fn a_new_certificate_is_taken_and_nobody_is_cut_off() {
     .await;
 
     std::fs::write(authority.files().cert, "rubbish").unwrap();
-    world.reload.send_replace(2);
+    harness.reload.send_replace(2);
     old.quiet().await;
     assert_eq!(shown().await, after, "what cannot be used changes nothing");
     old.quiet().await;
-    world.close().await;
+    harness.close().await;
 }
 
 fn upgrade(path: &str, headers: &[&str]) -> String {
@@ -187,19 +190,19 @@ async fn ask(stream: &mut TcpStream, request: &str) -> String {
 async fn a_bare_websocket_client_byte_by_byte() {
     let authority = Authority::new();
     let listen = Listen { origins: vec!["https://chat.example.com".to_owned()], ..everywhere(authority.files()) };
-    let world = open(listen, BrokerLimits::default()).await;
+    let harness = open(listen, BrokerLimits::default()).await;
     let mqtt = "Sec-WebSocket-Protocol: mqtt";
     for (path, headers, status) in [
         ("/", &[mqtt][..], "404"),
         ("/mqtt", &[mqtt, "Origin: https://evil.example.com"], "403"),
         ("/mqtt", &["Sec-WebSocket-Protocol: soap"], "400"),
     ] {
-        let mut stream = knock(&world, Way::Ws).await;
+        let mut stream = knock(&harness, SocketKind::Ws).await;
         let head = ask(&mut stream, &upgrade(path, headers)).await;
         assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
         assert!(ended(stream).await.is_empty());
     }
-    let mut stream = knock(&world, Way::Ws).await;
+    let mut stream = knock(&harness, SocketKind::Ws).await;
     let head = ask(&mut stream, &upgrade("/mqtt", &[mqtt, "Origin: https://chat.example.com"])).await;
     assert!(head.starts_with("http/1.1 101 "), "{head}");
     assert!(head.contains("sec-websocket-protocol: mqtt\r\n"), "{head}");
@@ -221,37 +224,37 @@ async fn a_bare_websocket_client_byte_by_byte() {
     let end = ended(stream).await;
     assert_eq!(end[0], 0x88);
     assert_eq!(end[2..4], 1003_u16.to_be_bytes());
-    assert_eq!((world.metrics.clients_refused("malformed"), world.metrics.clients_refused("websocket")), (1, 3));
-    world.close().await;
+    assert_eq!((harness.metrics.clients_refused("malformed"), harness.metrics.clients_refused("websocket")), (1, 3));
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn who_lets_the_others_wait_is_cut_off_and_nobody_waits_for_him() {
     let authority = Authority::new();
     let limits = BrokerLimits { connect_timeout: Duration::from_secs(5), ..BrokerLimits::default() };
-    let world = open(everywhere(authority.files()), limits).await;
+    let harness = open(everywhere(authority.files()), limits).await;
     let tls = authority.client();
 
-    let mut idle: Vec<Box<dyn ways::Wire>> = Vec::new();
-    for way in WAYS {
+    let mut idle: Vec<Box<dyn sockets::Wire>> = Vec::new();
+    for kind in SOCKETS {
         // Nothing at all; half of whatever comes first; all but the CONNECT.
         for _ in 0..50 {
-            idle.push(Box::new(knock(&world, way).await));
+            idle.push(Box::new(knock(&harness, kind).await));
         }
-        let mut half = knock(&world, way).await;
-        let begun: &[u8] = match way {
-            Way::Tcp => &[0x10, 0x20, 0],
-            Way::Tls | Way::Wss => &[22, 3, 1, 2, 0],
-            Way::Ws => b"GET /mq",
+        let mut half = knock(&harness, kind).await;
+        let begun: &[u8] = match kind {
+            SocketKind::Tcp => &[0x10, 0x20, 0],
+            SocketKind::Tls | SocketKind::Wss => &[22, 3, 1, 2, 0],
+            SocketKind::Ws => b"GET /mq",
         };
         half.write_all(begun).await.unwrap();
         idle.push(Box::new(half));
-        idle.push(dial(&world, way, &tls).await.unwrap());
+        idle.push(dial(&harness, kind, &tls).await.unwrap());
     }
     let mut good = Vec::new();
-    for way in WAYS {
-        let client = format!("good-{way:?}");
-        good.push(connect(&world, way, &tls, Connect { client: &client, ..Connect::default() }).await);
+    for kind in SOCKETS {
+        let client = format!("good-{kind:?}");
+        good.push(connect(&harness, kind, &tls, Connect { client: &client, ..Connect::default() }).await);
     }
     let late = idle.len() as u64;
     tokio::time::pause();
@@ -262,26 +265,26 @@ async fn who_lets_the_others_wait_is_cut_off_and_nobody_waits_for_him() {
     for peer in &mut good {
         peer.quiet().await;
     }
-    assert_eq!(world.metrics.get(Metric::BrokerConnectTimeouts), late);
-    world.close().await;
+    assert_eq!(harness.metrics.get(Metric::BrokerConnectTimeouts), late);
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn handshakes_do_not_delay_the_end() {
     let authority = Authority::new();
-    let mut world = open(everywhere(authority.files()), BrokerLimits::default()).await;
+    let mut harness = open(everywhere(authority.files()), BrokerLimits::default()).await;
     let mut idle = Vec::new();
-    for way in WAYS {
-        idle.push(knock(&world, way).await);
+    for kind in SOCKETS {
+        idle.push(knock(&harness, kind).await);
     }
     soon("all to be accepted", async {
-        while world.metrics.get(Metric::BrokerAccepted) < 4 {
+        while harness.metrics.get(Metric::BrokerAccepted) < 4 {
             tokio::task::yield_now().await;
         }
     })
     .await;
     let before = tokio::time::Instant::now();
-    world.stop().await;
+    harness.stop().await;
     assert!(before.elapsed() < Duration::from_secs(4), "nobody waited for the grace to be over");
 }
 
@@ -289,29 +292,31 @@ async fn handshakes_do_not_delay_the_end() {
 async fn an_address_has_so_many_connections() {
     let authority = Authority::new();
     let limits = BrokerLimits { connections_per_address: 2, ..BrokerLimits::default() };
-    let world = open(everywhere(authority.files()), limits).await;
+    let harness = open(everywhere(authority.files()), limits).await;
     let tls = authority.client();
-    let one = connect(&world, Way::Tls, &tls, Connect { client: "one", ..Connect::default() }).await;
-    let mut two = connect(&world, Way::Ws, &tls, Connect { client: "two", ..Connect::default() }).await;
-    for way in WAYS {
-        assert!(ended(knock(&world, way).await).await.is_empty());
+    let one = connect(&harness, SocketKind::Tls, &tls, Connect { client: "one", ..Connect::default() }).await;
+    let mut two = connect(&harness, SocketKind::Ws, &tls, Connect { client: "two", ..Connect::default() }).await;
+    for kind in SOCKETS {
+        assert!(ended(knock(&harness, kind).await).await.is_empty());
     }
-    assert_eq!(world.metrics.get(Metric::BrokerAddressRefused), 4);
-    let neighbour = ways::dial(Way::Wss, address(&world, Way::Wss), Ipv4Addr::new(127, 0, 0, 2).into(), &tls).await;
+    assert_eq!(harness.metrics.get(Metric::BrokerAddressRefused), 4);
+    let neighbour =
+        sockets::dial(SocketKind::Wss, address(&harness, SocketKind::Wss), Ipv4Addr::new(127, 0, 0, 2).into(), &tls)
+            .await;
     let mut neighbour = Peer::over(neighbour.unwrap(), V5);
     neighbour.say_connect(&Connect::default()).await;
     assert_eq!(neighbour.next().await, Seen::ConnAck { resumed: false, code: 0 });
 
     one.disconnect().await;
     soon("the place of the one that left", async {
-        while world.metrics.get(Metric::BrokerConnections) > 2 {
+        while harness.metrics.get(Metric::BrokerConnections) > 2 {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    connect(&world, Way::Tcp, &tls, Connect { client: "three", ..Connect::default() }).await;
+    connect(&harness, SocketKind::Tcp, &tls, Connect { client: "three", ..Connect::default() }).await;
     two.quiet().await;
-    world.close().await;
+    harness.close().await;
 }
 
 /// What a proxy says for a client with this address, in both versions.
@@ -331,37 +336,37 @@ async fn a_proxy_says_whom_it_speaks_for() {
     let limits = BrokerLimits { connections_per_address: 1, ..BrokerLimits::default() };
     let listen = Listen { proxy_protocol: true, ..everywhere(authority.files()) };
     let users = Users::new(&[("alice", Role::User)]);
-    let world = World::bind(BrokerConfig { listen, limits, anonymous: true, ..users.config() }).await;
+    let harness = Harness::bind(BrokerConfig { listen, limits, anonymous: true, ..users.config() }).await;
     let mut inside = Vec::new();
-    for (n, way) in (1..).zip(WAYS) {
+    for (n, kind) in (1..).zip(SOCKETS) {
         for (version, header) in (1..).zip(headers([192, 0, n, 1])) {
-            let mut stream = knock(&world, way).await;
+            let mut stream = knock(&harness, kind).await;
             stream.write_all(&header).await.unwrap();
             if version == 2 {
                 // The same address as in version 1, and that one is still there.
-                assert!(ended(stream).await.is_empty(), "{way:?}");
+                assert!(ended(stream).await.is_empty(), "{kind:?}");
                 continue;
             }
-            let mut peer = Peer::over(ways::through(way, stream, &tls).await.unwrap(), V5);
-            let client = format!("{way:?}");
+            let mut peer = Peer::over(sockets::through(kind, stream, &tls).await.unwrap(), V5);
+            let client = format!("{kind:?}");
             let (user, password) = (Some("alice"), Some("ecila"));
             peer.say_connect(&Connect { client: &client, user, password, ..Connect::default() }).await;
             assert_eq!(peer.next().await, Seen::ConnAck { resumed: false, code: 0 });
             inside.push(peer);
         }
     }
-    assert_eq!(world.metrics.get(Metric::BrokerAddressRefused), 4);
+    assert_eq!(harness.metrics.get(Metric::BrokerAddressRefused), 4);
 
-    let mut missing = Peer::over(knock(&world, Way::Tcp).await, V5);
+    let mut missing = Peer::over(knock(&harness, SocketKind::Tcp).await, V5);
     missing.say_connect(&Connect::default()).await;
     assert_eq!(missing.next().await, Seen::Closed);
-    let mut wrong = knock(&world, Way::Tcp).await;
+    let mut wrong = knock(&harness, SocketKind::Tcp).await;
     wrong.write_all(b"PROXY TCP5 x\r\n").await.unwrap();
     assert!(ended(wrong).await.is_empty());
-    assert_eq!(world.metrics.get(Metric::BrokerHandshakesFailed), 2);
+    assert_eq!(harness.metrics.get(Metric::BrokerHandshakesFailed), 2);
 
     // A proxy that speaks for itself is a client like others, under its own address.
-    let mut stream = knock(&world, Way::Tcp).await;
+    let mut stream = knock(&harness, SocketKind::Tcp).await;
     stream.write_all(b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00").await.unwrap();
     let mut own = Peer::over(stream, V5);
     own.say_connect(&Connect { client: "own", ..Connect::default() }).await;
@@ -369,14 +374,14 @@ async fn a_proxy_says_whom_it_speaks_for() {
     for peer in &mut inside {
         peer.quiet().await;
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_stranger_behind_a_proxy_is_not_let_in_as_anybody() {
     let (log, listen) = (Log::default(), Listen { proxy_protocol: true, ..config().listen });
     let _listening = log.listen(Level::INFO);
-    let world = open(listen, BrokerLimits::default()).await;
+    let harness = open(listen, BrokerLimits::default()).await;
     let mut mapped = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\x00\x24".to_vec();
     mapped.extend(Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets());
     mapped.extend([0; 16]);
@@ -386,7 +391,7 @@ async fn a_stranger_behind_a_proxy_is_not_let_in_as_anybody() {
     for version in [V311, V5] {
         let not_authorized = if version == V311 { 5 } else { 0x87 };
         for (header, code) in [(&text, not_authorized), (&binary, not_authorized), (&near, 0), (&mapped, 0)] {
-            let mut stream = knock(&world, Way::Tcp).await;
+            let mut stream = knock(&harness, SocketKind::Tcp).await;
             stream.write_all(header).await.unwrap();
             let mut peer = Peer::over(stream, version);
             // Where there are no users, names are not looked at.
@@ -398,5 +403,5 @@ async fn a_stranger_behind_a_proxy_is_not_let_in_as_anybody() {
     let lines: Vec<_> = text.lines().filter(|line| line.contains("reason=\"no_user\"")).collect();
     assert_eq!(lines.len(), 4, "{text}");
     assert!(lines.iter().all(|line| line.contains("address=192.0.2.1") && line.contains("loopback")), "{text}");
-    world.close().await;
+    harness.close().await;
 }

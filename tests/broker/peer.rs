@@ -4,8 +4,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::ways::Wire;
-use super::world::{World, soon};
+use super::harness::{Harness, soon};
+use super::sockets::Wire;
 
 pub(crate) const V311: u8 = 4;
 pub(crate) const V5: u8 = 5;
@@ -83,8 +83,8 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) async fn dial(world: &World, version: u8) -> Self {
-        let stream = TcpStream::connect(world.address).await.unwrap();
+    pub(crate) async fn dial(harness: &Harness, version: u8) -> Self {
+        let stream = TcpStream::connect(harness.address).await.unwrap();
         Self::over(stream, version)
     }
 
@@ -94,8 +94,8 @@ impl Peer {
     }
 
     /// Connects and takes the CONNACK. Says whether the session was resumed.
-    pub(crate) async fn connect(world: &World, connect: Connect<'_>) -> (Self, bool) {
-        let mut peer = Self::dial(world, connect.version).await;
+    pub(crate) async fn connect(harness: &Harness, connect: Connect<'_>) -> (Self, bool) {
+        let mut peer = Self::dial(harness, connect.version).await;
         peer.say_connect(&connect).await;
         match peer.next().await {
             Seen::ConnAck { resumed, code: 0 } => (peer, resumed),
@@ -103,13 +103,13 @@ impl Peer {
         }
     }
 
-    pub(crate) async fn new(world: &World, client: &str) -> Self {
-        Self::connect(world, Connect { client, ..Connect::default() }).await.0
+    pub(crate) async fn new(harness: &Harness, client: &str) -> Self {
+        Self::connect(harness, Connect { client, ..Connect::default() }).await.0
     }
 
     /// A client with a session that outlives its connection.
-    pub(crate) async fn lasting(world: &World, client: &str) -> (Self, bool) {
-        Self::connect(world, Connect { client, clean: false, expiry: 3600, ..Connect::default() }).await
+    pub(crate) async fn lasting(harness: &Harness, client: &str) -> (Self, bool) {
+        Self::connect(harness, Connect { client, clean: false, expiry: 3600, ..Connect::default() }).await
     }
 
     /// Yields the size of the packet.
@@ -148,8 +148,8 @@ impl Peer {
     }
 
     /// Connects and takes the CONNACK: its code.
-    pub(crate) async fn try_connect(world: &World, connect: Connect<'_>) -> (Self, u8) {
-        let mut peer = Self::dial(world, connect.version).await;
+    pub(crate) async fn try_connect(harness: &Harness, connect: Connect<'_>) -> (Self, u8) {
+        let mut peer = Self::dial(harness, connect.version).await;
         peer.say_connect(&connect).await;
         match peer.next().await {
             Seen::ConnAck { code, .. } => (peer, code),

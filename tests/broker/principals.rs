@@ -5,23 +5,23 @@ use fcm_mqtt_bridge::chat::principal::{Principal, Proof, Role};
 use fcm_mqtt_bridge::mqtt::{AckWord, Inbound};
 use serde_json::json;
 
+use super::harness::{CHEAP, Harness, Users, config, password, soon};
 use super::identity::{Tokens, in_seconds};
 use super::mint::Mint;
 use super::peer::{Connect, PUBACK, Peer, Seen, V5, V311};
-use super::world::{CHEAP, Users, World, config, password, soon};
 
 fn logged_in(name: &str, role: Role, device: Option<&str>) -> Principal {
     Principal { name: name.into(), role, device: device.map(Into::into), proof: Proof::Login }
 }
 
-async fn come(world: &World, client: &str, secret: &str, connect: Connect<'_>) -> Peer {
+async fn come(harness: &Harness, client: &str, secret: &str, connect: Connect<'_>) -> Peer {
     let user = client.split(':').next().unwrap();
-    Peer::connect(world, Connect { client, user: Some(user), password: Some(secret), ..connect }).await.0
+    Peer::connect(harness, Connect { client, user: Some(user), password: Some(secret), ..connect }).await.0
 }
 
-async fn publishes(world: &mut World, peer: &mut Peer, topic: &str) -> Principal {
+async fn publishes(harness: &mut Harness, peer: &mut Peer, topic: &str) -> Principal {
     peer.publish(topic, 7, "x").await;
-    let Inbound { principal, ack, .. } = world.inbound().await;
+    let Inbound { principal, ack, .. } = harness.inbound().await;
     ack.release(AckWord::Done);
     assert_eq!(peer.next().await, Seen::Ack(PUBACK, 7, 0));
     principal
@@ -32,7 +32,7 @@ async fn a_message_comes_from_whoever_logged_in_in_the_role_of_the_log_in() {
     let (mint, tokens) = (Mint::secret(), Tokens::new());
     let users = Users::new(&[("alice", Role::User), ("bal1", Role::Bal)]);
     let jwt = tokens.config(&mint);
-    let mut world = World::bind(BrokerConfig { jwt, ..users.config() }).await;
+    let mut harness = Harness::bind(BrokerConfig { jwt, ..users.config() }).await;
     let token = |name: &str, role: &str| mint.token(&json!({ "sub": name, "exp": in_seconds(60), "role": role }));
     let (carol, shop) = (token("carol", "user"), token("shop", "bal"));
     for (client, secret, expected) in [
@@ -43,31 +43,31 @@ async fn a_message_comes_from_whoever_logged_in_in_the_role_of_the_log_in() {
         ("shop", &shop, logged_in("shop", Role::Bal, Some("default"))),
     ] {
         for version in [V311, V5] {
-            let mut peer = come(&world, client, secret, Connect { version, ..Connect::default() }).await;
+            let mut peer = come(&harness, client, secret, Connect { version, ..Connect::default() }).await;
             let topic = format!("{}/self/messages", expected.name);
-            assert_eq!(publishes(&mut world, &mut peer, &topic).await, expected);
+            assert_eq!(publishes(&mut harness, &mut peer, &topic).await, expected);
             peer.disconnect().await;
         }
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn who_did_not_log_in_is_a_bal_under_the_name_in_the_topic() {
     let users = Users::new(&[("alice", Role::User)]);
-    let mut world = World::bind(BrokerConfig { anonymous: true, ..users.config() }).await;
-    let mut anybody = Peer::new(&world, "sensor:1").await;
-    let principal = publishes(&mut world, &mut anybody, "bal7/self/messages").await;
+    let mut harness = Harness::bind(BrokerConfig { anonymous: true, ..users.config() }).await;
+    let mut anybody = Peer::new(&harness, "sensor:1").await;
+    let principal = publishes(&mut harness, &mut anybody, "bal7/self/messages").await;
     assert_eq!(principal, Principal::anonymous("bal7/self/messages"));
     assert_eq!((&*principal.name, principal.role, principal.proof), ("bal7", Role::Bal, Proof::Anonymous));
-    let mut alice = come(&world, "alice", "ecila", Connect::default()).await;
-    let principal = publishes(&mut world, &mut alice, "alice/self/messages").await;
+    let mut alice = come(&harness, "alice", "ecila", Connect::default()).await;
+    let principal = publishes(&mut harness, &mut alice, "alice/self/messages").await;
     assert_eq!(
         principal,
         logged_in("alice", Role::User, Some("default")),
         "beside anonymous ones she stays who she is"
     );
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn a_will_comes_from_the_session_that_left_it_at_once_or_later() {
     let (mint, tokens) = (Mint::secret(), Tokens::new());
     let jwt = tokens.config(&mint);
     let users = Users::new(&[("alice", Role::User), ("bal1", Role::Bal)]);
-    let mut world = World::bind(BrokerConfig { jwt, ..users.config() }).await;
+    let mut harness = Harness::bind(BrokerConfig { jwt, ..users.config() }).await;
     let shop = mint.token(&json!({ "sub": "shop", "exp": in_seconds(60), "role": "bal" }));
     for (client, secret, expected) in [
         ("alice:phone", "ecila", logged_in("alice", Role::User, Some("phone"))),
@@ -86,33 +86,35 @@ async fn a_will_comes_from_the_session_that_left_it_at_once_or_later() {
         let topic = format!("{}/self/messages", expected.name);
         for delay in [0, 1] {
             let will = Some((topic.as_str(), "bye", delay));
-            drop(come(&world, client, secret, Connect { clean: false, expiry: 60, will, ..Connect::default() }).await);
-            let Inbound { principal, topic: came, .. } = world.inbound().await;
+            drop(
+                come(&harness, client, secret, Connect { clean: false, expiry: 60, will, ..Connect::default() }).await,
+            );
+            let Inbound { principal, topic: came, .. } = harness.inbound().await;
             assert_eq!((came.as_str(), principal), (topic.as_str(), expected.clone()), "after {delay} s");
         }
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_will_that_waited_comes_in_the_role_that_the_users_file_gives_by_then() {
     let users = Users::new(&[("bal1", Role::Bal), ("witness", Role::User)]);
-    let mut world = World::bind(users.config()).await;
+    let mut harness = Harness::bind(users.config()).await;
     let will = Some(("bal1/self/messages", "bye", 2));
-    drop(come(&world, "bal1", "1lab", Connect { clean: false, expiry: 60, will, ..Connect::default() }).await);
-    let mut witness = come(&world, "witness", &password("witness"), Connect::default()).await;
+    drop(come(&harness, "bal1", "1lab", Connect { clean: false, expiry: 60, will, ..Connect::default() }).await);
+    let mut witness = come(&harness, "witness", &password("witness"), Connect::default()).await;
     users.edit(|file| {
         for name in ["bal1", "witness"] {
             file.remove(name).unwrap();
         }
         file.add_with("bal1", Role::User, "1lab", CHEAP).unwrap();
     });
-    world.reload.send_modify(|count| *count += 1);
+    harness.reload.send_modify(|count| *count += 1);
     // Her connection ends when the file has been read.
     while witness.next().await != Seen::Closed {}
-    let Inbound { principal, .. } = world.inbound().await;
+    let Inbound { principal, .. } = harness.inbound().await;
     assert_eq!(principal, logged_in("bal1", Role::User, Some("default")));
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
@@ -121,13 +123,13 @@ async fn a_bal_that_is_removed_or_demoted_does_not_push_with_its_will() {
     for (jwt, delay) in [(false, 0), (false, 1), (true, 0), (true, 1)] {
         let users = Users::new(&[("gone", Role::Bal), ("lower", Role::Bal), ("witness", Role::User)]);
         let jwt = if jwt { tokens.config(&mint) } else { JwtConfig::default() };
-        let mut world = World::bind(BrokerConfig { jwt, ..users.config() }).await;
+        let mut harness = Harness::bind(BrokerConfig { jwt, ..users.config() }).await;
         let mut leaving = Vec::new();
         for bal in ["gone", "lower"] {
             let topic = format!("{bal}/self/messages");
             let will = Some((topic.as_str(), "bye", delay));
             let connect = Connect { clean: false, expiry: 60, will, ..Connect::default() };
-            leaving.push(come(&world, bal, &password(bal), connect).await);
+            leaving.push(come(&harness, bal, &password(bal), connect).await);
         }
         users.edit(|file| {
             for name in ["gone", "lower"] {
@@ -135,29 +137,29 @@ async fn a_bal_that_is_removed_or_demoted_does_not_push_with_its_will() {
             }
             file.add_with("lower", Role::User, "rewol", CHEAP).unwrap();
         });
-        world.reload.send_modify(|count| *count += 1);
+        harness.reload.send_modify(|count| *count += 1);
         for peer in &mut leaving {
             while peer.next().await != Seen::Closed {}
         }
-        let Inbound { principal, .. } = world.inbound().await;
+        let Inbound { principal, .. } = harness.inbound().await;
         assert_eq!(principal, logged_in("lower", Role::User, Some("default")), "after {delay} s");
         soon("the refusal of the other will", async {
-            while world.metrics.clients_refused("will_topic") == 0 {
+            while harness.metrics.clients_refused("will_topic") == 0 {
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        let mut witness = come(&world, "witness", &password("witness"), Connect::default()).await;
-        publishes(&mut world, &mut witness, "witness/self/messages").await;
-        assert_eq!(world.metrics.clients_refused("will_topic"), 1);
-        world.close().await;
+        let mut witness = come(&harness, "witness", &password("witness"), Connect::default()).await;
+        publishes(&mut harness, &mut witness, "witness/self/messages").await;
+        assert_eq!(harness.metrics.clients_refused("will_topic"), 1);
+        harness.close().await;
     }
 }
 
 #[tokio::test]
 async fn without_users_everybody_is_trusted_with_a_password_and_without() {
-    let mut world = World::bind(config()).await;
-    let mut named = come(&world, "alice", "any", Connect::default()).await;
-    assert_eq!(publishes(&mut world, &mut named, "alice/self/messages").await.proof, Proof::Anonymous);
-    world.close().await;
+    let mut harness = Harness::bind(config()).await;
+    let mut named = come(&harness, "alice", "any", Connect::default()).await;
+    assert_eq!(publishes(&mut harness, &mut named, "alice/self/messages").await.proof, Proof::Anonymous);
+    harness.close().await;
 }

@@ -15,18 +15,18 @@ use tokio::net::TcpStream;
 use tracing::Level;
 use tracing::subscriber::DefaultGuard;
 
+use super::harness::{Harness, Users, config, soon};
 use super::listeners::everywhere;
 use super::log::Log;
 use super::mint::Mint;
 use super::peer::{Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Seen, V5, V311};
-use super::ways::{self, Authority, Way};
-use super::world::{Users, World, config, soon};
+use super::sockets::{self, Authority, SocketKind};
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A broker whose log is read.
 struct Scene {
-    world: World,
+    harness: Harness,
     log: Log,
     _listening: DefaultGuard,
 }
@@ -44,18 +44,18 @@ impl Scene {
     async fn bind(config: BrokerConfig) -> Self {
         let log = Log::default();
         let _listening = log.listen(Level::INFO);
-        Self { world: World::bind(config).await, log, _listening }
+        Self { harness: Harness::bind(config).await, log, _listening }
     }
 
     /// Waits until so many were refused for this reason, and checks that there is a line for each, with all of `words`.
     async fn told(&self, reason: &'static str, times: u64, words: &[&str]) {
         soon(reason, async {
-            while self.world.metrics.clients_refused(reason) < times || self.lines(reason).len() < times as usize {
+            while self.harness.metrics.clients_refused(reason) < times || self.lines(reason).len() < times as usize {
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        assert_eq!(self.world.metrics.clients_refused(reason), times, "{reason}\n{}", self.log.text());
+        assert_eq!(self.harness.metrics.clients_refused(reason), times, "{reason}\n{}", self.log.text());
         let lines = self.lines(reason);
         assert_eq!(lines.len(), times as usize, "{}", self.log.text());
         for line in &lines {
@@ -72,7 +72,7 @@ impl Scene {
 
     async fn close(self) {
         let text = self.log.text();
-        self.world.close().await;
+        self.harness.close().await;
         for secret in ["ecila", "hunter2"] {
             assert!(!text.contains(secret), "a password is in the log: {text}");
         }
@@ -96,8 +96,8 @@ fn explained(packet: Option<(u8, Bytes)>, head: usize) -> (u8, Vec<u8>, String) 
     (first, body[..head].to_vec(), String::from_utf8(body[head + 4..].to_vec()).unwrap())
 }
 
-async fn refused(world: &World, connect: Connect<'_>) -> (u8, u8, String) {
-    let mut peer = Peer::dial(world, V5).await;
+async fn refused(harness: &Harness, connect: Connect<'_>) -> (u8, u8, String) {
+    let mut peer = Peer::dial(harness, V5).await;
     peer.say_connect(&connect).await;
     let (first, head, reason) = explained(peer.next_raw().await, 2);
     assert_eq!(peer.next().await, Seen::Closed);
@@ -107,7 +107,7 @@ async fn refused(world: &World, connect: Connect<'_>) -> (u8, u8, String) {
 #[tokio::test]
 async fn whoever_is_not_let_in_is_told_why_and_so_is_the_operator() {
     let (scene, _users) = Scene::open().await;
-    let world = &scene.world;
+    let harness = &scene.harness;
     let long = "x".repeat(257);
     let nobody = |version| Connect { client: "mqttjs_1", version, ..Connect::default() };
     let wrong = |version| Connect { password: Some("hunter2"), ..alice(version) };
@@ -117,18 +117,18 @@ async fn whoever_is_not_let_in_is_told_why_and_so_is_the_operator() {
         (nobody as fn(u8) -> Connect<'static>, 0x87, 5, &["client=\"mqttjs_1\"", "INFO"][..], "no_user"),
         (wrong, 0x86, 5, &[ALICE[0], ALICE[1], "WARN"], "credentials"),
     ] {
-        assert_eq!(Peer::try_connect(world, case(V311)).await.1, old_code, "{reason}");
-        let (first, seen, why) = refused(world, case(V5)).await;
+        assert_eq!(Peer::try_connect(harness, case(V311)).await.1, old_code, "{reason}");
+        let (first, seen, why) = refused(harness, case(V5)).await;
         assert_eq!((first, seen), (0x20, code), "{reason}");
         assert!(why.len() > 10, "{why}");
         scene.told(reason, 2, words).await;
     }
-    assert_eq!(Peer::try_connect(world, tedious(V311)).await.1, 2);
-    assert!(refused(world, tedious(V5)).await.2.contains("256 bytes"));
+    assert_eq!(Peer::try_connect(harness, tedious(V311)).await.1, 2);
+    assert!(refused(harness, tedious(V5)).await.2.contains("256 bytes"));
     scene.told("client_id_length", 2, &["257 bytes", ALICE[0]]).await;
-    assert_eq!(refused(world, unknown(V5)).await.1, 0x86);
+    assert_eq!(refused(harness, unknown(V5)).await.1, 0x86);
     soon("a line", async {
-        while scene.world.metrics.clients_refused("credentials") < 3 {
+        while scene.harness.metrics.clients_refused("credentials") < 3 {
             tokio::task::yield_now().await;
         }
     })
@@ -146,11 +146,11 @@ async fn a_client_of_mqtt_3_1_is_told_that_it_is_not_spoken() {
         (b"MQTT", 3, &[0x20, 2, 0, 1], "protocol_level"),
         (b"MQTT", 6, &[0x20, 3, 0, 0x84, 0], "protocol_level"),
     ] {
-        let mut stream = TcpStream::connect(scene.world.address).await.unwrap();
+        let mut stream = TcpStream::connect(scene.harness.address).await.unwrap();
         let body = [&[0, u8::try_from(name.len()).unwrap()], name, &[level, 2, 0, 60, 0, 1, b'c']].concat();
         stream.write_all(&[&[0x10, u8::try_from(body.len()).unwrap()], &body[..]].concat()).await.unwrap();
         assert_eq!(rest(stream).await, answer, "{name:?} {level}");
-        assert!(scene.world.metrics.clients_refused(reason) > 0);
+        assert!(scene.harness.metrics.clients_refused(reason) > 0);
     }
     scene.told("mqtt_3_1", 2, &["client=\"c\""]).await;
     scene.told("protocol_level", 2, &[]).await;
@@ -170,7 +170,7 @@ async fn whoever_takes_the_wrong_door_has_a_line_that_says_which() {
     let authority = Authority::new();
     let listen = everywhere(authority.files_that_ask_for_a_certificate());
     let scene = Scene::bind(BrokerConfig { listen, ..config() }).await;
-    let bound = scene.world.bound;
+    let bound = scene.harness.bound;
     let hello = b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03".as_slice();
     let connect = b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01c".as_slice();
     let http = b"GET /mqtt HTTP/1.1\r\nHost: x\r\n\r\n".as_slice();
@@ -192,7 +192,7 @@ async fn whoever_takes_the_wrong_door_has_a_line_that_says_which() {
     scene.told("other_protocol", 2, &["the port is for"]).await;
 
     // A handshake that fails: no certificate where one is wanted, and what is no TLS at all.
-    let failed = ways::dial(Way::Tls, bound.tls.unwrap(), HOME, &authority.client()).await;
+    let failed = sockets::dial(SocketKind::Tls, bound.tls.unwrap(), HOME, &authority.client()).await;
     if let Ok(wire) = failed {
         rest(wire).await;
     }
@@ -206,7 +206,7 @@ async fn whoever_takes_the_wrong_door_has_a_line_that_says_which() {
     rest(page).await;
     scene.told("websocket", 1, &[]).await;
 
-    let mut first = Peer::dial(&scene.world, V5).await;
+    let mut first = Peer::dial(&scene.harness, V5).await;
     first.ping().await;
     assert_eq!(first.next().await, Seen::Closed);
     scene.told("first_packet", 1, &["packet type 12"]).await;
@@ -214,7 +214,7 @@ async fn whoever_takes_the_wrong_door_has_a_line_that_says_which() {
     for door in [bound.tcp, bound.tls, bound.ws, bound.wss] {
         drop(TcpStream::connect(door.unwrap()).await.unwrap());
     }
-    Peer::new(&scene.world, "c").await.quiet().await;
+    Peer::new(&scene.harness, "c").await.quiet().await;
     assert_eq!(scene.log.text().matches("client refused").count(), 3 + 2 + 2 + 2 + 1 + 1, "{}", scene.log.text());
     scene.close().await;
 }
@@ -222,11 +222,11 @@ async fn whoever_takes_the_wrong_door_has_a_line_that_says_which() {
 #[tokio::test]
 async fn a_denied_publish_is_told_before_the_connection_of_3_1_1_ends() {
     let (scene, _users) = Scene::open().await;
-    let (mut old, _) = Peer::connect(&scene.world, alice(V311)).await;
+    let (mut old, _) = Peer::connect(&scene.harness, alice(V311)).await;
     old.publish("bal1/others/messages", 1, "x").await;
     assert_eq!(old.next().await, Seen::Closed);
     scene.told("publish_denied", 1, &[ALICE[0], ALICE[1], "bal1/others/messages"]).await;
-    let (mut new, _) = Peer::connect(&scene.world, alice(V5)).await;
+    let (mut new, _) = Peer::connect(&scene.harness, alice(V5)).await;
     for (flags, first) in [(0b0010, 0x40), (0b0100, 0x50)] {
         new.publish_with(flags, "bal1/others/messages", 1, &[], "x").await;
         let (seen, head, why) = explained(new.next_raw().await, 3);
@@ -242,11 +242,11 @@ async fn a_denied_publish_is_told_before_the_connection_of_3_1_1_ends() {
 async fn a_denied_subscription_is_told() {
     let (scene, _users) = Scene::open().await;
     for (version, code) in [(V311, 0x80), (V5, 0x87)] {
-        let (mut peer, _) = Peer::connect(&scene.world, alice(version)).await;
+        let (mut peer, _) = Peer::connect(&scene.harness, alice(version)).await;
         assert_eq!(peer.try_subscribe("bal1/others/#", 1).await, Seen::SubRefused(1, code));
         peer.disconnect().await;
     }
-    let (mut peer, _) = Peer::connect(&scene.world, alice(V5)).await;
+    let (mut peer, _) = Peer::connect(&scene.harness, alice(V5)).await;
     for (filter, code, rule) in [
         ("bal1/others/#", 0x87, "the client may not read what the filter asks for"),
         ("a/#/b", 0x8f, "the topic filter breaks a rule of MQTT"),
@@ -268,12 +268,12 @@ async fn a_will_that_nobody_will_see_is_told_and_counted_once_when_its_client_co
     let topics = ["bal1/others/messages", "$SYS/broker/connection/host.main/state"];
     for topic in topics {
         for version in [V311, V5] {
-            drop(Peer::connect(&scene.world, Connect { will: Some((topic, "0", 0)), ..alice(version) }).await);
+            drop(Peer::connect(&scene.harness, Connect { will: Some((topic, "0", 0)), ..alice(version) }).await);
         }
     }
     scene.told("will_topic", 4, &ALICE).await;
     soon("the wills", async {
-        while scene.world.metrics.get(Metric::BrokerConnections) > 0 {
+        while scene.harness.metrics.get(Metric::BrokerConnections) > 0 {
             tokio::task::yield_now().await;
         }
     })
@@ -283,9 +283,9 @@ async fn a_will_that_nobody_will_see_is_told_and_counted_once_when_its_client_co
     }
     assert_eq!(scene.log.text().matches("client refused").count(), 4, "once is enough: {}", scene.log.text());
     for reason in ["publish_denied", "sys_topic"] {
-        assert_eq!(scene.world.metrics.clients_refused(reason), 0, "{reason}");
+        assert_eq!(scene.harness.metrics.clients_refused(reason), 0, "{reason}");
     }
-    assert_eq!(scene.world.metrics.get(Metric::PublishesDenied), 4);
+    assert_eq!(scene.harness.metrics.get(Metric::PublishesDenied), 4);
     scene.close().await;
 }
 
@@ -293,11 +293,12 @@ async fn a_will_that_nobody_will_see_is_told_and_counted_once_when_its_client_co
 async fn a_message_on_the_topic_of_ones_own_denied_will_is_told_like_any_other() {
     let (scene, _users) = Scene::open().await;
     let topic = "bal1/others/messages";
-    let (mut new, _) = Peer::connect(&scene.world, Connect { will: Some((topic, "0", 0)), ..alice(V5) }).await;
+    let (mut new, _) = Peer::connect(&scene.harness, Connect { will: Some((topic, "0", 0)), ..alice(V5) }).await;
     new.publish(topic, 1, "x").await;
     assert_eq!(new.next().await, Seen::Ack(PUBACK, 1, 0x87));
     scene.told("publish_denied", 1, &[ALICE[0], ALICE[1], topic]).await;
-    let (mut old, _) = Peer::connect(&scene.world, Connect { will: Some((topic, "0", 0)), ..login("old", V311) }).await;
+    let (mut old, _) =
+        Peer::connect(&scene.harness, Connect { will: Some((topic, "0", 0)), ..login("old", V311) }).await;
     old.publish(topic, 1, "x").await;
     assert_eq!(old.next().await, Seen::Closed);
     scene.told("publish_denied", 2, &[ALICE[0], topic]).await;
@@ -310,7 +311,7 @@ async fn a_filter_that_is_none_is_told_as_what_it_is() {
     let (scene, _users) = Scene::with(BrokerLimits { topic_levels: 3, ..BrokerLimits::default() }).await;
     let invalid = ["a/#/b", "#/", "", "$share/x", "$share/+/alice/others/x"];
     for (version, code) in [(V311, 0x80), (V5, 0x8f)] {
-        let (mut peer, _) = Peer::connect(&scene.world, alice(version)).await;
+        let (mut peer, _) = Peer::connect(&scene.harness, alice(version)).await;
         for filter in invalid {
             assert_eq!(peer.try_subscribe(filter, 1).await, Seen::SubRefused(1, code), "{filter}");
         }
@@ -328,14 +329,14 @@ async fn a_filter_that_is_none_is_told_as_what_it_is() {
 #[tokio::test]
 async fn the_line_of_a_topic_over_a_limit_names_it() {
     let (scene, _users) = Scene::with(BrokerLimits { topic_levels: 3, ..BrokerLimits::default() }).await;
-    let (mut new, _) = Peer::connect(&scene.world, alice(V5)).await;
+    let (mut new, _) = Peer::connect(&scene.harness, alice(V5)).await;
     new.publish("alice/self/a/b", 1, "x").await;
     assert_eq!(new.next().await, Seen::Ack(PUBACK, 1, 0x90));
-    let (mut old, _) = Peer::connect(&scene.world, login("old", V311)).await;
+    let (mut old, _) = Peer::connect(&scene.harness, login("old", V311)).await;
     old.publish("alice/self/a/b", 1, "x").await;
     assert_eq!(old.next().await, Seen::Closed);
     let will = Some(("alice/self/a/b", "x", 0));
-    assert_eq!(Peer::try_connect(&scene.world, Connect { will, ..login("will", V5) }).await.1, 0x90);
+    assert_eq!(Peer::try_connect(&scene.harness, Connect { will, ..login("will", V5) }).await.1, 0x90);
     scene.told("topic_limit", 3, &[ALICE[0], "alice/self/a/b"]).await;
     scene.close().await;
 }
@@ -347,7 +348,7 @@ async fn a_connack_for_which_the_client_has_no_room_is_a_refusal() {
         (1..).zip([("", 25, true), ("alice:phone", 15, true), ("alice:phone", 5, true), ("alice:phone", 4, false)])
     {
         let will = Some(("alice/self/messages", "bye", 0));
-        let mut peer = Peer::dial(&scene.world, V5).await;
+        let mut peer = Peer::dial(&scene.harness, V5).await;
         peer.say_connect(&Connect { max_packet: Some(most), will, ..login(client, V5) }).await;
         if answer {
             let (first, body) = peer.next_raw().await.expect("a CONNACK");
@@ -357,11 +358,11 @@ async fn a_connack_for_which_the_client_has_no_room_is_a_refusal() {
         assert_eq!(peer.next().await, Seen::Closed, "{client} {most}");
         scene.told("packet_size", n, &[ALICE[0], "CONNACK"]).await;
     }
-    let (mut fits, _) = Peer::connect(&scene.world, Connect { max_packet: Some(60), ..login("", V5) }).await;
+    let (mut fits, _) = Peer::connect(&scene.harness, Connect { max_packet: Some(60), ..login("", V5) }).await;
     fits.quiet().await;
     let mut scene = scene;
     fits.publish("alice/self/messages", 1, "the first").await;
-    assert_eq!(scene.world.take().await.1, "the first", "who was not let in leaves no will");
+    assert_eq!(scene.harness.take().await.1, "the first", "who was not let in leaves no will");
     scene.close().await;
 }
 
@@ -369,7 +370,7 @@ async fn a_connack_for_which_the_client_has_no_room_is_a_refusal() {
 async fn a_packet_that_is_too_big_or_malformed_is_told() {
     let (scene, _users) = Scene::with(BrokerLimits { packet_bytes: 1_024, ..BrokerLimits::default() }).await;
     for version in [V311, V5] {
-        let (mut big, _) = Peer::connect(&scene.world, alice(version)).await;
+        let (mut big, _) = Peer::connect(&scene.harness, alice(version)).await;
         big.publish("alice/self/messages", 1, &"x".repeat(2_000)).await;
         if version == V5 {
             let (first, head, why) = explained(big.next_raw().await, 1);
@@ -378,7 +379,7 @@ async fn a_packet_that_is_too_big_or_malformed_is_told() {
         }
         assert_eq!(big.next().await, Seen::Closed);
         // A packet identifier of 0.
-        let (mut wrong, _) = Peer::connect(&scene.world, alice(version)).await;
+        let (mut wrong, _) = Peer::connect(&scene.harness, alice(version)).await;
         wrong.publish("alice/self/messages", 0, "x").await;
         if version == V5 {
             let (first, head, why) = explained(wrong.next_raw().await, 1);
@@ -397,7 +398,7 @@ async fn a_packet_that_is_too_big_or_malformed_is_told() {
         (0xf0, b"", 0x82, "packet type 15 is not expected here"),
         (0x40, b"\0", 0x81, "a packet ends before its last field"),
     ] {
-        let (mut wrong, _) = Peer::connect(&scene.world, alice(V5)).await;
+        let (mut wrong, _) = Peer::connect(&scene.harness, alice(V5)).await;
         wrong.say(first, body).await;
         let (seen, head, why) = explained(wrong.next_raw().await, 1);
         assert_eq!((seen, head, &*why), (0xe0, vec![code], words));
@@ -418,18 +419,18 @@ async fn a_packet_that_is_too_big_or_malformed_is_told() {
 async fn limits_of_connections_and_sessions_are_told() {
     let limits = BrokerLimits { connections_per_user: 1, connections_per_address: 3, ..BrokerLimits::default() };
     let (scene, _users) = Scene::with(limits).await;
-    let (_first, _) = Peer::connect(&scene.world, login("one", V5)).await;
-    assert_eq!(refused(&scene.world, login("two", V5)).await.1, 0x97);
+    let (_first, _) = Peer::connect(&scene.harness, login("one", V5)).await;
+    assert_eq!(refused(&scene.harness, login("two", V5)).await.1, 0x97);
     scene.told("user_connections", 1, &["WARN", ALICE[0], "client=\"two\""]).await;
-    let _crowd = [Peer::dial(&scene.world, V5).await, Peer::dial(&scene.world, V5).await];
-    let one_too_many = TcpStream::connect(scene.world.address).await.unwrap();
+    let _crowd = [Peer::dial(&scene.harness, V5).await, Peer::dial(&scene.harness, V5).await];
+    let one_too_many = TcpStream::connect(scene.harness.address).await.unwrap();
     assert!(rest(one_too_many).await.is_empty());
     scene.told("address_connections", 1, &["WARN"]).await;
     scene.close().await;
 
     let (scene, _users) = Scene::with(BrokerLimits { sessions: 1, subscriptions: 1, ..BrokerLimits::default() }).await;
-    let (mut first, _) = Peer::connect(&scene.world, login("one", V5)).await;
-    assert_eq!(refused(&scene.world, login("two", V5)).await.1, 0x88);
+    let (mut first, _) = Peer::connect(&scene.harness, login("one", V5)).await;
+    assert_eq!(refused(&scene.harness, login("two", V5)).await.1, 0x88);
     scene.told("sessions", 1, &["WARN", "client=\"two\""]).await;
     first.subscribe("alice/others/a", 1).await;
     assert_eq!(first.try_subscribe("alice/others/b", 1).await, Seen::SubRefused(1, 0x97));
@@ -441,7 +442,7 @@ async fn limits_of_connections_and_sessions_are_told() {
 async fn whoever_is_silent_is_told_why_the_connection_ended() {
     let (scene, _users) = Scene::open().await;
     // Keep alive: 1 second.
-    let mut silent = Peer::dial(&scene.world, V311).await;
+    let mut silent = Peer::dial(&scene.harness, V311).await;
     let body = b"\0\x04MQTT\x04\xc2\0\x01\0\x0balice:phone\0\x05alice\0\x05ecila";
     silent.say(0x10, body).await;
     assert_eq!(silent.next().await, Seen::ConnAck { resumed: false, code: 0 });
@@ -451,7 +452,7 @@ async fn whoever_is_silent_is_told_why_the_connection_ended() {
 
     let (scene, _users) =
         Scene::with(BrokerLimits { connect_timeout: Duration::from_millis(50), ..BrokerLimits::default() }).await;
-    let mut mute = Peer::dial(&scene.world, V5).await;
+    let mut mute = Peer::dial(&scene.harness, V5).await;
     assert_eq!(mute.next().await, Seen::Closed);
     scene.told("connect_timeout", 1, &[]).await;
     scene.close().await;
@@ -474,16 +475,16 @@ async fn the_end_of_a_right_to_be_here_is_told() {
         password: Some(&token),
         ..Connect::default()
     };
-    let (mut old, _) = Peer::connect(&scene.world, connect(V311)).await;
-    let (mut new, _) = Peer::connect(&scene.world, connect(V5)).await;
+    let (mut old, _) = Peer::connect(&scene.harness, connect(V311)).await;
+    let (mut new, _) = Peer::connect(&scene.harness, connect(V5)).await;
     assert_eq!(old.next().await, Seen::Closed);
     let (_, head, why) = explained(new.next_raw().await, 1);
     assert_eq!((head, &*why), (vec![0xa0], "the token has expired"));
     assert_eq!(new.next().await, Seen::Closed);
     scene.told("token_expired", 2, &["user=\"carol\"", "client="]).await;
-    let (mut alice, _) = Peer::connect(&scene.world, alice(V5)).await;
+    let (mut alice, _) = Peer::connect(&scene.harness, alice(V5)).await;
     users.edit(|file| file.remove("alice").unwrap());
-    scene.world.reload.send_modify(|count| *count += 1);
+    scene.harness.reload.send_modify(|count| *count += 1);
     let (_, head, why) = explained(alice.next_raw().await, 1);
     assert_eq!(head, [0x98]);
     assert!(why.contains("users file"), "{why}");
@@ -496,8 +497,8 @@ async fn the_end_of_a_right_to_be_here_is_told() {
 async fn a_take_over_is_told_of_the_connection_that_ends() {
     let (scene, _users) = Scene::open().await;
     for (version, times) in [(V311, 1), (V5, 2)] {
-        let (mut old, _) = Peer::connect(&scene.world, alice(version)).await;
-        let (new, _) = Peer::connect(&scene.world, alice(version)).await;
+        let (mut old, _) = Peer::connect(&scene.harness, alice(version)).await;
+        let (new, _) = Peer::connect(&scene.harness, alice(version)).await;
         if version == V5 {
             let (_, head, why) = explained(old.next_raw().await, 1);
             assert_eq!(head, [0x8e]);
@@ -513,13 +514,13 @@ async fn a_take_over_is_told_of_the_connection_that_ends() {
 #[tokio::test]
 async fn a_message_that_could_not_be_made_safe_is_told() {
     let (mut scene, _users) = Scene::open().await;
-    let (mut peer, _) = Peer::connect(&scene.world, alice(V5)).await;
+    let (mut peer, _) = Peer::connect(&scene.harness, alice(V5)).await;
     peer.publish("alice/self/messages", 1, "x").await;
-    scene.world.inbound().await.ack.release(AckWord::Quota);
+    scene.harness.inbound().await.ack.release(AckWord::Quota);
     assert_eq!(peer.next().await, Seen::Ack(PUBACK, 1, 0x97));
     scene.told("quota", 1, &ALICE).await;
     peer.publish("alice/self/messages", 2, "x").await;
-    drop(scene.world.inbound().await);
+    drop(scene.harness.inbound().await);
     assert_eq!(peer.next().await, Seen::Closed);
     scene.told("not_stored", 1, &ALICE).await;
     scene.close().await;
@@ -529,7 +530,7 @@ async fn a_message_that_could_not_be_made_safe_is_told() {
 async fn what_3_1_1_says_on_a_topic_of_the_broker_is_dropped_and_the_connection_stays() {
     let (scene, _users) = Scene::open().await;
     let topic = "$SYS/broker/connection/host.main/state";
-    let (mut old, _) = Peer::connect(&scene.world, alice(V311)).await;
+    let (mut old, _) = Peer::connect(&scene.harness, alice(V311)).await;
     old.publish_with(0, topic, 0, &[], "1").await;
     old.publish_with(0b0011, topic, 1, &[], "1").await;
     assert_eq!(old.next().await, Seen::Ack(PUBACK, 1, 0));
@@ -539,7 +540,7 @@ async fn what_3_1_1_says_on_a_topic_of_the_broker_is_dropped_and_the_connection_
     assert_eq!(old.next().await, Seen::Ack(PUBCOMP, 2, 0));
     old.quiet().await;
     scene.told("sys_topic", 3, &[ALICE[0], ALICE[1], topic]).await;
-    let (mut new, _) = Peer::connect(&scene.world, login("new", V5)).await;
+    let (mut new, _) = Peer::connect(&scene.harness, login("new", V5)).await;
     new.publish(topic, 1, "1").await;
     assert_eq!(new.next().await, Seen::Ack(PUBACK, 1, 0x87), "MQTT 5 has a word for it");
     old.quiet().await;
@@ -555,10 +556,10 @@ async fn whoever_wants_no_reasons_in_words_gets_none() {
         let fields = fields.map(|text| [&u16::try_from(text.len()).unwrap().to_be_bytes(), text.as_bytes()].concat());
         [&b"\0\x04MQTT\x05\xc2\0\0\x02\x17\0"[..], &fields.concat()].concat()
     };
-    let mut wrong = Peer::dial(&scene.world, V5).await;
+    let mut wrong = Peer::dial(&scene.harness, V5).await;
     wrong.say(0x10, &connect("hunter2")).await;
     assert_eq!(wrong.next_raw().await, Some((0x20, Bytes::from_static(&[0, 0x86, 0]))));
-    let mut right = Peer::dial(&scene.world, V5).await;
+    let mut right = Peer::dial(&scene.harness, V5).await;
     right.say(0x10, &connect("ecila")).await;
     assert_eq!(right.next().await, Seen::ConnAck { resumed: false, code: 0 });
     right.publish("bal1/others/messages", 1, "x").await;
@@ -575,7 +576,7 @@ async fn whoever_wants_no_reasons_in_words_gets_none() {
 async fn a_reason_that_the_client_has_no_room_for_is_left_out() {
     let (scene, _users) = Scene::open().await;
     let wrong = Connect { password: Some("hunter2"), max_packet: Some(20), ..alice(V5) };
-    let mut peer = Peer::dial(&scene.world, V5).await;
+    let mut peer = Peer::dial(&scene.harness, V5).await;
     peer.say_connect(&wrong).await;
     assert_eq!(peer.next_raw().await, Some((0x20, Bytes::from_static(&[0, 0x86, 0]))));
     assert_eq!(peer.next().await, Seen::Closed);

@@ -2,15 +2,15 @@
 
 use fcm_mqtt_bridge::broker::BrokerConfig;
 
+use super::harness::{Harness, config};
 use super::peer::{Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Seen, V5, V311};
-use super::world::{World, config};
 
 const SHARED: &str = "$share/g/t";
 
-async fn member(world: &World, client: &str, version: u8, lasting: bool) -> Peer {
+async fn member(harness: &Harness, client: &str, version: u8, lasting: bool) -> Peer {
     let connect =
         Connect { client, version, clean: !lasting, expiry: if lasting { 3_600 } else { 0 }, ..Connect::default() };
-    Peer::connect(world, connect).await.0
+    Peer::connect(harness, connect).await.0
 }
 
 async fn publish(publisher: &mut Peer, id: u16, payload: &str) {
@@ -30,10 +30,10 @@ async fn complete(member: &mut Peer, id: u16) {
 async fn at_qos_2_the_member_that_was_sent_a_message_completes_it_and_nobody_else() {
     for version in [V311, V5] {
         let folder = tempfile::tempdir().unwrap();
-        let start = || World::bind(BrokerConfig { data: Some(folder.path().to_owned()), ..config() });
-        let mut world = start().await;
-        let mut publisher = Peer::new(&world, "publisher").await;
-        let mut goes = member(&world, "goes", version, true).await;
+        let start = || Harness::bind(BrokerConfig { data: Some(folder.path().to_owned()), ..config() });
+        let mut harness = start().await;
+        let mut publisher = Peer::new(&harness, "publisher").await;
+        let mut goes = member(&harness, "goes", version, true).await;
         goes.subscribe(SHARED, 2).await;
         publish(&mut publisher, 1, "released").await;
         publish(&mut publisher, 2, "sent").await;
@@ -42,16 +42,16 @@ async fn at_qos_2_the_member_that_was_sent_a_message_completes_it_and_nobody_els
         goes.ack(PUBREC, first).await;
         assert_eq!(goes.next().await, Seen::Ack(PUBREL, first, 0));
         drop(goes);
-        let mut stays = member(&world, "stays", version, true).await;
+        let mut stays = member(&harness, "stays", version, true).await;
         stays.subscribe(SHARED, 2).await;
-        world.is_away("goes").await;
+        harness.is_away("goes").await;
         for restarts in [false, true] {
             if restarts {
                 drop((stays, publisher));
-                world.close().await;
-                world = start().await;
-                publisher = Peer::new(&world, "publisher").await;
-                stays = member(&world, "stays", version, true).await;
+                harness.close().await;
+                harness = start().await;
+                publisher = Peer::new(&harness, "publisher").await;
+                stays = member(&harness, "stays", version, true).await;
             }
             publish(&mut publisher, 3, "another").await;
             let (payload, id, dup) = stays.message().await;
@@ -60,8 +60,8 @@ async fn at_qos_2_the_member_that_was_sent_a_message_completes_it_and_nobody_els
             stays.quiet().await;
         }
         drop(stays);
-        world.is_away("stays").await;
-        let mut goes = member(&world, "goes", version, true).await;
+        harness.is_away("stays").await;
+        let mut goes = member(&harness, "goes", version, true).await;
         for _ in 0..2 {
             match goes.next().await {
                 Seen::Ack(PUBREL, id, 0) => assert_eq!(id, first),
@@ -74,48 +74,48 @@ async fn at_qos_2_the_member_that_was_sent_a_message_completes_it_and_nobody_els
         goes.ack(PUBCOMP, first).await;
         complete(&mut goes, second).await;
         goes.disconnect().await;
-        world.is_away("goes").await;
-        world.keeps_nothing("goes").await;
-        world.close().await;
+        harness.is_away("goes").await;
+        harness.keeps_nothing("goes").await;
+        harness.close().await;
     }
 }
 
 #[tokio::test]
 async fn at_qos_2_what_was_sent_ends_with_the_session_of_its_member() {
     for (version, lasting) in [(V311, true), (V311, false), (V5, true), (V5, false)] {
-        let world = World::open().await;
-        let mut publisher = Peer::new(&world, "publisher").await;
+        let harness = Harness::open().await;
+        let mut publisher = Peer::new(&harness, "publisher").await;
         // So that the group is on disk, whatever the other one is.
-        let mut stays = member(&world, "stays", version, true).await;
+        let mut stays = member(&harness, "stays", version, true).await;
         stays.subscribe(SHARED, 2).await;
         drop(stays);
-        world.is_away("stays").await;
-        let mut goes = member(&world, "goes", version, lasting).await;
+        harness.is_away("stays").await;
+        let mut goes = member(&harness, "goes", version, lasting).await;
         goes.subscribe(SHARED, 2).await;
         publish(&mut publisher, 1, "sent").await;
         assert_eq!(goes.message().await.0, "sent");
         drop(goes);
         // A new session: the old one is over.
-        member(&world, "goes", version, false).await.disconnect().await;
-        let mut stays = member(&world, "stays", version, true).await;
+        member(&harness, "goes", version, false).await.disconnect().await;
+        let mut stays = member(&harness, "stays", version, true).await;
         publish(&mut publisher, 2, "another").await;
         let (payload, id, dup) = stays.message().await;
         assert_eq!((&*payload, dup), ("another", false));
         complete(&mut stays, id).await;
         stays.quiet().await;
-        world.close().await;
+        harness.close().await;
     }
 }
 
 #[tokio::test]
 async fn a_member_gets_messages_of_all_qualities_in_their_order_and_others_take_what_it_has_no_room_for() {
     for lasting in [true, false] {
-        let world = World::open().await;
+        let harness = Harness::open().await;
         // 3.1.1 has no receive maximum.
-        let mut publisher = member(&world, "publisher", V311, false).await;
-        let mut alone = member(&world, "alone", V5, lasting).await;
+        let mut publisher = member(&harness, "publisher", V311, false).await;
+        let mut alone = member(&harness, "alone", V5, lasting).await;
         alone.subscribe(SHARED, 2).await;
-        let mut away = member(&world, "away", V5, true).await;
+        let mut away = member(&harness, "away", V5, true).await;
         away.subscribe(SHARED, 2).await;
         away.disconnect().await;
         for n in 1..=300_u16 {
@@ -137,6 +137,6 @@ async fn a_member_gets_messages_of_all_qualities_in_their_order_and_others_take_
                 other => panic!("{other:?}"),
             }
         }
-        world.close().await;
+        harness.close().await;
     }
 }

@@ -8,8 +8,8 @@ use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::harness::Harness;
 use super::peer::{Connect, PUBACK, Peer, Seen, V5};
-use super::world::World;
 
 const MESSAGES: usize = 1_000;
 /// Of one payload. All of them are more than the buffers of a connection hold.
@@ -21,16 +21,16 @@ const QUOTA_EXCEEDED: u8 = 0x97;
 const LONGEST_HOLD: Duration = Duration::from_secs(4);
 
 /// A broker whose queues are full after a part of the messages.
-async fn small_queues() -> World {
+async fn small_queues() -> Harness {
     let limits = BrokerLimits { queued_messages: 300, publish_rate: 1_000_000, ..BrokerLimits::default() };
-    World::with(limits).await
+    Harness::with(limits).await
 }
 
 /// A client with a small receive buffer that has subscribed, and reads no more.
-async fn stuck(world: &World, client: &str, clean: bool, qos: u8) -> Peer {
+async fn stuck(harness: &Harness, client: &str, clean: bool, qos: u8) -> Peer {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 * 1024).unwrap();
-    let mut peer = Peer::over(socket.connect(world.address).await.unwrap(), V5);
+    let mut peer = Peer::over(socket.connect(harness.address).await.unwrap(), V5);
     let expiry = if clean { 0 } else { 3600 };
     peer.say_connect(&Connect { client, clean, expiry, ..Connect::default() }).await;
     assert_eq!(peer.next().await, Seen::ConnAck { resumed: false, code: 0 });
@@ -74,11 +74,11 @@ fn figures(mut times: Vec<Duration>) -> (Duration, Duration, Duration) {
 
 /// Publishes all messages, each after the PUBACK of the one before, while somebody reads them as he should. Yields how long
 /// that reader and the publisher waited: the median, the 99th hundredth, and the most.
-async fn load(world: &World, what: &str) -> [(Duration, Duration, Duration); 2] {
-    let mut fine = Peer::new(world, "fine").await;
+async fn load(harness: &Harness, what: &str) -> [(Duration, Duration, Duration); 2] {
+    let mut fine = Peer::new(harness, "fine").await;
     fine.subscribe("load/#", 1).await;
     let reading = read_all(fine);
-    let mut publisher = Peer::new(world, "publisher").await;
+    let mut publisher = Peer::new(harness, "publisher").await;
     let (mut said, mut waits) = (Vec::new(), Vec::new());
     for n in 0..MESSAGES {
         let start = Instant::now();
@@ -116,17 +116,17 @@ async fn last_word(peer: &mut Peer) -> Seen {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clean_readers_that_stop_reading_are_told_and_ended_and_nobody_else_notices() {
-    let world = small_queues().await;
-    load(&world, "without them").await;
+    let harness = small_queues().await;
+    load(&harness, "without them").await;
     let (mut readers, mut silent) = (Vec::new(), JoinSet::new());
     for n in 0..STUCK {
-        readers.push(stuck(&world, &format!("stuck{n}"), true, 1).await);
-        let mut peer = Peer::new(&world, &format!("silent{n}")).await;
+        readers.push(stuck(&harness, &format!("stuck{n}"), true, 1).await);
+        let mut peer = Peer::new(&harness, &format!("silent{n}")).await;
         peer.subscribe("load/#", 1).await;
         // It reads, and acknowledges nothing.
         silent.spawn(async move { last_word(&mut peer).await });
     }
-    load(&world, "clean readers at QoS 1 that read or acknowledge nothing").await;
+    load(&harness, "clean readers at QoS 1 that read or acknowledge nothing").await;
     for last in silent.join_all().await {
         assert_eq!(last, Seen::Disconnect(QUOTA_EXCEEDED));
     }
@@ -135,19 +135,19 @@ async fn clean_readers_that_stop_reading_are_told_and_ended_and_nobody_else_noti
         let last = last_word(reader).await;
         assert!(matches!(last, Seen::Disconnect(QUOTA_EXCEEDED) | Seen::Publish { .. }), "{last:?}");
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_at_qos_0_that_stop_reading_hold_nobody_up() {
-    let world = small_queues().await;
+    let harness = small_queues().await;
     let mut readers = Vec::new();
     for n in 0..STUCK {
-        readers.push(stuck(&world, &format!("stuck{n}"), n % 2 == 0, 0).await);
+        readers.push(stuck(&harness, &format!("stuck{n}"), n % 2 == 0, 0).await);
     }
-    let [_, (_, _, most)] = load(&world, "readers at QoS 0 that read nothing").await;
+    let [_, (_, _, most)] = load(&harness, "readers at QoS 0 that read nothing").await;
     assert!(most < LONGEST_HOLD);
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,10 +158,10 @@ async fn a_reader_with_a_lasting_session_goes_on_where_it_stopped_reading() {
         queued_bytes: 10 * MESSAGES * BYTES,
         ..BrokerLimits::default()
     };
-    let world = World::with(limits).await;
-    let reader = stuck(&world, "stuck", false, 1).await;
-    let mut cut = stuck(&world, "cut", false, 1).await;
-    load(&world, "lasting readers that read nothing").await;
+    let harness = Harness::with(limits).await;
+    let reader = stuck(&harness, "stuck", false, 1).await;
+    let mut cut = stuck(&harness, "cut", false, 1).await;
+    load(&harness, "lasting readers that read nothing").await;
 
     // It reads again, over the same connection.
     let (mut reader, _) = joined(read_all(reader)).await;
@@ -170,7 +170,7 @@ async fn a_reader_with_a_lasting_session_goes_on_where_it_stopped_reading() {
     let (first, _, dup) = cut.message().await;
     assert_eq!((number(&first), dup), (0, false));
     drop(cut);
-    let (mut back, resumed) = Peer::lasting(&world, "cut").await;
+    let (mut back, resumed) = Peer::lasting(&harness, "cut").await;
     assert!(resumed);
     let mut fresh = false;
     for n in 0..MESSAGES {
@@ -183,17 +183,17 @@ async fn a_reader_with_a_lasting_session_goes_on_where_it_stopped_reading() {
         back.ack(PUBACK, id).await;
     }
     back.quiet().await;
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_reader_that_keeps_up_in_the_end_is_not_ended() {
-    let world = small_queues().await;
-    let slow = stuck(&world, "slow", true, 1).await;
+    let harness = small_queues().await;
+    let slow = stuck(&harness, "slow", true, 1).await;
     // It reads in its own time: the queue is full now and then, and the publisher is held until it is not.
     let reading = read_all(slow);
-    load(&world, "a clean reader with a small buffer that reads").await;
+    load(&harness, "a clean reader with a small buffer that reads").await;
     let (mut slow, _) = joined(reading).await;
     slow.quiet().await;
-    world.close().await;
+    harness.close().await;
 }

@@ -7,10 +7,10 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::harness::soon;
 use crate::wire::{
     Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Props, Publish, ack, frame, ping, subscribe, unsubscribe,
 };
-use crate::world::soon;
 
 pub(crate) struct Client {
     stream: TcpStream,

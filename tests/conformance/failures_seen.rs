@@ -10,38 +10,38 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::client::Client;
+use crate::harness::{Harness, config, outcome, soon};
 use crate::rows;
-use crate::stage::{BOTH, ONLY_V5, Stage};
+use crate::target::{BOTH, ONLY_V5, Target};
 use crate::wire::{
     Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Props, Publish, V5, V311, Will, ack, frame, subscribe,
 };
-use crate::world::{World, config, outcome, soon};
 
 /// Plays a script of the table in each of the versions.
-async fn play<F: Future<Output = ()>>(versions: &[u8], script: impl Fn(Stage) -> F) {
+async fn play<F: Future<Output = ()>>(versions: &[u8], script: impl Fn(Target) -> F) {
     for version in versions {
-        let world = World::open().await;
-        script(stage(&world, *version)).await;
-        world.close().await;
+        let harness = Harness::open().await;
+        script(target(&harness, *version)).await;
+        harness.close().await;
     }
 }
 
-fn stage(world: &World, version: u8) -> Stage {
-    Stage::new(world.address, version, format!("v{version}"))
+fn target(harness: &Harness, version: u8) -> Target {
+    Target::new(harness.address, version, format!("v{version}"))
 }
 
 // rumqttd 0.20
 
 #[tokio::test]
 async fn a_client_id_with_special_characters_twice_kills_the_listener() {
-    play(BOTH, |stage| async move {
+    play(BOTH, |target| async move {
         for id in ["a/b", "a+b", "a#b", "$a", "/", "+", "#", "$share/a/b"] {
             for _ in 0..3 {
-                let mut client = stage.dial().await;
-                client.send(&Connect::clean(id).bytes(stage.version)).await;
+                let mut client = target.dial().await;
+                client.send(&Connect::clean(id).bytes(target.version)).await;
                 assert!(matches!(client.next().await, Packet::ConnAck { .. }), "{id}");
             }
-            stage.client("ordinary").await.quiet().await;
+            target.client("ordinary").await.quiet().await;
         }
     })
     .await;
@@ -49,34 +49,34 @@ async fn a_client_id_with_special_characters_twice_kills_the_listener() {
 
 #[tokio::test]
 async fn a_retry_past_the_connection_limit_kills_the_listener() {
-    let world = World::with(BrokerLimits { connections: 3, ..BrokerLimits::default() }).await;
-    let stage = stage(&world, V5);
+    let harness = Harness::with(BrokerLimits { connections: 3, ..BrokerLimits::default() }).await;
+    let target = target(&harness, V5);
     for _ in 0..3 {
-        let inside = [stage.client("1").await, stage.client("2").await, stage.client("3").await];
+        let inside = [target.client("1").await, target.client("2").await, target.client("3").await];
         for n in 0..10 {
-            let mut outside = stage.dial().await;
-            outside.send(&stage.clean(&format!("outside{n}")).bytes(V5)).await;
+            let mut outside = target.dial().await;
+            outside.send(&target.clean(&format!("outside{n}")).bytes(V5)).await;
         }
         for client in inside {
             client.leave().await;
         }
     }
-    stage.client("4").await.quiet().await;
-    world.close().await;
+    target.client("4").await.quiet().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn a_share_member_that_drops_with_an_unacknowledged_message_ends_the_broker() {
-    play(BOTH, |stage| async move {
-        let mut publisher = stage.client("p").await;
+    play(BOTH, |target| async move {
+        let mut publisher = target.client("p").await;
         for round in 0..10 {
-            let (mut member, _) = stage.lasting_client("m").await;
-            member.subscribe(&stage.share("g", "t"), 1).await;
-            publisher.post(&stage.name("t"), &round.to_string()).await;
+            let (mut member, _) = target.lasting_client("m").await;
+            member.subscribe(&target.share("g", "t"), 1).await;
+            publisher.post(&target.name("t"), &round.to_string()).await;
             member.delivery().await;
             member.cut_off();
         }
-        let (mut member, resumed) = stage.lasting_client("m").await;
+        let (mut member, resumed) = target.lasting_client("m").await;
         assert!(resumed);
         for round in 0..10 {
             member.gets(&round.to_string()).await;
@@ -87,13 +87,13 @@ async fn a_share_member_that_drops_with_an_unacknowledged_message_ends_the_broke
 
 #[tokio::test]
 async fn a_disconnect_under_load_ends_the_broker() {
-    play(BOTH, |stage| async move {
-        let topic = stage.name("t");
+    play(BOTH, |target| async move {
+        let topic = target.name("t");
         for round in 0..10 {
-            let mut publisher = stage.client("p").await;
+            let mut publisher = target.client("p").await;
             let mut readers = Vec::new();
             for n in 0..5 {
-                let (mut reader, _) = stage.lasting_client(&format!("r{n}")).await;
+                let (mut reader, _) = target.lasting_client(&format!("r{n}")).await;
                 reader.subscribe(&topic, 1).await;
                 readers.push(reader);
             }
@@ -108,21 +108,21 @@ async fn a_disconnect_under_load_ends_the_broker() {
             }
             publisher.cut_off();
         }
-        stage.client("after").await.quiet().await;
+        target.client("after").await.quiet().await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn idle_connections_block_log_ins() {
-    play(BOTH, |stage| async move {
+    play(BOTH, |target| async move {
         let mut idle = Vec::new();
         for n in 0..50 {
-            let mut client = stage.dial().await;
-            client.send(&stage.clean("idle").bytes(stage.version)[..n % 12]).await;
+            let mut client = target.dial().await;
+            client.send(&target.clean("idle").bytes(target.version)[..n % 12]).await;
             idle.push(client);
         }
-        let login = timeout(Duration::from_secs(5), stage.client("c"));
+        let login = timeout(Duration::from_secs(5), target.client("c"));
         login.await.expect("others are idle, and we are not").quiet().await;
     })
     .await;
@@ -130,22 +130,22 @@ async fn idle_connections_block_log_ins() {
 
 #[tokio::test]
 async fn a_race_for_one_client_id_disconnects_innocents() {
-    let world = World::open().await;
-    let stage = stage(&world, V5);
-    let topic = stage.name("t");
+    let harness = Harness::open().await;
+    let target = target(&harness, V5);
+    let topic = target.name("t");
     let mut innocents = Vec::new();
     for n in 0..46 {
-        let mut innocent = stage.client(&format!("innocent{n}")).await;
+        let mut innocent = target.client(&format!("innocent{n}")).await;
         innocent.subscribe(&topic, 1).await;
         innocents.push(innocent);
     }
     let mut racers = JoinSet::new();
     for _ in 0..6 {
-        let stage = stage.clone();
+        let target = target.clone();
         racers.spawn(async move {
             for n in 0..250 {
-                let mut racer = stage.dial().await;
-                racer.send(&stage.clean("the same").bytes(V5)).await;
+                let mut racer = target.dial().await;
+                racer.send(&target.clean("the same").bytes(V5)).await;
                 // Some wait for the answer, some do not.
                 if n % 3 > 0 {
                     racer.next().await;
@@ -156,13 +156,13 @@ async fn a_race_for_one_client_id_disconnects_innocents() {
     while let Some(ended) = racers.join_next().await {
         ended.unwrap();
     }
-    stage.client("p").await.post(&topic, "still there?").await;
+    target.client("p").await.post(&topic, "still there?").await;
     for innocent in &mut innocents {
         innocent.gets("still there?").await;
         innocent.quiet().await;
     }
-    stage.client("the same").await.quiet().await;
-    world.close().await;
+    target.client("the same").await.quiet().await;
+    harness.close().await;
 }
 
 #[tokio::test]
@@ -172,8 +172,8 @@ async fn a_take_over_publishes_the_new_sessions_will_and_forgets_it() {
 
 #[tokio::test]
 async fn a_subscribe_finds_at_most_100_retained_messages_at_qos_1_or_200_at_qos_0() {
-    play(BOTH, |stage| rows::retained::many(stage, 0)).await;
-    play(BOTH, |stage| rows::retained::many(stage, 1)).await;
+    play(BOTH, |target| rows::retained::many(target, 0)).await;
+    play(BOTH, |target| rows::retained::many(target, 1)).await;
 }
 
 #[tokio::test]
@@ -194,15 +194,15 @@ async fn an_empty_message_that_is_not_retained_clears_the_retained_one() {
 #[tokio::test]
 async fn two_filters_in_one_share_group_lose_half() {
     play(BOTH, rows::shared::two_filters).await;
-    play(BOTH, |stage| async move {
-        let mut members = [stage.client("m1").await, stage.client("m2").await];
+    play(BOTH, |target| async move {
+        let mut members = [target.client("m1").await, target.client("m2").await];
         for member in &mut members {
-            member.subscribe(&stage.share("g", "a"), 1).await;
-            member.subscribe(&stage.share("g", "b"), 1).await;
+            member.subscribe(&target.share("g", "a"), 1).await;
+            member.subscribe(&target.share("g", "b"), 1).await;
         }
-        let mut publisher = stage.client("p").await;
+        let mut publisher = target.client("p").await;
         for n in 0..40 {
-            publisher.post(&stage.name(["a", "b"][n % 2]), &n.to_string()).await;
+            publisher.post(&target.name(["a", "b"][n % 2]), &n.to_string()).await;
         }
         let mut taken = BTreeSet::new();
         for member in &mut members {
@@ -224,8 +224,8 @@ async fn no_pingresp_while_100_messages_are_unacknowledged() {
 
 #[tokio::test]
 async fn no_puback_while_100_messages_are_unacknowledged() {
-    play(BOTH, |stage| async move {
-        let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+    play(BOTH, |target| async move {
+        let (mut client, topic) = (target.client("c").await, target.name("t"));
         client.subscribe(&topic, 1).await;
         for id in 1..=150 {
             client.say(&Publish::new(&topic, id.to_string(), 1, id)).await;
@@ -237,20 +237,20 @@ async fn no_puback_while_100_messages_are_unacknowledged() {
 
 #[tokio::test]
 async fn the_in_process_link_is_qos_0_only_and_never_released() {
-    let mut world = World::open().await;
-    let stage = stage(&world, V5);
-    let mut reader = stage.client("bal1").await;
+    let mut harness = Harness::open().await;
+    let target = target(&harness, V5);
+    let mut reader = target.client("bal1").await;
     reader.subscribe("bal1/others/messages", 1).await;
     for n in 0..1_000_u16 {
         let text = n.to_string();
-        let answer = world.publish("bal1/others/messages", &text).await;
+        let answer = harness.publish("bal1/others/messages", &text).await;
         assert_eq!(reader.gets(&text).await.qos, 1);
         assert_eq!(outcome(answer).await, Outcome::Confirmed);
         reader.say(&Publish::new("bal1/self/messages", text, 1, n + 1)).await;
-        world.inbound().await.ack.release(AckWord::Done);
+        harness.inbound().await.ack.release(AckWord::Done);
         assert_eq!(reader.acked(PUBACK, n + 1).await, 0);
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
@@ -262,57 +262,57 @@ async fn the_versions_need_ports_of_their_own() {
 async fn nothing_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let durable = || BrokerConfig { data: Some(folder.path().to_owned()), ..config() };
-    let world = World::bind(durable()).await;
+    let harness = Harness::bind(durable()).await;
     for version in [V311, V5] {
-        let stage = stage(&world, version);
-        let topic = stage.name("t");
-        let (mut reader, _) = stage.lasting_client("r").await;
+        let target = target(&harness, version);
+        let topic = target.name("t");
+        let (mut reader, _) = target.lasting_client("r").await;
         reader.subscribe(&topic, 1).await;
-        let mut publisher = stage.client("p").await;
+        let mut publisher = target.client("p").await;
         publisher.post(&topic, "unacknowledged").await;
         reader.delivery().await;
         reader.cut_off();
         for n in 0..50 {
             publisher.post(&topic, &n.to_string()).await;
         }
-        publisher.publish(&Publish::new(&stage.name("kept"), "kept", 1, 1).retained()).await;
+        publisher.publish(&Publish::new(&target.name("kept"), "kept", 1, 1).retained()).await;
     }
-    world.close().await;
+    harness.close().await;
 
-    let world = World::bind(durable()).await;
+    let harness = Harness::bind(durable()).await;
     for version in [V311, V5] {
-        let stage = stage(&world, version);
-        let (mut reader, resumed) = stage.lasting_client("r").await;
+        let target = target(&harness, version);
+        let (mut reader, resumed) = target.lasting_client("r").await;
         assert!(resumed);
         assert!(reader.gets("unacknowledged").await.dup);
         for n in 0..50 {
             reader.gets(&n.to_string()).await;
         }
         reader.quiet().await;
-        reader.subscribe(&stage.name("kept"), 1).await;
+        reader.subscribe(&target.name("kept"), 1).await;
         assert!(reader.gets("kept").await.retain);
-        stage.client("p").await.post(&stage.name("t"), "the subscription as well").await;
+        target.client("p").await.post(&target.name("t"), "the subscription as well").await;
         reader.gets("the subscription as well").await;
     }
-    world.close().await;
+    harness.close().await;
 }
 
 #[tokio::test]
 async fn the_oldest_messages_of_an_offline_session_are_dropped_silently() {
-    play(&[V5], |stage| async move {
-        let (mut reader, _) = stage.lasting_client("r").await;
-        reader.subscribe(&stage.name("t"), 1).await;
+    play(&[V5], |target| async move {
+        let (mut reader, _) = target.lasting_client("r").await;
+        reader.subscribe(&target.name("t"), 1).await;
         reader.leave().await;
-        let mut publisher = stage.client("p").await;
+        let mut publisher = target.client("p").await;
         for round in 0..30 {
             for n in 1..=100 {
-                publisher.say(&Publish::new(&stage.name("t"), (round * 100 + n).to_string(), 1, n)).await;
+                publisher.say(&Publish::new(&target.name("t"), (round * 100 + n).to_string(), 1, n)).await;
             }
             for n in 1..=100 {
                 publisher.acked(PUBACK, n).await;
             }
         }
-        let (mut reader, resumed) = stage.lasting_client("r").await;
+        let (mut reader, resumed) = target.lasting_client("r").await;
         assert!(resumed);
         for n in 1..=3_000 {
             reader.gets(&n.to_string()).await;
@@ -333,14 +333,14 @@ const BATCH: u16 = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_are_missing_after_reconnect_chaos() {
-    let world = World::open().await;
-    let stage = stage(&world, V5);
-    let topic = stage.name("t");
-    let (mut reader, _) = stage.lasting_client("r").await;
+    let harness = Harness::open().await;
+    let target = target(&harness, V5);
+    let topic = target.name("t");
+    let (mut reader, _) = target.lasting_client("r").await;
     reader.subscribe(&topic, 1).await;
     let (progress, mut seen) = watch::channel(0);
     let mut publisher = JoinSet::new();
-    let publishing = stage.clone();
+    let publishing = target.clone();
     publisher.spawn(async move {
         let mut client = publishing.client("p").await;
         for start in (0..CHAOS).step_by(BATCH.into()) {
@@ -369,16 +369,16 @@ async fn messages_are_missing_after_reconnect_chaos() {
             next = next.max(n + 1);
             progress.send_replace(next);
         }
-        let (new, resumed) = stage.lasting_client("r").await;
+        let (new, resumed) = target.lasting_client("r").await;
         assert!(resumed);
         reader = new;
         if round % 3 > 0 {
             reader.cut_off();
-            reader = stage.lasting_client("r").await.0;
+            reader = target.lasting_client("r").await.0;
         }
     }
     soon("the publisher", publisher.join_next()).await.unwrap().unwrap();
-    world.close().await;
+    harness.close().await;
 }
 
 /// A receiver at QoS 2 as the specification wants it (4.3.3): it survives its connections.
@@ -411,12 +411,12 @@ impl Receiver {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_at_qos_2_come_twice_or_never_in_reconnect_chaos() {
     for version in [V311, V5] {
-        let world = World::open().await;
-        let stage = stage(&world, version);
-        let (mut reader, _) = stage.lasting_client("r").await;
-        reader.subscribe(&stage.name("t"), 2).await;
+        let harness = Harness::open().await;
+        let target = target(&harness, version);
+        let (mut reader, _) = target.lasting_client("r").await;
+        reader.subscribe(&target.name("t"), 2).await;
         let mut publisher = JoinSet::new();
-        let publishing = stage.clone();
+        let publishing = target.clone();
         publisher.spawn(async move {
             let mut client = publishing.client("p").await;
             for n in 0..EXACTLY {
@@ -437,27 +437,27 @@ async fn messages_at_qos_2_come_twice_or_never_in_reconnect_chaos() {
             if round % 3 > 0 {
                 reader.cut_off();
             }
-            reader = stage.lasting_client("r").await.0;
+            reader = target.lasting_client("r").await.0;
         }
         soon("the publisher", publisher.join_next()).await.unwrap().unwrap();
-        stage.client("p").await.publish(&Publish::new(&stage.name("t"), "end", 2, 1)).await;
+        target.client("p").await.publish(&Publish::new(&target.name("t"), "end", 2, 1)).await;
         while receiver.taken.last().is_none_or(|text| text != "end") {
             receiver.step(&mut reader).await;
         }
         let all: Vec<String> = (0..EXACTLY).map(|n| n.to_string()).chain(["end".to_owned()]).collect();
         let wrong = receiver.taken.iter().zip(&all).find(|(taken, wanted)| taken != wanted);
         assert!(receiver.taken == all, "{wrong:?}, {} of {}", receiver.taken.len(), all.len());
-        world.close().await;
+        harness.close().await;
     }
 }
 
 #[tokio::test]
 async fn a_subscribe_of_65_kb_ends_the_broker() {
     for version in [V311, V5] {
-        let world = World::open().await;
-        let stage = stage(&world, version);
+        let harness = Harness::open().await;
+        let target = target(&harness, version);
         for filter in ["/".repeat(65_535), "+/".repeat(32_767) + "+", "+/".repeat(32_767) + "#", "a/".repeat(32_767)] {
-            let mut client = stage.client("deep").await;
+            let mut client = target.client("deep").await;
             client.send(&subscribe(version, &[(&filter, 1)], &Props::default())).await;
             // It may be refused, in any way, if others are not.
             if matches!(client.next().await, Packet::SubAck { .. }) {
@@ -466,16 +466,16 @@ async fn a_subscribe_of_65_kb_ends_the_broker() {
                 client.next().await;
             }
             client.cut_off();
-            stage.client("other").await.quiet().await;
+            target.client("other").await.quiet().await;
         }
         // And one with thousands of filters.
-        let mut client = stage.client("wide").await;
+        let mut client = target.client("wide").await;
         let names: Vec<String> = (0..8_000).map(|n| format!("{n:04x}")).collect();
         let filters: Vec<(&str, u8)> = names.iter().map(|name| (name.as_str(), 1)).collect();
         client.send(&subscribe(version, &filters, &Props::default())).await;
         client.next().await;
-        stage.client("other").await.quiet().await;
-        world.close().await;
+        target.client("other").await.quiet().await;
+        harness.close().await;
     }
 }
 
@@ -483,10 +483,10 @@ async fn a_subscribe_of_65_kb_ends_the_broker() {
 
 #[tokio::test]
 async fn no_more_than_20_messages_are_in_flight() {
-    play(BOTH, |stage| async move {
-        let (mut reader, topic) = (stage.client("r").await, stage.name("t"));
+    play(BOTH, |target| async move {
+        let (mut reader, topic) = (target.client("r").await, target.name("t"));
         reader.subscribe(&topic, 1).await;
-        let mut publisher = stage.client("p").await;
+        let mut publisher = target.client("p").await;
         for n in 0..60 {
             publisher.post(&topic, &n.to_string()).await;
         }
@@ -499,13 +499,13 @@ async fn no_more_than_20_messages_are_in_flight() {
 
 #[tokio::test]
 async fn a_publish_into_an_inbox_is_delivered_in_spite_of_its_answer() {
-    let world = World::open().await;
+    let harness = Harness::open().await;
     for version in [V311, V5] {
-        let stage = stage(&world, version);
-        let mut alice = stage.client("alice").await;
+        let target = target(&harness, version);
+        let mut alice = target.client("alice").await;
         alice.subscribe("alice/others/+", 1).await;
         for (id, qos) in [(0, 0), (1, 1), (2, 2)] {
-            let mut eve = stage.client("eve").await;
+            let mut eve = target.client("eve").await;
             eve.say(&Publish::new("alice/others/messages", "forged", qos, id)).await;
             match (version, qos) {
                 // 3.1.1 has no word for it but the end ([MQTT-3.3.5-2]).
@@ -516,30 +516,30 @@ async fn a_publish_into_an_inbox_is_delivered_in_spite_of_its_answer() {
             }
         }
         let will = Will::new("alice/others/messages", "forged");
-        stage.connect(&stage.clean("mallory").will(will)).await.0.cut_off();
+        target.connect(&target.clean("mallory").will(will)).await.0.cut_off();
         alice.subscribe("alice/x", 1).await;
-        stage.client("p").await.post("alice/x", "end").await;
+        target.client("p").await.post("alice/x", "end").await;
         alice.gets("end").await;
     }
-    world.close().await;
+    harness.close().await;
 }
 
 // What every broker does
 
 #[tokio::test]
 async fn what_a_dead_share_member_held_is_lost() {
-    play(BOTH, |stage| rows::shared::dead_member(stage, 1)).await;
+    play(BOTH, |target| rows::shared::dead_member(target, 1)).await;
 }
 
 #[tokio::test]
 async fn a_puback_says_that_the_broker_has_it_and_no_more() {
-    let mut world = World::open().await;
-    let mut bal: Client = stage(&world, V5).client("bal1").await;
+    let mut harness = Harness::open().await;
+    let mut bal: Client = target(&harness, V5).client("bal1").await;
     bal.say(&Publish::new("bal1/self/messages", "x", 1, 1)).await;
-    let inbound = world.inbound().await;
+    let inbound = harness.inbound().await;
     // The bridge has not said that it is safe.
     bal.quiet().await;
     inbound.ack.release(AckWord::Done);
     assert_eq!(bal.acked(PUBACK, 1).await, 0);
-    world.close().await;
+    harness.close().await;
 }

@@ -6,16 +6,16 @@
 
 mod client;
 mod failures_seen;
+#[path = "../broker/harness.rs"]
+#[allow(dead_code, reason = "shared with the tests of the port, which need more of it")]
+mod harness;
 mod reference;
 mod rows;
-mod stage;
+mod target;
 mod wire;
-#[path = "../broker/world.rs"]
-#[allow(dead_code, reason = "shared with the tests of the port, which need more of it")]
-mod world;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_broker_conforms() {
-    let failures = stage::run_embedded(rows::all()).await;
+    let failures = target::run_embedded(rows::all()).await;
     assert!(failures.is_empty(), "{} rows failed:\n{}", failures.len(), failures.join("\n"));
 }

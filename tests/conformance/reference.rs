@@ -7,8 +7,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-use crate::world::soon;
-use crate::{rows, stage};
+use crate::harness::soon;
+use crate::{rows, target};
 
 /// Others may take a free port before mosquitto does.
 const ATTEMPTS: usize = 5;
@@ -61,7 +61,7 @@ const MOSQUITTO_FAILS: &[(&str, &str)] = &[
 #[ignore = "about mosquitto and not about us: run it when rows change"]
 async fn mosquitto_agrees() {
     let (address, _mosquitto, _log) = mosquitto().await;
-    let failures = stage::run_at(address, rows::all()).await;
+    let failures = target::run_at(address, rows::all()).await;
     let known = |failure: &String| MOSQUITTO_FAILS.iter().any(|(name, _)| failure.starts_with(name));
     let new: Vec<String> = failures.into_iter().filter(|failure| !known(failure)).collect();
     assert!(new.is_empty(), "{} rows failed:\n{}", new.len(), new.join("\n"));

@@ -6,19 +6,19 @@ use crate::log::Log;
 use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::chat::refusal::Decision;
 use fcm_mqtt_bridge::sim::v1::fault::Rule;
-use fcm_mqtt_bridge::sim::v1::{Mishap, V1Faults, V1Handle};
+use fcm_mqtt_bridge::sim::v1::{FaultKind, V1Faults, V1Handle};
 use fcm_mqtt_bridge::transport::{Link, Report};
 
 fn usual() -> V1Faults {
     V1Faults { latency_ms: 50, jitter_ms: 100, ..V1Faults::default() }
 }
 
-fn always(then: Mishap) -> V1Faults {
+fn always(then: FaultKind) -> V1Faults {
     V1Faults { rules: vec![Rule::always(then)], ..usual() }
 }
 
 /// Something goes wrong in mid-load and stays so for some minutes.
-async fn outage(then: Mishap, word: &'static str) {
+async fn outage(then: FaultKind, word: &'static str) {
     let log = Log::listen();
     let mut harness = Harness::open(Plan { faults: usual(), speed: 200, ..Plan::default() }).await;
     let mut bridge = Bridge::new(1_000, 200);
@@ -52,28 +52,28 @@ async fn outage(then: Mishap, word: &'static str) {
 
 #[tokio::test(start_paused = true)]
 async fn an_api_that_is_off_holds_everything() {
-    outage(Mishap::ApiDisabled, "api_disabled").await;
+    outage(FaultKind::ApiDisabled, "api_disabled").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_permission_that_is_missing_holds_everything() {
-    outage(Mishap::PermissionDenied, "permission_denied").await;
+    outage(FaultKind::PermissionDenied, "permission_denied").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_project_that_does_not_exist_holds_everything() {
-    outage(Mishap::NoProject, "unknown_project").await;
+    outage(FaultKind::NoProject, "unknown_project").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_path_that_does_not_exist_holds_everything() {
-    outage(Mishap::NotFoundPage, "unknown_project").await;
+    outage(FaultKind::NotFoundPage, "unknown_project").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn access_tokens_that_are_refused_again_and_again_hold_everything() {
-    outage(Mishap::Unauthenticated, "unauthenticated").await;
-    outage(Mishap::UnauthenticatedPage, "unauthenticated").await;
+    outage(FaultKind::Unauthenticated, "unauthenticated").await;
+    outage(FaultKind::UnauthenticatedPage, "unauthenticated").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,7 +82,7 @@ async fn many_mismatches_at_once_are_our_fault_and_cost_few_devices() {
     let mut bridge = Bridge::new(1_000, 200);
     let meddle = |ended: usize, v1: &V1Handle| {
         if ended == 100 {
-            v1.set_faults(always(Mishap::SenderIdMismatch)).unwrap();
+            v1.set_faults(always(FaultKind::SenderIdMismatch)).unwrap();
         }
     };
     bridge.exchange(&mut harness, 110, meddle).await;

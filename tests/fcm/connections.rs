@@ -6,14 +6,14 @@ use crate::log::Log;
 use fcm_mqtt_bridge::sim::v1::config::ConnectionLimits;
 use fcm_mqtt_bridge::sim::v1::fault::Rule;
 use fcm_mqtt_bridge::sim::v1::stats::{V1Stats, V1Violations};
-use fcm_mqtt_bridge::sim::v1::{Mishap, V1Faults};
+use fcm_mqtt_bridge::sim::v1::{FaultKind, V1Faults};
 use fcm_mqtt_bridge::transport::Link;
 use fcm_mqtt_bridge::transport::fcm_v1::{STREAMS_MAX, Timing};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn seldom(then: Mishap, chance: f64) -> Rule {
+fn seldom(then: FaultKind, chance: f64) -> Rule {
     Rule { chance, ..Rule::always(then) }
 }
 
@@ -43,7 +43,7 @@ async fn in_quiet_times_everything_arrives_once_over_as_many_connections_as_it_t
 async fn connections_that_are_told_to_go_cost_nothing_and_leave_no_doubt() {
     let usual = V1Faults { latency_ms: 50, jitter_ms: 100, ..V1Faults::default() };
     let often = V1Faults { goaway_after: Some(40), ..usual.clone() };
-    let rules = vec![seldom(Mishap::Goaway, 0.01), seldom(Mishap::RefuseStream, 0.05)];
+    let rules = vec![seldom(FaultKind::Goaway, 0.01), seldom(FaultKind::RefuseStream, 0.05)];
     let beyond = V1Faults { rules, ..usual.clone() };
     let mut harness = Harness::open(Plan { faults: usual, ..Plan::default() }).await;
     let mut bridge = Bridge::new(2_400, 300);
@@ -58,7 +58,7 @@ async fn connections_that_are_told_to_go_cost_nothing_and_leave_no_doubt() {
     let stats = harness.v1.stats();
     kept_the_rules(&stats);
     assert_eq!((bridge.count(End::Accepted), bridge.doubted(), stats.duplicates), (2_400, 0, 0));
-    assert!(stats.goaways["max_age"] > 10 && stats.mishaps["refuse-stream"] > 10, "{stats:?}");
+    assert!(stats.goaways["max_age"] > 10 && stats.fault_kinds["refuse-stream"] > 10, "{stats:?}");
     harness.close().await;
 }
 

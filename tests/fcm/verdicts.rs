@@ -49,7 +49,7 @@ async fn table(plan: Plan, rows: &[(&str, Decision, &str, Arrival)]) {
         assert!(copies <= 1, "{word}: {copies} copies");
     }
     assert_eq!(*harness.port.link.borrow(), Link::Up);
-    // A mishap is heard of by all who are on its connection, and nobody else was.
+    // A fault is heard of by all who are on its connection, and nobody else was.
     assert_eq!(harness.close().await, []);
 }
 

@@ -1,6 +1,6 @@
 //! What comes back from the transport, and what follows from it.
 
-use super::{After, Dispatcher, Flight, Pause};
+use super::{After, Dispatcher, InFlight, Pause};
 use crate::bridge::count_told;
 use crate::chat::delivery::{AMBIGUOUS, Event, Fate};
 use crate::chat::id::{Recipient, Sid, Token};
@@ -10,7 +10,7 @@ use crate::ops::clock::now_ms;
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Recorded, StoreError};
-use crate::transport::{AckRef, Change, Report};
+use crate::transport::{AckRef, ConnectionChange, Report};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ impl Dispatcher {
     pub(super) async fn report(&mut self, report: Report) -> Result<(), StoreError> {
         match report {
             Report::Back { sid, fate, copies, replays } => {
-                let flight = self.flights.remove(&sid);
+                let flight = self.in_flight.remove(&sid);
                 self.count_copies(flight.as_ref(), copies);
                 self.context.metrics.add(Metric::DownstreamAttempts, attempts(&fate, copies, replays));
                 let clock = self.clock(flight.as_ref());
@@ -38,11 +38,11 @@ impl Dispatcher {
             }
             Report::Connection { connection, change } => {
                 let (transport, connection) = (self.transport.to_string(), connection.0);
-                self.context.tell(match change {
-                    Change::Up => BridgeEvent::Connected { transport, connection },
-                    Change::Draining => BridgeEvent::Draining { transport, connection },
-                    Change::Lost { detail } => BridgeEvent::Reconnect { transport, connection, detail },
-                    Change::AuthFailed { detail } => BridgeEvent::AuthFailed { transport, detail },
+                self.context.emit_event(match change {
+                    ConnectionChange::Up => BridgeEvent::Connected { transport, connection },
+                    ConnectionChange::Draining => BridgeEvent::Draining { transport, connection },
+                    ConnectionChange::Lost { detail } => BridgeEvent::Reconnect { transport, connection, detail },
+                    ConnectionChange::AuthFailed { detail } => BridgeEvent::AuthFailed { transport, detail },
                 });
                 Ok(())
             }
@@ -61,7 +61,7 @@ impl Dispatcher {
             Some(sid) if status == DELIVERED => {
                 if copies > 1 {
                     // After `delivered` nothing sets `dup_possible` any more: the copies are recorded first.
-                    self.record(sid, self.back(Fate::ACCEPTED, copies)).await?;
+                    self.record(sid, self.accepted_with(copies)).await?;
                 }
                 let committed = self.context.store.record(sid, event, now_ms()).await?;
                 self.commits.push_back((committed, After::Receipt { original, ack_ref }));
@@ -75,12 +75,16 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// What became of a message of which no deadline is needed: it was not written, or it is accepted.
-    pub(super) fn back(&self, fate: Fate, copies: u32) -> Event {
-        Event::Back { fate, copies, replays: 0, clock: self.clock(None) }
+    /// The transport has never had the message.
+    pub(super) fn returned_unwritten(&self, fate: Fate) -> Event {
+        Event::Back { fate, copies: 0, replays: 0, clock: self.clock(None) }
     }
 
-    fn clock(&self, flight: Option<&Flight>) -> RetryClock {
+    fn accepted_with(&self, copies: u32) -> Event {
+        Event::Back { fate: Fate::ACCEPTED, copies, replays: 0, clock: self.clock(None) }
+    }
+
+    fn clock(&self, flight: Option<&InFlight>) -> RetryClock {
         RetryClock {
             now_ms: now_ms(),
             deadline_ms: flight.map_or(u64::MAX, |flight| flight.deadline_ms),
@@ -90,7 +94,7 @@ impl Dispatcher {
     }
 
     /// What follows for others from the refusal of a message.
-    fn refused(&mut self, sid: Sid, refusal: &Refusal, flight: Option<Flight>, clock: RetryClock) {
+    fn refused(&mut self, sid: Sid, refusal: &Refusal, flight: Option<InFlight>, clock: RetryClock) {
         self.context.metrics.refused(&self.transport.to_string(), &refusal.code);
         match (refusal.decision, flight) {
             (Decision::Retry { scope: Scope::Service, wait: Wait::AtLeast(wait) | Wait::Backoff(wait), .. }, _) => {
@@ -119,10 +123,10 @@ impl Dispatcher {
     fn tell_failure(&self, sid: Sid, code: &str, (fate, fault): (TokenFate, Fault), token: Option<Token>) {
         if fault == Fault::Operator {
             tracing::error!(%sid, code, "the push service refuses for a reason that an operator has to mend");
-            self.context.tell(BridgeEvent::Refused { code: code.to_owned(), id: sid });
+            self.context.emit_event(BridgeEvent::Refused { code: code.to_owned(), id: sid });
         }
         if let (TokenFate::Remove, Some(token)) = (fate, token) {
-            self.context.tell(BridgeEvent::TokenRemoved { token, code: code.to_owned() });
+            self.context.emit_event(BridgeEvent::TokenRemoved { token, code: code.to_owned() });
         }
     }
 
@@ -151,7 +155,7 @@ impl Dispatcher {
 
     /// Counts the copies beyond the first one. Where an earlier attempt may have reached the push service, all copies of this
     /// one are beyond it.
-    fn count_copies(&self, flight: Option<&Flight>, copies: u32) {
+    fn count_copies(&self, flight: Option<&InFlight>, copies: u32) {
         let copied = flight.is_some_and(|flight| flight.life.dup_possible);
         let further = if copied { copies } else { copies.saturating_sub(1) };
         self.context.metrics.add(Metric::DownstreamResent, u64::from(further));

@@ -5,7 +5,7 @@ use crate::chat::delivery::Fate;
 use crate::chat::id::{MessageId, SidSource};
 use crate::chat::push::{Push, Target};
 use crate::store::{Deliveries, NewMessage, NewPush};
-use crate::transport::{Change, ConnectionId};
+use crate::transport::{ConnectionChange, ConnectionId};
 use futures_util::FutureExt;
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::Instant;
@@ -191,7 +191,7 @@ fn new_message(sid: Sid, push: &Push) -> NewMessage {
 impl Harness {
     /// Returns when new messages go at once; yields the last one.
     async fn goes_at_once(&mut self) -> Send {
-        let gone = self.store.gone_at_once();
+        let gone = self.store.sent_on_accept();
         loop {
             self.message(&format!("w{}", self.store.figures().verbs), "T", 600).await;
             let sent = self.sent().await;
@@ -319,14 +319,14 @@ async fn a_disk_that_refuses_is_told_while_it_refuses() {
 async fn operators_hear_of_the_connections() {
     let mut harness = Harness::open();
     let said = [
-        (Change::Up, json!({"event": "connected", "transport": "ccs", "connection": 1})),
-        (Change::Draining, json!({"event": "draining", "transport": "ccs", "connection": 1})),
+        (ConnectionChange::Up, json!({"event": "connected", "transport": "ccs", "connection": 1})),
+        (ConnectionChange::Draining, json!({"event": "draining", "transport": "ccs", "connection": 1})),
         (
-            Change::Lost { detail: "cut".into() },
+            ConnectionChange::Lost { detail: "cut".into() },
             json!({"event": "reconnect", "transport": "ccs", "connection": 1, "detail": "cut"}),
         ),
         (
-            Change::AuthFailed { detail: "no".into() },
+            ConnectionChange::AuthFailed { detail: "no".into() },
             json!({"event": "auth_failed", "transport": "ccs", "detail": "no"}),
         ),
     ];

@@ -5,7 +5,7 @@ use super::*;
 use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{MessageId, SidSource};
 use crate::chat::push::Target;
-use crate::chat::recipient_queue::Pace;
+use crate::chat::recipient_queue::Pipelining;
 use crate::chat::refusal::RetryClock;
 use crate::store::{Deliveries, DueQuery, NewMessage, NewPush};
 use tokio::task::JoinHandle;
@@ -138,7 +138,13 @@ async fn refused_once(path: &std::path::Path, token: &str) {
         deliveries: Deliveries::Only(NewPush { recipient, transport, deadline_ms, receipt: true }),
     };
     store.accept(new).await.unwrap().await.unwrap();
-    let query = DueQuery { transport: Transport::Ccs, now: now_ms(), limit: 10, at_once: 0, pace: Pace::OneAtATime };
+    let query = DueQuery {
+        transport: Transport::Ccs,
+        now: now_ms(),
+        limit: 10,
+        sent_on_accept: 0,
+        pipelining: Pipelining::OneAtATime,
+    };
     assert_eq!(store.take_due(query).await.unwrap().await.unwrap().claimed.len(), 1);
     let decision =
         Decision::Retry { wait: Wait::AtLeast(Duration::ZERO), until: Until::Deadline, scope: Scope::Message };

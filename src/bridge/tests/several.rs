@@ -3,7 +3,7 @@
 use super::*;
 use crate::chat::id::{MessageId, SidSource};
 use crate::chat::push::{Priority, Push, Target};
-use crate::store::{Deliveries, Destination, NewDelivery, NewMessage, NewPush, Several};
+use crate::store::{Deliveries, Destination, NewDelivery, NewMessage, NewPush, SeveralDeliveries};
 use serde_json::Map;
 
 const INBOX_OF: &str = "alice/others/messages";
@@ -42,7 +42,7 @@ fn message() -> (NewMessage, Sid) {
         reply: "c/others/receipts".into(),
         correlation: None,
         notice: None,
-        deliveries: Deliveries::Several(Several::new(sid, deliveries.into()).unwrap()),
+        deliveries: Deliveries::Several(SeveralDeliveries::new(sid, deliveries.into()).unwrap()),
     };
     (new, in_inbox)
 }

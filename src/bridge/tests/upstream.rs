@@ -132,7 +132,8 @@ async fn what_a_full_spool_holds_is_acknowledged_on_the_connection_that_brought_
     for connection in [3, 4, 5] {
         let ack_ref = AckRef { connection: ConnectionId(connection), to: "phone".into(), message_id: "3".into() };
         let (from, category) = (Token::new("phone").unwrap(), Some("com.example.chat".to_owned()));
-        let upstream = Upstream { from, category, message_id: "3".into(), data: serde_json::Map::new(), ack_ref };
+        let upstream =
+            ReceivedUpstream { from, category, message_id: "3".into(), data: serde_json::Map::new(), ack_ref };
         harness.transport.device_messages.send(DeviceMessage::Upstream(upstream)).await.unwrap();
     }
     harness.read().await;
@@ -186,7 +187,7 @@ async fn messages_without_a_route_get_the_one_that_is_configured_at_the_next_sta
 #[tokio::test]
 async fn more_messages_without_a_route_than_are_looked_at_in_one_go_do_not_hide_those_that_get_one() {
     let mut harness = Harness::open();
-    let unrouted = super::super::upstream::UNROUTED_PAGE + 1;
+    let unrouted = device_intake::UNROUTED_PAGE + 1;
     for n in 0..unrouted + 2 {
         let category = if n < unrouted { "com.example.unknown" } else { "com.example.new" };
         harness.upstream(&n.to_string(), category).await;

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::chat::principal::Role;
-use crate::mqtt::{Change, Sighting};
-use Change::{Broke, Came, Left};
+use crate::mqtt::{ClientChange, Sighting};
+use ClientChange::{Broke, Came, Left};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 const GRACE: Duration = Duration::from_secs(2);
@@ -39,11 +39,11 @@ impl Scene {
         Self { harness, strangers: 0, still: Stillness::hold() }
     }
 
-    async fn sees(&self, client: &str, connection: u64, change: Change) {
+    async fn sees(&self, client: &str, connection: u64, change: ClientChange) {
         self.sees_a(Role::User, client, connection, change).await;
     }
 
-    async fn sees_a(&self, role: Role, client: &str, connection: u64, change: Change) {
+    async fn sees_a(&self, role: Role, client: &str, connection: u64, change: ClientChange) {
         let (user, device) = client.split_once(':').unwrap_or((client, "default"));
         let (user, device, client) = (user.into(), device.into(), client.into());
         let sighting = Sighting { user, role, client, device, connection, change };

@@ -18,9 +18,9 @@ pub(super) const PUBLICATION_PAUSE_MS: u64 = 1_000;
 pub(super) const OVERWRITTEN_MS: u64 = 500;
 /// How long a user of whom all is told stays known, in milliseconds: a will may be on its way, which the contract advises
 /// to delay by up to 10 seconds.
-pub(super) const LINGER_MS: u64 = 15_000;
+pub(super) const LATE_WILL_MS: u64 = 15_000;
 /// While more users are known, one of whom all is told is forgotten without waiting for a late will.
-const LINGERING_MAX: usize = 20_000;
+const LATE_WILL_USERS_MAX: usize = 20_000;
 
 /// All users of whom something may be to be told.
 #[derive(Debug)]
@@ -37,11 +37,11 @@ struct User {
     /// A document is on its way.
     telling: bool,
     /// When the next document may go.
-    rested_at: u64,
+    next_allowed_at: u64,
     /// When to publish again because the client has overwritten the document.
     repeat_at: Option<u64>,
     /// When the user was last heard of.
-    touched_at: u64,
+    last_event_at: u64,
     /// The time at which it stands in [`Schedule::times`].
     look_at: Option<u64>,
 }
@@ -99,7 +99,7 @@ impl Schedule {
     pub(super) fn told(&mut self, user: &Owner, published: bool, now: u64) {
         self.change(user, now, |user| {
             user.telling = false;
-            user.rested_at = now + PUBLICATION_PAUSE_MS;
+            user.next_allowed_at = now + PUBLICATION_PAUSE_MS;
             if !published {
                 user.aggregate.handle_loss();
             }
@@ -115,9 +115,9 @@ impl Schedule {
         self.users.entry(user.clone()).or_insert_with(|| User {
             aggregate: Aggregate::new(self.grace_ms),
             telling: false,
-            rested_at: 0,
+            next_allowed_at: 0,
             repeat_at: None,
-            touched_at: 0,
+            last_event_at: 0,
             look_at: None,
         });
     }
@@ -126,15 +126,15 @@ impl Schedule {
     fn change(&mut self, name: &Owner, now: u64, change: impl FnOnce(&mut User)) {
         let Some(user) = self.users.get_mut(name) else { return };
         change(user);
-        user.touched_at = now;
+        user.last_event_at = now;
         if !user.telling {
-            user.place(&mut self.times, name, Some(now.max(user.rested_at)));
+            user.place(&mut self.times, name, Some(now.max(user.next_allowed_at)));
         }
     }
 
     /// Returns the user's document if one is due, and puts the user in at its next time, or forgets it.
     fn look(&mut self, name: &Owner, now: u64) -> Option<UserPresence> {
-        let full = self.users.len() > LINGERING_MAX;
+        let full = self.users.len() > LATE_WILL_USERS_MAX;
         let user = self.users.get_mut(name)?;
         if user.repeat_at.take_if(|at| *at <= now).is_some() {
             user.aggregate.handle_loss();
@@ -142,14 +142,14 @@ impl Schedule {
         let document = user.aggregate.poll_document(now);
         user.telling = document.is_some();
         let done = !user.telling && user.aggregate.is_idle() && user.repeat_at.is_none();
-        let forget_at = if full { now } else { user.touched_at + LINGER_MS };
+        let forget_at = if full { now } else { user.last_event_at + LATE_WILL_MS };
         if done && forget_at <= now {
             user.place(&mut self.times, name, None);
             self.users.remove(name);
             return None;
         }
         let next = user.aggregate.deadline().into_iter().chain(user.repeat_at).chain(done.then_some(forget_at)).min();
-        let next = next.filter(|_| !user.telling).map(|at| at.max(user.rested_at));
+        let next = next.filter(|_| !user.telling).map(|at| at.max(user.next_allowed_at));
         user.place(&mut self.times, name, next);
         document
     }
@@ -268,12 +268,12 @@ mod tests {
         schedule.gone(&alice(), "phone", 1, End::Broke, START);
         assert_eq!(due(&mut schedule, START + GRACE), [(Offline, Some(START))]);
         schedule.told(&alice(), true, START + GRACE);
-        let will = START + GRACE + LINGER_MS - 1;
+        let will = START + GRACE + LATE_WILL_MS - 1;
         assert_eq!(due(&mut schedule, will), []);
         legacy(&mut schedule, Offline, will);
         assert_eq!(due(&mut schedule, will + OVERWRITTEN_MS), [(Offline, Some(START))], "its late will is replaced");
         schedule.told(&alice(), true, will + OVERWRITTEN_MS);
-        let end = will + OVERWRITTEN_MS + LINGER_MS;
+        let end = will + OVERWRITTEN_MS + LATE_WILL_MS;
         assert_eq!(due(&mut schedule, end), []);
         assert!(schedule.is_empty() && schedule.deadline().is_none());
         legacy(&mut schedule, Offline, end);

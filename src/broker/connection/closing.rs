@@ -8,11 +8,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::Stream;
-use super::link::{Ending, Link};
+use super::handle::{ConnectionHandle, Ending};
 use super::out::Out;
 use crate::broker::hub::Leaving;
 use crate::broker::refusals::{Refusal, Refused};
-use crate::broker::wire::{self, Disconnect, Fault, Form};
+use crate::broker::wire::{self, ClientEncoding, Disconnect, PacketError};
 
 /// How long the client has to read why it has to go.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
@@ -38,16 +38,16 @@ pub(super) enum End {
     NotStored,
 }
 
-impl From<Fault> for Refused {
-    fn from(fault: Fault) -> Self {
-        let (code, reason) = (fault.code(), fault.reason());
-        Self { refusal: fault.refusal(), code, reason, detail: fault.to_string() }
+impl From<PacketError> for Refused {
+    fn from(error: PacketError) -> Self {
+        let (code, reason) = (error.code(), error.reason());
+        Self { refusal: error.refusal(), code, reason, detail: error.to_string() }
     }
 }
 
-impl From<Fault> for End {
-    fn from(fault: Fault) -> Self {
-        Self::Refused(fault.into())
+impl From<PacketError> for End {
+    fn from(error: PacketError) -> Self {
+        Self::Refused(error.into())
     }
 }
 
@@ -83,13 +83,15 @@ impl End {
     }
 
     /// Writes the DISCONNECT. A server of 3.1.1 has none to send.
-    pub(super) fn say(&self, out: &mut Vec<u8>, form: Form) {
+    pub(super) fn say(&self, out: &mut Vec<u8>, encoding: ClientEncoding) {
         // A client that takes no packet of that size is not told.
         let _ = match self {
             Self::Broke | Self::Said(_) | Self::NotStored | Self::Ended(Ending::Refused(Refusal::NotReading)) => false,
-            Self::Ended(Ending::Stop) => wire::disconnect(out, form, SHUTTING_DOWN, None),
-            Self::Ended(Ending::Refused(refusal)) => wire::disconnect(out, form, refusal.code(), Some(refusal.rule())),
-            Self::Refused(refused) => wire::disconnect(out, form, refused.code, Some(&refused.reason)),
+            Self::Ended(Ending::Stop) => wire::disconnect(out, encoding, SHUTTING_DOWN, None),
+            Self::Ended(Ending::Refused(refusal)) => {
+                wire::disconnect(out, encoding, refusal.code(), Some(refusal.rule()))
+            }
+            Self::Refused(refused) => wire::disconnect(out, encoding, refused.code, Some(&refused.reason)),
         };
     }
 
@@ -106,9 +108,9 @@ impl End {
 
 /// Writes what waits, closes the connection, and listens for a while: data that nobody reads makes TCP throw away what is
 /// on its way to the other side, and that is where the client would learn why.
-pub(super) async fn close(mut stream: Box<dyn Stream>, mut out: Out, link: &Link, patience: Duration) {
+pub(super) async fn close(mut stream: Box<dyn Stream>, mut out: Out, handle: &ConnectionHandle, patience: Duration) {
     let closing = async {
-        poll_fn(|cx| out.poll_drain(&mut stream, link, cx)).await?;
+        poll_fn(|cx| out.poll_drain(&mut stream, handle, cx)).await?;
         stream.shutdown().await?;
         let mut unread = vec![0; CHUNK];
         while stream.read(&mut unread).await? > 0 {}

@@ -9,13 +9,13 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::closing::{LINGER, close};
-use super::link::Link;
+use super::handle::ConnectionHandle;
 use super::out::Out;
 use super::{Connection, Stream};
 use crate::broker::hub::{Admitted, Hub, Leaving};
 use crate::broker::refusals::{Refusal, Refused, Who};
 use crate::broker::session::aliases::TOPIC_ALIASES;
-use crate::broker::wire::{self, CONNECT, Connack, Connect, Fault, Form, Framing, Version};
+use crate::broker::wire::{self, CONNECT, ClientEncoding, Connack, Connect, Framing, PacketError, Version};
 use crate::ops::metrics::Metric;
 
 /// The biggest CONNECT: whoever has not shown who they are gets no room for more.
@@ -31,9 +31,9 @@ pub(crate) enum HandshakeError {
     Refused(Refused),
 }
 
-impl From<Fault> for HandshakeError {
-    fn from(fault: Fault) -> Self {
-        Self::Refused(fault.into())
+impl From<PacketError> for HandshakeError {
+    fn from(error: PacketError) -> Self {
+        Self::Refused(error.into())
     }
 }
 
@@ -50,7 +50,7 @@ pub(crate) async fn open(
     peer: SocketAddr,
     deadline: Instant,
 ) -> Option<Box<Connection>> {
-    let (link, mut input) = (&Link::new(peer), Vec::new());
+    let (handle, mut input) = (&ConnectionHandle::new(peer), Vec::new());
     let limit = CONNECT_LIMIT.min(hub.limits.packet_bytes);
     let (body, total) = match timeout_at(deadline, read_connect(&mut stream, &mut input, limit)).await {
         Ok(Ok(Framing::Whole { body, total, .. })) => (body, total),
@@ -59,32 +59,32 @@ pub(crate) async fn open(
             hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
             match error {
                 HandshakeError::HungUp(error) => debug!(%error, "connection closed before its CONNECT"),
-                HandshakeError::Refused(refused) => hub.refusals.tell(refused.refusal, &link.who(), refused.detail),
+                HandshakeError::Refused(refused) => hub.refusals.report(refused.refusal, &handle.who(), refused.detail),
             }
             return None;
         }
         Err(_late) => {
-            hub.refusals.tell(Refusal::ConnectTimeout, &link.who(), "");
+            hub.refusals.report(Refusal::ConnectTimeout, &handle.who(), "");
             return None;
         }
     };
-    let handshake = MqttHandshake { hub, link, stream };
+    let handshake = MqttHandshake { hub, handle, stream };
     let connect = match wire::connect(input.get(body).unwrap_or_default(), &super::wire_limits(&hub.limits)) {
         Ok(connect) => connect,
         Err(refused) => {
             handshake.name(&refused.seen);
-            let form = refused.version.map(|version| Form { version, ..refused.seen.form() });
-            return handshake.refuse_connect(form, &refused.fault.into()).await;
+            let encoding = refused.version.map(|version| ClientEncoding { version, ..refused.seen.encoding() });
+            return handshake.refuse_connect(encoding, &refused.error.into()).await;
         }
     };
     handshake.name(&connect);
     if let Some(will) = connect.will.as_ref().filter(|will| will.over_limit) {
-        return handshake.refuse_connect(Some(connect.form()), &Refusal::TopicLimit.with(will.topic)).await;
+        return handshake.refuse_connect(Some(connect.encoding()), &Refusal::TopicLimit.with(will.topic)).await;
     }
     // On the heap: hashing a password keeps much at hand.
-    match Box::pin(hub.admit(&connect, link)).await {
+    match Box::pin(hub.admit(&connect, handle)).await {
         Ok(admitted) => handshake.let_in(&connect, admitted, input.get(total..).unwrap_or_default()).await,
-        Err(refused) => handshake.refuse(Some(connect.form()), &refused).await,
+        Err(refused) => handshake.refuse(Some(connect.encoding()), &refused).await,
     }
 }
 
@@ -96,7 +96,7 @@ async fn read_connect(
 ) -> Result<Framing, HandshakeError> {
     loop {
         if let Some(kind) = input.first().map(|first| first >> 4).filter(|kind| *kind != CONNECT) {
-            return Err(Fault::FirstPacket(kind).into());
+            return Err(PacketError::FirstPacket(kind).into());
         }
         match wire::frame(input, Version::V311, limit)? {
             whole @ Framing::Whole { .. } => return Ok(whole),
@@ -112,48 +112,48 @@ async fn read_connect(
 /// Somebody who is not in yet.
 struct MqttHandshake<'a> {
     hub: &'a Arc<Hub>,
-    link: &'a Arc<Link>,
+    handle: &'a Arc<ConnectionHandle>,
     stream: Box<dyn Stream>,
 }
 
 impl MqttHandshake<'_> {
     /// From now on lines say who the client says it is.
     fn name(&self, connect: &Connect<'_>) {
-        let address = self.link.who().address;
-        self.link.set_who(Who::named(address, connect.user, connect.client));
+        let address = self.handle.who().address;
+        self.handle.set_who(Who::named(address, connect.user, connect.client));
     }
 
     /// The CONNECT itself cannot be served.
-    async fn refuse_connect(self, form: Option<Form>, refused: &Refused) -> Option<Box<Connection>> {
+    async fn refuse_connect(self, encoding: Option<ClientEncoding>, refused: &Refused) -> Option<Box<Connection>> {
         self.hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
-        self.refuse(form, refused).await
+        self.refuse(encoding, refused).await
     }
 
     /// The client is not let in, and is told so, if it speaks a version in which that can be said.
-    async fn refuse(self, form: Option<Form>, refused: &Refused) -> Option<Box<Connection>> {
-        self.hub.refusals.tell(refused.refusal, &self.link.who(), &refused.detail);
+    async fn refuse(self, encoding: Option<ClientEncoding>, refused: &Refused) -> Option<Box<Connection>> {
+        self.hub.refusals.report(refused.refusal, &self.handle.who(), &refused.detail);
         let mut out = Out::default();
-        let code = form.and_then(|form| match form.version {
+        let code = encoding.and_then(|encoding| match encoding.version {
             Version::V5 => Some(refused.code),
             Version::V311 => refused.refusal.connack(),
         });
-        if let (Some(form), Some(code)) = (form, code) {
+        if let (Some(encoding), Some(code)) = (encoding, code) {
             let connack = Connack { code, reason: Some(&refused.reason), ..Connack::default() };
             // If not even the shortest fits, there is nothing to be said.
-            let _ = wire::connack(out.buffer(), form, &connack);
+            let _ = wire::connack(out.buffer(), encoding, &connack);
         }
-        close(self.stream, out, self.link, LINGER).await;
+        close(self.stream, out, self.handle, LINGER).await;
         None
     }
 
     /// The client gets its CONNACK, and what it sent behind its CONNECT is read.
     async fn let_in(self, connect: &Connect<'_>, admitted: Admitted, rest: &[u8]) -> Option<Box<Connection>> {
         let limits = &self.hub.limits;
-        let form = connect.form();
+        let encoding = connect.encoding();
         let longest = limits.keep_alive;
         let is_too_long = longest > 0 && (connect.keep_alive == 0 || connect.keep_alive > longest);
         // 3.1.1 has no word for it.
-        let told = Some(longest).filter(|_| is_too_long && form.version == Version::V5);
+        let told = Some(longest).filter(|_| is_too_long && encoding.version == Version::V5);
         let connack = Connack {
             session_present: admitted.present,
             session_expiry_s: Some(admitted.expiry_s).filter(|granted| *granted != connect.session_expiry_s),
@@ -165,15 +165,15 @@ impl MqttHandshake<'_> {
             ..Connack::default()
         };
         let mut out = Out::default();
-        if wire::connack(out.buffer(), form, &connack) {
-            self.link.set_keep_alive(told.unwrap_or(connect.keep_alive));
-            self.link.heard();
-            return Some(Connection::new(self.hub, self.link, (self.stream, out), (connect, admitted), rest).into());
+        if wire::connack(out.buffer(), encoding, &connack) {
+            self.handle.set_keep_alive(told.unwrap_or(connect.keep_alive));
+            self.handle.packet_received();
+            return Some(Connection::new(self.hub, self.handle, (self.stream, out), (connect, admitted), rest).into());
         }
-        let Admitted { session, own, .. } = admitted;
+        let Admitted { session, packet_ids, .. } = admitted;
         let unseen = Leaving::Goodbye { with_will: false, expiry_s: None };
-        self.hub.leave(&session, self.link, own, unseen).await;
-        let why = format!("no CONNACK fits into the {} bytes that the client takes", form.max_packet);
-        self.refuse(Some(form), &Refusal::PacketSize.with(why)).await
+        self.hub.leave(&session, self.handle, packet_ids, unseen).await;
+        let why = format!("no CONNACK fits into the {} bytes that the client takes", encoding.max_packet);
+        self.refuse(Some(encoding), &Refusal::PacketSize.with(why)).await
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use crate::broker::hub::{NotSafe, Promise};
+use crate::broker::hub::{NotStored, Promise};
 use crate::broker::refusals::Refusal;
 use crate::broker::wire::AckKind;
 use crate::mqtt::AckWord;
@@ -15,45 +15,45 @@ use crate::store::StoreError;
 
 /// The queue of one connection.
 #[derive(Default)]
-pub(super) struct Held {
-    queue: VecDeque<(AckKind, u16, Says)>,
+pub(super) struct HeldAcks {
+    queue: VecDeque<(AckKind, u16, AckCondition)>,
     pubacks: usize,
 }
 
 /// What an acknowledgement waits for.
-pub(super) enum Says {
+pub(super) enum AckCondition {
     /// Until the store has the message, and the bridge has answered.
-    Safe(Promise),
+    Stored(Promise),
     /// Only for those before it: it repeats an earlier one, or its message is dropped (`$SYS` in 3.1.1).
     Again,
     /// Only for those before it: the message is refused.
-    No(Refusal),
+    Refused(Refusal),
     /// Until the packet identifier of the refused message is free on disk.
     Freed(Refusal, BoxFuture<'static, Result<(), StoreError>>),
 }
 
 /// What a released acknowledgement says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum AckVerdict {
     /// As the bridge or the store says.
-    Said(AckWord),
+    Answered(AckWord),
     /// The message was not taken.
-    No(Refusal),
+    Refused(Refusal),
     /// The message was not taken, and its identifier is free.
     Freed(Refusal),
     /// The message could not be stored.
-    NotSafe,
+    NotStored,
 }
 
-impl Held {
-    pub(super) fn push(&mut self, kind: AckKind, id: u16, says: Says) {
+impl HeldAcks {
+    pub(super) fn push(&mut self, kind: AckKind, id: u16, condition: AckCondition) {
         self.pubacks += usize::from(kind == AckKind::Puback);
-        self.queue.push_back((kind, id, says));
+        self.queue.push_back((kind, id, condition));
     }
 
     /// Puts back the acknowledgement that was released last: something else has to be done before it leaves.
-    pub(super) fn put_back(&mut self, kind: AckKind, id: u16, says: Says) {
-        self.queue.push_front((kind, id, says));
+    pub(super) fn put_back(&mut self, kind: AckKind, id: u16, condition: AckCondition) {
+        self.queue.push_front((kind, id, condition));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -74,23 +74,23 @@ impl Held {
     }
 
     /// Takes the acknowledgement at the front, if it may leave; none if there is none.
-    pub(super) fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Option<(AckKind, u16, Word)>> {
-        let Some((kind, id, says)) = self.queue.front_mut() else {
+    pub(super) fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<Option<(AckKind, u16, AckVerdict)>> {
+        let Some((kind, id, condition)) = self.queue.front_mut() else {
             return Poll::Ready(None);
         };
-        let word = match says {
-            Says::Safe(promise) => match ready!(promise.poll(cx)) {
-                Ok(word) => Word::Said(word),
-                Err(NotSafe) => Word::NotSafe,
+        let verdict = match condition {
+            AckCondition::Stored(promise) => match ready!(promise.poll(cx)) {
+                Ok(word) => AckVerdict::Answered(word),
+                Err(NotStored) => AckVerdict::NotStored,
             },
-            Says::Again => Word::Said(AckWord::Done),
-            Says::No(refusal) => Word::No(*refusal),
-            Says::Freed(refusal, forgotten) => match ready!(forgotten.poll_unpin(cx)) {
-                Ok(()) => Word::Freed(*refusal),
-                Err(_closed) => Word::NotSafe,
+            AckCondition::Again => AckVerdict::Answered(AckWord::Done),
+            AckCondition::Refused(refusal) => AckVerdict::Refused(*refusal),
+            AckCondition::Freed(refusal, forgotten) => match ready!(forgotten.poll_unpin(cx)) {
+                Ok(()) => AckVerdict::Freed(*refusal),
+                Err(_closed) => AckVerdict::NotStored,
             },
         };
-        let released = (*kind, *id, word);
+        let released = (*kind, *id, verdict);
         self.pubacks -= usize::from(released.0 == AckKind::Puback);
         self.queue.pop_front();
         Poll::Ready(Some(released))

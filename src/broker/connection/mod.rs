@@ -8,13 +8,13 @@
 //!                                       the session's queue ────┘
 //! ```
 //!
-//! Whoever has something for the connection puts it where the connection looks (a queue, a promise, its [`Link`]) and wakes
+//! Whoever has something for the connection puts it where the connection looks (a queue, a promise, its [`ConnectionHandle`]) and wakes
 //! it. It looks in this order: is it to end? which acknowledgements may leave (`held`)? what has the client sent
 //! (`receive`)? what is there for the client (`send`)? Nothing of the client is read while 64 kB wait for the socket, or
 //! while as many acknowledgements are held as it may have open; so nothing grows with what a client sends or does not read.
 //!
 //! Reading and writing use buffers of the thread. A silent connection has none: only the beginning of a packet that is not
-//! whole is kept. Silence and stalled sockets are found by a sweep ([`Link::overdue`]), not by timers.
+//! whole is kept. Silence and stalled sockets are found by a sweep ([`ConnectionHandle::overdue`]), not by timers.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -30,29 +30,29 @@ use tokio::runtime::Handle;
 use tokio::time::Sleep;
 use tracing::debug;
 
-use super::hub::{Admitted, AfterSubscribe, Hub, Leaving, Own, Session};
-use super::identity::Place;
+use super::hub::{Admitted, AfterSubscribe, Hub, Leaving, PacketIds, Session};
+use super::identity::LoginPermit;
 use super::refusals::Refusal;
-use super::session::aliases::Inward;
+use super::session::aliases::ClientAliases;
 use super::session::{Incoming, Window};
 use super::settings::BrokerLimits;
-use super::wire::{Connect, Form, WireLimits};
+use super::wire::{ClientEncoding, Connect, WireLimits};
 use crate::chat::access::Rights;
 use crate::chat::principal::Role;
 use closing::{End, close};
+pub(crate) use handle::{ConnectionHandle, Ending};
 pub(crate) use handshake::{HandshakeError, open};
-use held::Held;
-pub(crate) use link::{Ending, Link};
+use held::HeldAcks;
 use out::Out;
-use publish::Publishes;
+use publish::PublishState;
 use rate::Rates;
 use request::Request;
 use send::Sender;
 
 mod closing;
+mod handle;
 mod handshake;
 mod held;
-mod link;
 mod out;
 mod publish;
 mod rate;
@@ -85,24 +85,24 @@ pub(crate) struct Connection {
     stream: Box<dyn Stream>,
     out: Out,
     /// In what form the client takes packets.
-    form: Form,
+    encoding: ClientEncoding,
     guard: SessionGuard,
     rights: Rights,
     device: Option<Arc<str>>,
     /// Among the connections of its user.
-    place: Option<Place>,
+    login_permit: Option<LoginPermit>,
     /// CONNECT asked for a session that outlives the connection.
     lasting: bool,
     /// What the client sent and was not handled: the beginning of a packet, or what has to wait.
     kept: Vec<u8>,
     /// What it sent has to wait.
     blocked: bool,
-    aliases: Inward,
+    aliases: ClientAliases,
     rates: Option<Box<Rates>>,
     /// Until the next packet may pass.
     slowed: Option<Pin<Box<Sleep>>>,
-    publishes: Publishes,
-    held: Held,
+    publish_state: PublishState,
+    held: HeldAcks,
     requests: VecDeque<Request>,
     /// What follows a SUBACK.
     following: Vec<AfterSubscribe>,
@@ -112,10 +112,10 @@ pub(crate) struct Connection {
 /// The session, as long as it is this connection's.
 struct SessionGuard {
     hub: Arc<Hub>,
-    link: Arc<Link>,
+    handle: Arc<ConnectionHandle>,
     session: Arc<Session>,
     /// What of it is this connection's, until it is given back.
-    own: Own,
+    packet_ids: PacketIds,
     left: bool,
 }
 
@@ -125,9 +125,10 @@ impl SessionGuard {
         if mem::replace(&mut self.left, true) {
             return None;
         }
-        let own = mem::replace(&mut self.own, Own { window: Window::new(0), incoming: Incoming::default() });
-        let (hub, link, session) = (Arc::clone(&self.hub), Arc::clone(&self.link), Arc::clone(&self.session));
-        Some(Box::pin(async move { hub.leave(&session, &link, own, leaving).await }))
+        let packet_ids =
+            mem::replace(&mut self.packet_ids, PacketIds { window: Window::new(0), incoming: Incoming::default() });
+        let (hub, handle, session) = (Arc::clone(&self.hub), Arc::clone(&self.handle), Arc::clone(&self.session));
+        Some(Box::pin(async move { hub.leave(&session, &handle, packet_ids, leaving).await }))
     }
 }
 
@@ -143,14 +144,14 @@ impl Drop for SessionGuard {
 impl Connection {
     fn new(
         hub: &Arc<Hub>,
-        link: &Arc<Link>,
+        handle: &Arc<ConnectionHandle>,
         (stream, out): (Box<dyn Stream>, Out),
         (connect, admitted): (&Connect<'_>, Admitted),
         rest: &[u8],
     ) -> Self {
-        let Admitted { session, own, rights, place, turn, .. } = admitted;
+        let Admitted { session, packet_ids, rights, login_permit, claim, .. } = admitted;
         // The CONNACK is written: whoever takes the session over from now on takes it from this connection.
-        drop(turn);
+        drop(claim);
         let is_user = matches!(&rights, Rights::Known(identity) if identity.role == Role::User);
         let rate = |limit: u32| NonZeroU32::new(limit).filter(|_| is_user);
         let rates = Rates::new(rate(hub.limits.publish_rate), rate(hub.limits.packet_rate), rate(hub.limits.byte_rate));
@@ -158,19 +159,19 @@ impl Connection {
         let mut connection = Self {
             stream,
             out,
-            form: connect.form(),
-            guard: SessionGuard { hub: Arc::clone(hub), link: Arc::clone(link), session, own, left: false },
+            encoding: connect.encoding(),
+            guard: SessionGuard { hub: Arc::clone(hub), handle: Arc::clone(handle), session, packet_ids, left: false },
             rights,
             device,
-            place,
+            login_permit,
             lasting: connect.session_expiry_s > 0,
             kept: rest.to_vec(),
             blocked: false,
-            aliases: Inward::default(),
+            aliases: ClientAliases::default(),
             rates: rates.map(Box::new),
             slowed: None,
-            publishes: Publishes::default(),
-            held: Held::default(),
+            publish_state: PublishState::default(),
+            held: HeldAcks::default(),
             requests: VecDeque::new(),
             following: Vec::new(),
             sender,
@@ -182,16 +183,16 @@ impl Connection {
     /// Serves the client until the connection ends.
     pub(crate) async fn run(mut self: Box<Self>) {
         let end = poll_fn(|cx| self.poll(cx)).await;
-        debug!(peer = %self.guard.link.who().address, ?end, "connection ended");
+        debug!(peer = %self.guard.handle.who().address, ?end, "connection ended");
         Box::pin(self.finish(end)).await;
     }
 
     /// Ready when the connection ends.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let link = Arc::clone(&self.guard.link);
-        link.register(cx.waker());
+        let handle = Arc::clone(&self.guard.handle);
+        handle.register(cx.waker());
         for _ in 0..ROUNDS {
-            match self.poll_round(cx, &link) {
+            match self.poll_round(cx, &handle) {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
                 Err(end) => return Poll::Ready(end),
@@ -202,8 +203,8 @@ impl Connection {
     }
 
     /// Looks at everything once. Yields whether there may be more to do at once.
-    fn poll_round(&mut self, cx: &mut Context<'_>, link: &Link) -> Result<bool, End> {
-        let denied = match link.ending() {
+    fn poll_round(&mut self, cx: &mut Context<'_>, handle: &ConnectionHandle) -> Result<bool, End> {
+        let denied = match handle.ending() {
             None => false,
             Some(Ending::Refused(Refusal::PublishDenied)) => true,
             Some(ending) => return Err(End::Ended(ending)),
@@ -216,7 +217,7 @@ impl Connection {
         let received = !denied && self.poll_receive(cx)?;
         let _ = self.poll_acknowledged(cx)?;
         let sent = !denied && self.poll_send(cx)?;
-        let drained = self.out.poll_drain(&mut self.stream, link, cx)?;
+        let drained = self.out.poll_drain(&mut self.stream, handle, cx)?;
         self.sender.written(&mut self.out);
         // First what the client has a right to know: which of the messages before are safe.
         if denied && self.held.is_empty() && drained.is_ready() {
@@ -231,39 +232,39 @@ impl Connection {
         // Nobody goes on with these, and one of them may hold what the end of the session waits for.
         self.requests.clear();
         self.following.clear();
-        self.publishes = Publishes::default();
+        self.publish_state = PublishState::default();
         if let Some((refusal, detail)) = end.told() {
-            self.tell_end(refusal, detail);
+            self.report_end(refusal, detail);
         }
         // Others of its groups are not to wait for it.
-        self.sender.abandon(&self.guard.link);
-        end.say(self.out.buffer(), self.form);
+        self.sender.abandon(&self.guard.handle);
+        end.say(self.out.buffer(), self.encoding);
         // As far as the socket takes it at once: what follows may take a while.
-        let link = Arc::clone(&self.guard.link);
-        let _ = poll_fn(|cx| Poll::Ready(self.out.poll_drain(&mut self.stream, &link, cx))).await;
+        let handle = Arc::clone(&self.guard.handle);
+        let _ = poll_fn(|cx| Poll::Ready(self.out.poll_drain(&mut self.stream, &handle, cx))).await;
         self.sender.written(&mut self.out);
         // Asked of the store before the session is somebody else's, who does not wait for the answer.
         let settled = self.settle_rest().await;
         if let Some(leave) = self.guard.leave(end.leaving()) {
             join(settled, leave).await;
         }
-        self.place = None;
+        self.login_permit = None;
         if let Some(patience) = end.patience() {
             let Self { stream, out, guard, .. } = *self;
-            close(stream, out, &guard.link, patience).await;
+            close(stream, out, &guard.handle, patience).await;
         }
     }
 
     /// Tells why the connection ends, if nobody was told before.
-    fn tell_end(&self, refusal: Refusal, detail: &str) {
-        if self.guard.link.note_end() {
-            self.tell(refusal, detail);
+    fn report_end(&self, refusal: Refusal, detail: &str) {
+        if self.guard.handle.note_end() {
+            self.report(refusal, detail);
         }
     }
 
     /// Tells that something was refused.
-    fn tell(&self, refusal: Refusal, detail: &str) {
-        self.guard.hub.refusals.tell(refusal, &self.guard.link.who(), detail);
+    fn report(&self, refusal: Refusal, detail: &str) {
+        self.guard.hub.refusals.report(refusal, &self.guard.handle.who(), detail);
     }
 }
 

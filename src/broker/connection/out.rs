@@ -10,8 +10,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
 use super::Stream;
-use super::link::Link;
-use crate::broker::session::Flight;
+use super::handle::ConnectionHandle;
+use crate::broker::session::InFlight;
 
 /// How much may wait for the socket before nothing more is read or delivered.
 pub(super) const OUT_LIMIT: usize = 64 * 1024;
@@ -32,7 +32,7 @@ pub(super) struct Out {
     /// All bytes that the socket ever took before `bytes`.
     before: u64,
     /// Documents at QoS 0 and where each ends: its last byte on the socket acknowledges it.
-    unwritten: VecDeque<(u64, Flight)>,
+    unwritten: VecDeque<(u64, InFlight)>,
 }
 
 impl Out {
@@ -49,12 +49,12 @@ impl Out {
     }
 
     /// The last byte of the packet that was written last acknowledges this message.
-    pub(super) fn watch(&mut self, flight: Flight) {
+    pub(super) fn watch(&mut self, flight: InFlight) {
         self.unwritten.push_back((self.before + self.bytes.len() as u64, flight));
     }
 
     /// What the socket has of the watched, in order.
-    pub(super) fn next_written(&mut self) -> Option<Flight> {
+    pub(super) fn next_written(&mut self) -> Option<InFlight> {
         let end = self.before + self.taken as u64;
         let is_there = !self.unflushed && self.unwritten.front().is_some_and(|(at, _)| *at <= end);
         is_there.then(|| self.unwritten.pop_front().map(|(_, flight)| flight)).flatten()
@@ -64,7 +64,7 @@ impl Out {
     pub(super) fn poll_drain(
         &mut self,
         stream: &mut Box<dyn Stream>,
-        link: &Link,
+        handle: &ConnectionHandle,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         if self.bytes.is_empty() && !self.unflushed {
@@ -73,13 +73,13 @@ impl Out {
         let taken = self.taken;
         let drained = self.poll_write(stream, cx);
         match drained {
-            Poll::Pending if self.taken == taken => link.stalled(),
+            Poll::Pending if self.taken == taken => handle.stalled(),
             Poll::Pending => {
-                link.flows();
-                link.stalled();
+                handle.not_stalled();
+                handle.stalled();
             }
             Poll::Ready(_) => {
-                link.flows();
+                handle.not_stalled();
                 self.before += self.taken as u64;
                 self.taken = 0;
                 self.bytes.clear();

@@ -9,12 +9,12 @@ use futures_util::future::BoxFuture;
 
 use super::Connection;
 use super::closing::End;
-use super::held::{Says, Word};
-use crate::broker::hub::{NewPublish, NotSafe, Promise, Publisher, Publishing};
+use super::held::{AckCondition, AckVerdict};
+use crate::broker::hub::{NewPublish, NotStored, Promise, Publisher, Publishing};
 use crate::broker::refusals::Refusal;
 use crate::broker::session::Arrived;
 use crate::broker::session::aliases::AliasError;
-use crate::broker::wire::{AckKind, Fault, Publish, Version};
+use crate::broker::wire::{AckKind, PacketError, Publish, Version};
 use crate::chat::qos::QoS;
 use crate::mqtt::AckWord;
 use crate::ops::clock::now_ms;
@@ -27,18 +27,18 @@ const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 
 /// Messages of the client on their way to the hub.
 #[derive(Default)]
-pub(super) struct Publishes {
+pub(super) struct PublishState {
     /// The one that the hub has no room for yet.
-    waiting: Option<Waiting>,
+    waiting: Option<PendingPublish>,
     /// PUBRELs that came and are not on disk, with the codes of their PUBCOMPs.
     pub(super) released: Vec<(u16, u8)>,
     /// The topic of the last message: often that of the next one.
     topic: Option<Arc<str>>,
 }
 
-struct Waiting {
+struct PendingPublish {
     answer: Option<(AckKind, u16)>,
-    promise: BoxFuture<'static, Result<Promise, NotSafe>>,
+    promise: BoxFuture<'static, Result<Promise, NotStored>>,
 }
 
 impl Connection {
@@ -81,14 +81,14 @@ impl Connection {
         match self.guard.hub.publish(publisher, new) {
             Publishing::Promised(promise) => self.promised(answer, promise),
             Publishing::Waits(promise) => {
-                self.publishes.waiting = Some(Waiting { answer, promise });
+                self.publish_state.waiting = Some(PendingPublish { answer, promise });
                 // Asked at once, so that it knows whom to wake.
                 let _ = self.poll_publish(cx)?;
             }
             Publishing::Refused(refusal) => {
                 // Nobody has it: it may come again as a new message.
                 if let Some((AckKind::Pubrec, id)) = answer {
-                    self.guard.own.incoming.release(id);
+                    self.guard.packet_ids.incoming.release(id);
                 }
                 self.refuse(refusal, "", answer);
             }
@@ -98,14 +98,14 @@ impl Connection {
 
     /// Ready when the hub has every message that was handled.
     pub(super) fn poll_publish(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
-        let Some(Waiting { promise, .. }) = &mut self.publishes.waiting else { return Ok(Poll::Ready(())) };
+        let Some(PendingPublish { promise, .. }) = &mut self.publish_state.waiting else { return Ok(Poll::Ready(())) };
         let Poll::Ready(promise) = promise.poll_unpin(cx) else { return Ok(Poll::Pending) };
-        let answer = self.publishes.waiting.take().and_then(|waiting| waiting.answer);
+        let answer = self.publish_state.waiting.take().and_then(|waiting| waiting.answer);
         match (promise, answer) {
             (Ok(promise), answer) => self.promised(answer, promise),
             // At QoS 0 nobody was promised anything.
-            (Err(NotSafe), None) => {}
-            (Err(NotSafe), Some(_)) => return Err(End::NotStored),
+            (Err(NotStored), None) => {}
+            (Err(NotStored), Some(_)) => return Err(End::NotStored),
         }
         Ok(Poll::Ready(()))
     }
@@ -114,16 +114,16 @@ impl Connection {
     pub(super) fn poll_held(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         while let Poll::Ready(Some((kind, id, word))) = self.held.poll_release(cx) {
             match word {
-                Word::NotSafe => return Err(End::NotStored),
-                Word::No(refusal) => self.refused(kind, id, refusal),
-                Word::Said(AckWord::Quota) => {
-                    self.tell(Refusal::Quota, "");
+                AckVerdict::NotStored => return Err(End::NotStored),
+                AckVerdict::Refused(refusal) => self.refused(kind, id, refusal),
+                AckVerdict::Answered(AckWord::Quota) => {
+                    self.report(Refusal::Quota, "");
                     self.refused(kind, id, Refusal::Quota);
                 }
-                Word::Freed(refusal) => self.say_no(kind, id, refusal),
-                Word::Said(word @ (AckWord::Done | AckWord::NoSuchTopic)) => {
+                AckVerdict::Freed(refusal) => self.send_refusal(kind, id, refusal),
+                AckVerdict::Answered(word @ (AckWord::Done | AckWord::NoSuchTopic)) => {
                     if kind == AckKind::Pubrec {
-                        self.guard.own.incoming.acknowledged(id);
+                        self.guard.packet_ids.incoming.acknowledged(id);
                     }
                     let code = if word == AckWord::NoSuchTopic { NO_MATCHING_SUBSCRIBERS } else { 0 };
                     self.say(kind, id, code, None);
@@ -137,42 +137,42 @@ impl Connection {
     /// (MQTT 5, 4.3.3). Hence the identifier is free, on disk too, before the client hears of it.
     fn refused(&mut self, kind: AckKind, id: u16, refusal: Refusal) {
         // 3.1.1 has no word for a refusal: the message stays unacknowledged, and may come again.
-        if self.form.version == Version::V311 {
+        if self.encoding.version == Version::V311 {
             return;
         }
-        let is_taken = kind == AckKind::Pubrec && self.guard.own.incoming.is_taken(id);
+        let is_taken = kind == AckKind::Pubrec && self.guard.packet_ids.incoming.is_taken(id);
         let Some(queue) = self.guard.session.queue.stored().filter(|_| is_taken) else {
-            return self.say_no(kind, id, refusal);
+            return self.send_refusal(kind, id, refusal);
         };
         let store = self.guard.hub.store.clone();
         let forgotten = Box::pin(async move { store.forget_incoming(queue, vec![id]).await?.await });
-        self.held.put_back(kind, id, Says::Freed(refusal, forgotten));
+        self.held.put_back(kind, id, AckCondition::Freed(refusal, forgotten));
     }
 
-    fn say_no(&mut self, kind: AckKind, id: u16, refusal: Refusal) {
+    fn send_refusal(&mut self, kind: AckKind, id: u16, refusal: Refusal) {
         if kind == AckKind::Pubrec {
-            self.guard.own.incoming.release(id);
+            self.guard.packet_ids.incoming.release(id);
         }
         self.say(kind, id, refusal.code(), Some(refusal.rule()));
     }
 
     /// The topic of a message, which may be an alias.
-    fn topic(&mut self, publish: &Publish<'_>) -> Result<Arc<str>, Fault> {
-        let topic = match (publish.properties.alias, &self.publishes.topic) {
+    fn topic(&mut self, publish: &Publish<'_>) -> Result<Arc<str>, PacketError> {
+        let topic = match (publish.properties.alias, &self.publish_state.topic) {
             (Some(alias), _) => self.aliases.resolve(alias, publish.topic).map_err(|error| match error {
-                AliasError::Invalid => Fault::AliasMaximum,
-                AliasError::Unknown => Fault::AliasUnknown,
+                AliasError::Invalid => PacketError::AliasMaximum,
+                AliasError::Unknown => PacketError::AliasUnknown,
             })?,
             (None, Some(last)) if **last == *publish.topic => Arc::clone(last),
             (None, _) => publish.topic.into(),
         };
-        self.publishes.topic = Some(Arc::clone(&topic));
+        self.publish_state.topic = Some(Arc::clone(&topic));
         Ok(topic)
     }
 
     /// A topic over a limit: MQTT 5 has a word for it where there is an acknowledgement.
     fn over_limit(&mut self, topic: &str, answer: Option<(AckKind, u16)>) -> Result<(), End> {
-        if answer.is_none() || self.form.version == Version::V311 {
+        if answer.is_none() || self.encoding.version == Version::V311 {
             return Err(End::Refused(Refusal::TopicLimit.with(topic)));
         }
         self.refuse(Refusal::TopicLimit, topic, answer);
@@ -182,20 +182,20 @@ impl Connection {
     /// Whether the client may not publish on this topic; then it is told so, as far as its version allows.
     fn is_dropped(&mut self, topic: &str, answer: Option<(AckKind, u16)>) -> bool {
         let is_sys = topic.split('/').next() == Some(SYS);
-        match self.form.version {
+        match self.encoding.version {
             // For a denied message a connection of 3.1.1 ends, and a bridge of mosquitto, which says there how it is, would
             // come back only to say the same again.
             Version::V311 if is_sys => {
-                self.tell(Refusal::SysTopic, topic);
+                self.report(Refusal::SysTopic, topic);
                 if let Some((kind, id)) = answer {
-                    self.held.push(kind, id, Says::Again);
+                    self.held.push(kind, id, AckCondition::Again);
                 }
                 true
             }
             _ if self.rights.may_publish(topic) => false,
             Version::V311 => {
-                self.tell_end(Refusal::PublishDenied, topic);
-                self.guard.link.end(Refusal::PublishDenied);
+                self.report_end(Refusal::PublishDenied, topic);
+                self.guard.handle.end(Refusal::PublishDenied);
                 true
             }
             Version::V5 => {
@@ -210,11 +210,11 @@ impl Connection {
     fn arrived(&mut self, answer: Option<(AckKind, u16)>) -> Result<Option<bool>, End> {
         let Some((kind, id)) = answer else { return Ok(Some(false)) };
         // 3.1.1 has no receive maximum: an identifier costs a few bytes, and there are no more than 65,535.
-        let room = match self.form.version {
+        let room = match self.encoding.version {
             Version::V5 => usize::from(self.guard.hub.limits.held_acks).saturating_sub(self.held.pubacks()),
             Version::V311 => usize::MAX,
         };
-        let incoming = &mut self.guard.own.incoming;
+        let incoming = &mut self.guard.packet_ids.incoming;
         if kind == AckKind::Puback {
             return if incoming.open() >= room { Err(self.too_many()) } else { Ok(Some(false)) };
         }
@@ -224,7 +224,7 @@ impl Connection {
             // the broker, has ended. Then store and bridge are asked again: each knows it if it has it.
             Arrived::Repeat { acknowledged: false } => Ok((!self.held.has_pubrec(id)).then_some(true)),
             Arrived::Repeat { acknowledged: true } => {
-                self.held.push(kind, id, Says::Again);
+                self.held.push(kind, id, AckCondition::Again);
                 Ok(None)
             }
             Arrived::TooMany => Err(self.too_many()),
@@ -233,15 +233,15 @@ impl Connection {
 
     /// The message is refused. The refusal leaves after the acknowledgements before it.
     fn refuse(&mut self, refusal: Refusal, detail: &str, answer: Option<(AckKind, u16)>) {
-        self.tell(refusal, detail);
+        self.report(refusal, detail);
         if let Some((kind, id)) = answer {
-            self.held.push(kind, id, Says::No(refusal));
+            self.held.push(kind, id, AckCondition::Refused(refusal));
         }
     }
 
     fn promised(&mut self, answer: Option<(AckKind, u16)>, promise: Promise) {
         if let Some((kind, id)) = answer {
-            self.held.push(kind, id, Says::Safe(promise));
+            self.held.push(kind, id, AckCondition::Stored(promise));
         }
     }
 }

@@ -11,9 +11,9 @@ const BURST: Duration = Duration::from_secs(2);
 /// The rates that one connection keeps to. Who sends faster is read more slowly; nothing is lost.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    messages: Bucket,
-    packets: Bucket,
-    bytes: Bucket,
+    messages: TokenBucket,
+    packets: TokenBucket,
+    bytes: TokenBucket,
 }
 
 impl Rates {
@@ -24,7 +24,7 @@ impl Rates {
         bytes: Option<NonZeroU32>,
     ) -> Option<Self> {
         let limited = messages.or(packets).or(bytes).is_some();
-        let bucket = |rate| Bucket { rate, full: None };
+        let bucket = |rate| TokenBucket { rate, full: None };
         limited.then(|| Self { messages: bucket(messages), packets: bucket(packets), bytes: bucket(bytes) })
     }
 
@@ -50,12 +50,12 @@ impl Rates {
 /// A bucket of permissions: full it holds [`BURST`] worth of them, and it fills at the rate. Kept as the moment at which it
 /// will be full again, so that nothing has to be counted while nothing happens.
 #[derive(Debug, Default)]
-struct Bucket {
+struct TokenBucket {
     rate: Option<NonZeroU32>,
     full: Option<Instant>,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// When the bucket will be full if so many are taken now, or when they may be taken.
     fn full_with(&self, cost: u32, now: Instant) -> Result<Option<Instant>, Instant> {
         let Some(rate) = self.rate.filter(|_| cost > 0) else {

@@ -13,8 +13,8 @@ use super::request::Request;
 use super::settle::Pubrel;
 use super::{Connection, wire_limits};
 use crate::broker::refusals::Refusal;
-use crate::broker::session::Rec;
-use crate::broker::wire::{self, Ack, AckKind, Disconnect, Fault, Framing, Packet};
+use crate::broker::session::PubrecOutcome;
+use crate::broker::wire::{self, Ack, AckKind, Disconnect, Framing, Packet, PacketError};
 use crate::ops::metrics::Metric;
 
 /// How much is read at once.
@@ -71,7 +71,7 @@ impl Connection {
         if new.is_empty() {
             return Err(End::Broke);
         }
-        self.guard.link.heard();
+        self.guard.handle.packet_received();
         let stop = if self.kept.is_empty() {
             let (handled, stop) = self.handle_all(cx, new)?;
             self.kept.extend_from_slice(new.get(handled..).unwrap_or_default());
@@ -97,8 +97,8 @@ impl Connection {
 
     fn set_blocked(&mut self, blocked: bool) {
         match (self.blocked, blocked) {
-            (_, true) => self.guard.link.deaf(),
-            (true, false) => self.guard.link.heard(),
+            (_, true) => self.guard.handle.stop_keep_alive(),
+            (true, false) => self.guard.handle.packet_received(),
             (false, false) => {}
         }
         self.blocked = blocked;
@@ -113,14 +113,14 @@ impl Connection {
                 break Stop::Blocked;
             }
             let rest = bytes.get(handled..).unwrap_or_default();
-            let Framing::Whole { first, body, total } = wire::frame(rest, self.form.version, limits.packet)? else {
+            let Framing::Whole { first, body, total } = wire::frame(rest, self.encoding.version, limits.packet)? else {
                 break Stop::Incomplete;
             };
             if self.may_not_pass(cx, first >> 4 == PUBLISH, total) {
                 break Stop::Blocked;
             }
             let body = rest.get(body).unwrap_or_default();
-            let packet = wire::packet(self.form.version, first, body, &limits)?;
+            let packet = wire::packet(self.encoding.version, first, body, &limits)?;
             self.handle(cx, packet)?;
             handled += total;
         };
@@ -134,7 +134,7 @@ impl Connection {
         if self.is_subscribing() {
             self.poll_requests(cx)?;
         }
-        let is_ending = self.guard.link.ending().is_some();
+        let is_ending = self.guard.handle.ending().is_some();
         Ok(is_publishing
             || self.is_subscribing()
             || is_ending
@@ -178,13 +178,13 @@ impl Connection {
         match packet {
             Packet::Publish(publish) => return self.publish(cx, &publish),
             Packet::Puback(ack) => {
-                let flight = self.guard.own.window.puback(ack.id);
+                let flight = self.guard.packet_ids.window.puback(ack.id);
                 self.sender.taken.extend(flight);
             }
             Packet::Pubrec(ack) => self.pubrec(ack),
             Packet::Pubrel(ack) => self.pubrel(ack.id),
             Packet::Pubcomp(ack) => {
-                let flight = self.guard.own.window.pubcomp(ack.id);
+                let flight = self.guard.packet_ids.window.pubcomp(ack.id);
                 self.sender.taken.extend(flight);
             }
             Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
@@ -198,32 +198,32 @@ impl Connection {
     /// Writes an acknowledgement.
     pub(super) fn say(&mut self, kind: AckKind, id: u16, code: u8, reason: Option<&str>) {
         // No client that took its CONNACK takes no packet of that size.
-        let _ = wire::ack(self.out.buffer(), self.form, kind, Ack { id, code }, reason);
+        let _ = wire::ack(self.out.buffer(), self.encoding, kind, Ack { id, code }, reason);
     }
 
     /// At QoS 2 the client has the message, or, like one who sends a PUBACK with an error, does not want it.
     fn pubrec(&mut self, Ack { id, code }: Ack) {
-        let (code, row) = match self.guard.own.window.pubrec(id, code >= FAILURE) {
-            Rec::Done(flight) => return self.sender.taken.push(flight),
-            Rec::Release(row) => (0, row),
-            Rec::AlreadyReleased => (0, None),
-            Rec::Unknown => (NO_SUCH_ID, None),
+        let (code, row) = match self.guard.packet_ids.window.pubrec(id, code >= FAILURE) {
+            PubrecOutcome::Done(flight) => return self.sender.taken.push(flight),
+            PubrecOutcome::Release(row) => (0, row),
+            PubrecOutcome::AlreadyReleased => (0, None),
+            PubrecOutcome::Unknown => (NO_SUCH_ID, None),
         };
         self.sender.pubrels.push(Pubrel { id, code, row });
     }
 
     /// The identifier is free, on disk too before the client hears of it: a message that comes under it is another one.
     fn pubrel(&mut self, id: u16) {
-        let code = if self.guard.own.incoming.release(id) { 0 } else { NO_SUCH_ID };
+        let code = if self.guard.packet_ids.incoming.release(id) { 0 } else { NO_SUCH_ID };
         match self.guard.session.queue.stored() {
-            Some(_) => self.publishes.released.push((id, code)),
+            Some(_) => self.publish_state.released.push((id, code)),
             None => self.say(AckKind::Pubcomp, id, code, None),
         }
     }
 
     /// Has the store forget the identifiers of all that was released in one go.
     fn release_incoming(&mut self) {
-        let released = mem::take(&mut self.publishes.released);
+        let released = mem::take(&mut self.publish_state.released);
         if let (false, Some(queue)) = (released.is_empty(), self.guard.session.queue.stored()) {
             let store = self.guard.hub.store.clone();
             self.requests.push_back(Request::pubcomp(store, queue, released));
@@ -233,7 +233,7 @@ impl Connection {
     fn said_goodbye(&self, disconnect: Disconnect) -> End {
         match disconnect.session_expiry_s {
             // [MQTT-3.14.2-2]
-            Some(expiry_s) if expiry_s > 0 && !self.lasting => Fault::SessionExpiry.into(),
+            Some(expiry_s) if expiry_s > 0 && !self.lasting => PacketError::SessionExpiry.into(),
             _ => End::Said(disconnect),
         }
     }

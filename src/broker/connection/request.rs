@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::Connection;
 use super::closing::End;
-use crate::broker::hub::{AfterSubscribe, Wanted};
+use crate::broker::hub::{AfterSubscribe, RequestedSubscription};
 use crate::broker::refusals::Refusal;
 use crate::broker::wire::{self, AckKind, Subscribe, Unsubscribe};
 use crate::store::{QueueId, Store, StoreError};
@@ -18,12 +18,12 @@ const FILTER_INVALID: u8 = 0x8f;
 
 /// A request of the client that waits.
 pub(super) struct Request {
-    answer: Answer,
+    response: Response,
     done: BoxFuture<'static, Result<Done, StoreError>>,
 }
 
 /// What the client gets.
-enum Answer {
+enum Response {
     /// Codes for all filters, and why the first of those that were refused was.
     Suback { id: u16, codes: Vec<u8>, why: Option<Refusal> },
     /// Codes for the filters that were refused; those of the others come with what is done.
@@ -47,7 +47,7 @@ impl Request {
             store.forget_incoming(queue, ids).await?.await?;
             Ok(Done::Stored)
         });
-        Self { answer: Answer::Pubcomp(released), done }
+        Self { response: Response::Pubcomp(released), done }
     }
 }
 
@@ -65,37 +65,37 @@ impl Connection {
             if let Some(refusal) = refused {
                 // A packet full of filters over a limit is one line.
                 if refusal != Refusal::TopicLimit || !refusals.contains(&refusal) {
-                    self.tell(refusal, filter.text);
+                    self.report(refusal, filter.text);
                 }
                 refusals.push(refusal);
                 codes.push(code(refusal));
                 continue;
             }
             codes.push(options.qos as u8);
-            wanted.push(Wanted { filter: filter.text.into(), options: *options });
+            wanted.push(RequestedSubscription { filter: filter.text.into(), options: *options });
         }
-        let link = Arc::clone(&self.guard.link);
-        let done = hub.subscribe(session, link, wanted).map(|after| after.map(Done::Subscribed));
-        let answer = Answer::Suback { id: subscribe.id, codes, why: refusals.first().copied() };
-        self.requests.push_back(Request { answer, done: done.boxed() });
+        let handle = Arc::clone(&self.guard.handle);
+        let done = hub.subscribe(session, handle, wanted).map(|after| after.map(Done::Subscribed));
+        let response = Response::Suback { id: subscribe.id, codes, why: refusals.first().copied() };
+        self.requests.push_back(Request { response, done: done.boxed() });
     }
 
     pub(super) fn unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>) {
         let filters = &unsubscribe.filters;
         let refused = filters.iter().map(|filter| filter.refused.map(code)).collect();
         if let Some(over) = filters.iter().find(|filter| filter.refused == Some(Refusal::TopicLimit)) {
-            self.tell(Refusal::TopicLimit, over.text);
+            self.report(Refusal::TopicLimit, over.text);
         }
         let asked = filters.iter().filter(|filter| filter.refused.is_none()).map(|filter| filter.text.into()).collect();
         let (hub, session) = (Arc::clone(&self.guard.hub), Arc::clone(&self.guard.session));
         let done = hub.unsubscribe(session, asked).map(|codes| codes.map(Done::Unsubscribed));
-        let answer = Answer::Unsuback { id: unsubscribe.id, refused };
-        self.requests.push_back(Request { answer, done: done.boxed() });
+        let response = Response::Unsuback { id: unsubscribe.id, refused };
+        self.requests.push_back(Request { response, done: done.boxed() });
     }
 
     /// Whether a subscription is about to change: nothing that came after it may be handled before.
     pub(super) fn is_subscribing(&self) -> bool {
-        self.requests.iter().any(|request| !matches!(request.answer, Answer::Pubcomp(_)))
+        self.requests.iter().any(|request| !matches!(request.response, Response::Pubcomp(_)))
     }
 
     /// Answers what is done, and goes on with what follows it.
@@ -104,8 +104,8 @@ impl Connection {
             && let Poll::Ready(done) = request.done.poll_unpin(cx)
         {
             let done = done.map_err(|_closed| End::NotStored)?;
-            if let Some(Request { answer, .. }) = self.requests.pop_front() {
-                self.answer(answer, done)?;
+            if let Some(Request { response, .. }) = self.requests.pop_front() {
+                self.respond(response, done)?;
             }
         }
         let mut failed = false;
@@ -119,23 +119,23 @@ impl Connection {
         if failed { Err(End::NotStored) } else { Ok(()) }
     }
 
-    fn answer(&mut self, answer: Answer, done: Done) -> Result<(), End> {
-        let (out, form) = (self.out.buffer(), self.form);
-        let fits = match (answer, done) {
-            (Answer::Suback { id, codes, why }, done) => {
+    fn respond(&mut self, response: Response, done: Done) -> Result<(), End> {
+        let (out, encoding) = (self.out.buffer(), self.encoding);
+        let fits = match (response, done) {
+            (Response::Suback { id, codes, why }, done) => {
                 if let Done::Subscribed(after) = done {
                     self.following.push(after);
                 }
-                self.sender.feeds = self.guard.session.feeds();
-                wire::suback(out, form, id, &codes, why.map(Refusal::rule))
+                self.sender.send_queues = self.guard.session.send_queues();
+                wire::suback(out, encoding, id, &codes, why.map(Refusal::rule))
             }
-            (Answer::Unsuback { id, refused }, done) => {
+            (Response::Unsuback { id, refused }, done) => {
                 let mut done = if let Done::Unsubscribed(codes) = done { codes } else { Vec::new() }.into_iter();
                 let codes: Vec<u8> = refused.into_iter().filter_map(|code| code.or_else(|| done.next())).collect();
-                self.sender.feeds = self.guard.session.feeds();
-                wire::unsuback(out, form, id, &codes, None)
+                self.sender.send_queues = self.guard.session.send_queues();
+                wire::unsuback(out, encoding, id, &codes, None)
             }
-            (Answer::Pubcomp(released), _) => {
+            (Response::Pubcomp(released), _) => {
                 released.into_iter().for_each(|(id, code)| self.say(AckKind::Pubcomp, id, code, None));
                 true
             }

@@ -11,9 +11,9 @@ use super::closing::End;
 use super::out::{OUT_LIMIT, Out};
 use super::settle::Pubrel;
 use super::{Connection, SessionGuard};
-use crate::broker::hub::{Feed, Session, Settling, SharedQueue};
-use crate::broker::session::aliases::{Alias, Outward};
-use crate::broker::session::{Flight, Item, Lane, Pulled, Sent, Source};
+use crate::broker::hub::{SendQueue, Session, Settling, SharedQueue};
+use crate::broker::session::aliases::{Alias, ServerAliases};
+use crate::broker::session::{InFlight, OutgoingMessage, Pulled, QueueRef, Sent, Source};
 use crate::broker::wire::{self, PublishOut, Version};
 use crate::chat::qos::QoS;
 use crate::mqtt::SetAside;
@@ -30,26 +30,26 @@ pub(super) type Stored<T> = BoxFuture<'static, Result<T, StoreError>>;
 
 /// What one connection is sent.
 pub(super) struct Sender {
-    /// The queues; the one at `turn` is pulled next.
-    pub(super) feeds: Vec<Feed>,
-    turn: usize,
-    aliases: Outward,
+    /// The queues; the one at `next` is pulled next.
+    pub(super) send_queues: Vec<SendQueue>,
+    next: usize,
+    aliases: ServerAliases,
     /// Reads of the queues that the store has not answered.
-    fills: Vec<(Lane, Stored<Vec<QueueRow>>)>,
+    fills: Vec<(QueueRef, Stored<Vec<QueueRow>>)>,
     /// What is sent as soon as the store has the packet identifiers, in its order.
-    staged: Vec<(Lane, Item, Option<Sent>)>,
+    awaiting_id: Vec<(QueueRef, OutgoingMessage, Option<Sent>)>,
     /// Those identifiers, of the rows with these numbers.
     ids: Vec<(u64, u16)>,
     pub(super) assigning: Option<Stored<()>>,
     /// Rows of a group to delete from the store before they are sent, where the session is not a lasting one.
-    leaving: Vec<Flight>,
+    leaving: Vec<InFlight>,
     /// Rows of a group that are to become rows of the session's own queue.
     claimed: Option<(Arc<SharedQueue>, Vec<GivenRow>)>,
     pub(super) giving: Option<Stored<u64>>,
     /// The last row that a group gave to the session's own queue; nothing of a group is sent before it. 0: it was sent.
     given: u64,
     /// Acknowledged by the client, or written at QoS 0; the store is not told yet.
-    pub(super) taken: Vec<Flight>,
+    pub(super) taken: Vec<InFlight>,
     /// PUBRELs that leave when their rows are marked on disk: otherwise the message might be sent again after a crash
     /// to a client that was told to forget its identifier.
     pub(super) pubrels: Vec<Pubrel>,
@@ -62,11 +62,11 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn new(session: &Session, alias_maximum: u16) -> Self {
         Self {
-            feeds: session.feeds(),
-            turn: 0,
-            aliases: Outward::new(alias_maximum),
+            send_queues: session.send_queues(),
+            next: 0,
+            aliases: ServerAliases::new(alias_maximum),
             fills: Vec::new(),
-            staged: Vec::new(),
+            awaiting_id: Vec::new(),
             ids: Vec::new(),
             assigning: None,
             leaving: Vec::new(),
@@ -88,7 +88,7 @@ impl Sender {
 
     /// Whether the queue of the group may be pulled. The rows that a group gave before are sent first; while rows are
     /// collected to be given, only the same group may add QoS 2 rows, as many as the window has room for.
-    fn may_pull(&self, group: &Feed, room: usize) -> bool {
+    fn may_pull(&self, group: &SendQueue, room: usize) -> bool {
         match &self.claimed {
             None => self.has_taken_given(),
             Some((of, rows)) => {
@@ -102,9 +102,9 @@ impl Sender {
     }
 
     /// Ends the reads, and wakes other consumers of the queues, which ask for the same again.
-    pub(super) fn abandon(&mut self, link: &super::Link) {
+    pub(super) fn abandon(&mut self, handle: &super::ConnectionHandle) {
         self.fills.clear();
-        self.feeds.iter().for_each(|feed| feed.queue.pass_on(link));
+        self.send_queues.iter().for_each(|send_queue| send_queue.queue.pass_on(handle));
     }
 
     /// Moves what the socket has of QoS 0 to the acknowledged: no other acknowledgement comes for it.
@@ -121,11 +121,11 @@ impl Connection {
             return Ok(busy);
         }
         self.poll_given(cx)?;
-        let (now, mut staged) = (now_ms(), 0);
-        while !self.out.is_full() && staged < OUT_LIMIT && self.sender.taken.len() < TAKEN {
-            let Some((feed, pulled)) = self.pull(now) else { break };
+        let (now, mut awaiting_bytes) = (now_ms(), 0);
+        while !self.out.is_full() && awaiting_bytes < OUT_LIMIT && self.sender.taken.len() < TAKEN {
+            let Some((send_queue, pulled)) = self.pull(now) else { break };
             busy = true;
-            staged += self.deliver(&feed, pulled)?;
+            awaiting_bytes += self.deliver(&send_queue, pulled)?;
         }
         self.assign();
         let _ = self.poll_assigned(cx)?;
@@ -139,81 +139,85 @@ impl Connection {
     }
 
     /// What comes next, of each queue in turn.
-    fn pull(&mut self, now: u64) -> Option<(Feed, Pulled)> {
-        let room = self.guard.own.window.has_room();
-        let (count, turn) = (self.sender.feeds.len(), self.sender.turn);
+    fn pull(&mut self, now: u64) -> Option<(SendQueue, Pulled)> {
+        let room = self.guard.packet_ids.window.has_room();
+        let (count, next) = (self.sender.send_queues.len(), self.sender.next);
         if self.sender.given > 0 && self.guard.session.queue.has_passed(self.sender.given) {
             self.sender.given = 0;
         }
         (0..count).find_map(|step| {
-            let at = (turn + step) % count;
-            let feed = &self.sender.feeds[at];
-            if feed.member.is_some() && !self.sender.may_pull(feed, self.guard.own.window.room_left()) {
+            let at = (next + step) % count;
+            let send_queue = &self.sender.send_queues[at];
+            if send_queue.member.is_some()
+                && !self.sender.may_pull(send_queue, self.guard.packet_ids.window.room_left())
+            {
                 return None;
             }
-            let pulled = feed.queue.pull(&self.guard.link, room, now)?;
-            let feed = feed.clone();
-            self.sender.turn = at + 1;
-            Some((feed, pulled))
+            let pulled = send_queue.queue.pull(&self.guard.handle, room, now)?;
+            let send_queue = send_queue.clone();
+            self.sender.next = at + 1;
+            Some((send_queue, pulled))
         })
     }
 
     /// Sends an item, if it is for this client at all. Yields how many bytes wait for the store.
-    fn deliver(&mut self, feed: &Feed, pulled: Pulled) -> Result<usize, End> {
-        let lane = lane(feed);
+    fn deliver(&mut self, send_queue: &SendQueue, pulled: Pulled) -> Result<usize, End> {
+        let queue_ref = queue_ref(send_queue);
         let item = match pulled {
-            Pulled::Item(item) => for_member(item, feed),
+            Pulled::Send(item) => for_member(item, send_queue),
             // At QoS 2 what was begun comes to its end: the client may know the identifier.
-            Pulled::Expired(item) if lane == Lane::Own && self.guard.own.window.knows(&item.source) => item,
+            Pulled::Expired(item) if queue_ref == QueueRef::Own && self.guard.packet_ids.window.knows(&item.source) => {
+                item
+            }
             Pulled::Expired(item) => {
-                self.discard(lane, item);
+                self.discard(queue_ref, item);
                 return Ok(0);
             }
         };
         if !self.rights.may_read(&item.message.topic) {
             self.guard.hub.refusals.metrics().count(Metric::DeliveriesFiltered);
-            self.withhold(&feed.queue, lane, item);
+            self.withhold(&send_queue.queue, queue_ref, item);
             return Ok(0);
         }
-        let size = wire::publish_size(self.form.version, &packet(&item, None));
-        if size > self.form.max_packet {
+        let size = wire::publish_size(self.encoding.version, &packet(&item, None));
+        if size > self.encoding.max_packet {
             if let Source::Document(reference) = &item.source {
                 let (topic, payload) = (Arc::clone(&reference.topic), item.message.payload.clone());
-                let document = SetAside { topic, payload, bytes: size, most: self.form.max_packet };
+                let document = SetAside { topic, payload, bytes: size, most: self.encoding.max_packet };
                 self.guard.hub.too_big(&self.guard.session, document);
             } else {
                 // It is dropped (MQTT 5, 3.1.2.11.4).
                 self.guard.hub.refusals.metrics().count(Metric::BrokerTooBig);
             }
-            self.withhold(&feed.queue, lane, item);
+            self.withhold(&send_queue.queue, queue_ref, item);
             return Ok(0);
         }
         if item.qos == QoS::AtMostOnce {
-            return Ok(self.stage(lane, item, None));
+            return Ok(self.await_id(queue_ref, item, None));
         }
-        if lane != Lane::Own && item.qos == QoS::ExactlyOnce {
-            return self.deliver_for_good(feed, item);
+        if queue_ref != QueueRef::Own && item.qos == QoS::ExactlyOnce {
+            return self.deliver_for_good(send_queue, item);
         }
         // The window had room: if no identifier is free now, the client is to come again.
-        let sent = self.guard.own.window.take_id(&item, lane).ok_or(End::Broke)?;
-        Ok(self.stage(lane, item, Some(sent)))
+        let sent = self.guard.packet_ids.window.take_id(&item, queue_ref).ok_or(End::Broke)?;
+        Ok(self.await_id(queue_ref, item, Some(sent)))
     }
 
     /// At QoS 2 a message is completed with the member of the group that it was sent to, or with nobody ([MQTT-4.8.2-4],
     /// [MQTT-4.8.2-5]): before it is sent it leaves the group, for the queue of a lasting session or for this connection.
-    fn deliver_for_good(&mut self, feed: &Feed, mut item: Item) -> Result<usize, End> {
+    fn deliver_for_good(&mut self, send_queue: &SendQueue, mut item: OutgoingMessage) -> Result<usize, End> {
         if let Source::Row(seq) = item.source {
             if let Some(queue) = self.guard.session.queue.stored() {
-                let Item { message, qos, retain, ids, copy, .. } = item;
+                let OutgoingMessage { message, qos, retain, ids, copy, .. } = item;
                 let row = GivenRow { seq, message, target: Target { queue, qos, retain, ids }, copy };
-                self.sender.claimed.get_or_insert_with(|| (Arc::clone(&feed.queue), Vec::new())).1.push(row);
+                self.sender.claimed.get_or_insert_with(|| (Arc::clone(&send_queue.queue), Vec::new())).1.push(row);
                 return Ok(0);
             }
-            self.sender.leaving.push(Flight::unsent(lane(feed), &item));
+            self.sender.leaving.push(InFlight::unsent(queue_ref(send_queue), &item));
             item.source = Source::Memory;
         }
-        let sent = self.guard.own.window.take_id(&item, Lane::Own).ok_or(End::Broke)?;
-        Ok(self.stage(Lane::Own, item, Some(sent)))
+        let sent = self.guard.packet_ids.window.take_id(&item, QueueRef::Own).ok_or(End::Broke)?;
+        Ok(self.await_id(QueueRef::Own, item, Some(sent)))
     }
 
     /// Has the store make the claimed rows rows of the session's own queue, from which they are sent.
@@ -234,54 +238,57 @@ impl Connection {
     }
 
     /// This client is not sent the item. A document stays for another subscriber; anything else is acknowledged.
-    fn withhold(&mut self, queue: &SharedQueue, lane: Lane, item: Item) {
+    fn withhold(&mut self, queue: &SharedQueue, queue_ref: QueueRef, item: OutgoingMessage) {
         match &item.source {
             Source::Document(reference) => queue.set_aside(reference),
-            _ => self.discard(lane, item),
+            _ => self.discard(queue_ref, item),
         }
     }
 
-    fn discard(&mut self, lane: Lane, item: Item) {
-        if lane == Lane::Own {
-            self.guard.own.window.forget(&item.source);
+    fn discard(&mut self, queue_ref: QueueRef, item: OutgoingMessage) {
+        if queue_ref == QueueRef::Own {
+            self.guard.packet_ids.window.forget(&item.source);
         }
-        self.sender.taken.push(Flight::unsent(lane, &item));
+        self.sender.taken.push(InFlight::unsent(queue_ref, &item));
     }
 
     /// Sends an item, or puts it behind one whose packet identifier the store has to have first. Yields the bytes that wait.
-    fn stage(&mut self, lane: Lane, item: Item, sent: Option<Sent>) -> usize {
+    fn await_id(&mut self, queue_ref: QueueRef, item: OutgoingMessage, sent: Option<Sent>) -> usize {
         if let (Source::Row(seq), Some(Sent { id, must_store: true, .. })) = (&item.source, sent) {
             self.sender.ids.push((*seq, id));
         }
         if self.sender.ids.is_empty() && self.sender.leaving.is_empty() {
-            self.send(lane, item, sent);
+            self.send(queue_ref, item, sent);
             return 0;
         }
         let size = item.size();
-        self.sender.staged.push((lane, item, sent));
+        self.sender.awaiting_id.push((queue_ref, item, sent));
         size
     }
 
-    fn send(&mut self, lane: Lane, item: Item, sent: Option<Sent>) {
+    fn send(&mut self, queue_ref: QueueRef, item: OutgoingMessage, sent: Option<Sent>) {
         self.write(&item, sent);
         // At QoS 0 the bytes on the socket are the acknowledgement.
         if sent.is_none() && item.source != Source::Memory {
-            self.out.watch(Flight::unsent(lane, &item));
+            self.out.watch(InFlight::unsent(queue_ref, &item));
         }
     }
 
-    fn write(&mut self, item: &Item, sent: Option<Sent>) {
+    fn write(&mut self, item: &OutgoingMessage, sent: Option<Sent>) {
         let mut publish = packet(item, sent);
-        let size = wire::publish_size(self.form.version, &publish);
-        let fits = size.saturating_add(ALIAS_BYTES) <= self.form.max_packet;
-        let alias =
-            if fits && self.form.version == Version::V5 { self.sender.aliases.of(&item.message.topic) } else { None };
+        let size = wire::publish_size(self.encoding.version, &publish);
+        let fits = size.saturating_add(ALIAS_BYTES) <= self.encoding.max_packet;
+        let alias = if fits && self.encoding.version == Version::V5 {
+            self.sender.aliases.of(&item.message.topic)
+        } else {
+            None
+        };
         match alias {
             Some(Alias::New(alias)) => publish.alias = Some(alias),
             Some(Alias::Known(alias)) => (publish.alias, publish.topic) = (Some(alias), ""),
             None => {}
         }
-        wire::publish(self.out.buffer(), self.form.version, &publish);
+        wire::publish(self.out.buffer(), self.encoding.version, &publish);
     }
 
     /// Has the store learn the packet identifiers of what is staged, or that a group has it no longer.
@@ -303,8 +310,8 @@ impl Connection {
             assigned.map_err(|_closed| End::NotStored)?;
             self.sender.assigning = None;
         }
-        for (lane, item, sent) in mem::take(&mut self.sender.staged) {
-            self.send(lane, item, sent);
+        for (queue_ref, item, sent) in mem::take(&mut self.sender.awaiting_id) {
+            self.send(queue_ref, item, sent);
         }
         Ok(Poll::Ready(()))
     }
@@ -312,20 +319,20 @@ impl Connection {
     /// Other members of the groups may be sent what this client has no room for.
     fn pass_on(&self) {
         let is_free = self.sender.assigning.is_none() && self.sender.has_taken_given();
-        let has_room = !self.out.is_full() && is_free && self.guard.own.window.has_room();
-        for feed in self.sender.feeds.iter().filter(|feed| !has_room && feed.member.is_some()) {
-            feed.queue.pass_on(&self.guard.link);
+        let has_room = !self.out.is_full() && is_free && self.guard.packet_ids.window.has_room();
+        for send_queue in self.sender.send_queues.iter().filter(|send_queue| !has_room && send_queue.member.is_some()) {
+            send_queue.queue.pass_on(&self.guard.handle);
         }
     }
 
     /// Asks the store for what the queues lack. Yields whether anything was asked.
     fn ask(&mut self) -> bool {
         let SessionGuard { hub, session, .. } = &self.guard;
-        let Sender { feeds, fills, .. } = &mut self.sender;
+        let Sender { send_queues, fills, .. } = &mut self.sender;
         let before = fills.len();
-        fills.extend(feeds.iter().filter_map(|feed| {
-            let read = feed.queue.next_read()?;
-            Some((lane(feed), hub.fill(session, Arc::clone(&feed.queue), read)))
+        fills.extend(send_queues.iter().filter_map(|send_queue| {
+            let read = send_queue.queue.next_read()?;
+            Some((queue_ref(send_queue), hub.fill(session, Arc::clone(&send_queue.queue), read)))
         }));
         fills.len() > before
     }
@@ -333,19 +340,19 @@ impl Connection {
     /// Yields whether an answer of the store came.
     fn poll_fills(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut answered = Vec::new();
-        self.sender.fills.retain_mut(|(lane, fill)| match fill.poll_unpin(cx) {
+        self.sender.fills.retain_mut(|(queue_ref, fill)| match fill.poll_unpin(cx) {
             Poll::Pending => true,
             Poll::Ready(rows) => {
-                answered.push((*lane, rows));
+                answered.push((*queue_ref, rows));
                 false
             }
         });
         let any = !answered.is_empty();
-        for (lane, rows) in answered {
+        for (queue_ref, rows) in answered {
             let rows = rows.map_err(|_closed| End::NotStored)?;
             // Identifiers from before a restart, known before the rows are sent.
-            for row in rows.iter().filter(|_| lane == Lane::Own) {
-                let released = self.guard.own.window.restore(row);
+            for row in rows.iter().filter(|_| queue_ref == QueueRef::Own) {
+                let released = self.guard.packet_ids.window.restore(row);
                 self.sender.pubrels.extend(released.map(|id| Pubrel { id, code: 0, row: None }));
             }
         }
@@ -353,13 +360,13 @@ impl Connection {
     }
 }
 
-fn lane(feed: &Feed) -> Lane {
-    if feed.member.is_some() { Lane::Group(feed.queue.number()) } else { Lane::Own }
+fn queue_ref(send_queue: &SendQueue) -> QueueRef {
+    if send_queue.member.is_some() { QueueRef::Group(send_queue.queue.number()) } else { QueueRef::Own }
 }
 
 /// What a group is sent goes to a member as that asked for it.
-fn for_member(mut item: Item, feed: &Feed) -> Item {
-    if let Some(member) = &feed.member {
+fn for_member(mut item: OutgoingMessage, send_queue: &SendQueue) -> OutgoingMessage {
+    if let Some(member) = &send_queue.member {
         item.qos = item.qos.min(member.qos);
         item.retain &= member.retain_as_published;
         item.ids = member.id.into_iter().collect();
@@ -368,7 +375,7 @@ fn for_member(mut item: Item, feed: &Feed) -> Item {
 }
 
 /// The PUBLISH of an item; its expiry is what is left of it.
-fn packet(item: &Item, sent: Option<Sent>) -> PublishOut<'_> {
+fn packet(item: &OutgoingMessage, sent: Option<Sent>) -> PublishOut<'_> {
     let message = &item.message;
     let left = message.expires_at.map(|at| at.saturating_sub(now_ms()).div_ceil(1_000));
     PublishOut {

@@ -16,7 +16,7 @@ use crate::broker::hub::Settling;
 use crate::broker::wire::AckKind;
 
 /// How long the end of a connection waits for other readers of what it acknowledged.
-const READERS: Duration = Duration::from_secs(2);
+const OTHER_QUEUES_WAIT: Duration = Duration::from_secs(2);
 
 /// An answer to a PUBREC.
 pub(super) struct Pubrel {
@@ -29,7 +29,7 @@ pub(super) struct Pubrel {
 impl Connection {
     /// Begins with what was half done on a connection before this one.
     pub(super) fn resume(&mut self) {
-        let released = self.guard.own.window.released().into_iter();
+        let released = self.guard.packet_ids.window.released().into_iter();
         self.sender.pubrels.extend(released.map(|(id, row)| Pubrel { id, code: 0, row }));
     }
 
@@ -116,7 +116,7 @@ impl Connection {
             let _ = asked.as_mut().poll(cx);
             asking.as_mut().poll(cx)
         });
-        let _ = timeout(READERS, both).await;
+        let _ = timeout(OTHER_QUEUES_WAIT, both).await;
         Box::pin(async move {
             asking.as_mut().await;
             let settling = asking.as_mut().take_output().and_then(Result::ok).unwrap_or_default();

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::broker::BrokerConfig;
-use crate::broker::hub::Parts;
+use crate::broker::hub::HubDependencies;
 use crate::broker::identity::Authenticator;
 use crate::broker::refusals::Refusals;
 use crate::mqtt::{AckWord, Inbound, Notice, Sighting};
@@ -35,7 +35,7 @@ const HELD: &str = "bal1/self/messages";
 /// The property of a CONNECT that makes a session last.
 const FOR_EVER: &[u8] = &[0x11, 0xff, 0xff, 0xff, 0xff];
 
-struct World {
+struct Harness {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     inbound: mpsc::Receiver<Inbound>,
@@ -46,7 +46,7 @@ struct World {
     folder: TempDir,
 }
 
-impl World {
+impl Harness {
     fn new() -> Self {
         Self::with(BrokerLimits { packet_bytes: 10_000, ..BrokerLimits::default() })
     }
@@ -55,7 +55,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = store::Settings::new(folder.path().join("store"));
         settings.retry_pause = Duration::from_millis(1);
-        settings.patience = Duration::ZERO;
+        settings.max_commit_delay = Duration::ZERO;
         let (store, writer, _) = store::open(&settings, now_ms()).unwrap();
         let metrics = Arc::new(Metrics::new());
         let config = BrokerConfig { anonymous: true, limits: limits.clone(), ..BrokerConfig::default() };
@@ -63,7 +63,7 @@ impl World {
         let (sightings, _sightings) = mpsc::channel(64);
         let (notices_tx, notices) = mpsc::channel(64);
         let stop = CancellationToken::new();
-        let hub = Hub::new(Parts {
+        let hub = Hub::new(HubDependencies {
             limits,
             refusals: Arc::new(Refusals::new(Arc::clone(&metrics))),
             store,
@@ -113,7 +113,7 @@ impl World {
         other
     }
 
-    fn link(&self) -> Arc<Link> {
+    fn handle(&self) -> Arc<ConnectionHandle> {
         self.hub.connected().last().expect("a connection")
     }
 }
@@ -264,15 +264,15 @@ fn acked(first: u8, id: u16) -> Vec<u8> {
 
 #[tokio::test(start_paused = true)]
 async fn a_connack_says_what_the_broker_takes_and_no_more() {
-    let world = World::new();
-    let mut old = world.dial(1000);
+    let harness = Harness::new();
+    let mut old = harness.dial(1000);
     old.send(&Connect { version: V311, ..Connect::default() }.bytes()).await;
     assert_eq!(old.next().await, Some((0x20, Bytes::from_static(&[0, 0]))));
-    let mut new = world.dial(1000);
+    let mut new = harness.dial(1000);
     new.send(&Connect { client: "new", ..Connect::default() }.bytes()).await;
     let told = [0, 0, 11, 0x21, 1, 0, 0x27, 0, 0, 0x27, 0x10, 0x22, 0, 32];
     assert_eq!(new.next().await, Some((0x20, Bytes::copy_from_slice(&told))));
-    let mut nameless = world.dial(1000);
+    let mut nameless = harness.dial(1000);
     nameless.send(&Connect { client: "", ..Connect::default() }.bytes()).await;
     let (_, body) = nameless.next().await.unwrap();
     assert!(body.windows(8).any(|bytes| bytes == b"\x12\0\x1dauto-"), "{body:x?}");
@@ -280,7 +280,7 @@ async fn a_connack_says_what_the_broker_takes_and_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_but_a_connect_comes_first_and_in_time() {
-    let world = World::new();
+    let harness = Harness::new();
     for (bytes, reason) in [
         (&[0xc0, 0][..], "first_packet"),
         (&[0x32, 0xff], "first_packet"),
@@ -289,18 +289,18 @@ async fn nothing_but_a_connect_comes_first_and_in_time() {
         (&[0x11, 0], "malformed"),
         (&[], "connect_timeout"),
     ] {
-        let before = world.metrics.clients_refused(reason);
-        let mut client = world.dial(1000);
+        let before = harness.metrics.clients_refused(reason);
+        let mut client = harness.dial(1000);
         client.send(bytes).await;
         client.closed().await;
-        assert_eq!(world.metrics.clients_refused(reason), before + 1, "{bytes:x?}");
+        assert_eq!(harness.metrics.clients_refused(reason), before + 1, "{bytes:x?}");
         client.task.await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn whoever_is_not_let_in_is_told_why() {
-    let world = World::new();
+    let harness = Harness::new();
     let connect = |name: &str, level: u8| {
         let rest: &[u8] = if level == V5 { &[0] } else { &[] };
         packet(0x10, &[&text(name)[..], &[level, 2, 0, 0], rest, &text("c")].concat())
@@ -317,7 +317,7 @@ async fn whoever_is_not_let_in_is_told_why() {
         // A client id that is missing in a session that is to last.
         (Connect { version: V311, client: "", flags: 0, ..Connect::default() }.bytes(), Some(&[0, 2])),
     ] {
-        let mut client = world.dial(1000);
+        let mut client = harness.dial(1000);
         client.send(&connect).await;
         let seen = client.next().await.map(|(first, body)| {
             assert_eq!(first, 0x20);
@@ -331,9 +331,9 @@ async fn whoever_is_not_let_in_is_told_why() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connack_that_is_too_big_is_a_refusal() {
-    let world = World::new();
+    let harness = Harness::new();
     for (most, answer) in [(12, true), (5, true), (4, false)] {
-        let mut client = world.dial(1000);
+        let mut client = harness.dial(1000);
         client.send(&Connect { properties: &[0x27, 0, 0, 0, most], ..Connect::default() }.bytes()).await;
         if answer {
             let (first, body) = client.next().await.unwrap();
@@ -342,15 +342,15 @@ async fn a_connack_that_is_too_big_is_a_refusal() {
         }
         client.closed().await;
     }
-    assert_eq!(world.metrics.clients_refused("packet_size"), 3);
-    world.client(V5).await.quiet().await;
+    assert_eq!(harness.metrics.clients_refused("packet_size"), 3);
+    harness.client(V5).await.quiet().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn pubacks_wait_for_their_words_in_order_and_others_pass() {
     for version in [V311, V5] {
-        let mut world = World::new();
-        let mut client = world.client(version).await;
+        let mut harness = Harness::new();
+        let mut client = harness.client(version).await;
         for id in 1..=3 {
             client.publish(2, HELD, id, "x").await;
         }
@@ -359,7 +359,7 @@ async fn pubacks_wait_for_their_words_in_order_and_others_pass() {
         client.subscribe("a", 0).await;
         let mut held = Vec::new();
         for _ in 0..3 {
-            held.push(world.inbound.recv().await.unwrap().ack);
+            held.push(harness.inbound.recv().await.unwrap().ack);
         }
         let [one, two, three] = <[_; 3]>::try_from(held).unwrap();
         three.release(AckWord::Quota);
@@ -379,26 +379,26 @@ async fn pubacks_wait_for_their_words_in_order_and_others_pass() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_word_ends_the_connection_without_one() {
-    let mut world = World::new();
-    let mut client = world.client(V5).await;
+    let mut harness = Harness::new();
+    let mut client = harness.client(V5).await;
     client.publish(2, HELD, 1, "x").await;
     client.publish(2, HELD, 2, "x").await;
-    world.inbound.recv().await.unwrap().ack.release(AckWord::Done);
-    drop(world.inbound.recv().await);
+    harness.inbound.recv().await.unwrap().ack.release(AckWord::Done);
+    drop(harness.inbound.recv().await);
     assert_eq!(client.ack().await, (PUBACK, 1, 0));
     client.closed().await;
-    assert_eq!(world.metrics.clients_refused("not_stored"), 1);
+    assert_eq!(harness.metrics.clients_refused("not_stored"), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_repeated_message_at_qos_2_comes_in_once() {
     for version in [V311, V5] {
-        let mut world = World::new();
-        let mut client = world.client(version).await;
+        let mut harness = Harness::new();
+        let mut client = harness.client(version).await;
         client.publish(4, HELD, 7, "once").await;
         client.publish(0xc, HELD, 7, "once").await;
         client.quiet().await;
-        world.inbound.recv().await.unwrap().ack.release(AckWord::Done);
+        harness.inbound.recv().await.unwrap().ack.release(AckWord::Done);
         assert_eq!(client.ack().await, (PUBREC, 7, 0));
         client.publish(0xc, HELD, 7, "once").await;
         assert_eq!(client.ack().await, (PUBREC, 7, 0));
@@ -406,11 +406,11 @@ async fn a_repeated_message_at_qos_2_comes_in_once() {
         assert_eq!(client.ack().await, (PUBCOMP, 7, 0));
         client.send(&acked(PUBREL, 7)).await;
         assert_eq!(client.ack().await, (PUBCOMP, 7, if version == V5 { 0x92 } else { 0 }));
-        assert!(world.inbound.try_recv().is_err());
+        assert!(harness.inbound.try_recv().is_err());
         // One that is refused leaves its identifier free.
         for _ in 0..3 {
             client.publish(4, HELD, 8, "again").await;
-            world.inbound.recv().await.unwrap().ack.release(AckWord::Quota);
+            harness.inbound.recv().await.unwrap().ack.release(AckWord::Quota);
             if version == V5 {
                 assert_eq!(client.ack().await, (PUBREC, 8, 0x97));
             }
@@ -421,17 +421,17 @@ async fn a_repeated_message_at_qos_2_comes_in_once() {
 
 #[tokio::test]
 async fn a_message_at_qos_2_that_was_held_at_a_cut_comes_again_as_one_that_may_be_known() {
-    let mut world = World::new();
+    let mut harness = Harness::new();
     let connect = || Connect { version: V311, flags: 0, ..Connect::default() };
-    let mut client = world.connect(connect()).await;
+    let mut client = harness.connect(connect()).await;
     client.publish(4, HELD, 7, "once").await;
-    let held = world.inbound.recv().await.unwrap();
+    let held = harness.inbound.recv().await.unwrap();
     drop(client.stream);
     client.task.await.unwrap();
-    let mut client = world.connect(connect()).await;
+    let mut client = harness.connect(connect()).await;
     client.publish(0xc, HELD, 7, "once").await;
     client.quiet().await;
-    let again = world.inbound.try_recv().unwrap();
+    let again = harness.inbound.try_recv().unwrap();
     assert!(again.dup);
     held.ack.release(AckWord::Done);
     again.ack.release(AckWord::Done);
@@ -442,42 +442,42 @@ async fn a_message_at_qos_2_that_was_held_at_a_cut_comes_again_as_one_that_may_b
 
 #[tokio::test]
 async fn a_message_at_qos_2_that_comes_again_goes_to_its_readers_once_and_counts_once() {
-    let mut world = World::with(BrokerLimits { queued_messages: 2, ..BrokerLimits::default() });
+    let mut harness = Harness::with(BrokerLimits { queued_messages: 2, ..BrokerLimits::default() });
     let lasting = |client| Connect { version: V311, client, flags: 0, ..Connect::default() };
-    let mut away = world.connect(lasting("away")).await;
+    let mut away = harness.connect(lasting("away")).await;
     away.subscribe(HELD, 1).await;
     away.leave().await;
-    let mut reader = world.connect(Connect { client: "r", ..Connect::default() }).await;
+    let mut reader = harness.connect(Connect { client: "r", ..Connect::default() }).await;
     reader.subscribe(HELD, 1).await;
-    let mut client = world.connect(lasting("c")).await;
+    let mut client = harness.connect(lasting("c")).await;
     client.publish(4, HELD, 7, "once").await;
-    let first = world.inbound.recv().await.unwrap();
+    let first = harness.inbound.recv().await.unwrap();
     assert_eq!(reader.message().await.2, "once");
     drop(client.stream);
     client.task.await.unwrap();
-    let mut client = world.connect(lasting("c")).await;
+    let mut client = harness.connect(lasting("c")).await;
     client.publish(0xc, HELD, 7, "once").await;
-    let again = world.inbound.recv().await.unwrap();
+    let again = harness.inbound.recv().await.unwrap();
     assert!(again.dup);
     first.ack.release(AckWord::Done);
     again.ack.release(AckWord::Done);
     assert_eq!(client.ack().await, (PUBREC, 7, 0));
     reader.quiet().await;
     client.publish(2, HELD, 8, "another").await;
-    world.inbound.recv().await.unwrap().ack.release(AckWord::Done);
+    harness.inbound.recv().await.unwrap().ack.release(AckWord::Done);
     assert_eq!(client.ack().await, (PUBACK, 8, 0));
-    assert_eq!(world.metrics.clients_refused("queue_full"), 0);
+    assert_eq!(harness.metrics.clients_refused("queue_full"), 0);
 }
 
 #[tokio::test]
 async fn a_refused_message_at_qos_2_of_3_1_1_is_its_readers_once_however_often_it_comes() {
-    let mut world = World::new();
-    let mut reader = world.connect(Connect { client: "r", ..Connect::default() }).await;
+    let mut harness = Harness::new();
+    let mut reader = harness.connect(Connect { client: "r", ..Connect::default() }).await;
     reader.subscribe(HELD, 0).await;
     for (flags, word) in [(4, AckWord::Quota), (0xc, AckWord::Quota), (0xc, AckWord::Done)] {
-        let mut client = world.connect(Connect { version: V311, flags: 0, ..Connect::default() }).await;
+        let mut client = harness.connect(Connect { version: V311, flags: 0, ..Connect::default() }).await;
         client.publish(flags, HELD, 7, "once").await;
-        world.inbound.recv().await.unwrap().ack.release(word);
+        harness.inbound.recv().await.unwrap().ack.release(word);
         if word == AckWord::Done {
             assert_eq!(client.ack().await, (PUBREC, 7, 0));
         }
@@ -491,39 +491,39 @@ async fn a_refused_message_at_qos_2_of_3_1_1_is_its_readers_once_however_often_i
 
 #[tokio::test]
 async fn an_identifier_is_free_on_disk_before_the_pubrec_that_refuses_its_message() {
-    let mut world = World::new();
-    let mut client = world.connect(Connect { flags: 0, properties: FOR_EVER, ..Connect::default() }).await;
+    let mut harness = Harness::new();
+    let mut client = harness.connect(Connect { flags: 0, properties: FOR_EVER, ..Connect::default() }).await;
     client.publish(4, HELD, 7, "too much").await;
-    let held = world.inbound.recv().await.unwrap().ack;
-    let disk = world.block_disk();
+    let held = harness.inbound.recv().await.unwrap().ack;
+    let disk = harness.block_disk();
     held.release(AckWord::Quota);
     client.quiet().await;
     drop(disk);
     assert_eq!(client.ack().await, (PUBREC, 7, 0x97));
-    let state = world.hub.store.broker_state().await.unwrap().await.unwrap();
+    let state = harness.hub.store.broker_state().await.unwrap().await.unwrap();
     assert!(state.sessions[0].incoming.is_empty());
 }
 
 #[tokio::test]
 async fn a_pubrel_leaves_when_the_disk_knows_that_its_reader_has_the_message() {
-    let world = World::new();
+    let harness = Harness::new();
     let lasting = || Connect { client: "r", flags: 0, properties: FOR_EVER, ..Connect::default() };
-    let mut reader = world.connect(lasting()).await;
+    let mut reader = harness.connect(lasting()).await;
     reader.subscribe("t", 2).await;
     reader.leave().await;
-    let mut writer = world.client(V5).await;
+    let mut writer = harness.client(V5).await;
     writer.publish(4, "t", 1, "x").await;
     assert_eq!(writer.ack().await, (PUBREC, 1, 0));
-    let mut reader = world.connect(lasting()).await;
+    let mut reader = harness.connect(lasting()).await;
     let (_, id, ..) = reader.message().await;
-    let disk = world.block_disk();
+    let disk = harness.block_disk();
     reader.send(&acked(PUBREC, id)).await;
     reader.quiet().await;
     drop(disk);
     assert_eq!(reader.ack().await, (PUBREL, id, 0));
     drop(reader.stream);
     reader.task.await.unwrap();
-    let mut reader = world.connect(lasting()).await;
+    let mut reader = harness.connect(lasting()).await;
     assert_eq!(reader.ack().await, (PUBREL, id, 0));
     reader.send(&acked(PUBCOMP, id)).await;
     reader.quiet().await;
@@ -531,23 +531,23 @@ async fn a_pubrel_leaves_when_the_disk_knows_that_its_reader_has_the_message() {
 
 #[tokio::test]
 async fn a_lasting_session_is_taken_over_while_the_disk_refuses() {
-    let world = World::new();
+    let harness = Harness::new();
     let lasting = || Connect { client: "r", flags: 0, properties: FOR_EVER, ..Connect::default() };
-    let mut reader = world.connect(lasting()).await;
+    let mut reader = harness.connect(lasting()).await;
     reader.subscribe("t", 1).await;
     reader.leave().await;
-    let mut writer = world.client(V5).await;
+    let mut writer = harness.client(V5).await;
     for (id, text) in [(1, "acknowledged"), (2, "not acknowledged")] {
         writer.publish(2, "t", id, text).await;
         assert_eq!(writer.ack().await, (PUBACK, id, 0));
     }
-    let mut reader = world.connect(lasting()).await;
+    let mut reader = harness.connect(lasting()).await;
     let (one, two) = (reader.message().await, reader.message().await);
     assert_eq!((&*one.2, &*two.2), ("acknowledged", "not acknowledged"));
-    let disk = world.block_disk();
+    let disk = harness.block_disk();
     reader.send(&acked(PUBACK, one.1)).await;
     reader.quiet().await;
-    let mut next = world.dial(1 << 20);
+    let mut next = harness.dial(1 << 20);
     next.send(&lasting().bytes()).await;
     let (first, body) = next.next().await.unwrap();
     assert_eq!((first, &body[..2]), (0x20, &[1, 0][..]), "the session is there");
@@ -560,34 +560,34 @@ async fn a_lasting_session_is_taken_over_while_the_disk_refuses() {
 
 #[tokio::test]
 async fn a_session_is_taken_over_while_its_shared_subscription_waits_for_the_disk() {
-    let world = World::new();
+    let harness = Harness::new();
     let lasting = |client| Connect { client, flags: 0, properties: FOR_EVER, ..Connect::default() };
-    let mut reader = world.connect(lasting("r")).await;
-    let mut other = world.connect(lasting("o")).await;
+    let mut reader = harness.connect(lasting("r")).await;
+    let mut other = harness.connect(lasting("o")).await;
     other.subscribe("$share/other/t", 1).await;
-    let disk = world.block_disk();
+    let disk = harness.block_disk();
     reader.send(&packet(0x82, &[&[0, 77, 0][..], &text("$share/g/t"), &[1]].concat())).await;
     for client in ["r", "o"] {
-        let mut next = world.dial(1 << 20);
+        let mut next = harness.dial(1 << 20);
         next.send(&lasting(client).bytes()).await;
         let (first, body) = next.next().await.unwrap();
         assert_eq!((first, &body[..2]), (0x20, &[1, 0][..]), "the session is there: {client}");
     }
     drop(disk);
-    let mut next = world.connect(lasting("n")).await;
+    let mut next = harness.connect(lasting("n")).await;
     next.subscribe("$share/g/t", 1).await;
 }
 
 #[tokio::test]
 async fn a_member_of_a_group_is_taken_over_while_the_end_of_another_group_waits_for_the_disk() {
-    let world = World::new();
+    let harness = Harness::new();
     let lasting = |client| Connect { client, flags: 0, properties: FOR_EVER, ..Connect::default() };
-    let (mut last, mut other) = (world.connect(lasting("l")).await, world.connect(lasting("o")).await);
+    let (mut last, mut other) = (harness.connect(lasting("l")).await, harness.connect(lasting("o")).await);
     last.subscribe("$share/g/t", 1).await;
     other.subscribe("$share/other/t", 1).await;
-    let _disk = world.block_disk();
+    let _disk = harness.block_disk();
     last.send(&packet(0xa2, &[&[0, 78, 0][..], &text("$share/g/t")].concat())).await;
-    let mut next = world.dial(1 << 20);
+    let mut next = harness.dial(1 << 20);
     next.send(&lasting("o").bytes()).await;
     let (first, body) = next.next().await.unwrap();
     assert_eq!((first, &body[..2]), (0x20, &[1, 0][..]), "the session is there");
@@ -595,14 +595,14 @@ async fn a_member_of_a_group_is_taken_over_while_the_end_of_another_group_waits_
 
 #[tokio::test]
 async fn members_of_a_group_whose_windows_were_full_are_sent_more_when_they_have_room() {
-    let world = World::new();
+    let harness = Harness::new();
     let with_window_of_one = |client| Connect { client, properties: &[0x21, 0, 1], ..Connect::default() };
     let (mut one, mut other) =
-        (world.connect(with_window_of_one("one")).await, world.connect(with_window_of_one("other")).await);
+        (harness.connect(with_window_of_one("one")).await, harness.connect(with_window_of_one("other")).await);
     for member in [&mut one, &mut other] {
         member.subscribe("$share/g/t", 1).await;
     }
-    let mut writer = world.client(V5).await;
+    let mut writer = harness.client(V5).await;
     for n in 1..=6 {
         writer.publish(2, "t", n, "x").await;
         assert_eq!(writer.ack().await, (PUBACK, n, 0));
@@ -621,20 +621,20 @@ async fn members_of_a_group_whose_windows_were_full_are_sent_more_when_they_have
 
 #[tokio::test]
 async fn a_subscription_that_may_not_be_on_disk_is_written_when_it_is_made_again() {
-    let world = World::new();
+    let harness = Harness::new();
     let lasting = || Connect { client: "r", flags: 0, properties: FOR_EVER, ..Connect::default() };
-    let mut reader = world.connect(lasting()).await;
-    let disk = world.block_disk();
+    let mut reader = harness.connect(lasting()).await;
+    let disk = harness.block_disk();
     let subscribe = packet(0x82, &[&[0, 77, 0][..], &text("t"), &[1]].concat());
     reader.send(&subscribe).await;
-    let mut next = world.dial(1 << 20);
+    let mut next = harness.dial(1 << 20);
     next.send(&lasting().bytes()).await;
     assert_eq!(next.next().await.unwrap().0, 0x20);
     next.send(&subscribe).await;
     assert!(timeout(Duration::from_millis(100), next.next()).await.is_err(), "it is not known to be on disk");
     drop(disk);
     assert_eq!(next.next().await.unwrap().0, 0x90);
-    let state = world.hub.store.broker_state().await.unwrap().await.unwrap();
+    let state = harness.hub.store.broker_state().await.unwrap().await.unwrap();
     assert_eq!(state.sessions[0].subscriptions.len(), 1);
 }
 
@@ -644,21 +644,21 @@ fn few_held() -> BrokerLimits {
 
 #[tokio::test(start_paused = true)]
 async fn a_publisher_that_runs_ahead_is_not_read_and_is_not_silent() {
-    let mut world = World::with(few_held());
-    let mut client = world.connect(Connect { keep_alive: 10, ..Connect::default() }).await;
+    let mut harness = Harness::with(few_held());
+    let mut client = harness.connect(Connect { keep_alive: 10, ..Connect::default() }).await;
     for id in 1..=3 {
         client.publish(2, HELD, id, "x").await;
     }
     client.send(&[0xc0, 0]).await;
-    let held = [world.inbound.recv().await.unwrap().ack, world.inbound.recv().await.unwrap().ack];
+    let held = [harness.inbound.recv().await.unwrap().ack, harness.inbound.recv().await.unwrap().ack];
     sleep(Duration::from_secs(100)).await;
-    assert!(world.inbound.try_recv().is_err());
-    let link = world.link();
-    assert_eq!(link.overdue(Link::clock(), 0), None, "it may have spoken");
+    assert!(harness.inbound.try_recv().is_err());
+    let handle = harness.handle();
+    assert_eq!(handle.overdue(ConnectionHandle::clock(), 0), None, "it may have spoken");
     for ack in held {
         ack.release(AckWord::Done);
     }
-    world.inbound.recv().await.unwrap().ack.release(AckWord::Done);
+    harness.inbound.recv().await.unwrap().ack.release(AckWord::Done);
     for expected in [(PUBACK, 1), (PUBACK, 2)] {
         let (first, id, _) = client.ack().await;
         assert_eq!((first, id), expected);
@@ -666,16 +666,16 @@ async fn a_publisher_that_runs_ahead_is_not_read_and_is_not_silent() {
     let mut rest = [client.next().await.unwrap().0, client.next().await.unwrap().0];
     rest.sort();
     assert_eq!(rest, [PUBACK, 0xd0]);
-    assert_eq!(link.overdue(Link::clock(), 0), None);
+    assert_eq!(handle.overdue(ConnectionHandle::clock(), 0), None);
     sleep(Duration::from_secs(16)).await;
-    assert_eq!(link.overdue(Link::clock(), 0), Some(Refusal::KeepAlive));
+    assert_eq!(handle.overdue(ConnectionHandle::clock(), 0), Some(Refusal::KeepAlive));
 }
 
 #[tokio::test(start_paused = true)]
 async fn more_open_exchanges_than_the_receive_maximum_end_a_connection_of_mqtt_5_alone() {
-    let world = World::with(few_held());
+    let harness = Harness::with(few_held());
     for (version, qos) in [(V5, 4), (V5, 2), (V311, 4)] {
-        let mut client = world.client(version).await;
+        let mut client = harness.client(version).await;
         for id in 1..=2 {
             client.publish(4, "t", id, "x").await;
             assert_eq!(client.ack().await, (PUBREC, id, 0));
@@ -695,34 +695,34 @@ async fn more_open_exchanges_than_the_receive_maximum_end_a_connection_of_mqtt_5
 
 #[tokio::test(start_paused = true)]
 async fn a_denied_message_is_told_or_ends_the_connection_after_the_held_ones() {
-    let mut world = World::new();
-    let mut new = world.client(V5).await;
+    let mut harness = Harness::new();
+    let mut new = harness.client(V5).await;
     new.publish(2, "a/others/messages", 1, "x").await;
     new.publish(4, "$SYS/x", 2, "x").await;
     new.publish(0, "a/others/messages", 0, "x").await;
     assert_eq!(new.ack().await, (PUBACK, 1, 0x87));
     assert_eq!(new.ack().await, (PUBREC, 2, 0x87));
     new.quiet().await;
-    let mut old = world.connect(Connect { version: V311, client: "old", ..Connect::default() }).await;
+    let mut old = harness.connect(Connect { version: V311, client: "old", ..Connect::default() }).await;
     old.publish(2, "$SYS/x", 1, "dropped").await;
     assert_eq!(old.ack().await, (PUBACK, 1, 0));
     old.publish(2, HELD, 2, "x").await;
     old.publish(2, "a/others/messages", 3, "denied").await;
     old.publish(2, HELD, 4, "too late").await;
-    let held = world.inbound.recv().await.unwrap().ack;
+    let held = harness.inbound.recv().await.unwrap().ack;
     sleep(Duration::from_secs(1)).await;
     held.release(AckWord::Done);
     assert_eq!(old.ack().await, (PUBACK, 2, 0));
     old.closed().await;
-    assert!(world.inbound.try_recv().is_err());
-    assert_eq!(world.metrics.clients_refused("publish_denied"), 3);
-    assert_eq!(world.metrics.clients_refused("sys_topic"), 2);
+    assert!(harness.inbound.try_recv().is_err());
+    assert_eq!(harness.metrics.clients_refused("publish_denied"), 3);
+    assert_eq!(harness.metrics.clients_refused("sys_topic"), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn aliases_stand_for_topics_both_ways() {
-    let world = World::new();
-    let mut client = world.connect(Connect { properties: &[0x22, 0, 1], ..Connect::default() }).await;
+    let harness = Harness::new();
+    let mut client = harness.connect(Connect { properties: &[0x22, 0, 1], ..Connect::default() }).await;
     client.subscribe("#", 0).await;
     let alias = |topic, n| publish(V5, 0, topic, 0, &[0x23, 0, n], "x");
     client.send(&[alias("a", 1), alias("", 1), alias("b", 32), alias("", 32)].concat()).await;
@@ -735,7 +735,7 @@ async fn aliases_stand_for_topics_both_ways() {
         assert_eq!((&*topic, properties.len()), ("b", 0), "it takes one alias");
     }
     for (n, code) in [(2, 0x82), (33, 0x94)] {
-        let mut wrong = world.connect(Connect { client: "wrong", ..Connect::default() }).await;
+        let mut wrong = harness.connect(Connect { client: "wrong", ..Connect::default() }).await;
         wrong.send(&alias("", n)).await;
         let (first, body) = wrong.next().await.unwrap();
         assert_eq!((first, body[0]), (0xe0, code));
@@ -745,11 +745,11 @@ async fn aliases_stand_for_topics_both_ways() {
 
 #[tokio::test(start_paused = true)]
 async fn the_window_of_a_client_is_kept_and_what_is_too_big_is_left_out() {
-    let world = World::new();
+    let harness = Harness::new();
     let properties = &[0x21, 0, 2, 0x27, 0, 0, 0, 100];
-    let mut reader = world.connect(Connect { properties, ..Connect::default() }).await;
+    let mut reader = harness.connect(Connect { properties, ..Connect::default() }).await;
     reader.subscribe("t", 2).await;
-    let mut writer = world.connect(Connect { client: "w", ..Connect::default() }).await;
+    let mut writer = harness.connect(Connect { client: "w", ..Connect::default() }).await;
     writer.publish(2, "t", 9, &"x".repeat(100)).await;
     assert_eq!(writer.ack().await, (PUBACK, 9, 0));
     for (n, flags) in [(1, 2), (2, 4), (3, 2), (4, 4)] {
@@ -777,87 +777,101 @@ async fn the_window_of_a_client_is_kept_and_what_is_too_big_is_left_out() {
 
 #[tokio::test]
 async fn what_was_acknowledged_before_the_end_of_a_connection_does_not_come_again_where_another_reader_is_behind() {
-    let world = World::new();
+    let harness = Harness::new();
     let topic = "bal1/others/messages";
     for _ in 0..4 {
         let (topic, payload) = (topic.to_owned(), Bytes::from("x".repeat(150_000)));
-        world.hub.store.tell(Note { topic, payload, correlation: None, at: now_ms() }).await.unwrap().await.unwrap();
+        harness
+            .hub
+            .store
+            .queue_note(Note { topic, payload, correlation: None, at: now_ms() })
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
     // Its queue is full before it has read all of them.
-    let mut behind = world.connect(Connect { client: "b", properties: &[0x21, 0, 1], ..Connect::default() }).await;
+    let mut behind = harness.connect(Connect { client: "b", properties: &[0x21, 0, 1], ..Connect::default() }).await;
     behind.subscribe(topic, 1).await;
     behind.message().await;
     let lasting = Connect { client: "r", flags: 0, properties: FOR_EVER, ..Connect::default() };
-    let mut reader = world.connect(lasting).await;
+    let mut reader = harness.connect(lasting).await;
     reader.subscribe(topic, 1).await;
     for _ in 0..4 {
         let id = reader.message().await.1;
         reader.send(&acked(PUBACK, id)).await;
     }
-    let link = world.link();
+    let handle = harness.handle();
     reader.send(&[0xe0, 0]).await;
-    link.wait_gone().await;
-    assert_eq!(world.hub.store.topics_to_publish().await.unwrap().await.unwrap(), [""; 0]);
+    handle.wait_gone().await;
+    assert_eq!(harness.hub.store.topics_to_publish().await.unwrap().await.unwrap(), [""; 0]);
 }
 
 #[tokio::test]
 async fn a_document_that_its_reader_cannot_take_is_told_of_once_for_a_connection_and_those_behind_it_go_on() {
-    let mut world = World::new();
+    let mut harness = Harness::new();
     let (topic, big) = ("bal1/others/messages", "x".repeat(100));
     for payload in [&*big, "1", "2"] {
         let (topic, payload) = (topic.to_owned(), Bytes::from(payload.to_owned()));
-        world.hub.store.tell(Note { topic, payload, correlation: None, at: now_ms() }).await.unwrap().await.unwrap();
+        harness
+            .hub
+            .store
+            .queue_note(Note { topic, payload, correlation: None, at: now_ms() })
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
     let properties = &[0x27, 0, 0, 0, 100];
     for _connection in 0..2 {
-        let mut reader = world.connect(Connect { properties, ..Connect::default() }).await;
+        let mut reader = harness.connect(Connect { properties, ..Connect::default() }).await;
         reader.subscribe(topic, 1).await;
         assert_eq!((reader.message().await.2, reader.message().await.2), ("1".to_owned(), "2".to_owned()));
         reader.quiet().await;
-        let Notice::SetAside(told) = world.notices.try_recv().unwrap() else { panic!("a document was set aside") };
+        let Notice::SetAside(told) = harness.notices.try_recv().unwrap() else { panic!("a document was set aside") };
         assert_eq!((&*told.topic, told.payload.len(), told.bytes > 100, told.most), (topic, 100, true, 100));
-        assert!(world.notices.try_recv().is_err());
+        assert!(harness.notices.try_recv().is_err());
     }
-    assert_eq!(world.metrics.clients_refused("document_size"), 2);
-    let mut reader = world.client(V5).await;
+    assert_eq!(harness.metrics.clients_refused("document_size"), 2);
+    let mut reader = harness.client(V5).await;
     reader.subscribe(topic, 1).await;
     assert_eq!(reader.message().await.2, big, "another one gets it");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_nothing_holds_no_more_than_a_little_and_is_overdue() {
-    let world = World::new();
-    let mut reader = world.dial(64);
+    let harness = Harness::new();
+    let mut reader = harness.dial(64);
     reader.send(&Connect { client: "r", ..Connect::default() }.bytes()).await;
     reader.next().await.unwrap();
-    let link = world.link();
+    let handle = harness.handle();
     reader.subscribe("t", 0).await;
-    let mut writer = world.client(V5).await;
+    let mut writer = harness.client(V5).await;
     for _ in 0..1_000 {
         writer.publish(0, "t", 0, &"x".repeat(1_000)).await;
     }
     writer.quiet().await;
-    assert_eq!(link.overdue(Link::clock(), 0), None);
+    assert_eq!(handle.overdue(ConnectionHandle::clock(), 0), None);
     // As long as it reads a little, it stays.
     for _ in 0..3 {
         advance(Duration::from_secs(20)).await;
         reader.stream.read_exact(&mut [0; 64]).await.unwrap();
         writer.quiet().await;
-        assert_eq!(link.overdue(Link::clock(), 0), None);
+        assert_eq!(handle.overdue(ConnectionHandle::clock(), 0), None);
     }
     advance(Duration::from_secs(31)).await;
-    assert_eq!(link.overdue(Link::clock(), 0), Some(Refusal::NotReading));
-    link.end(Refusal::NotReading);
+    assert_eq!(handle.overdue(ConnectionHandle::clock(), 0), Some(Refusal::NotReading));
+    handle.end(Refusal::NotReading);
     reader.task.await.unwrap();
-    assert_eq!(world.metrics.get(Metric::BrokerStalled), 1);
+    assert_eq!(harness.metrics.get(Metric::BrokerStalled), 1);
 }
 
 #[tokio::test(start_paused = true)]
 #[expect(clippy::disallowed_methods, reason = "the test joins the task")]
 async fn a_flood_of_what_is_answered_at_once_stops_with_the_reading_of_the_answers() {
     const COUNT: usize = 20_000;
-    let world = World::new();
-    let mut client = world.dial(1 << 14);
+    let harness = Harness::new();
+    let mut client = harness.dial(1 << 14);
     client.send(&Connect::default().bytes()).await;
     client.next().await.unwrap();
     let (mut inbound, mut outbound) = tokio::io::split(client.stream);
@@ -878,13 +892,13 @@ async fn a_flood_of_what_is_answered_at_once_stops_with_the_reading_of_the_answe
 #[tokio::test(start_paused = true)]
 async fn the_last_words_say_why() {
     for (end, code) in [(Some(Refusal::Revoked), 0x98), (Some(Refusal::TakenOver), 0x8e), (None, 0x8b)] {
-        let world = World::new();
-        let mut new = world.client(V5).await;
-        let mut old = world.connect(Connect { version: V311, client: "old", ..Connect::default() }).await;
-        for link in world.hub.connected() {
+        let harness = Harness::new();
+        let mut new = harness.client(V5).await;
+        let mut old = harness.connect(Connect { version: V311, client: "old", ..Connect::default() }).await;
+        for handle in harness.hub.connected() {
             match end {
-                Some(why) => link.end(why),
-                None => link.stop(),
+                Some(why) => handle.end(why),
+                None => handle.stop(),
             }
         }
         let (first, body) = new.next().await.unwrap();
@@ -892,24 +906,24 @@ async fn the_last_words_say_why() {
         assert_eq!(body.len() > 1, end.is_some());
         new.closed().await;
         old.closed().await;
-        let told: u64 = ["revoked", "taken_over"].iter().map(|reason| world.metrics.clients_refused(reason)).sum();
+        let told: u64 = ["revoked", "taken_over"].iter().map(|reason| harness.metrics.clients_refused(reason)).sum();
         assert_eq!(told, if end.is_some() { 2 } else { 0 });
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_ends_those_who_have_said_nothing() {
-    let world = World::new();
-    let mut silent = world.dial(100);
+    let harness = Harness::new();
+    let mut silent = harness.dial(100);
     tokio::task::yield_now().await;
-    world.stop.cancel();
+    harness.stop.cancel();
     silent.closed().await;
     silent.task.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_packet_that_breaks_a_rule_ends_the_connection_with_its_reason() {
-    let world = World::new();
+    let harness = Harness::new();
     for (bytes, code) in [
         (packet(0x32, b"\0\x01a\0\0\0"), 0x81),
         (Connect::default().bytes(), 0x82),
@@ -918,12 +932,12 @@ async fn a_packet_that_breaks_a_rule_ends_the_connection_with_its_reason() {
         // A session expiry after none.
         (packet(0xe0, &[0, 5, 0x11, 0, 0, 0, 9]), 0x82),
     ] {
-        let mut client = world.client(V5).await;
+        let mut client = harness.client(V5).await;
         client.send(&bytes).await;
         let (first, body) = client.next().await.unwrap();
         assert_eq!((first, body[0]), (0xe0, code), "{:x?}", &bytes[..4]);
         client.closed().await;
-        let mut old = world.client(V311).await;
+        let mut old = harness.client(V311).await;
         old.send(&if bytes[0] == 0xe0 { packet(0xe0, &[0]) } else { bytes }).await;
         old.closed().await;
     }
@@ -931,12 +945,12 @@ async fn a_packet_that_breaks_a_rule_ends_the_connection_with_its_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn a_will_is_left_by_all_ends_but_a_goodbye() {
-    let world = World::new();
-    let mut reader = world.connect(Connect { client: "r", ..Connect::default() }).await;
+    let harness = Harness::new();
+    let mut reader = harness.connect(Connect { client: "r", ..Connect::default() }).await;
     reader.subscribe("w", 0).await;
     for (n, words) in [(1, &[0xe0, 0][..]), (2, &[0xe0, 1, 4]), (3, &[0xe0, 1, 0]), (4, &[0xf0, 0]), (5, &[])] {
         let rest = [&[0][..], &text("w"), &text(&n.to_string())].concat();
-        let mut client = world.connect(Connect { flags: 6, rest: &rest, ..Connect::default() }).await;
+        let mut client = harness.connect(Connect { flags: 6, rest: &rest, ..Connect::default() }).await;
         client.send(words).await;
         if n == 5 {
             // Its task is cut short.
@@ -956,8 +970,8 @@ async fn a_will_is_left_by_all_ends_but_a_goodbye() {
 
 #[tokio::test(start_paused = true)]
 async fn what_expires_counts_down() {
-    let world = World::new();
-    let mut client = world.client(V5).await;
+    let harness = Harness::new();
+    let mut client = harness.client(V5).await;
     client.subscribe("t", 0).await;
     client.send(&publish(V5, 0, "t", 0, &[0x02, 0, 0, 0, 100], "x")).await;
     let (.., properties) = client.message().await;
@@ -966,7 +980,7 @@ async fn what_expires_counts_down() {
 
 #[test]
 fn a_silent_connection_is_small() {
-    let sizes = [size_of::<Connection>(), size_of::<Link>(), size_of::<Session>()];
+    let sizes = [size_of::<Connection>(), size_of::<ConnectionHandle>(), size_of::<Session>()];
     assert!(sizes.iter().sum::<usize>() < 1_450, "{sizes:?}");
 }
 
@@ -984,8 +998,8 @@ proptest! {
         let seen = |pipe: usize| {
             let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             runtime.block_on(async {
-                let world = World::new();
-                let client = world.dial(pipe);
+                let harness = Harness::new();
+                let client = harness.dial(pipe);
                 let (mut inbound, mut outbound) = tokio::io::split(client.stream);
                 let connect = Connect { version, ..Connect::default() }.bytes();
                 let bytes = [&connect[..], &[0xc0, 0], &garbage[..]].concat();
@@ -1004,13 +1018,13 @@ proptest! {
 
 #[tokio::test]
 async fn a_retained_message_that_has_expired_is_swept_and_the_others_stay() {
-    let world = World::new();
-    let mut client = world.client(V5).await;
+    let harness = Harness::new();
+    let mut client = harness.client(V5).await;
     for (topic, expiry) in [("gone", &[2, 0, 0, 0, 0][..]), ("stays", &[][..])] {
         client.send(&publish(V5, 3, topic, 7, expiry, "x")).await;
         assert_eq!(client.next().await.unwrap().0, 0x40, "{topic}");
     }
-    world.hub.drop_expired().await;
+    harness.hub.drop_expired().await;
     let mut seen = Vec::new();
     client.send(&packet(0x82, &[&[0, 77, 0][..], &text("#"), &[0]].concat())).await;
     while seen.len() < 2 {

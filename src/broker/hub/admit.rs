@@ -8,20 +8,20 @@ use tokio::time::timeout;
 
 use super::Hub;
 use super::leave::Leaving;
-use super::registry::Turn;
-use super::session::{Feed, Own, Session};
-use crate::broker::connection::Link;
-use crate::broker::identity::{CLIENT_ID_MAX, Caller, Place, assigned, session_key};
+use super::registry::SessionClaim;
+use super::session::{PacketIds, SendQueue, Session};
+use crate::broker::connection::ConnectionHandle;
+use crate::broker::identity::{CLIENT_ID_MAX, Caller, LoginPermit, assigned, session_key};
 use crate::broker::refusals::{Refusal, Refused};
 use crate::broker::session::{Incoming, Queue, Window};
 use crate::broker::wire::{self, Connect, Version};
 use crate::chat::access::Rights;
-use crate::mqtt::Change;
+use crate::mqtt::ClientChange;
 use crate::ops::clock::now_ms;
 use crate::store::{Message, SessionRecord, StoreError, Will};
 
 /// How long the log-in may take, and the wait for the session as long again.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a session that is on disk waits for the disk to know of its new connection, and a will for its place there.
 pub(super) const DISK: Duration = Duration::from_secs(1);
 /// How long the connection before may take to end.
@@ -32,7 +32,7 @@ pub(super) const FOREVER: u32 = u32::MAX;
 pub(crate) struct Admitted {
     pub(crate) session: Arc<Session>,
     /// What of it is the connection's.
-    pub(crate) own: Own,
+    pub(crate) packet_ids: PacketIds,
     /// The session is that of a connection before this one.
     pub(crate) present: bool,
     /// The client id that it was given.
@@ -41,19 +41,19 @@ pub(crate) struct Admitted {
     pub(crate) expiry_s: u32,
     pub(crate) rights: Rights,
     /// As long as it lives, no other connection takes the session over: until the CONNACK is written.
-    pub(crate) turn: Turn,
+    pub(crate) claim: SessionClaim,
     /// Among the connections of its user, until it is dropped.
-    pub(crate) place: Option<Place>,
+    pub(crate) login_permit: Option<LoginPermit>,
 }
 
 /// Who somebody turned out to be.
-struct Visitor {
+struct IdentifiedClient {
     caller: Caller,
     key: Arc<str>,
     user: Option<Arc<str>>,
     client: Arc<str>,
     assigned: bool,
-    place: Option<Place>,
+    login_permit: Option<LoginPermit>,
 }
 
 impl Hub {
@@ -62,53 +62,61 @@ impl Hub {
     /// # Errors
     ///
     /// If it may not come in.
-    pub(crate) async fn admit(self: &Arc<Self>, connect: &Connect<'_>, link: &Arc<Link>) -> Result<Admitted, Refused> {
+    pub(crate) async fn admit(
+        self: &Arc<Self>,
+        connect: &Connect<'_>,
+        handle: &Arc<ConnectionHandle>,
+    ) -> Result<Admitted, Refused> {
         let busy = |_late| Refused::from(Refusal::Busy);
-        let visitor = timeout(PATIENCE, self.identify(connect, link)).await.map_err(busy)??;
+        let identified = timeout(LOGIN_TIMEOUT, self.identify(connect, handle)).await.map_err(busy)??;
         // Claimed after the log-in, so that a client that is not authenticated holds up no session.
-        let turn = timeout(PATIENCE, self.registry.claim(&visitor.key)).await.map_err(busy)?;
-        self.end_former(&visitor.key, connect.clean).await?;
-        let mut former = self.registry.session(&visitor.key);
+        let claim = timeout(LOGIN_TIMEOUT, self.registry.claim(&identified.key)).await.map_err(busy)?;
+        self.end_former(&identified.key, connect.clean).await?;
+        let mut former = self.registry.session(&identified.key);
         if let Some(session) = former.take_if(|session| connect.clean || session.is_expired(now_ms())) {
             self.end_session(&session).await;
         }
         let present = former.is_some();
-        let session = former.unwrap_or_else(|| self.new_session(&visitor));
+        let session = former.unwrap_or_else(|| self.new_session(&identified));
         let expiry_s = self.expiry(connect.session_expiry_s);
-        let own = self.take(&session, connect, &visitor, link);
+        let packet_ids = self.take(&session, connect, &identified, handle);
         if self.keep(&session, expiry_s).await.is_err() {
-            self.leave(&session, link, own, Leaving::Broke).await;
+            self.leave(&session, handle, packet_ids, Leaving::Broke).await;
             return Err(Refusal::NotStored.into());
         }
-        self.tell_sighting(&session, link, Change::Came).await;
-        for Feed { queue, member } in session.feeds() {
+        self.tell_sighting(&session, handle, ClientChange::Came).await;
+        for SendQueue { queue, member } in session.send_queues() {
             match member {
-                Some(_) => self.attach_member(&queue, link).await,
-                None => queue.attach(link),
+                Some(_) => self.attach_member(&queue, handle).await,
+                None => queue.attach(handle),
             }
             if present {
                 queue.read(Queue::look_for_topics);
             }
         }
-        let Visitor { caller, client, assigned, place, .. } = visitor;
+        let IdentifiedClient { caller, client, assigned, login_permit, .. } = identified;
         Ok(Admitted {
-            own,
+            packet_ids,
             present,
             assigned: assigned.then_some(client),
             expiry_s,
             rights: caller.rights(),
-            turn,
-            place,
+            claim,
+            login_permit,
             session,
         })
     }
 
-    async fn identify(&self, connect: &Connect<'_>, link: &Arc<Link>) -> Result<Visitor, Refused> {
+    async fn identify(
+        &self,
+        connect: &Connect<'_>,
+        handle: &Arc<ConnectionHandle>,
+    ) -> Result<IdentifiedClient, Refused> {
         let (client, is_assigned) = client_id(connect)?;
         if connect.has_auth_method {
             return Err(Refusal::AuthMethod.into());
         }
-        let address = link.who().address.ip();
+        let address = handle.who().address.ip();
         let caller = self.authenticator.login(connect.user, connect.password, address).await?;
         let user = match &caller {
             Caller::Anonymous => None,
@@ -120,15 +128,15 @@ impl Hub {
         if is_full && self.registry.session(&key).is_none() {
             return Err(Refusal::Sessions.into());
         }
-        let place = self.authenticator.enter(&caller, &key, link)?;
+        let login_permit = self.authenticator.enter(&caller, &key, handle)?;
         if let Some(user) = &user {
             // A token need not come with a user name.
-            link.set_who(link.who().as_user(user));
+            handle.set_who(handle.who().as_user(user));
         }
         if let Some(expires_ms) = caller.expires_ms() {
-            link.set_expires_ms(expires_ms);
+            handle.set_expires_ms(expires_ms);
         }
-        Ok(Visitor { caller, key, user, client, assigned: is_assigned, place })
+        Ok(IdentifiedClient { caller, key, user, client, assigned: is_assigned, login_permit })
     }
 
     /// Ends the connection that has the session, wholly: its will has been dealt with when this is over.
@@ -136,7 +144,7 @@ impl Hub {
         let Some(former) = self.registry.session(key).and_then(|session| {
             let mut state = session.lock();
             state.ends_by_take_over = clean;
-            state.link.clone()
+            state.handle.clone()
         }) else {
             return Ok(());
         };
@@ -144,30 +152,36 @@ impl Hub {
         timeout(TAKE_OVER, former.wait_gone()).await.map_err(|_late| Refused::from(Refusal::Busy))
     }
 
-    fn new_session(&self, Visitor { key, user, client, .. }: &Visitor) -> Arc<Session> {
+    fn new_session(&self, IdentifiedClient { key, user, client, .. }: &IdentifiedClient) -> Arc<Session> {
         let session = Session::new(Arc::clone(key), user.clone(), Arc::clone(client), self.new_queue(key));
         self.registry.add(&session);
         session
     }
 
     /// The session is this connection's.
-    fn take(&self, session: &Arc<Session>, connect: &Connect<'_>, visitor: &Visitor, link: &Arc<Link>) -> Own {
-        self.delayed.cancel(session);
-        session.queue.set_rights(visitor.caller.rights());
+    fn take(
+        &self,
+        session: &Arc<Session>,
+        connect: &Connect<'_>,
+        identified: &IdentifiedClient,
+        handle: &Arc<ConnectionHandle>,
+    ) -> PacketIds {
+        self.delayed_wills.cancel(session);
+        session.queue.set_rights(identified.caller.rights());
         let mut state = session.lock();
-        let mut own = state.own.take().map_or_else(|| self.new_own(), |own| *own);
-        own.window.resume(connect.receive_maximum);
-        self.registry.connect(link);
-        state.link = Some(Arc::clone(link));
+        let mut packet_ids = state.packet_ids.take().map_or_else(|| self.new_packet_ids(), |packet_ids| *packet_ids);
+        packet_ids.window.resume(connect.receive_maximum);
+        self.registry.connect(handle);
+        state.handle = Some(Arc::clone(handle));
         state.left_ms = None;
         state.ends_by_take_over = false;
-        state.caller = Some(visitor.caller.clone());
-        state.will = self.will(connect, visitor, link).map(Box::new);
-        own
+        state.caller = Some(identified.caller.clone());
+        state.will = self.will(connect, identified, handle).map(Box::new);
+        packet_ids
     }
 
-    pub(super) fn new_own(&self) -> Own {
-        Own { window: Window::new(self.limits.inflight), incoming: Incoming::default() }
+    pub(super) fn new_packet_ids(&self) -> PacketIds {
+        PacketIds { window: Window::new(self.limits.inflight), incoming: Incoming::default() }
     }
 
     /// Puts the session on disk, if it is to outlive its connection. One that was and no longer does stays there until its
@@ -204,10 +218,10 @@ impl Hub {
     }
 
     /// The will of a CONNECT. One that its client may not write is refused, and never published.
-    fn will(&self, connect: &Connect<'_>, visitor: &Visitor, link: &Link) -> Option<Will> {
+    fn will(&self, connect: &Connect<'_>, identified: &IdentifiedClient, handle: &ConnectionHandle) -> Option<Will> {
         let wire::Will { topic, payload, qos, retain, properties, .. } = connect.will.as_ref()?;
-        if !visitor.caller.rights().may_publish(topic) {
-            self.refusals.tell(Refusal::WillTopic, &link.who(), topic);
+        if !identified.caller.rights().may_publish(topic) {
+            self.refusals.report(Refusal::WillTopic, &handle.who(), topic);
             return None;
         }
         let message = Message {

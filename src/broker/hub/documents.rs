@@ -15,20 +15,22 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::time::timeout;
 
 use super::Hub;
-use super::publish::{SLOW_READER, end_slow};
+use super::publish::{FULL_QUEUE_WAIT, end_slow};
 use super::queue::SharedQueue;
-use super::routes::Route;
+use super::routes::MatchedQueue;
 use super::session::Session;
 use crate::broker::refusals::Refusal;
-use crate::broker::session::{Flight, Item, Lane, Queue, Read, Source, Wanted as ToRead, document_message};
+use crate::broker::session::{
+    InFlight, OutgoingMessage, PageRequest, Queue, QueueRef, ReadRange, Source, document_message,
+};
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
 use crate::mqtt::{Notice, SetAside};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{
-    Acknowledged, DocumentPage, DocumentRef, Fresh, FreshBatch, Page, QueueRow, QueuedDocument, RowPage, Seen, Settled,
-    StoreError, TakenBy, TakenDocument, Target, Waiting,
+    AckOutcome, AckedBy, AckedDocument, Acknowledged, CommitEvent, CommitEvents, DocumentPage, DocumentRef,
+    OutboxDocument, Page, QueueRow, QueuedDocument, RowPage, Seen, StoreError, Target,
 };
 
 /// Ready when the store has been asked; yields what is ready when it has done so.
@@ -39,53 +41,53 @@ pub(super) const UNKNOWN: u64 = 0;
 
 impl Hub {
     /// Puts what commits brought into the queues of its subscribers, for ever.
-    pub(super) async fn distribute_news(&self) {
+    pub(super) async fn distribute_events(&self) {
         loop {
-            let FreshBatch { items, topics, queues } = self.store.fresh().await;
-            for fresh in items {
-                self.distribute_fresh(fresh);
+            let CommitEvents { items, topics, queues } = self.store.commit_events().await;
+            for event in items {
+                self.distribute_event(event);
             }
             if !queues.is_empty() {
-                self.announced.store(UNKNOWN, Relaxed);
+                self.last_notified.store(UNKNOWN, Relaxed);
             }
             for topic in topics {
                 let topic: Arc<str> = topic.into();
                 for route in self.routes.of(&topic, None) {
-                    route.queue.announce(|queue| queue.behind_on(&topic));
+                    route.queue.notify(|queue| queue.behind_on(&topic));
                 }
             }
             for queue in queues.into_iter().filter_map(|id| self.registry.stored(id)) {
-                queue.announce(Queue::behind_on_rows);
+                queue.notify(Queue::behind_on_rows);
             }
         }
     }
 
     /// The number of the row that was announced last, in whatever queue.
-    pub(super) fn announced(&self) -> Option<u64> {
-        Some(self.announced.load(Relaxed)).filter(|seq| *seq != UNKNOWN)
+    pub(super) fn last_notified(&self) -> Option<u64> {
+        Some(self.last_notified.load(Relaxed)).filter(|seq| *seq != UNKNOWN)
     }
 
-    fn distribute_fresh(&self, fresh: Fresh) {
-        match fresh {
-            Fresh::Row { seq, message, target } => {
-                self.announced.store(seq, Relaxed);
+    fn distribute_event(&self, event: CommitEvent) {
+        match event {
+            CommitEvent::Row { seq, message, target } => {
+                self.last_notified.store(seq, Relaxed);
                 let Some(queue) = self.registry.stored(target.queue) else { return };
                 if target.qos == QoS::AtMostOnce {
                     // QoS 0 is not stored, it only keeps its place in the order of the commits.
-                    queue.push(Item::memory(message, target), self.announced());
+                    queue.push(OutgoingMessage::memory(message, target), self.last_notified());
                 } else {
-                    queue.announce(|queue| _ = queue.announce_row(seq, Item::row(seq, message, target)));
+                    queue.notify(|queue| _ = queue.notify_row(seq, OutgoingMessage::row(seq, message, target)));
                 }
             }
-            Fresh::Document { reference, payload, correlation } => {
+            CommitEvent::Document { reference, payload, correlation } => {
                 let routes = self.routes_of(&reference.topic, None);
                 if routes.is_empty() {
                     return;
                 }
                 let message = document_message(&reference.topic, payload, correlation.as_ref(), false);
-                for Route { queue, qos, ids, .. } in routes {
-                    let item = Item::document(Arc::clone(&message), reference.clone(), qos, ids, false);
-                    queue.announce(|queue| _ = queue.announce_document(&reference, item));
+                for MatchedQueue { queue, qos, ids, .. } in routes {
+                    let item = OutgoingMessage::document(Arc::clone(&message), reference.clone(), qos, ids, false);
+                    queue.notify(|queue| _ = queue.notify_document(&reference, item));
                 }
             }
         }
@@ -98,24 +100,24 @@ impl Hub {
         self: &Arc<Self>,
         session: &Arc<Session>,
         queue: Arc<SharedQueue>,
-        read: Read,
+        read: PageRequest,
     ) -> BoxFuture<'static, Result<Vec<QueueRow>, StoreError>> {
         let (hub, session) = (Arc::clone(self), Arc::clone(session));
-        let asked = Asked { queue, read };
+        let pending = PendingRead { queue, read };
         Box::pin(async move {
-            let Asked { queue, read } = &asked;
+            let PendingRead { queue, read } = &pending;
             let mut numbered = Vec::new();
             match &read.what {
-                ToRead::Rows(after) => {
+                ReadRange::Rows(after) => {
                     let rows = hub.next_rows(queue, *after, read.page).await?;
                     numbered.extend(rows.iter().filter(|row| row.packet_id.is_some()).cloned());
                     queue.read(|queue| queue.rows_came(read, rows));
                 }
-                ToRead::Documents(topic, after) => {
+                ReadRange::Documents(topic, after) => {
                     let documents = hub.next_documents(queue, topic, *after, read.page).await?;
                     queue.read(|queue| queue.documents_came(read, documents));
                 }
-                ToRead::Topics => {
+                ReadRange::Topics => {
                     hub.watch(&session, queue).await?;
                     queue.read(|queue| queue.topics_came(read, &[]));
                 }
@@ -143,13 +145,14 @@ impl Hub {
         topic: &Arc<str>,
         mut after: u64,
         page: Page,
-    ) -> Result<Vec<Item>, StoreError> {
+    ) -> Result<Vec<OutgoingMessage>, StoreError> {
         loop {
-            let asked = self.store.read_documents(Arc::clone(topic), queue.stored(), after, page).await?;
-            let DocumentPage { documents, more } = asked.await?;
+            let pending = self.store.read_documents(Arc::clone(topic), queue.stored(), after, page).await?;
+            let DocumentPage { documents, more } = pending.await?;
             let route = self.routes.to(topic, queue);
             after = documents.last().map_or(after, |last| last.waiting.reference.seq);
-            let items: Vec<Item> = documents.into_iter().filter_map(|found| document(found, route.as_ref())).collect();
+            let items: Vec<OutgoingMessage> =
+                documents.into_iter().filter_map(|found| document(found, route.as_ref())).collect();
             if !(items.is_empty() && more) {
                 return Ok(items);
             }
@@ -160,13 +163,13 @@ impl Hub {
     pub(crate) fn acknowledged(
         self: &Arc<Self>,
         session: &Arc<Session>,
-        flights: Vec<Flight>,
+        flights: Vec<InFlight>,
         is_awaited: bool,
     ) -> Option<Settling> {
         let mut taken: Vec<(Arc<SharedQueue>, Acknowledged)> = Vec::new();
         let mut documents = 0;
         for flight in flights {
-            let queue = self.queue_of(session, flight.lane);
+            let queue = self.queue_of(session, flight.queue_ref);
             let (id, by) = (queue.stored(), taken_by(session, &flight));
             if !taken.last().is_some_and(|(of, taken)| of.number() == queue.number() && taken.by == by) {
                 let (rows, documents) = (Vec::new(), Vec::new());
@@ -180,12 +183,12 @@ impl Hub {
                 Source::Memory => {}
                 Source::Row(seq) => into.rows.push(seq),
                 Source::Document(reference) => {
-                    if flight.qos == QoS::AtMostOnce && self.has_better_reader(&reference, &queue) {
+                    if flight.qos == QoS::AtMostOnce && self.has_better_subscriber(&reference, &queue) {
                         queue.acknowledged(&reference);
                         continue;
                     }
                     documents += 1;
-                    into.documents.push(TakenDocument { reference, others: Vec::new() });
+                    into.documents.push(AckedDocument { reference, others: Vec::new() });
                 }
             }
         }
@@ -200,7 +203,7 @@ impl Hub {
             loop {
                 let mut behind = Vec::new();
                 for (queue, taken) in &mut taken {
-                    for TakenDocument { reference, others } in &mut taken.documents {
+                    for AckedDocument { reference, others } in &mut taken.documents {
                         *others = hub.others(reference, queue, &mut behind);
                     }
                 }
@@ -217,7 +220,7 @@ impl Hub {
             }
             let settled = async move {
                 for (queue, committed) in committed {
-                    let Settled { rows, moved } = committed.await?;
+                    let AckOutcome { rows, moved } = committed.await?;
                     queue.left_the_disk(rows);
                     moved.iter().for_each(|(_, recorded)| (hub.told)(&hub.metrics, recorded));
                 }
@@ -229,17 +232,19 @@ impl Hub {
 
     /// The queue that something came from. The session may have left the group; documents of a group that has ended are
     /// settled all the same.
-    fn queue_of(&self, session: &Session, lane: Lane) -> Arc<SharedQueue> {
-        match lane {
-            Lane::Own => Arc::clone(&session.queue),
-            Lane::Group(number) => self.registry.group_queue(number).unwrap_or_else(|| self.new_queue(&session.key)),
+    fn queue_of(&self, session: &Session, queue_ref: QueueRef) -> Arc<SharedQueue> {
+        match queue_ref {
+            QueueRef::Own => Arc::clone(&session.queue),
+            QueueRef::Group(number) => {
+                self.registry.group_queue(number).unwrap_or_else(|| self.new_queue(&session.key))
+            }
         }
     }
 
     /// Whether another queue, connected or not, has the topic of a document at QoS 1 or more: then a subscriber at QoS
     /// 0 does not settle it.
-    fn has_better_reader(&self, document: &DocumentRef, taken_by: &SharedQueue) -> bool {
-        let is_better = |route: &Route| route.qos > QoS::AtMostOnce && route.queue.number() != taken_by.number();
+    fn has_better_subscriber(&self, document: &DocumentRef, taken_by: &SharedQueue) -> bool {
+        let is_better = |route: &MatchedQueue| route.qos > QoS::AtMostOnce && route.queue.number() != taken_by.number();
         self.routes.of(&document.topic, None).iter().any(is_better)
     }
 
@@ -252,7 +257,7 @@ impl Hub {
         behind: &mut Vec<(Arc<SharedQueue>, DocumentRef)>,
     ) -> Vec<Target> {
         let mut others = Vec::new();
-        for Route { queue, qos, ids, .. } in self.routes.of(&document.topic, None) {
+        for MatchedQueue { queue, qos, ids, .. } in self.routes.of(&document.topic, None) {
             if queue.number() == taken_by.number() || qos == QoS::AtMostOnce {
                 continue;
             }
@@ -268,7 +273,7 @@ impl Hub {
     /// A document is bigger than the packets that a client takes: it stays in the outbox until a client takes it.
     pub(crate) fn too_big(&self, session: &Session, document: SetAside) {
         let SetAside { topic, bytes, most, .. } = &document;
-        self.tell_of(session, Refusal::DocumentSize, &format!("{bytes} bytes on {topic}, at most {most} are taken"));
+        self.report_of(session, Refusal::DocumentSize, &format!("{bytes} bytes on {topic}, at most {most} are taken"));
         self.notify(Notice::SetAside(document));
     }
 
@@ -296,8 +301,8 @@ async fn let_read(queue: &SharedQueue, document: &DocumentRef) {
         true => Poll::Pending,
         false => Poll::Ready(()),
     };
-    while timeout(SLOW_READER, poll_fn(is_read)).await.is_err() {
-        if queue.is_crowded() {
+    while timeout(FULL_QUEUE_WAIT, poll_fn(is_read)).await.is_err() {
+        if queue.disk_half_full() {
             return end_slow(queue);
         }
     }
@@ -305,32 +310,32 @@ async fn let_read(queue: &SharedQueue, document: &DocumentRef) {
 
 /// A document as its reader gets it: as it was when it became a row of the queue, or as the subscription has it now. None if
 /// there is no such subscription any more.
-fn document(found: QueuedDocument, route: Option<&Route>) -> Option<Item> {
-    let QueuedDocument { waiting: Waiting { reference, payload, correlation, redelivered }, own } = found;
+fn document(found: QueuedDocument, route: Option<&MatchedQueue>) -> Option<OutgoingMessage> {
+    let QueuedDocument { waiting: OutboxDocument { reference, payload, correlation, redelivered }, own } = found;
     let (qos, ids) = match own {
         Some(target) => (target.qos, target.ids),
         None => route.map(|route| (route.qos, route.ids.clone()))?,
     };
     let message = document_message(&reference.topic, payload, correlation.as_ref(), redelivered);
-    Some(Item::document(message, reference, qos, ids, redelivered))
+    Some(OutgoingMessage::document(message, reference, qos, ids, redelivered))
 }
 
 /// By whom the document is acknowledged: the owner of the inbox that it lies in, or another client.
-fn taken_by(session: &Session, flight: &Flight) -> TakenBy {
-    let Source::Document(DocumentRef { topic, .. }) = &flight.source else { return TakenBy::Broker };
+fn taken_by(session: &Session, flight: &InFlight) -> AckedBy {
+    let Source::Document(DocumentRef { topic, .. }) = &flight.source else { return AckedBy::Broker };
     match (Side::of(topic), session.user.as_deref()) {
-        (Side::Inbox { owner, .. }, Some(user)) if owner == user && flight.qos > QoS::AtMostOnce => TakenBy::Reader,
-        _ => TakenBy::Broker,
+        (Side::Inbox { owner, .. }, Some(user)) if owner == user && flight.qos > QoS::AtMostOnce => AckedBy::Owner,
+        _ => AckedBy::Broker,
     }
 }
 
 /// A read that the store has not answered.
-struct Asked {
+struct PendingRead {
     queue: Arc<SharedQueue>,
-    read: Read,
+    read: PageRequest,
 }
 
-impl Drop for Asked {
+impl Drop for PendingRead {
     fn drop(&mut self) {
         // `read_failed` ignores a read that was answered.
         self.queue.read(|queue| queue.read_failed(&self.read));

@@ -10,8 +10,8 @@ use super::Hub;
 use super::admit::FOREVER;
 use super::queue::SharedQueue;
 use super::session::Session;
-use crate::broker::connection::Link;
-use crate::broker::session::{Item, Queue};
+use crate::broker::connection::ConnectionHandle;
+use crate::broker::session::{OutgoingMessage, Queue};
 use crate::broker::wire::Options;
 use crate::chat::qos::QoS;
 use crate::ops::clock::now_ms;
@@ -48,7 +48,7 @@ impl Group {
         self.lock().insert(session, options);
     }
 
-    pub(super) fn part(&self, session: u64) {
+    pub(super) fn leave(&self, session: u64) {
         self.lock().remove(&session);
     }
 
@@ -79,24 +79,34 @@ impl Group {
 impl Hub {
     /// A connection begins to send what a group has. With the first one the store may count on it that rows are sent; it
     /// hears of connections in the order in which they are.
-    pub(super) async fn attach_member(&self, queue: &SharedQueue, link: &Arc<Link>) {
+    pub(super) async fn attach_member(&self, queue: &SharedQueue, handle: &Arc<ConnectionHandle>) {
         let _alone = self.groups.lock().await;
         if queue.stored().is_some() && !queue.is_connected() {
             let _ = self.store.keep_group(queue.name().to_string()).await;
         }
-        queue.attach(link);
+        queue.attach(handle);
     }
 
     /// The connection of a member has ended.
-    pub(super) async fn detach_member(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) {
+    pub(super) async fn detach_member(
+        &self,
+        queue: &SharedQueue,
+        handle: &Arc<ConnectionHandle>,
+        back: Vec<OutgoingMessage>,
+    ) {
         let _alone = self.groups.lock().await;
-        self.detach_alone(queue, link, back).await;
+        self.detach_alone(queue, handle, back).await;
     }
 
     /// The same with `groups` locked: the store knows what the last member may have been sent before the next one
     /// reads.
-    pub(super) async fn detach_alone(&self, queue: &SharedQueue, link: &Arc<Link>, back: Vec<Item>) {
-        let Some(seen) = queue.detach(link, back) else { return };
+    pub(super) async fn detach_alone(
+        &self,
+        queue: &SharedQueue,
+        handle: &Arc<ConnectionHandle>,
+        back: Vec<OutgoingMessage>,
+    ) {
+        let Some(seen) = queue.detach(handle, back) else { return };
         self.documents_seen(seen).await;
         if let Some(id) = queue.stored() {
             let _ = self.store.session_left(id, now_ms(), FOREVER, None).await;
@@ -117,7 +127,7 @@ impl Hub {
             group.left_the_disk(given);
             session.queue.waits_on_disk(given.rows, given.bytes);
             // They are announced as well, perhaps later: until they are read nothing of a group is to pass them.
-            session.queue.announce(Queue::behind_on_rows);
+            session.queue.notify(Queue::behind_on_rows);
             Ok(last)
         })
     }

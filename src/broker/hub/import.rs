@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::Hub;
 use super::publish::Destinations;
 use crate::broker::BrokerError;
-use crate::broker::import::{self, FormerSession, Imported, LeftOut, Waiting};
+use crate::broker::import::{self, FormerFolder, FormerSession, LeftOut, QueuedMessages};
 use crate::chat::topic::Side;
 use crate::ops::clock::now_ms;
 use crate::store::{Enqueue, ImportedSession, Message, SessionRecord, StoreError};
@@ -26,7 +26,7 @@ const FILES: [&str; 7] = [".storage_version", ".lock", "sessions", "queues", "in
 /// An import that is not finished.
 pub(in crate::broker) struct Import {
     folder: PathBuf,
-    imported: Imported,
+    imported: FormerFolder,
     /// Sessions that published QoS 2 messages which nobody has got yet, with their packet identifiers.
     pending: Vec<(FormerSession, Vec<u16>)>,
     sessions: usize,
@@ -69,7 +69,7 @@ impl Hub {
     ) -> Result<(), BrokerError> {
         let mut asked = Vec::new();
         for session in sessions {
-            let Waiting { messages, incoming } = import.waiting(&session)?;
+            let QueuedMessages { messages, incoming } = import.waiting(&session)?;
             import.messages += messages.len() + incoming.len();
             let FormerSession { record, left_at, subscriptions, .. } = session.clone();
             let imported = ImportedSession {
@@ -117,7 +117,7 @@ impl Hub {
             }
         }
         self.store.imported().await?.await?;
-        import.tell(put_aside(&import.folder).ok().as_deref());
+        import.log(put_aside(&import.folder).ok().as_deref());
         Ok(())
     }
 
@@ -138,11 +138,11 @@ impl Hub {
 }
 
 impl Import {
-    fn waiting(&mut self, session: &FormerSession) -> Result<Waiting, BrokerError> {
+    fn waiting(&mut self, session: &FormerSession) -> Result<QueuedMessages, BrokerError> {
         self.imported.waiting(session).map_err(|error| of_disk(&self.folder, &error))
     }
 
-    fn tell(&self, kept_as: Option<&Path>) {
+    fn log(&self, kept_as: Option<&Path>) {
         let Self { folder, sessions, messages, retained, .. } = self;
         let folder = folder.display();
         let kept_as = kept_as.map(|path| tracing::field::display(path.display()));

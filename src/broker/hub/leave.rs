@@ -9,10 +9,10 @@ use tokio::time::timeout;
 
 use super::Hub;
 use super::admit::DISK;
-use super::session::{Own, Session};
-use crate::broker::connection::Link;
-use crate::broker::session::Item;
-use crate::mqtt::Change;
+use super::session::{PacketIds, Session};
+use crate::broker::connection::ConnectionHandle;
+use crate::broker::session::OutgoingMessage;
+use crate::mqtt::ClientChange;
 use crate::ops::clock::now_ms;
 
 /// How a connection ended.
@@ -35,12 +35,12 @@ impl Hub {
     pub(crate) async fn leave(
         self: &Arc<Self>,
         session: &Arc<Session>,
-        link: &Arc<Link>,
-        mut own: Own,
+        handle: &Arc<ConnectionHandle>,
+        mut packet_ids: PacketIds,
         leaving: Leaving,
     ) {
         let left = matches!(leaving, Leaving::Goodbye { with_will: false, .. });
-        self.tell_sighting(session, link, if left { Change::Left } else { Change::Broke }).await;
+        self.tell_sighting(session, handle, if left { ClientChange::Left } else { ClientChange::Broke }).await;
         let ends = {
             let mut state = session.lock();
             if let Leaving::Goodbye { expiry_s: Some(expiry_s), .. } = leaving {
@@ -49,12 +49,12 @@ impl Hub {
             state.will.take_if(|_| left);
             state.expiry_s == 0 || state.ends_by_take_over
         };
-        own.incoming.suspend();
-        self.give_back(session, link, own.window.suspend()).await;
+        packet_ids.incoming.suspend();
+        self.give_back(session, handle, packet_ids.window.suspend()).await;
         {
             let mut state = session.lock();
             state.left_ms = Some(now_ms());
-            state.own = Some(Box::new(own));
+            state.packet_ids = Some(Box::new(packet_ids));
         }
         if ends {
             self.end_session(session).await;
@@ -62,26 +62,31 @@ impl Hub {
             self.stay(session).await;
         }
         // Not before: who comes back waits for it, and finds the session as it is then.
-        session.lock().link = None;
-        self.registry.disconnect(link);
-        link.gone();
+        session.lock().handle = None;
+        self.registry.disconnect(handle);
+        handle.gone();
     }
 
     /// What was sent and not acknowledged goes back to where it came from.
-    async fn give_back(&self, session: &Arc<Session>, link: &Arc<Link>, unacknowledged: Vec<(u64, Item)>) {
-        let mut back: HashMap<u64, Vec<Item>> = HashMap::new();
+    async fn give_back(
+        &self,
+        session: &Arc<Session>,
+        handle: &Arc<ConnectionHandle>,
+        unacknowledged: Vec<(u64, OutgoingMessage)>,
+    ) {
+        let mut back: HashMap<u64, Vec<OutgoingMessage>> = HashMap::new();
         for (group, item) in unacknowledged {
             back.entry(group).or_default().push(item);
         }
-        let own = session.feeds().into_iter().map(|feed| feed.queue);
+        let of_session = session.send_queues().into_iter().map(|send_queue| send_queue.queue);
         // Of groups that the session left before.
         let former = back.keys().filter_map(|group| self.registry.group_queue(*group));
-        let queues: BTreeMap<_, _> = own.chain(former).map(|queue| (queue.number(), queue)).collect();
+        let queues: BTreeMap<_, _> = of_session.chain(former).map(|queue| (queue.number(), queue)).collect();
         for (number, queue) in queues {
             let back = back.remove(&number).unwrap_or_default();
             if number != session.queue.number() {
-                self.detach_member(&queue, link, back).await;
-            } else if let Some(seen) = queue.detach(link, back) {
+                self.detach_member(&queue, handle, back).await;
+            } else if let Some(seen) = queue.detach(handle, back) {
                 self.documents_seen(seen).await;
             }
         }
@@ -102,7 +107,7 @@ impl Hub {
         }
         match delay_s {
             Some(0) => self.publish_will_of(session).await,
-            Some(delay_s) => self.delayed.add(Duration::from_secs(delay_s.into()), session),
+            Some(delay_s) => self.delayed_wills.add(Duration::from_secs(delay_s.into()), session),
             None => {}
         }
     }
@@ -110,7 +115,7 @@ impl Hub {
     /// The session is no more: nothing is kept for it, and a will that waited is published.
     pub(super) async fn end_session(self: &Arc<Self>, session: &Arc<Session>) {
         self.registry.remove(session);
-        self.delayed.cancel(session);
+        self.delayed_wills.cancel(session);
         for filter in session.filters() {
             self.drop_subscription(session, &filter).await;
         }
@@ -133,7 +138,7 @@ impl Hub {
             after = Arc::clone(&last.key);
             for session in page.iter().filter(|session| session.is_expired(now_ms)) {
                 // Should its client come back just now, it waits for the end, and finds no session.
-                let _turn = self.registry.claim(&session.key).await;
+                let _claim = self.registry.claim(&session.key).await;
                 if session.is_expired(now_ms) {
                     self.end_session(session).await;
                 }

@@ -38,7 +38,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::BrokerLimits;
-use super::connection::Link;
+use super::connection::ConnectionHandle;
 use super::identity::Authenticator;
 use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
@@ -49,13 +49,13 @@ use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
 pub(crate) use documents::Settling;
 pub(crate) use leave::Leaving;
-pub(crate) use publish::{NewPublish, NotSafe, Promise, Publisher, Publishing};
+pub(crate) use publish::{NewPublish, NotStored, Promise, Publisher, Publishing};
 pub(crate) use queue::SharedQueue;
 use registry::Registry;
-use routes::{Route, Routes};
-pub(crate) use session::{Feed, Own, Session};
-pub(crate) use subscribe::{AfterSubscribe, Wanted};
-use wills::Delayed;
+use routes::{MatchedQueue, Routes};
+pub(crate) use session::{PacketIds, SendQueue, Session};
+pub(crate) use subscribe::{AfterSubscribe, RequestedSubscription};
+use wills::DelayedWills;
 
 /// The address of a session that has no connection.
 const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
@@ -72,7 +72,7 @@ pub(crate) struct Hub {
     routes: Routes,
     /// A lock because publishers and subscribers meet here; held for an operation on the index.
     retained: Mutex<RetainedTopics>,
-    delayed: Delayed,
+    delayed_wills: DelayedWills,
     inbound: mpsc::Sender<Inbound>,
     sightings: mpsc::Sender<Sighting>,
     notices: mpsc::Sender<Notice>,
@@ -81,12 +81,12 @@ pub(crate) struct Hub {
     /// that order, but its answers are not waited for.
     groups: tokio::sync::Mutex<()>,
     /// The number of the row that was announced last.
-    announced: AtomicU64,
+    last_notified: AtomicU64,
     /// The number of the last queue.
     last: AtomicU64,
 }
 
-pub(super) struct Parts {
+pub(super) struct HubDependencies {
     pub(super) limits: BrokerLimits,
     pub(super) refusals: Arc<Refusals>,
     pub(super) store: Store,
@@ -99,8 +99,9 @@ pub(super) struct Parts {
 }
 
 impl Hub {
-    pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { limits, refusals, store, told, authenticator, inbound, sightings, notices, stop } = parts;
+    pub(super) fn new(dependencies: HubDependencies) -> Arc<Self> {
+        let HubDependencies { limits, refusals, store, told, authenticator, inbound, sightings, notices, stop } =
+            dependencies;
         Arc::new(Self {
             limits,
             metrics: Arc::clone(refusals.metrics()),
@@ -111,13 +112,13 @@ impl Hub {
             registry: Arc::default(),
             routes: Routes::default(),
             retained: Mutex::default(),
-            delayed: Delayed::default(),
+            delayed_wills: DelayedWills::default(),
             inbound,
             sightings,
             notices,
             stop,
             groups: tokio::sync::Mutex::default(),
-            announced: AtomicU64::new(documents::UNKNOWN),
+            last_notified: AtomicU64::new(documents::UNKNOWN),
             last: AtomicU64::new(0),
         })
     }
@@ -130,38 +131,43 @@ impl Hub {
         closed: &CancellationToken,
     ) {
         let endless = async {
-            tokio::join!(self.distribute_news(), self.publish_delayed_wills(), self.look(clients), self.sweep(),)
+            tokio::join!(
+                self.distribute_events(),
+                self.publish_delayed_wills(),
+                self.watch_connections(clients),
+                self.sweep(),
+            )
         };
         tokio::join!(self.publish_for_bridge(publish), closed.run_until_cancelled(endless));
     }
 
     /// Tells all connections to end.
     pub(super) fn end_connections(&self) {
-        self.connected().for_each(|link| link.stop());
+        self.connected().for_each(|handle| handle.stop());
     }
 
     /// The connections of clients that were let in.
-    pub(crate) fn connected(&self) -> impl Iterator<Item = Arc<Link>> {
+    pub(crate) fn connected(&self) -> impl Iterator<Item = Arc<ConnectionHandle>> {
         let mut page = Vec::new().into_iter();
         let mut last = 0;
         std::iter::from_fn(move || {
             if page.len() == 0 {
-                page = self.registry.links(last).into_iter();
+                page = self.registry.handles(last).into_iter();
             }
-            page.next().inspect(|link: &Arc<Link>| last = link.number())
+            page.next().inspect(|handle: &Arc<ConnectionHandle>| last = handle.number())
         })
     }
 
     /// Where a message goes; counts where it might have gone.
-    fn routes_of(&self, topic: &str, publisher: Option<u64>) -> Vec<Route> {
+    fn routes_of(&self, topic: &str, publisher: Option<u64>) -> Vec<MatchedQueue> {
         let (routes, denied) = self.routes.find(topic, publisher);
         self.metrics.add(Metric::DeliveriesFiltered, denied);
         routes
     }
 
     /// A lasting session has so much to read that a message is not kept for it.
-    fn tell_queue_full(&self, queue: &SharedQueue) {
-        self.refusals.tell(Refusal::QueueFull, &Who::named(NOWHERE, None, queue.name()), "");
+    fn report_queue_full(&self, queue: &SharedQueue) {
+        self.refusals.report(Refusal::QueueFull, &Who::named(NOWHERE, None, queue.name()), "");
         if let Some(refused) = queue.refused() {
             self.notify(Notice::QueueFull { session: Arc::clone(queue.name()), refused });
         }
@@ -173,10 +179,10 @@ impl Hub {
     }
 
     /// Tells that something was refused to a session.
-    fn tell_of(&self, session: &Session, refusal: Refusal, detail: &str) {
+    fn report_of(&self, session: &Session, refusal: Refusal, detail: &str) {
         let nowhere = || Who::named(NOWHERE, session.user.as_deref(), &session.client);
-        let who = session.link().map_or_else(nowhere, |link| link.who());
-        self.refusals.tell(refusal, &who, detail);
+        let who = session.handle().map_or_else(nowhere, |handle| handle.who());
+        self.refusals.report(refusal, &who, detail);
     }
 
     fn new_queue(&self, name: &Arc<str>) -> Arc<SharedQueue> {

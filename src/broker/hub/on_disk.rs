@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::store::Dropped;
+use crate::store::RowCount;
 
 /// Rows of lasting queues that hold clients' messages, and their bytes. One for each queue, and one for all.
 #[derive(Debug, Default)]
@@ -22,11 +22,11 @@ impl OnDisk {
     }
 
     /// Returns by how much the counters fell. They stop at 0, because two tasks may subtract the same row.
-    pub(super) fn subtract(&self, gone: Dropped) -> Dropped {
+    pub(super) fn subtract(&self, gone: RowCount) -> RowCount {
         let less = |of: &AtomicU64, gone: u64| {
             let before = of.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(gone)));
             gone.min(before.unwrap_or_default())
         };
-        Dropped { rows: less(&self.rows, gone.rows), bytes: less(&self.bytes, gone.bytes) }
+        RowCount { rows: less(&self.rows, gone.rows), bytes: less(&self.bytes, gone.bytes) }
     }
 }

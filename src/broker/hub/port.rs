@@ -8,14 +8,14 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::Hub;
-use super::publish::{NewPublish, NotSafe, Publisher, Publishing};
+use super::publish::{NewPublish, NotStored, Publisher, Publishing};
 use super::session::Session;
-use crate::broker::connection::Link;
+use crate::broker::connection::ConnectionHandle;
 use crate::broker::identity::Caller;
 use crate::chat::access::Rights;
 use crate::chat::principal::Identity;
 use crate::chat::qos::QoS;
-use crate::mqtt::{Change, Outbound, Outcome, Sighting};
+use crate::mqtt::{ClientChange, Outbound, Outcome, Sighting};
 use crate::store::Message;
 
 /// Publications of the bridge that wait for their commit.
@@ -31,7 +31,7 @@ impl Hub {
                 Some(()) = open.next() => {}
                 next = publish.recv(), if open.len() < OPEN => match next {
                     // In their order, however long each waits for its commit.
-                    Some(outbound) => open.push(self.announce(outbound)),
+                    Some(outbound) => open.push(self.publish_outbound(outbound)),
                     None => break,
                 },
             }
@@ -43,7 +43,7 @@ impl Hub {
         while open.next().await.is_some() {}
     }
 
-    fn announce(self: &Arc<Self>, outbound: Outbound) -> impl Future<Output = ()> + use<> {
+    fn publish_outbound(self: &Arc<Self>, outbound: Outbound) -> impl Future<Output = ()> + use<> {
         let Outbound { topic, payload, qos, retain, outcome, .. } = outbound;
         let is_read = retain || qos == 0 || !self.routes.of(&topic, None).is_empty();
         let message = Message {
@@ -66,7 +66,7 @@ impl Hub {
                 Publishing::Waits(waits) => {
                     let is_stored = match waits.await {
                         Ok(promise) => promise.stored().await,
-                        Err(NotSafe) => false,
+                        Err(NotStored) => false,
                     };
                     if is_stored { Outcome::Confirmed } else { Outcome::Lost }
                 }
@@ -78,12 +78,12 @@ impl Hub {
 
     /// The bridge is told of each connection of somebody who logged in: that it came, before anything that it
     /// publishes, and that it ended. A bridge that is behind slows connecting down.
-    pub(super) async fn tell_sighting(&self, session: &Session, link: &Link, change: Change) {
+    pub(super) async fn tell_sighting(&self, session: &Session, handle: &ConnectionHandle, change: ClientChange) {
         let caller = session.lock().caller.clone();
         let (Some(Caller::Known(Identity { user, role }, _)), Some(device)) = (caller, session.device()) else {
             return;
         };
-        let (client, connection) = (Arc::clone(&session.client), link.number());
+        let (client, connection) = (Arc::clone(&session.client), handle.number());
         let sighting = Sighting { user, role, client, device, connection, change };
         let _ = self.stop.run_until_cancelled(self.sightings.send(sighting)).await;
     }

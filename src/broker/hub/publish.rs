@@ -12,20 +12,20 @@ use tokio::time::{Sleep, sleep};
 
 use super::Hub;
 use super::queue::SharedQueue;
-use super::routes::Route;
+use super::routes::MatchedQueue;
 use super::session::Session;
 use crate::broker::refusals::Refusal;
-use crate::broker::session::{Item, Pushed};
+use crate::broker::session::{OutgoingMessage, Pushed};
 use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
 use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
-use crate::store::{Committed, Dropped, Enqueue, Message, QueueId, StoreError, Target};
+use crate::store::{Committed, Enqueue, Message, QueueId, RowCount, StoreError, Target};
 
 /// How long an acknowledgement waits for a queue in memory that is more than half full.
-pub(super) const SLOW_READER: Duration = Duration::from_secs(1);
+pub(super) const FULL_QUEUE_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Publisher<'a> {
@@ -61,7 +61,7 @@ pub(crate) enum Publishing {
     /// It is on its way.
     Promised(Promise),
     /// It is on its way once this is ready; nothing else of the publisher may pass it.
-    Waits(BoxFuture<'static, Result<Promise, NotSafe>>),
+    Waits(BoxFuture<'static, Result<Promise, NotStored>>),
     /// It was not taken.
     Refused(Refusal),
 }
@@ -73,12 +73,12 @@ pub(crate) struct Promise {
     word: Option<oneshot::Receiver<AckWord>>,
     said: Option<AckWord>,
     slow: Vec<Arc<SharedQueue>>,
-    patience: Option<Pin<Box<Sleep>>>,
+    room_timeout: Option<Pin<Box<Sleep>>>,
 }
 
 /// The message could not be stored, or the bridge dropped it: it has to come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NotSafe;
+pub(crate) struct NotStored;
 
 impl Promise {
     /// Waits until what is to be on disk is there, or will never be.
@@ -90,12 +90,12 @@ impl Promise {
     }
 
     /// Ready when everything that the acknowledgement says is true.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<AckWord, NotSafe>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<AckWord, NotStored>> {
         if let Some(stored) = &mut self.stored {
             let stored = ready!(Pin::new(stored).poll(cx));
             self.stored = None;
             if stored.is_err() {
-                return Poll::Ready(Err(NotSafe));
+                return Poll::Ready(Err(NotStored));
             }
         }
         if let Some(word) = &mut self.word {
@@ -103,21 +103,21 @@ impl Promise {
             self.word = None;
             match word {
                 Ok(word) => self.said = Some(word),
-                Err(_dropped) => return Poll::Ready(Err(NotSafe)),
+                Err(_dropped) => return Poll::Ready(Err(NotStored)),
             }
         }
         ready!(self.poll_slow(cx));
         Poll::Ready(Ok(self.said.unwrap_or(AckWord::Done)))
     }
 
-    /// Waits until the queues in memory have room, for [`SLOW_READER`]; then their connections end.
+    /// Waits until the queues in memory have room, for [`FULL_QUEUE_WAIT`]; then their connections end.
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.slow.retain(|queue| !queue.has_room(cx.waker()));
         if self.slow.is_empty() {
             return Poll::Ready(());
         }
-        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(SLOW_READER)));
-        ready!(patience.as_mut().poll(cx));
+        let room_timeout = self.room_timeout.get_or_insert_with(|| Box::pin(sleep(FULL_QUEUE_WAIT)));
+        ready!(room_timeout.as_mut().poll(cx));
         for queue in self.slow.drain(..) {
             end_slow(&queue);
         }
@@ -127,8 +127,8 @@ impl Promise {
 
 /// Ends the connections of a queue that exists in memory alone and is full.
 pub(super) fn end_slow(queue: &SharedQueue) {
-    for link in queue.consumers() {
-        link.end(Refusal::SlowReader);
+    for handle in queue.consumers() {
+        handle.end(Refusal::SlowConsumer);
     }
 }
 
@@ -156,7 +156,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         for queue in &self.queues {
-            queue.left_the_disk(Dropped { rows: 1, bytes: self.bytes });
+            queue.left_the_disk(RowCount { rows: 1, bytes: self.bytes });
         }
     }
 }
@@ -215,7 +215,7 @@ impl Hub {
     pub(super) fn distribute(&self, message: &Arc<Message>, publisher: Option<u64>, follows: bool) -> Destinations {
         let mut found = Destinations::default();
         found.counted.bytes = message.bytes();
-        for Route { queue, qos, retain_as_published, ids } in self.routes_of(&message.topic, publisher) {
+        for MatchedQueue { queue, qos, retain_as_published, ids } in self.routes_of(&message.topic, publisher) {
             let (qos, retain) = (qos.min(message.qos), message.retain && retain_as_published);
             let stored = queue.stored();
             let target = Target { queue: stored.unwrap_or(QueueId(0)), qos, retain, ids };
@@ -236,7 +236,7 @@ impl Hub {
     /// The lasting queues for a message that came before. Whether they have room was asked when it came first.
     fn lasting(&self, message: &Message, publisher: Option<u64>) -> Destinations {
         let routes = self.routes.of(&message.topic, publisher).into_iter();
-        let targets = routes.filter_map(|Route { queue, qos, retain_as_published, ids }| {
+        let targets = routes.filter_map(|MatchedQueue { queue, qos, retain_as_published, ids }| {
             let (queue, qos, retain) = (queue.stored()?, qos.min(message.qos), message.retain && retain_as_published);
             (qos > QoS::AtMostOnce).then_some(Target { queue, qos, retain, ids })
         });
@@ -252,7 +252,7 @@ impl Hub {
         slow: &mut Vec<Arc<SharedQueue>>,
     ) {
         let qos = target.qos;
-        let pushed = queue.push(Item::memory(Arc::clone(message), target), self.announced());
+        let pushed = queue.push(OutgoingMessage::memory(Arc::clone(message), target), self.last_notified());
         if qos == QoS::AtMostOnce {
             if pushed == Pushed::Full {
                 self.metrics.count(Metric::BrokerDropped);
@@ -272,7 +272,7 @@ impl Hub {
         if fits {
             queue.waits_on_disk(1, size);
         } else {
-            self.tell_queue_full(queue);
+            self.report_queue_full(queue);
         }
         fits
     }
@@ -292,14 +292,14 @@ impl Hub {
         Publishing::Waits(Box::pin(async move {
             let mut promise = Promise { slow, ..Promise::default() };
             if on_disk {
-                promise.stored = hub.keep_message(for_disk).await.map_err(|_failed| NotSafe)?;
+                promise.stored = hub.keep_message(for_disk).await.map_err(|_failed| NotStored)?;
             }
             if let Some((inbound, word)) = inbound {
                 // A bridge that is behind slows its publishers down. A message that it does not take any more is dropped
                 // with its acknowledgement, so that its publisher sends it again.
                 let taken = hub.stop.run_until_cancelled(hub.inbound.send(inbound)).await;
                 if !matches!(taken, Some(Ok(()))) {
-                    return Err(NotSafe);
+                    return Err(NotStored);
                 }
                 promise.word = Some(word);
             }

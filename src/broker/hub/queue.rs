@@ -9,15 +9,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::on_disk::OnDisk;
-use crate::broker::connection::Link;
+use crate::broker::connection::ConnectionHandle;
 use crate::broker::refusals::Refusal;
-use crate::broker::session::{Item, Pulled, Pushed, Queue, Read};
+use crate::broker::session::{OutgoingMessage, PageRequest, Pulled, Pushed, Queue};
 use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
-use crate::store::{DocumentRef, Dropped, QueueId, Seen};
+use crate::store::{DocumentRef, QueueId, RowCount, Seen};
 
 /// How many items one member of a group gets before the next one.
-const TURN: usize = 16;
+const MEMBER_SHARE: usize = 16;
 /// How often it is reported that messages are refused to the queue.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Not on disk.
@@ -51,19 +51,19 @@ struct State {
     /// The consumer to be woken next.
     next: usize,
     /// The connection that was given something last, and how much more it may have before others.
-    turn: (u64, usize),
+    share: (u64, usize),
     /// Publishers that wait for room, and queues that wait until this one has read a document.
     held: Vec<Waker>,
     /// Messages refused since that was last reported.
     refused: u64,
     told: Option<Instant>,
     /// While retained messages are sent: what is published meanwhile, to follow them.
-    later: Option<Vec<(Item, Option<u64>)>>,
+    later: Option<Vec<(OutgoingMessage, Option<u64>)>>,
 }
 
 #[derive(Debug)]
 struct Consumer {
-    link: Arc<Link>,
+    handle: Arc<ConnectionHandle>,
     /// Its window or its socket is full.
     full: bool,
 }
@@ -82,7 +82,7 @@ impl SharedQueue {
                 queue,
                 consumers: Vec::new(),
                 next: 0,
-                turn: (0, 0),
+                share: (0, 0),
                 held: Vec::new(),
                 refused: 0,
                 told: None,
@@ -139,26 +139,26 @@ impl SharedQueue {
         })
     }
 
-    pub(super) fn left_the_disk(&self, gone: Dropped) {
+    pub(super) fn left_the_disk(&self, gone: RowCount) {
         self.all_on_disk.subtract(self.on_disk.subtract(gone));
     }
 
     /// A connection begins to send what is in the queue.
-    pub(super) fn attach(&self, link: &Arc<Link>) {
+    pub(super) fn attach(&self, handle: &Arc<ConnectionHandle>) {
         let mut state = self.lock();
-        if !state.consumers.iter().any(|consumer| Arc::ptr_eq(&consumer.link, link)) {
-            state.consumers.push(Consumer { link: Arc::clone(link), full: false });
+        if !state.consumers.iter().any(|consumer| Arc::ptr_eq(&consumer.handle, handle)) {
+            state.consumers.push(Consumer { handle: Arc::clone(handle), full: false });
             state.queue.open();
         }
         drop(state);
-        link.wake();
+        handle.wake();
     }
 
     /// It has ended. What it gives back is for the next one; without one, what is on disk is read again later. Yields
     /// what nobody has now.
-    pub(super) fn detach(&self, link: &Arc<Link>, back: Vec<Item>) -> Option<Vec<Seen>> {
+    pub(super) fn detach(&self, handle: &Arc<ConnectionHandle>, back: Vec<OutgoingMessage>) -> Option<Vec<Seen>> {
         let mut state = self.lock();
-        state.consumers.retain(|consumer| !Arc::ptr_eq(&consumer.link, link));
+        state.consumers.retain(|consumer| !Arc::ptr_eq(&consumer.handle, handle));
         state.queue.give_back(back);
         if state.consumers.is_empty() {
             state.release_held();
@@ -176,7 +176,7 @@ impl SharedQueue {
 
     /// A message that is not on disk. Refused while there is no consumer. `after` is the number of the last row that
     /// was announced to any queue, if it is known.
-    pub(super) fn push(&self, item: Item, after: Option<u64>) -> Pushed {
+    pub(super) fn push(&self, item: OutgoingMessage, after: Option<u64>) -> Pushed {
         let mut state = self.lock();
         if state.consumers.is_empty() {
             return Pushed::Full;
@@ -204,7 +204,7 @@ impl SharedQueue {
     }
 
     /// A retained message for a new subscription.
-    pub(super) fn push_retained(&self, item: Item, after: Option<u64>) {
+    pub(super) fn push_retained(&self, item: OutgoingMessage, after: Option<u64>) {
         let mut state = self.lock();
         state.queue.push(item, after);
         state.wake_next();
@@ -216,14 +216,14 @@ impl SharedQueue {
         for (item, after) in state.later.take().unwrap_or_default() {
             let promised = item.qos > QoS::AtMostOnce;
             if state.queue.push(item, after) == Pushed::Full && promised {
-                state.consumers.iter().for_each(|consumer| consumer.link.end(Refusal::SlowReader));
+                state.consumers.iter().for_each(|consumer| consumer.handle.end(Refusal::SlowConsumer));
             }
         }
         state.wake_next();
     }
 
     /// Tells the queue what a commit brought, if it has a consumer.
-    pub(super) fn announce(&self, news: impl FnOnce(&mut Queue)) {
+    pub(super) fn notify(&self, news: impl FnOnce(&mut Queue)) {
         let mut state = self.lock();
         if !state.consumers.is_empty() {
             news(&mut state.queue);
@@ -232,17 +232,17 @@ impl SharedQueue {
     }
 
     /// The next item that may be sent; without room in the window only one at QoS 0.
-    pub(crate) fn pull(&self, link: &Link, window_has_room: bool, now_ms: u64) -> Option<Pulled> {
+    pub(crate) fn pull(&self, handle: &ConnectionHandle, window_has_room: bool, now_ms: u64) -> Option<Pulled> {
         let mut state = self.lock();
         if window_has_room {
-            state.set_full(link, false);
+            state.set_full(handle, false);
         }
-        if !state.has_turn(link) {
+        if !state.may_pull(handle) {
             return None;
         }
         let pulled = state.queue.pull(window_has_room, now_ms);
         if pulled.is_some() {
-            state.take_turn(link);
+            state.count_pull(handle);
             if !state.held.is_empty() && !state.queue.is_above_half() {
                 state.release_held();
             }
@@ -261,16 +261,16 @@ impl SharedQueue {
     }
 
     /// This consumer takes no more for now: another one may.
-    pub(crate) fn pass_on(&self, link: &Link) {
+    pub(crate) fn pass_on(&self, handle: &ConnectionHandle) {
         let mut state = self.lock();
-        state.set_full(link, true);
-        if state.consumers.len() > 1 && state.queue.has_ready() {
+        state.set_full(handle, true);
+        if state.consumers.len() > 1 && state.queue.has_loaded() {
             state.wake_next();
         }
     }
 
     /// What is to be read from the disk now.
-    pub(crate) fn next_read(&self) -> Option<Read> {
+    pub(crate) fn next_read(&self) -> Option<PageRequest> {
         self.lock().queue.next_read()
     }
 
@@ -297,7 +297,7 @@ impl SharedQueue {
     /// changed.
     pub(super) fn is_to_read(&self, document: &DocumentRef, waker: &Waker) -> bool {
         let mut state = self.lock();
-        let is_read = state.consumers.iter().any(|consumer| consumer.link.ending().is_none());
+        let is_read = state.consumers.iter().any(|consumer| consumer.handle.ending().is_none());
         let is_to_read = is_read && state.queue.is_to_read(document);
         if is_to_read {
             state.hold(waker);
@@ -306,8 +306,8 @@ impl SharedQueue {
     }
 
     /// Whether the items from disk take more than half their room: nothing more is read until some are sent.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.lock().queue.is_crowded()
+    pub(super) fn disk_half_full(&self) -> bool {
+        self.lock().queue.disk_half_full()
     }
 
     pub(super) fn is_above_half(&self) -> bool {
@@ -325,8 +325,8 @@ impl SharedQueue {
     }
 
     /// The connections that send what is in it.
-    pub(super) fn consumers(&self) -> Vec<Arc<Link>> {
-        self.lock().consumers.iter().map(|consumer| Arc::clone(&consumer.link)).collect()
+    pub(super) fn consumers(&self) -> Vec<Arc<ConnectionHandle>> {
+        self.lock().consumers.iter().map(|consumer| Arc::clone(&consumer.handle)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -338,7 +338,7 @@ impl Drop for SharedQueue {
     /// Subtracts the rows of a queue that has ended from those of all queues.
     fn drop(&mut self) {
         let (rows, bytes) = self.on_disk();
-        self.left_the_disk(Dropped { rows, bytes });
+        self.left_the_disk(RowCount { rows, bytes });
     }
 }
 
@@ -346,12 +346,12 @@ impl State {
     /// Wakes one consumer that can take something, in rotation.
     fn wake_next(&mut self) {
         let count = self.consumers.len();
-        for turn in 0..count {
-            let at = (self.next + turn) % count;
+        for step in 0..count {
+            let at = (self.next + step) % count;
             let consumer = &self.consumers[at];
             // A single consumer is woken even if it is full: it checks for itself.
             if !consumer.full || count == 1 {
-                consumer.link.wake();
+                consumer.handle.wake();
                 self.next = at + 1;
                 return;
             }
@@ -359,26 +359,26 @@ impl State {
     }
 
     /// Whether this consumer may pull now: each member of a group gets a share, as long as others can take something.
-    fn has_turn(&mut self, link: &Link) -> bool {
-        let spent = self.turn == (link.number(), 0);
-        let others = self.consumers.iter().any(|other| other.link.number() != link.number() && !other.full);
-        if spent && others && self.queue.has_ready() {
+    fn may_pull(&mut self, handle: &ConnectionHandle) -> bool {
+        let spent = self.share == (handle.number(), 0);
+        let others = self.consumers.iter().any(|other| other.handle.number() != handle.number() && !other.full);
+        if spent && others && self.queue.has_loaded() {
             self.wake_next();
             return false;
         }
         true
     }
 
-    fn take_turn(&mut self, link: &Link) {
-        let (last, left) = self.turn;
-        self.turn = match left.checked_sub(1) {
-            Some(left) if last == link.number() => (last, left),
-            _ => (link.number(), (self.queue.ready() / self.consumers.len().max(1)).min(TURN)),
+    fn count_pull(&mut self, handle: &ConnectionHandle) {
+        let (last, left) = self.share;
+        self.share = match left.checked_sub(1) {
+            Some(left) if last == handle.number() => (last, left),
+            _ => (handle.number(), (self.queue.loaded() / self.consumers.len().max(1)).min(MEMBER_SHARE)),
         };
     }
 
-    fn set_full(&mut self, link: &Link, full: bool) {
-        if let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.link.number() == link.number()) {
+    fn set_full(&mut self, handle: &ConnectionHandle, full: bool) {
+        if let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.handle.number() == handle.number()) {
             consumer.full = full;
         }
     }

@@ -10,7 +10,7 @@ use super::group::Group;
 use super::on_disk::OnDisk;
 use super::queue::SharedQueue;
 use super::session::Session;
-use crate::broker::connection::Link;
+use crate::broker::connection::ConnectionHandle;
 use crate::store::QueueId;
 
 /// How many are looked at in one step.
@@ -31,7 +31,7 @@ struct State {
     /// In an order, to be looked at in steps.
     sessions: BTreeMap<Arc<str>, Arc<Session>>,
     /// The connections that have one, by their numbers.
-    links: BTreeMap<u64, Arc<Link>>,
+    handles: BTreeMap<u64, Arc<ConnectionHandle>>,
     /// How many sessions each user has.
     per_user: HashMap<Arc<str>, usize>,
     groups: HashMap<Arc<str>, Arc<Group>>,
@@ -45,7 +45,7 @@ struct State {
 
 /// The right of one connection to take or end a session. Others that claim it wait in the order in which they came.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct SessionClaim {
     registry: Arc<Registry>,
     key: Arc<str>,
     guard: Option<OwnedMutexGuard<()>>,
@@ -53,12 +53,12 @@ pub(crate) struct Turn {
 
 impl Registry {
     /// Waits until no other connection has the claim.
-    pub(super) async fn claim(self: &Arc<Self>, key: &Arc<str>) -> Turn {
+    pub(super) async fn claim(self: &Arc<Self>, key: &Arc<str>) -> SessionClaim {
         let claim = Arc::clone(self.lock().claims.entry(Arc::clone(key)).or_default());
         // Made before the wait: should the wait be cut short, nothing is left behind.
-        let mut turn = Turn { registry: Arc::clone(self), key: Arc::clone(key), guard: None };
-        turn.guard = Some(claim.lock_owned().await);
-        turn
+        let mut session_claim = SessionClaim { registry: Arc::clone(self), key: Arc::clone(key), guard: None };
+        session_claim.guard = Some(claim.lock_owned().await);
+        session_claim
     }
 
     pub(super) fn session(&self, key: &str) -> Option<Arc<Session>> {
@@ -149,18 +149,18 @@ impl Registry {
     }
 
     /// A connection has a session now.
-    pub(super) fn connect(&self, link: &Arc<Link>) {
-        self.lock().links.insert(link.number(), Arc::clone(link));
+    pub(super) fn connect(&self, handle: &Arc<ConnectionHandle>) {
+        self.lock().handles.insert(handle.number(), Arc::clone(handle));
     }
 
     /// It has none any more.
-    pub(super) fn disconnect(&self, link: &Link) {
-        self.lock().links.remove(&link.number());
+    pub(super) fn disconnect(&self, handle: &ConnectionHandle) {
+        self.lock().handles.remove(&handle.number());
     }
 
     /// How many connections have a session.
     pub(super) fn connected(&self) -> usize {
-        self.lock().links.len()
+        self.lock().handles.len()
     }
 
     /// The next sessions behind a key.
@@ -170,8 +170,8 @@ impl Registry {
     }
 
     /// The next connections behind a number.
-    pub(super) fn links(&self, after: u64) -> Vec<Arc<Link>> {
-        self.lock().links.range(after + 1..).take(PAGE).map(|(_, link)| Arc::clone(link)).collect()
+    pub(super) fn handles(&self, after: u64) -> Vec<Arc<ConnectionHandle>> {
+        self.lock().handles.range(after + 1..).take(PAGE).map(|(_, handle)| Arc::clone(handle)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -179,7 +179,7 @@ impl Registry {
     }
 }
 
-impl Drop for Turn {
+impl Drop for SessionClaim {
     fn drop(&mut self) {
         self.guard = None;
         let mut state = self.registry.lock();

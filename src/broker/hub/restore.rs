@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Hub;
 use super::group::Group;
 use super::queue::SharedQueue;
-use super::session::{Own, Session};
+use super::session::{PacketIds, Session};
 use crate::broker::routing::retained::RetainedEntry;
 use crate::broker::session::{Incoming, Queue};
 use crate::ops::clock::now_ms;
@@ -39,7 +39,7 @@ impl Hub {
             if let Some(session) = by_queue.get(&queue) {
                 session.lock().will = Some(Box::new(will));
                 let wait = due_at.unwrap_or_default().saturating_sub(now_ms());
-                self.delayed.add(Duration::from_millis(wait), session);
+                self.delayed_wills.add(Duration::from_millis(wait), session);
             }
         }
         self.end_empty_groups().await;
@@ -72,7 +72,8 @@ impl Hub {
         let session = Session::new(key, record.user.map(Into::into), record.client.into(), queue);
         {
             let mut state = session.lock();
-            state.own = Some(Box::new(Own { incoming: Incoming::kept(&incoming), ..self.new_own() }));
+            state.packet_ids =
+                Some(Box::new(PacketIds { incoming: Incoming::kept(&incoming), ..self.new_packet_ids() }));
             state.expiry_s = record.expiry_s;
             state.left_ms = left_at;
         }

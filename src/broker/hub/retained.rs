@@ -9,7 +9,7 @@ use super::publish::Counted;
 use super::session::Session;
 use crate::broker::refusals::Refusal;
 use crate::broker::routing::retained::{RetainedEntry, RetainedLimits, Usage};
-use crate::broker::session::Item;
+use crate::broker::session::OutgoingMessage;
 use crate::broker::wire::Options;
 use crate::chat::qos::QoS;
 use crate::store::{Enqueue, Message, QueueId, Retain, StoreError, Target};
@@ -89,13 +89,13 @@ impl Hub {
         let message = Arc::new(message);
         if stored.is_none() {
             poll_fn(|cx| if session.queue.has_room(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
-            session.queue.push_retained(Item::memory(message, target), self.announced());
+            session.queue.push_retained(OutgoingMessage::memory(message, target), self.last_notified());
         } else if self.has_room_on_disk(&session.queue, &message) {
             // A lasting session has it until it is acknowledged, however often its connection breaks. What is committed is
             // announced; nobody has to wait for it here.
             let counted = Counted { queues: vec![Arc::clone(&session.queue)], bytes: message.bytes() };
             let (targets, incoming, retain, will_of) = (vec![target], None, None, None);
-            let _announced = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;
+            let _committed = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;
             counted.stays();
         }
         Ok(())

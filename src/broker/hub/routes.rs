@@ -22,7 +22,7 @@ struct Subscriber {
 
 /// A queue that gets a message.
 #[derive(Debug, Clone)]
-pub(super) struct Route {
+pub(super) struct MatchedQueue {
     pub(super) queue: Arc<SharedQueue>,
     /// The highest quality of service that is wanted.
     pub(super) qos: QoS,
@@ -44,19 +44,19 @@ impl Routes {
     }
 
     /// The queues that get a message on `topic`, each once. `publisher` is the number of the session that published it.
-    pub(super) fn of(&self, topic: &str, publisher: Option<u64>) -> Vec<Route> {
+    pub(super) fn of(&self, topic: &str, publisher: Option<u64>) -> Vec<MatchedQueue> {
         self.find(topic, publisher).0
     }
 
     /// How one queue gets a message on `topic`, if it does.
-    pub(super) fn to(&self, topic: &str, queue: &SharedQueue) -> Option<Route> {
+    pub(super) fn to(&self, topic: &str, queue: &SharedQueue) -> Option<MatchedQueue> {
         self.of(topic, None).into_iter().find(|route| route.queue.number() == queue.number())
     }
 
     /// All of them, and how many subscriptions bring nothing because their clients may not read the topic.
-    pub(super) fn find(&self, topic: &str, publisher: Option<u64>) -> (Vec<Route>, u64) {
+    pub(super) fn find(&self, topic: &str, publisher: Option<u64>) -> (Vec<MatchedQueue>, u64) {
         let mut denied = 0;
-        let mut routes: Vec<Route> = Vec::new();
+        let mut routes: Vec<MatchedQueue> = Vec::new();
         self.tree.read().unwrap_or_else(PoisonError::into_inner).for_each_match(topic, |number, subscriber| {
             let Subscriber { queue, options } = subscriber;
             if options.no_local && publisher == Some(*number) {
@@ -68,7 +68,7 @@ impl Routes {
             }
             let (qos, retain_as_published) = (options.qos, options.retain_as_published);
             let ids = options.id.into_iter().collect();
-            routes.push(Route { queue: Arc::clone(queue), qos, retain_as_published, ids });
+            routes.push(MatchedQueue { queue: Arc::clone(queue), qos, retain_as_published, ids });
         });
         if routes.len() > 1 {
             join(&mut routes);
@@ -78,7 +78,7 @@ impl Routes {
 }
 
 /// Makes one route of those to the same queue.
-fn join(routes: &mut Vec<Route>) {
+fn join(routes: &mut Vec<MatchedQueue>) {
     routes.sort_by_key(|route| route.queue.number());
     routes.dedup_by(|next, first| {
         let same = next.queue.number() == first.queue.number();

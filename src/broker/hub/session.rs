@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::admit::FOREVER;
 use super::group::Group;
 use super::queue::SharedQueue;
-use super::subscribe::Wanted;
-use crate::broker::connection::Link;
+use super::subscribe::RequestedSubscription;
+use crate::broker::connection::ConnectionHandle;
 use crate::broker::identity::{Caller, device_of};
 use crate::broker::session::{Incoming, Window};
 use crate::broker::wire::Options;
@@ -32,9 +32,9 @@ pub(crate) struct Session {
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    pub(super) link: Option<Arc<Link>>,
+    pub(super) handle: Option<Arc<ConnectionHandle>>,
     /// While it has no connection. On the heap, because most sessions have one.
-    pub(super) own: Option<Box<Own>>,
+    pub(super) packet_ids: Option<Box<PacketIds>>,
     pub(super) subscriptions: BTreeMap<Box<str>, Subscription>,
     /// The store verb for the subscriptions was cut short: the disk may not have them all.
     pub(super) subscriptions_unsure: bool,
@@ -54,7 +54,7 @@ pub(super) struct State {
 
 /// What of a session belongs to its connection as long as it has one.
 #[derive(Debug)]
-pub(crate) struct Own {
+pub(crate) struct PacketIds {
     /// The packet identifiers of what was sent.
     pub(crate) window: Window,
     /// Those of QoS 2 messages that came.
@@ -71,7 +71,7 @@ pub(super) struct Subscription {
 
 /// A queue from which a connection is sent.
 #[derive(Debug, Clone)]
-pub(crate) struct Feed {
+pub(crate) struct SendQueue {
     /// The session's own, or a group's.
     pub(crate) queue: Arc<SharedQueue>,
     /// How the member of a group wants what it gets.
@@ -84,12 +84,12 @@ impl Session {
     }
 
     /// The queues that its connection sends from: its own first, then those of its groups.
-    pub(crate) fn feeds(&self) -> Vec<Feed> {
-        let own = Feed { queue: Arc::clone(&self.queue), member: None };
+    pub(crate) fn send_queues(&self) -> Vec<SendQueue> {
+        let own = SendQueue { queue: Arc::clone(&self.queue), member: None };
         let state = self.lock();
         let shared = state.subscriptions.values().filter_map(|subscription| {
             let queue = Arc::clone(&subscription.group.as_ref()?.queue);
-            Some(Feed { queue, member: Some(subscription.options) })
+            Some(SendQueue { queue, member: Some(subscription.options) })
         });
         [own].into_iter().chain(shared).collect()
     }
@@ -100,12 +100,13 @@ impl Session {
     }
 
     /// Whether it subscribed to all this already, with the same options.
-    pub(super) fn has_all(&self, wanted: &[Wanted]) -> bool {
+    pub(super) fn has_all(&self, wanted: &[RequestedSubscription]) -> bool {
         let state = self.lock();
         if state.subscriptions_unsure {
             return false;
         }
-        let mut same = wanted.iter().map(|Wanted { filter, options }| (state.subscriptions.get(filter), options));
+        let mut same =
+            wanted.iter().map(|RequestedSubscription { filter, options }| (state.subscriptions.get(filter), options));
         same.all(|(there, options)| there.is_some_and(|there| there.options == *options))
     }
 
@@ -124,7 +125,7 @@ impl Session {
         let state = self.lock();
         let kept_ms = u64::from(state.expiry_s) * 1_000;
         let over = state.left_ms.is_some_and(|left| now_ms >= left.saturating_add(kept_ms));
-        state.link.is_none() && state.expiry_s != FOREVER && over
+        state.handle.is_none() && state.expiry_s != FOREVER && over
     }
 
     /// Which of its user's devices it is.
@@ -132,8 +133,8 @@ impl Session {
         self.user.as_deref().map(|user| device_of(user, &self.client).into())
     }
 
-    pub(super) fn link(&self) -> Option<Arc<Link>> {
-        self.lock().link.clone()
+    pub(super) fn handle(&self) -> Option<Arc<ConnectionHandle>> {
+        self.lock().handle.clone()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

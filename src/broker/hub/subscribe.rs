@@ -8,7 +8,7 @@ use super::Hub;
 use super::group::Group;
 use super::queue::SharedQueue;
 use super::session::{Session, Subscription};
-use crate::broker::connection::Link;
+use crate::broker::connection::ConnectionHandle;
 use crate::broker::wire::Options;
 use crate::chat::filter::{Shared, literal_prefix};
 use crate::store::{Committed, KeptSubscription, QueueId, StoreError};
@@ -24,7 +24,7 @@ const NO_RETAINED: u8 = 2;
 
 /// A filter that may be granted.
 #[derive(Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct RequestedSubscription {
     /// Whole, with `$share/` where it is shared.
     pub(crate) filter: Box<str>,
     /// How its messages are wanted.
@@ -35,7 +35,7 @@ pub(crate) struct Wanted {
 pub(crate) type AfterSubscribe = BoxFuture<'static, Result<(), StoreError>>;
 
 /// A filter that was granted, for what follows the SUBACK.
-struct Granted {
+struct GrantedSubscription {
     /// Without `$share/` and the group.
     filter: Box<str>,
     options: Options,
@@ -44,7 +44,7 @@ struct Granted {
     sends_retained: bool,
 }
 
-impl Wanted {
+impl RequestedSubscription {
     /// As the store keeps it. When retained messages are sent is of this packet alone.
     fn kept(&self) -> KeptSubscription {
         let options = Options { retain_handling: 0, ..self.options };
@@ -68,8 +68,8 @@ impl Hub {
     pub(crate) async fn subscribe(
         self: Arc<Self>,
         session: Arc<Session>,
-        link: Arc<Link>,
-        wanted: Vec<Wanted>,
+        handle: Arc<ConnectionHandle>,
+        wanted: Vec<RequestedSubscription>,
     ) -> Result<AfterSubscribe, StoreError> {
         let mut kept = None;
         if let Some(queue) = session.queue.stored()
@@ -77,7 +77,7 @@ impl Hub {
         {
             session.lock().subscriptions_unsure = true;
             // If this is cancelled from here on, the subscription is on disk, or not in memory either.
-            kept = Some(self.store.subscribe(queue, wanted.iter().map(Wanted::kept).collect()).await?);
+            kept = Some(self.store.subscribe(queue, wanted.iter().map(RequestedSubscription::kept).collect()).await?);
         }
         let mut granted = Vec::with_capacity(wanted.len());
         for wanted in wanted {
@@ -90,12 +90,16 @@ impl Hub {
         for (group, kept) in granted.iter_mut().filter_map(|granted| granted.group.as_mut()) {
             self.group_is_kept(group, kept.take()).await?;
             // Not before: nobody is to wait for a member that is not sent anything yet.
-            self.attach_member(&group.queue, &link).await;
+            self.attach_member(&group.queue, &handle).await;
         }
         Ok(Box::pin(async move { self.follow(&session, granted).await }))
     }
 
-    async fn grant(&self, session: &Session, Wanted { filter, options }: Wanted) -> Result<Granted, StoreError> {
+    async fn grant(
+        &self,
+        session: &Session,
+        RequestedSubscription { filter, options }: RequestedSubscription,
+    ) -> Result<GrantedSubscription, StoreError> {
         let alone = if is_shared(&filter) { Some(self.groups.lock().await) } else { None };
         let (group, replaced) = self.add_subscription(session, &filter, options);
         if let Some(group) = group {
@@ -103,14 +107,14 @@ impl Hub {
             drop(alone);
             // MQTT 5, 4.8.2: a shared subscription is sent no retained messages.
             let filter = group.filter().into();
-            return Ok(Granted { filter, options, group: Some((group, kept)), sends_retained: false });
+            return Ok(GrantedSubscription { filter, options, group: Some((group, kept)), sends_retained: false });
         }
         let handling = options.retain_handling;
         let sends_retained = handling < NO_RETAINED && !(replaced && handling == RETAINED_IF_NEW);
         if sends_retained && self.has_retained(&filter) {
             session.queue.begin_retained();
         }
-        Ok(Granted { filter, options, group: None, sends_retained })
+        Ok(GrantedSubscription { filter, options, group: None, sends_retained })
     }
 
     /// From now on what matches goes to the session, or to a group of which it becomes a member; for that, `groups` has to
@@ -154,8 +158,8 @@ impl Hub {
         Ok(())
     }
 
-    async fn follow(&self, session: &Session, granted: Vec<Granted>) -> Result<(), StoreError> {
-        for Granted { group, .. } in &granted {
+    async fn follow(&self, session: &Session, granted: Vec<GrantedSubscription>) -> Result<(), StoreError> {
+        for GrantedSubscription { group, .. } in &granted {
             let queue = group.as_ref().map_or(&session.queue, |(group, _)| &group.queue);
             queue.read(|queue| {
                 queue.offer_again();
@@ -163,7 +167,7 @@ impl Hub {
             });
         }
         let mut sent = Ok(());
-        for Granted { filter, options, .. } in granted.iter().filter(|granted| granted.sends_retained) {
+        for GrantedSubscription { filter, options, .. } in granted.iter().filter(|granted| granted.sends_retained) {
             if sent.is_ok() {
                 sent = self.send_retained(session, filter, *options).await;
             }
@@ -219,9 +223,9 @@ impl Hub {
             self.routes.remove(filter, &session.queue);
             return true;
         };
-        group.part(session.queue.number());
-        if let Some(link) = session.link() {
-            self.detach_alone(&group.queue, &link, Vec::new()).await;
+        group.leave(session.queue.number());
+        if let Some(handle) = session.handle() {
+            self.detach_alone(&group.queue, &handle, Vec::new()).await;
         }
         if group.is_empty() {
             self.end_group(&group).await;

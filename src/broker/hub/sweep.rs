@@ -8,12 +8,12 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::Hub;
-use crate::broker::connection::Link;
+use crate::broker::connection::ConnectionHandle;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 
 /// How often connections are checked; a client is cut off up to this much later than it is due.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_PERIOD: Duration = Duration::from_secs(1);
 /// How many connections are checked before the task yields.
 const STEP: usize = 1_000;
 /// How often sessions and messages are checked for expiry.
@@ -21,8 +21,8 @@ const EXPIRY: Duration = Duration::from_secs(30);
 
 impl Hub {
     /// Looks at the connections, for ever. `clients` is told how many there are.
-    pub(super) async fn look(&self, clients: watch::Sender<Option<usize>>) {
-        let mut looks = every(LOOK);
+    pub(super) async fn watch_connections(&self, clients: watch::Sender<Option<usize>>) {
+        let mut looks = every(CHECK_PERIOD);
         loop {
             looks.tick().await;
             self.end_overdue().await;
@@ -31,7 +31,7 @@ impl Hub {
         }
     }
 
-    /// Ends and drops what has expired, for ever. Waits for the disk, as [`Self::look`] does not.
+    /// Ends and drops what has expired, for ever. Waits for the disk, as [`Self::watch_connections`] does not.
     pub(super) async fn sweep(self: &Arc<Self>) {
         let mut sweeps = every(EXPIRY);
         loop {
@@ -43,11 +43,11 @@ impl Hub {
     }
 
     async fn end_overdue(&self) {
-        let (clock, now) = (Link::clock(), now_ms());
+        let (clock, now) = (ConnectionHandle::clock(), now_ms());
         let mut looked = 0_usize;
-        for link in self.connected() {
-            if let Some(refusal) = link.overdue(clock, now) {
-                link.end(refusal);
+        for handle in self.connected() {
+            if let Some(refusal) = handle.overdue(clock, now) {
+                handle.end(refusal);
             }
             looked += 1;
             if looked.is_multiple_of(STEP) {

@@ -17,20 +17,20 @@ use crate::ops::clock::now_ms;
 use crate::store::sqlite::{self as store, WriterThread};
 use crate::store::{Message, SessionRecord, StoreHealth};
 
-struct World {
+struct Harness {
     hub: Arc<Hub>,
     notices: mpsc::Receiver<Notice>,
     _writer: WriterThread,
     folder: TempDir,
 }
 
-impl World {
+impl Harness {
     fn new(limits: BrokerLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (store, writer, _) = store::open(&store::Settings::new(folder.path().join("store")), now_ms()).unwrap();
         let config = BrokerConfig { anonymous: true, ..BrokerConfig::default() };
         let (notices_tx, notices) = mpsc::channel(8);
-        let hub = Hub::new(Parts {
+        let hub = Hub::new(HubDependencies {
             limits,
             refusals: Arc::new(Refusals::new(Arc::new(Metrics::new()))),
             store,
@@ -57,8 +57,9 @@ impl World {
 
     fn subscribe(&self, session: &Arc<Session>, filters: &str) -> impl Future<Output = ()> + use<> {
         let options = Options::read(QoS::AtLeastOnce as u8, None).unwrap();
-        let wanted = filters.split(' ').map(|filter| Wanted { filter: filter.into(), options }).collect();
-        let subscribed = Arc::clone(&self.hub).subscribe(Arc::clone(session), link(), wanted);
+        let wanted =
+            filters.split(' ').map(|filter| RequestedSubscription { filter: filter.into(), options }).collect();
+        let subscribed = Arc::clone(&self.hub).subscribe(Arc::clone(session), handle(), wanted);
         async { drop(subscribed.await.unwrap()) }
     }
 
@@ -106,73 +107,73 @@ impl World {
     }
 }
 
-fn link() -> Arc<Link> {
-    Link::new(SocketAddr::from(([127, 0, 0, 1], 1)))
+fn handle() -> Arc<ConnectionHandle> {
+    ConnectionHandle::new(SocketAddr::from(([127, 0, 0, 1], 1)))
 }
 
 #[tokio::test]
 async fn a_subscribe_to_a_group_that_is_cut_leaves_nothing_when_its_session_ends() {
-    let world = World::new(BrokerLimits::default());
-    let session = world.session("one").await;
-    world.cut(world.subscribe(&session, "$share/g/t"));
-    assert_eq!(world.groups().await.1, 1);
-    world.hub.end_session(&session).await;
-    assert_eq!(world.groups().await, (0, 0));
-    assert!(world.hub.registry.group_queue(session.queue.number() + 1).is_none());
+    let harness = Harness::new(BrokerLimits::default());
+    let session = harness.session("one").await;
+    harness.cut(harness.subscribe(&session, "$share/g/t"));
+    assert_eq!(harness.groups().await.1, 1);
+    harness.hub.end_session(&session).await;
+    assert_eq!(harness.groups().await, (0, 0));
+    assert!(harness.hub.registry.group_queue(session.queue.number() + 1).is_none());
 }
 
 #[tokio::test]
 async fn an_unsubscribe_that_is_cut_while_it_waits_its_turn_changes_nothing() {
-    let world = World::new(BrokerLimits::default());
-    let session = world.session("one").await;
-    world.subscribe(&session, "$share/g/t").await;
-    let others = world.hub.groups.lock().await;
-    world.cut(world.unsubscribe(&session, "$share/g/t"));
+    let harness = Harness::new(BrokerLimits::default());
+    let session = harness.session("one").await;
+    harness.subscribe(&session, "$share/g/t").await;
+    let others = harness.hub.groups.lock().await;
+    harness.cut(harness.unsubscribe(&session, "$share/g/t"));
     drop(others);
-    assert_eq!(world.groups().await, (1, 1));
-    world.hub.end_session(&session).await;
-    assert_eq!(world.groups().await, (0, 0));
+    assert_eq!(harness.groups().await, (1, 1));
+    harness.hub.end_session(&session).await;
+    assert_eq!(harness.groups().await, (0, 0));
 }
 
 #[tokio::test]
 async fn what_was_cut_is_on_disk_as_its_repetition_says() {
-    let world = World::new(BrokerLimits::default());
-    let session = world.session("one").await;
-    let others = world.hub.groups.lock().await;
-    world.cut(world.subscribe(&session, "a $share/g/t"));
+    let harness = Harness::new(BrokerLimits::default());
+    let session = harness.session("one").await;
+    let others = harness.hub.groups.lock().await;
+    harness.cut(harness.subscribe(&session, "a $share/g/t"));
     drop(others);
-    world.subscribe(&session, "a").await;
-    world.unsubscribe(&session, "$share/g/t").await;
-    assert_eq!(world.subscriptions().await, ["a"]);
-    world.cut(world.unsubscribe(&session, "a"));
-    world.unsubscribe(&session, "a").await;
-    assert_eq!(world.subscriptions().await, [""; 0]);
+    harness.subscribe(&session, "a").await;
+    harness.unsubscribe(&session, "$share/g/t").await;
+    assert_eq!(harness.subscriptions().await, ["a"]);
+    harness.cut(harness.unsubscribe(&session, "a"));
+    harness.unsubscribe(&session, "a").await;
+    assert_eq!(harness.subscriptions().await, [""; 0]);
 }
 
 #[tokio::test]
 async fn a_group_whose_end_is_not_waited_for_ends_all_the_same_or_begins_anew_with_another_member() {
-    let world = World::new(BrokerLimits::default());
+    let harness = Harness::new(BrokerLimits::default());
     for comes_back in [false, true] {
-        let session = world.session("one").await;
-        world.subscribe(&session, "$share/g/t").await;
-        world.cut(world.unsubscribe(&session, "$share/g/t"));
+        let session = harness.session("one").await;
+        harness.subscribe(&session, "$share/g/t").await;
+        harness.cut(harness.unsubscribe(&session, "$share/g/t"));
         if comes_back {
-            world.subscribe(&session, "$share/g/t").await;
+            harness.subscribe(&session, "$share/g/t").await;
         }
         let left = usize::from(comes_back);
-        assert_eq!(world.groups().await, (left, left));
-        assert_eq!(world.hub.registry.empty_groups().len(), 0);
+        assert_eq!(harness.groups().await, (left, left));
+        assert_eq!(harness.hub.registry.empty_groups().len(), 0);
     }
 }
 
 #[tokio::test]
 async fn a_member_of_a_group_is_counted_on_when_its_subscription_is_on_disk() {
-    let world = World::new(BrokerLimits::default());
-    let (one, other) = (world.session("one").await, world.session("other").await);
-    world.subscribe(&one, "$share/g/t").await;
-    let group = Arc::clone(&world.hub.routes.of("t", None)[0].queue);
-    let disk = world.block_disk();
-    let mut subscribing = Box::pin(world.subscribe(&other, "$share/g/t"));
+    let harness = Harness::new(BrokerLimits::default());
+    let (one, other) = (harness.session("one").await, harness.session("other").await);
+    harness.subscribe(&one, "$share/g/t").await;
+    let group = Arc::clone(&harness.hub.routes.of("t", None)[0].queue);
+    let disk = harness.block_disk();
+    let mut subscribing = Box::pin(harness.subscribe(&other, "$share/g/t"));
     assert!((&mut subscribing).now_or_never().is_none(), "it waits");
     assert_eq!(group.consumers().len(), 1);
     drop(disk);
@@ -182,27 +183,27 @@ async fn a_member_of_a_group_is_counted_on_when_its_subscription_is_on_disk() {
 
 #[tokio::test]
 async fn a_publish_that_is_cut_while_it_waits_for_room_counts_for_nothing() {
-    let world = World::new(BrokerLimits::default());
-    let session = world.session("one").await;
-    world.subscribe(&session, "t").await;
-    let _disk = world.fill_store().await;
+    let harness = Harness::new(BrokerLimits::default());
+    let session = harness.session("one").await;
+    harness.subscribe(&session, "t").await;
+    let _disk = harness.fill_store().await;
     let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: false };
-    let Publishing::Waits(waits) = world.hub.publish(by, new_publish("t")) else { panic!("it is for the disk") };
+    let Publishing::Waits(waits) = harness.hub.publish(by, new_publish("t")) else { panic!("it is for the disk") };
     assert_eq!(session.queue.on_disk(), (1, 1));
     assert!(waits.now_or_never().is_none(), "it waits");
     assert_eq!(session.queue.on_disk(), (0, 0));
-    assert_eq!(world.hub.registry.on_disk().get(), (0, 0));
+    assert_eq!(harness.hub.registry.on_disk().get(), (0, 0));
 }
 
 #[tokio::test]
 async fn the_end_of_a_connection_comes_to_the_disk_however_much_waits_for_it() {
-    let world = World::new(BrokerLimits::default());
-    let (session, link) = (world.session("one").await, link());
+    let harness = Harness::new(BrokerLimits::default());
+    let (session, handle) = (harness.session("one").await, handle());
     session.lock().expiry_s = 60;
-    let disk = world.fill_store().await;
-    world.hub.leave(&session, &link, world.hub.new_own(), Leaving::Broke).await;
+    let disk = harness.fill_store().await;
+    harness.hub.leave(&session, &handle, harness.hub.new_packet_ids(), Leaving::Broke).await;
     drop(disk);
-    let state = world.hub.store.broker_state().await.unwrap().await.unwrap();
+    let state = harness.hub.store.broker_state().await.unwrap().await.unwrap();
     assert!(state.sessions[0].left_at.is_some());
 }
 
@@ -215,12 +216,12 @@ fn new_publish(topic: &str) -> NewPublish {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_is_told_at_once_and_then_once_a_minute_with_the_number_of_messages() {
-    let mut world = World::new(BrokerLimits { queued_messages: 1, ..BrokerLimits::default() });
+    let mut harness = Harness::new(BrokerLimits { queued_messages: 1, ..BrokerLimits::default() });
     let (topic, payload, properties) = ("t".into(), "x".into(), Bytes::new());
     let message = Message { topic, payload, properties, qos: QoS::AtLeastOnce, retain: false, expires_at: None };
-    let (one, other) = (world.hub.new_queue(&"one".into()), world.hub.new_queue(&"other".into()));
-    let told = |world: &mut World| {
-        std::iter::from_fn(|| world.notices.try_recv().ok())
+    let (one, other) = (harness.hub.new_queue(&"one".into()), harness.hub.new_queue(&"other".into()));
+    let told = |harness: &mut Harness| {
+        std::iter::from_fn(|| harness.notices.try_recv().ok())
             .map(|notice| match notice {
                 Notice::QueueFull { session, refused } => (session.to_string(), refused),
                 other => panic!("{other:?}"),
@@ -228,32 +229,32 @@ async fn a_full_queue_is_told_at_once_and_then_once_a_minute_with_the_number_of_
             .collect::<Vec<_>>()
     };
     for queue in [&one, &other] {
-        assert!(world.hub.has_room_on_disk(queue, &message));
+        assert!(harness.hub.has_room_on_disk(queue, &message));
     }
     for _ in 0..5 {
-        assert!(!world.hub.has_room_on_disk(&one, &message));
+        assert!(!harness.hub.has_room_on_disk(&one, &message));
     }
-    assert!(!world.hub.has_room_on_disk(&other, &message));
-    assert_eq!(told(&mut world), [("one".to_owned(), 1), ("other".to_owned(), 1)]);
+    assert!(!harness.hub.has_room_on_disk(&other, &message));
+    assert_eq!(told(&mut harness), [("one".to_owned(), 1), ("other".to_owned(), 1)]);
     tokio::time::advance(Duration::from_secs(60)).await;
-    assert_eq!(told(&mut world), []);
-    assert!(!world.hub.has_room_on_disk(&one, &message));
-    assert_eq!(told(&mut world), [("one".to_owned(), 5)]);
+    assert_eq!(told(&mut harness), []);
+    assert!(!harness.hub.has_room_on_disk(&one, &message));
+    assert_eq!(told(&mut harness), [("one".to_owned(), 5)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn connections_are_looked_at_while_the_sweep_waits_for_the_disk() {
-    let world = World::new(BrokerLimits::default());
+    let harness = Harness::new(BrokerLimits::default());
     let (clients, counted) = watch::channel(None);
-    let (connected, _disk) = (link(), world.hub.groups.lock().await);
+    let (connected, _disk) = (handle(), harness.hub.groups.lock().await);
     let later = async {
         sleep(Duration::from_secs(100)).await;
         connected.set_expires_ms(0);
-        world.hub.registry.connect(&connected);
+        harness.hub.registry.connect(&connected);
         sleep(Duration::from_secs(2)).await;
     };
     tokio::select! {
-        _ = async { tokio::join!(world.hub.look(clients), world.hub.sweep()) } => unreachable!("they never end"),
+        _ = async { tokio::join!(harness.hub.watch_connections(clients), harness.hub.sweep()) } => unreachable!("they never end"),
         () = later => {}
     }
     assert_eq!((*counted.borrow(), connected.ending().is_some()), (Some(1), true));
@@ -262,18 +263,18 @@ async fn connections_are_looked_at_while_the_sweep_waits_for_the_disk() {
 #[tokio::test]
 async fn all_connections_and_sessions_are_looked_at_page_by_page() {
     const MANY: usize = 2_500;
-    let world = World::new(BrokerLimits::default());
+    let harness = Harness::new(BrokerLimits::default());
     for n in 0..MANY {
         let key: Arc<str> = format!(":{n}").into();
-        world.hub.registry.connect(&link());
-        world.hub.registry.add(&Session::new(Arc::clone(&key), None, "c".into(), world.hub.new_queue(&key)));
+        harness.hub.registry.connect(&handle());
+        harness.hub.registry.add(&Session::new(Arc::clone(&key), None, "c".into(), harness.hub.new_queue(&key)));
     }
-    assert_eq!(world.hub.connected().count(), MANY);
-    world.hub.end_expired(now_ms()).await;
-    assert_eq!(world.hub.registry.count(None).0, MANY, "none of them was ever left");
+    assert_eq!(harness.hub.connected().count(), MANY);
+    harness.hub.end_expired(now_ms()).await;
+    assert_eq!(harness.hub.registry.count(None).0, MANY, "none of them was ever left");
     let (mut after, mut seen): (Arc<str>, _) = ("".into(), 0);
-    while let Some(last) = world.hub.registry.sessions(&after).last() {
-        seen += world.hub.registry.sessions(&after).len();
+    while let Some(last) = harness.hub.registry.sessions(&after).last() {
+        seen += harness.hub.registry.sessions(&after).len();
         after = Arc::clone(&last.key);
     }
     assert_eq!(seen, MANY);

@@ -22,13 +22,13 @@ const NO_WILL: Duration = Duration::from_secs(3_600);
 
 /// Wills that wait.
 #[derive(Debug, Default)]
-pub(super) struct Delayed {
+pub(super) struct DelayedWills {
     /// By the time at which they are due, and the session. A lock because connections come and go in their own tasks.
     due: Mutex<BTreeMap<(Instant, u64), Arc<Session>>>,
     changed: Notify,
 }
 
-impl Delayed {
+impl DelayedWills {
     pub(super) fn add(&self, wait: Duration, session: &Arc<Session>) {
         let due = Instant::now() + wait;
         session.lock().will_due = Some(due);
@@ -63,20 +63,20 @@ impl Hub {
     pub(super) async fn publish_delayed_wills(self: &Arc<Self>) {
         loop {
             let now = Instant::now();
-            match self.delayed.take_due(now) {
+            match self.delayed_wills.take_due(now) {
                 Ok(session) => {
                     // The claim keeps its client from connecting meanwhile, with another will.
-                    let _turn = self.registry.claim(&session.key).await;
+                    let _claim = self.registry.claim(&session.key).await;
                     let will = {
                         let mut state = session.lock();
                         // The client came back before this task had the claim: its will is another one.
-                        if state.link.is_none() { state.will.take() } else { None }
+                        if state.handle.is_none() { state.will.take() } else { None }
                     };
                     if let Some(will) = will {
                         self.publish_will(&session, will).await;
                     }
                 }
-                Err(next) => _ = timeout_at(next.unwrap_or(now + NO_WILL), self.delayed.changed.notified()).await,
+                Err(next) => _ = timeout_at(next.unwrap_or(now + NO_WILL), self.delayed_wills.changed.notified()).await,
             }
         }
     }
@@ -98,7 +98,7 @@ impl Hub {
         };
         let Will { mut message, .. } = *will;
         if !rights.may_publish(&message.topic) {
-            self.tell_of(session, Refusal::WillTopic, &message.topic);
+            self.report_of(session, Refusal::WillTopic, &message.topic);
             return self.forget_will(session).await;
         }
         message.expires_at = message.expires_at.map(|interval| now_ms() + interval);
@@ -125,7 +125,7 @@ impl Hub {
             }
             Publishing::Promised(_) => {}
             Publishing::Refused(refusal) => {
-                self.tell_of(session, refusal, "its will");
+                self.report_of(session, refusal, "its will");
                 self.forget_will(session).await;
             }
         }

@@ -7,12 +7,12 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::login_throttle::LoginThrottle;
-use super::logins::{Logins, Place, Proof};
+use super::logins::{LoginPermit, Logins, Proof};
 use super::passwords::Passwords;
 use super::tokens::{Keys, Token, looks_like_token};
 use super::{IdentityError, users};
 use crate::broker::BrokerConfig;
-use crate::broker::connection::Link;
+use crate::broker::connection::ConnectionHandle;
 use crate::broker::refusals::{Refusal, Refused};
 use crate::chat::access::Rights;
 use crate::chat::principal::{Identity, Role};
@@ -105,14 +105,14 @@ impl Authenticator {
         &self,
         caller: &Caller,
         client: &str,
-        link: &Arc<Link>,
-    ) -> Result<Option<Place>, Refusal> {
+        handle: &Arc<ConnectionHandle>,
+    ) -> Result<Option<LoginPermit>, Refusal> {
         let Caller::Known(identity, proof) = caller else {
             return Ok(None);
         };
-        let place = self.logins.enter(identity, proof, client, link).ok_or(Refusal::UserConnections)?;
+        let login_permit = self.logins.enter(identity, proof, client, handle).ok_or(Refusal::UserConnections)?;
         // The files may have changed since the check; from now on a change of them ends the connection.
-        if self.stands(identity, proof) { Ok(Some(place)) } else { Err(Refusal::Credentials) }
+        if self.is_valid(identity, proof) { Ok(Some(login_permit)) } else { Err(Refusal::Credentials) }
     }
 
     /// What somebody may do who is known by name alone: the owner of a session that was kept, or of a will. `None` is
@@ -134,7 +134,7 @@ impl Authenticator {
         };
         let role = match proof {
             Proof::Password(_) => self.credentials().role_of(&identity.user),
-            Proof::Token { .. } => Some(identity.role).filter(|_| self.stands(identity, proof)),
+            Proof::Token { .. } => Some(identity.role).filter(|_| self.is_valid(identity, proof)),
         };
         rights(Arc::clone(&identity.user), role)
     }
@@ -151,7 +151,7 @@ impl Authenticator {
         let users = credentials.passwords.as_ref().map_or(0, Passwords::count);
         *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
         self.warn_of_roles();
-        let ended = self.logins.review(|identity, proof| self.stands(identity, proof));
+        let ended = self.logins.end_invalid(|identity, proof| self.is_valid(identity, proof));
         info!(users, ended, "users and keys were read again");
         Ok(())
     }
@@ -171,21 +171,21 @@ impl Authenticator {
         let (Some(passwords), Some(user)) = (&credentials.passwords, user) else { return Err(wrong()) };
         let mut proven = passwords.recall(user, password);
         if proven.is_none() {
-            let turn = passwords.turn().await.ok_or_else(wrong)?;
+            let permit = passwords.permit().await.ok_or_else(wrong)?;
             // Others of the same address may have failed while this one waited, and the files may have changed.
             self.check_failures(address)?;
             if let Some(passwords) = &self.credentials().passwords {
-                proven = passwords.check(turn, user, password).await;
+                proven = passwords.check(permit, user, password).await;
             }
         }
         let (identity, hash) = proven.ok_or_else(wrong)?;
         Ok(Caller::Known(identity, Proof::Password(hash)))
     }
 
-    fn stands(&self, identity: &Identity, proof: &Proof) -> bool {
+    fn is_valid(&self, identity: &Identity, proof: &Proof) -> bool {
         match proof {
             Proof::Password(hash) => {
-                self.credentials().passwords.as_ref().is_some_and(|passwords| passwords.stands(identity, hash))
+                self.credentials().passwords.as_ref().is_some_and(|passwords| passwords.is_valid(identity, hash))
             }
             Proof::Token { .. } => !self.is_somebody_else(identity),
         }

@@ -18,9 +18,9 @@ pub(super) struct LoginThrottle {
     per_minute: f64,
     /// Addresses that failed since the rotation, and those of the generation before. After a minute without a failure
     /// an address has all its failures again, so that nothing is lost with a generation.
-    young: HashMap<IpAddr, Budget>,
-    old: HashMap<IpAddr, Budget>,
-    turned: Option<Instant>,
+    current: HashMap<IpAddr, Budget>,
+    previous: HashMap<IpAddr, Budget>,
+    rotated_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +31,7 @@ struct Budget {
 
 impl LoginThrottle {
     pub(super) fn new(per_minute: u32) -> Self {
-        Self { per_minute: per_minute.into(), young: HashMap::new(), old: HashMap::new(), turned: None }
+        Self { per_minute: per_minute.into(), current: HashMap::new(), previous: HashMap::new(), rotated_at: None }
     }
 
     /// Whether the address has used up its failures.
@@ -42,17 +42,17 @@ impl LoginThrottle {
     pub(super) fn failed(&mut self, address: IpAddr, now: Instant) {
         let network = network_of(address);
         let left = (self.left(network, now) - 1.0).max(0.0);
-        let over = self.turned.is_none_or(|turned| now.saturating_duration_since(turned) >= MINUTE);
-        if over || self.young.len() >= ADDRESSES_MAX {
-            self.old = std::mem::take(&mut self.young);
-            self.turned = Some(now);
+        let over = self.rotated_at.is_none_or(|rotated_at| now.saturating_duration_since(rotated_at) >= MINUTE);
+        if over || self.current.len() >= ADDRESSES_MAX {
+            self.previous = std::mem::take(&mut self.current);
+            self.rotated_at = Some(now);
         }
-        self.young.insert(network, Budget { left, at: now });
+        self.current.insert(network, Budget { left, at: now });
     }
 
     /// How often the network may still fail.
     fn left(&self, network: IpAddr, now: Instant) -> f64 {
-        let Some(Budget { left, at }) = self.young.get(&network).or_else(|| self.old.get(&network)) else {
+        let Some(Budget { left, at }) = self.current.get(&network).or_else(|| self.previous.get(&network)) else {
             return self.per_minute;
         };
         let refilled = now.saturating_duration_since(*at).as_secs_f64() / MINUTE.as_secs_f64() * self.per_minute;
@@ -122,6 +122,6 @@ mod tests {
         for n in 0..3 * ADDRESSES_MAX as u32 {
             throttle.failed(IpAddr::V4(n.into()), now);
         }
-        assert!(throttle.young.len() + throttle.old.len() <= 2 * ADDRESSES_MAX);
+        assert!(throttle.current.len() + throttle.previous.len() <= 2 * ADDRESSES_MAX);
     }
 }

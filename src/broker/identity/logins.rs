@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::broker::connection::Link;
+use crate::broker::connection::ConnectionHandle;
 use crate::broker::refusals::Refusal;
 use crate::chat::principal::Identity;
 
@@ -37,12 +37,12 @@ struct Entry {
     client: Box<str>,
     identity: Identity,
     proof: Proof,
-    link: Weak<Link>,
+    handle: Weak<ConnectionHandle>,
 }
 
 /// A connection's entry among the logins; dropping it removes the entry.
 #[derive(Debug)]
-pub(in crate::broker) struct Place {
+pub(in crate::broker) struct LoginPermit {
     logins: Arc<Logins>,
     user: Arc<str>,
     number: u64,
@@ -60,8 +60,8 @@ impl Logins {
         identity: &Identity,
         proof: &Proof,
         client: &str,
-        link: &Arc<Link>,
-    ) -> Option<Place> {
+        handle: &Arc<ConnectionHandle>,
+    ) -> Option<LoginPermit> {
         let mut users = self.lock();
         let entries = users.entry(Arc::clone(&identity.user)).or_default();
         // A connection of the same client is about to be taken over.
@@ -69,22 +69,22 @@ impl Logins {
             return None;
         }
         let (identity, proof) = (identity.clone(), proof.clone());
-        let (user, number) = (Arc::clone(&identity.user), link.number());
-        entries.push(Entry { number, client: client.into(), identity, proof, link: Arc::downgrade(link) });
-        Some(Place { logins: Arc::clone(self), user, number })
+        let (user, number) = (Arc::clone(&identity.user), handle.number());
+        entries.push(Entry { number, client: client.into(), identity, proof, handle: Arc::downgrade(handle) });
+        Some(LoginPermit { logins: Arc::clone(self), user, number })
     }
 
     /// Ends the connections whose identity and proof are not valid any more. Returns how many.
-    pub(super) fn review(&self, stands: impl Fn(&Identity, &Proof) -> bool) -> usize {
+    pub(super) fn end_invalid(&self, is_valid: impl Fn(&Identity, &Proof) -> bool) -> usize {
         let users = self.lock();
-        let fallen = users.values().flatten().filter(|entry| !stands(&entry.identity, &entry.proof));
-        let links: Vec<Arc<Link>> = fallen.filter_map(|entry| entry.link.upgrade()).collect();
+        let fallen = users.values().flatten().filter(|entry| !is_valid(&entry.identity, &entry.proof));
+        let handles: Vec<Arc<ConnectionHandle>> = fallen.filter_map(|entry| entry.handle.upgrade()).collect();
         // Dropping the last reference to a connection drops its entry, which takes this lock.
         drop(users);
-        for link in &links {
-            link.end(Refusal::Revoked);
+        for handle in &handles {
+            handle.end(Refusal::Revoked);
         }
-        links.len()
+        handles.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Vec<Entry>>> {
@@ -92,7 +92,7 @@ impl Logins {
     }
 }
 
-impl Drop for Place {
+impl Drop for LoginPermit {
     fn drop(&mut self) {
         let mut users = self.logins.lock();
         let Some(entries) = users.get_mut(&self.user) else {
@@ -111,28 +111,28 @@ mod tests {
     use crate::broker::connection::Ending;
     use crate::chat::principal::Role;
 
-    fn link() -> Arc<Link> {
-        Link::new(([127, 0, 0, 1], 1).into())
+    fn handle() -> Arc<ConnectionHandle> {
+        ConnectionHandle::new(([127, 0, 0, 1], 1).into())
     }
 
     fn alice() -> Identity {
         Identity { user: "alice".into(), role: Role::User }
     }
 
-    fn enter(logins: &Arc<Logins>, client: &str, link: &Arc<Link>) -> Option<Place> {
-        logins.enter(&alice(), &Proof::Password("hash".into()), client, link)
+    fn enter(logins: &Arc<Logins>, client: &str, handle: &Arc<ConnectionHandle>) -> Option<LoginPermit> {
+        logins.enter(&alice(), &Proof::Password("hash".into()), client, handle)
     }
 
     #[test]
     fn a_user_has_so_many_places_and_a_client_takes_over_its_own() {
         let logins = Logins::new(2);
-        let first = enter(&logins, "alice:1", &link());
-        let second = enter(&logins, "alice:2", &link());
+        let first = enter(&logins, "alice:1", &handle());
+        let second = enter(&logins, "alice:2", &handle());
         assert!(first.is_some() && second.is_some());
-        assert!(enter(&logins, "alice:3", &link()).is_none());
-        assert!(enter(&logins, "alice:2", &link()).is_some());
+        assert!(enter(&logins, "alice:3", &handle()).is_none());
+        assert!(enter(&logins, "alice:2", &handle()).is_some());
         drop(first);
-        assert!(enter(&logins, "alice:3", &link()).is_some());
+        assert!(enter(&logins, "alice:3", &handle()).is_some());
         drop(second);
         assert!(logins.lock().is_empty());
     }
@@ -140,11 +140,11 @@ mod tests {
     #[test]
     fn a_review_ends_those_who_fell_and_no_others() {
         let logins = Logins::new(2);
-        let (stays, goes) = (link(), link());
+        let (stays, goes) = (handle(), handle());
         let _first = enter(&logins, "alice:1", &stays);
         let token = Proof::Token { expires_ms: 1 };
         let _second = logins.enter(&alice(), &token, "alice:2", &goes);
-        assert_eq!(logins.review(|_, proof| *proof != token), 1);
+        assert_eq!(logins.end_invalid(|_, proof| *proof != token), 1);
         assert_eq!((stays.ending(), goes.ending()), (None, Some(Ending::Refused(Refusal::Revoked))));
     }
 }

@@ -25,7 +25,7 @@ use thiserror::Error;
 
 pub(super) use authenticator::{Authenticator, Caller};
 pub(super) use client_id::{CLIENT_ID_MAX, assigned, device_of, is_key_of, session_key};
-pub(super) use logins::Place;
+pub(super) use logins::LoginPermit;
 pub use name::NameError;
 pub(super) use reload::watched_files;
 pub use tokens::KeysError;

@@ -17,7 +17,8 @@ use crate::chat::principal::{Identity, Role};
 /// Checks at a time: half of the processors, within this range. Each takes 19 MiB.
 const AT_ONCE: std::ops::RangeInclusive<usize> = 1..=4;
 /// The hash that an unknown name is checked against if the file has no user: as much work as a new one.
-const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$ZmNtLW1xdHQtYnJpZGdl$4ZbqGcjdHrGXXsaVBnQHuS0IXtJgXGVqxtKCqjPHHzE";
+const DUMMY_HASH: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$ZmNtLW1xdHQtYnJpZGdl$4ZbqGcjdHrGXXsaVBnQHuS0IXtJgXGVqxtKCqjPHHzE";
 
 /// The users and their passwords, as the users file was read.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(super) struct Passwords {
     users: HashMap<Arc<str>, Entry>,
     /// Of the hashes by which right passwords are recognised; made anew in each process.
     key: hmac::Key,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -44,8 +45,8 @@ impl Passwords {
             let right = known.map(|known| known.right.clone()).unwrap_or_default();
             (name, Entry { role, hash, right })
         };
-        let (key, turns) = match before {
-            Some(before) => (before.key.clone(), Arc::clone(&before.turns)),
+        let (key, permits) = match before {
+            Some(before) => (before.key.clone(), Arc::clone(&before.permits)),
             None => {
                 let processors = std::thread::available_parallelism().map_or(1, usize::from);
                 let at_once = (processors / 2).clamp(*AT_ONCE.start(), *AT_ONCE.end());
@@ -53,7 +54,7 @@ impl Passwords {
                 (key, Arc::new(Semaphore::new(at_once)))
             }
         };
-        Self { users: users.into_iter().map(entry).collect(), key, turns }
+        Self { users: users.into_iter().map(entry).collect(), key, permits }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -65,7 +66,7 @@ impl Passwords {
     }
 
     /// Whether this hash and role are still those of the user.
-    pub(super) fn stands(&self, identity: &Identity, hash: &str) -> bool {
+    pub(super) fn is_valid(&self, identity: &Identity, hash: &str) -> bool {
         self.users.get(&identity.user).is_some_and(|entry| entry.role == identity.role && &*entry.hash == hash)
     }
 
@@ -79,26 +80,26 @@ impl Passwords {
 
     /// Waits until a check may run. Waiting is bounded: each check belongs to a connection, of which there is a limited
     /// number, and the log-in ends after 10 seconds.
-    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.turns).acquire_owned().await.ok()
+    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
     /// The user and the hash, if the password is right. Takes as long for a user who does not exist.
     pub(super) async fn check(
         &self,
-        turn: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         user: &str,
         password: &[u8],
     ) -> Option<(Identity, Arc<str>)> {
         let found = self.users.get_key_value(user);
         // A hash that is as much work as that of a user.
         let any = found.map(|(_, entry)| entry).or_else(|| self.users.values().next());
-        let hash = any.map_or_else(|| DECOY.into(), |entry| Arc::clone(&entry.hash));
+        let hash = any.map_or_else(|| DUMMY_HASH.into(), |entry| Arc::clone(&entry.hash));
         let shown = password.to_vec();
         // Goes on if the client leaves meanwhile, and keeps its permit until then.
         let checked = tokio::task::spawn_blocking(move || {
             let right = is_right(&hash, &shown);
-            drop(turn);
+            drop(permit);
             right
         });
         let (name, entry) = checked.await.unwrap_or(false).then_some(found).flatten()?;
@@ -143,8 +144,8 @@ mod tests {
     }
 
     async fn check(passwords: &Passwords, user: &str, password: &str) -> bool {
-        let turn = passwords.turn().await.unwrap();
-        passwords.check(turn, user, password.as_bytes()).await.is_some()
+        let permit = passwords.permit().await.unwrap();
+        passwords.check(permit, user, password.as_bytes()).await.is_some()
     }
 
     #[tokio::test]
@@ -177,19 +178,19 @@ mod tests {
         after.push(before[1].clone());
         let passwords = Passwords::new(after, Some(&passwords));
         assert_eq!(passwords.recall("alice", b"one"), None);
-        assert!(!passwords.stands(&alice, &of_alice));
+        assert!(!passwords.is_valid(&alice, &of_alice));
         assert!(passwords.recall("bob", b"two").is_some());
-        assert!(passwords.stands(&bob, &of_bob));
+        assert!(passwords.is_valid(&bob, &of_bob));
         let passwords = Passwords::new(Vec::new(), Some(&passwords));
-        assert!(!passwords.stands(&bob, &of_bob));
+        assert!(!passwords.is_valid(&bob, &of_bob));
     }
 
     #[test]
     fn the_decoy_costs_what_a_new_hash_costs() {
-        let hash = PasswordHash::new(DECOY).unwrap();
+        let hash = PasswordHash::new(DUMMY_HASH).unwrap();
         let params = argon2::Params::try_from(&hash).unwrap();
         let cost = Cost { memory_kib: params.m_cost(), rounds: params.t_cost() };
         assert_eq!((cost, params.p_cost()), (Cost::default(), 1));
-        assert!(!is_right(DECOY, b""));
+        assert!(!is_right(DUMMY_HASH, b""));
     }
 }

@@ -97,10 +97,10 @@ pub enum LineError {
     Hash,
     /// The third field asks for too much.
     #[error("the hash takes more than {MEMORY_MAX} KiB, {ROUNDS_MAX} rounds or {LANES_MAX} lanes to check")]
-    Dear,
+    TooCostly,
     /// A user twice.
     #[error("the user is in the file twice")]
-    Twice,
+    Duplicate,
 }
 
 /// A user as the file has it.
@@ -311,7 +311,7 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Line>, UsersError> {
         if let Line::User(user) = &line
             && !names.insert(Arc::clone(&user.name))
         {
-            return Err(failed(LineError::Twice));
+            return Err(failed(LineError::Duplicate));
         }
         lines.push(line);
     }
@@ -339,7 +339,7 @@ fn check_hash(hash: &str) -> Result<(), LineError> {
     }
     let params = Params::try_from(&hash).map_err(|_| LineError::Hash)?;
     if params.m_cost() > MEMORY_MAX || params.t_cost() > ROUNDS_MAX || params.p_cost() > LANES_MAX {
-        return Err(LineError::Dear);
+        return Err(LineError::TooCostly);
     }
     Ok(())
 }

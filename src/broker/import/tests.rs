@@ -15,7 +15,7 @@ fn first_release() -> PathBuf {
 }
 
 struct Everything {
-    sessions: BTreeMap<String, (FormerSession, Waiting)>,
+    sessions: BTreeMap<String, (FormerSession, QueuedMessages)>,
     retained: Vec<(Message, Option<String>)>,
     left_out: LeftOut,
 }

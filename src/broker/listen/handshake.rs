@@ -93,13 +93,13 @@ impl Handshake {
                 return Some((connection::open(&self.hub, stream, client, deadline).await?, permit));
             }
             Ok(Err(HandshakeError::Refused(refused))) => {
-                self.hub.refusals.tell(refused.refusal, &Who::at(client), refused.detail);
+                self.hub.refusals.report(refused.refusal, &Who::at(client), refused.detail);
             }
             Ok(Err(HandshakeError::HungUp(_))) => {
                 self.hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
                 debug!(peer = %client, listener = ?kind, "connection closed by its client before it said anything");
             }
-            Err(_late) => self.hub.refusals.tell(Refusal::ConnectTimeout, &Who::at(client), ""),
+            Err(_late) => self.hub.refusals.report(Refusal::ConnectTimeout, &Who::at(client), ""),
         }
         None
     }

@@ -38,7 +38,7 @@ use super::refusals::{Refusal, Who};
 use super::{Bound, BrokerError, Listen};
 use crate::ops::metrics::Metric;
 use handshake::{Handshake, ListenerKind};
-use tls::Identity;
+use tls::ServerCertificate;
 
 /// Pause after the system refused a connection, which it does when it is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -53,18 +53,18 @@ pub(super) struct Listeners {
     sockets: Sockets,
     /// Where they are.
     pub(super) bound: Bound,
-    identity: Option<Identity>,
+    certificate: Option<ServerCertificate>,
     listen: Listen,
 }
 
 impl Listeners {
     /// Reads what the listeners need, and opens no sockets.
     pub(super) fn check(listen: &Listen) -> Result<(), BrokerError> {
-        identity(listen).map(drop)
+        certificate(listen).map(drop)
     }
 
     pub(super) fn bind(listen: &Listen) -> Result<Self, BrokerError> {
-        let identity = identity(listen)?;
+        let certificate = certificate(listen)?;
         let mut sockets = Sockets { open: Vec::new(), next: 0 };
         let bound = Bound {
             tcp: sockets.open(ListenerKind::Tcp, listen.tcp)?,
@@ -75,17 +75,17 @@ impl Listeners {
         if sockets.open.is_empty() {
             return Err(BrokerError::Nowhere);
         }
-        Ok(Self { sockets, bound, identity, listen: listen.clone() })
+        Ok(Self { sockets, bound, certificate, listen: listen.clone() })
     }
 
     /// Accepts connections until `stop`, then ends them all.
     pub(super) async fn run(self, hub: Arc<Hub>, reload: watch::Receiver<u64>, stop: CancellationToken) {
-        let Self { sockets, identity, listen, .. } = self;
-        let acceptors = identity.as_ref().map(Identity::acceptors);
+        let Self { sockets, certificate, listen, .. } = self;
+        let acceptors = certificate.as_ref().map(ServerCertificate::acceptors);
         let handshake = Handshake::new(hub, acceptors, listen);
         let keep = async {
-            if let Some(identity) = identity {
-                identity.keep(reload, stop.clone()).await;
+            if let Some(certificate) = certificate {
+                certificate.keep(reload, stop.clone()).await;
             }
         };
         tokio::join!(receive(sockets, Arc::new(handshake), &stop), keep);
@@ -93,10 +93,10 @@ impl Listeners {
 }
 
 /// The certificate, where a listener needs one.
-fn identity(listen: &Listen) -> Result<Option<Identity>, BrokerError> {
+fn certificate(listen: &Listen) -> Result<Option<ServerCertificate>, BrokerError> {
     match listen.identity() {
         _ if !listen.needs_certificate() => Ok(None),
-        Some(files) => Ok(Some(Identity::load(&files)?)),
+        Some(files) => Ok(Some(ServerCertificate::load(&files)?)),
         None => Err(BrokerError::NoCertificate),
     }
 }
@@ -115,7 +115,7 @@ async fn receive(mut sockets: Sockets, handshake: Arc<Handshake>, stop: &Cancell
                     metrics.count(Metric::BrokerAccepted);
                     connections.spawn(Arc::clone(&handshake).receive(kind, stream, peer, stop.clone()));
                     if connections.len() == most {
-                        hub.refusals.tell(Refusal::Connections, &Who::at(peer), "this is the last one that was let in");
+                        hub.refusals.report(Refusal::Connections, &Who::at(peer), "this is the last one that was let in");
                     }
                 }
                 Err(error) => {
@@ -176,8 +176,8 @@ impl Sockets {
     /// The next connection at any of them. Cancel safe: nothing is taken that is not returned.
     async fn accept(&mut self) -> (ListenerKind, io::Result<(TcpStream, SocketAddr)>) {
         poll_fn(|cx| {
-            for turn in 0..self.open.len() {
-                let at = (self.next + turn) % self.open.len();
+            for step in 0..self.open.len() {
+                let at = (self.next + step) % self.open.len();
                 let (kind, listener) = &self.open[at];
                 if let Poll::Ready(accepted) = listener.poll_accept(cx) {
                     self.next = at + 1;

@@ -66,13 +66,13 @@ pub(super) struct Acceptors {
 
 /// The files, and what was made of them.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct ServerCertificate {
     files: TlsFiles,
     current: watch::Sender<Acceptors>,
     watched: FileWatch,
 }
 
-impl Identity {
+impl ServerCertificate {
     pub(super) fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let paths = [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()];
         let watched = FileWatch::at_rest(paths.into_iter().flatten().cloned().collect());
@@ -180,12 +180,12 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let files = files(&folder);
         write_pair(&files, "one");
-        let identity = Identity::load(&files).unwrap();
-        let mut acceptors = identity.acceptors();
+        let certificate = ServerCertificate::load(&files).unwrap();
+        let mut acceptors = certificate.acceptors();
         let (ask, reload) = watch::channel(0);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(identity.keep(reload, stop.clone()));
+        tasks.spawn(certificate.keep(reload, stop.clone()));
 
         sleep(10 * LOOK).await;
         assert!(!acceptors.has_changed().unwrap(), "nothing happened");
@@ -210,11 +210,11 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let files = files(&folder);
         write_pair(&files, "one");
-        let identity = Identity::load(&files).unwrap();
-        let acceptors = identity.acceptors();
+        let certificate = ServerCertificate::load(&files).unwrap();
+        let acceptors = certificate.acceptors();
         let mut tasks = JoinSet::new();
         let (_ask, reload) = watch::channel(0);
-        tasks.spawn(identity.keep(reload, CancellationToken::new()));
+        tasks.spawn(certificate.keep(reload, CancellationToken::new()));
         for round in 1..10 {
             write_pair(&files, &"x".repeat(round));
             sleep(LOOK).await;
@@ -226,13 +226,13 @@ mod tests {
     fn what_is_wrong_is_said() {
         let folder = TempDir::new().unwrap();
         let files = files(&folder);
-        assert!(matches!(Identity::load(&files), Err(TlsError::File { .. })));
+        assert!(matches!(ServerCertificate::load(&files), Err(TlsError::File { .. })));
         write_pair(&files, "one");
         let key = fs::read_to_string(&files.key).unwrap();
         write_pair(&files, "two");
         fs::write(&files.key, key).unwrap();
-        assert!(matches!(Identity::load(&files), Err(TlsError::Unusable(_))), "a key of another certificate");
+        assert!(matches!(ServerCertificate::load(&files), Err(TlsError::Unusable(_))), "a key of another certificate");
         fs::write(&files.cert, "").unwrap();
-        assert!(matches!(Identity::load(&files), Err(TlsError::NoCertificate(_))));
+        assert!(matches!(ServerCertificate::load(&files), Err(TlsError::NoCertificate(_))));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::lines::{FIRSTS_PER_MINUTE, MINUTE, OTHERS_PER_MINUTE, REMEMBERED};
+use super::log_limit::{FIRSTS_PER_MINUTE, MINUTE, OTHERS_PER_MINUTE, REMEMBERED};
 use super::*;
 
 /// What is logged, in memory.
@@ -74,7 +74,7 @@ async fn a_line_names_address_user_client_id_and_rule_and_nothing_breaks_it() {
     let guard = log.listen();
     let refusals = Refusals::new(Arc::new(Metrics::new()));
     let who = Who::named(somebody(), Some("a\nlice"), &"x\u{1b}".repeat(500));
-    refusals.tell(Refusal::SubscribeDenied, &who, "eve/others/#\r\n".repeat(100));
+    refusals.report(Refusal::SubscribeDenied, &who, "eve/others/#\r\n".repeat(100));
     drop(guard);
     let text = log.text();
     assert_eq!(text.lines().count(), 1, "{text}");
@@ -95,13 +95,13 @@ async fn each_reason_has_so_many_lines_in_a_minute_and_the_next_one_says_how_man
     let refusals = Refusals::new(Arc::new(Metrics::new()));
     let who = Who::at(somebody());
     for _ in 0..1_000 {
-        refusals.tell(Refusal::Mqtt31, &who, "");
+        refusals.report(Refusal::Mqtt31, &who, "");
     }
-    refusals.tell(Refusal::NoUser, &who, "");
+    refusals.report(Refusal::NoUser, &who, "");
     let told = 1 + OTHERS_PER_MINUTE;
     assert_eq!(log.text().lines().count(), 1 + told as usize, "another reason is told all the same");
     tokio::time::advance(MINUTE / OTHERS_PER_MINUTE).await;
-    refusals.tell(Refusal::Mqtt31, &who, "");
+    refusals.report(Refusal::Mqtt31, &who, "");
     drop(guard);
     let last = log.text().lines().last().unwrap().to_owned();
     assert!(last.contains("mqtt_3_1") && last.contains(&format!("untold={}", 1_000 - told)), "{last}");
@@ -117,10 +117,10 @@ async fn a_client_that_tries_again_and_again_hides_no_other_with_the_same_troubl
     // A minute of it, and what is left of the lines is always used up.
     for second in 0..60 {
         for _ in 0..100 {
-            refusals.tell(Refusal::Credentials, &at(1), "");
+            refusals.report(Refusal::Credentials, &at(1), "");
         }
         if second % 10 == 0 {
-            refusals.tell(Refusal::Credentials, &at(2 + second / 10), "");
+            refusals.report(Refusal::Credentials, &at(2 + second / 10), "");
         }
         tokio::time::advance(Duration::from_secs(1)).await;
     }
@@ -134,7 +134,7 @@ async fn a_client_that_tries_again_and_again_hides_no_other_with_the_same_troubl
 
 #[tokio::test(start_paused = true)]
 async fn a_crowd_of_addresses_has_no_more_lines_than_there_are_and_not_all_are_remembered() {
-    let mut lines = Lines::new(2);
+    let mut lines = LogLimit::new(2);
     let crowd = (0..100_000_u32).filter(|n| lines.take(0, IpAddr::from(n.to_be_bytes())).is_some()).count();
     assert_eq!(crowd, (FIRSTS_PER_MINUTE + OTHERS_PER_MINUTE) as usize);
     for n in 0..1_000_u32 {

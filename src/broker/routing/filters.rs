@@ -4,7 +4,7 @@
 //! A topic visits each node once at most: a node has one node above it, and its depth is that of the level it is asked
 //! about.
 
-use super::few::Map;
+use super::small_map::SmallMap;
 use std::hash::Hash;
 
 /// Filters, each with the values of those who subscribed to it, by key.
@@ -13,20 +13,20 @@ pub(crate) struct FilterTree<K, V> {
     /// The root is the first.
     nodes: Vec<Node<K, V>>,
     /// Nodes that nothing leads to.
-    free: Vec<Place>,
+    free: Vec<NodeIndex>,
 }
 
 /// Where a node is. Places come from the nodes themselves, which name no place that is free.
-type Place = u32;
-const ROOT: Place = 0;
+type NodeIndex = u32;
+const ROOT: NodeIndex = 0;
 
 #[derive(Debug)]
 struct Node<K, V> {
-    below: Map<Box<str>, Place>,
+    below: SmallMap<Box<str>, NodeIndex>,
     /// Below `+`, and below `#`. The root is below nothing.
-    one: Option<Place>,
-    all: Option<Place>,
-    here: Map<K, V>,
+    one: Option<NodeIndex>,
+    all: Option<NodeIndex>,
+    here: SmallMap<K, V>,
 }
 
 impl<K: Hash + Eq, V> Default for FilterTree<K, V> {
@@ -99,35 +99,35 @@ impl<K: Hash + Eq, V> FilterTree<K, V> {
         }
     }
 
-    fn grow(&mut self, above: Place, level: &str) -> Place {
-        let place = self.free.pop().unwrap_or_else(|| {
+    fn grow(&mut self, above: NodeIndex, level: &str) -> NodeIndex {
+        let index = self.free.pop().unwrap_or_else(|| {
             self.nodes.push(Node::new());
-            Place::try_from(self.nodes.len() - 1).expect("four thousand million nodes do not fit into memory")
+            NodeIndex::try_from(self.nodes.len() - 1).expect("four thousand million nodes do not fit into memory")
         });
         let node = self.node_mut(above);
         match level {
-            "+" => node.one = Some(place),
-            "#" => node.all = Some(place),
-            word => _ = node.below.insert(word.into(), place),
+            "+" => node.one = Some(index),
+            "#" => node.all = Some(index),
+            word => _ = node.below.insert(word.into(), index),
         }
-        place
+        index
     }
 
-    fn node(&self, at: Place) -> &Node<K, V> {
+    fn node(&self, at: NodeIndex) -> &Node<K, V> {
         &self.nodes[at as usize]
     }
 
-    fn node_mut(&mut self, at: Place) -> &mut Node<K, V> {
+    fn node_mut(&mut self, at: NodeIndex) -> &mut Node<K, V> {
         &mut self.nodes[at as usize]
     }
 }
 
 impl<K: Hash + Eq, V> Node<K, V> {
     const fn new() -> Self {
-        Self { below: Map::new(), one: None, all: None, here: Map::new() }
+        Self { below: SmallMap::new(), one: None, all: None, here: SmallMap::new() }
     }
 
-    fn below(&self, level: &str) -> Option<Place> {
+    fn below(&self, level: &str) -> Option<NodeIndex> {
         match level {
             "+" => self.one,
             "#" => self.all,

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 /// So many topics are looked at in one go: with a lock held, for one filter of a SUBSCRIBE that may have thousands.
-const LOOK: usize = 10_000;
+const SCAN_MAX: usize = 10_000;
 
 /// A retained message without its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl RetainedTopics {
         let mut found = Matching::default();
         let range = self.entries.range::<str, _>((from, Bound::Unbounded));
         for (looked, (topic, _)) in range.take_while(|(topic, _)| topic.starts_with(prefix)).enumerate() {
-            if found.topics.len() >= limit || looked == LOOK {
+            if found.topics.len() >= limit || looked == SCAN_MAX {
                 return found;
             }
             found.after = Some(Arc::clone(topic));

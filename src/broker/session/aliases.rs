@@ -16,9 +16,9 @@ pub(crate) enum AliasError {
 
 /// The aliases that the client gave.
 #[derive(Debug, Default)]
-pub(crate) struct Inward(Vec<Option<Arc<str>>>);
+pub(crate) struct ClientAliases(Vec<Option<Arc<str>>>);
 
-impl Inward {
+impl ClientAliases {
     /// The topic of a PUBLISH that has an alias; `topic` is empty where the alias stands for it.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Inward {
 
 /// The aliases that the client was given: of the first topics that it got.
 #[derive(Debug)]
-pub(crate) struct Outward {
+pub(crate) struct ServerAliases {
     topics: Vec<Arc<str>>,
     most: usize,
 }
@@ -57,7 +57,7 @@ pub(crate) enum Alias {
     Known(u16),
 }
 
-impl Outward {
+impl ServerAliases {
     /// For a client with this Topic Alias Maximum.
     pub(crate) fn new(maximum: u16) -> Self {
         Self { topics: Vec::new(), most: maximum.min(TOPIC_ALIASES).into() }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 /// The identifiers of a session. They outlive its connections.
 #[derive(Debug, Default)]
 pub(crate) struct Incoming {
-    ids: BTreeMap<u16, Taken>,
+    ids: BTreeMap<u16, IncomingId>,
     /// How many of them count against the receive maximum of this connection.
     open: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Taken {
+struct IncomingId {
     /// Its PUBREC was said.
     acknowledged: bool,
     /// It came over this connection.
@@ -36,7 +36,7 @@ pub(crate) enum Arrived {
 impl Incoming {
     /// Those of a session that the store kept. Whether the bridge had their messages is not known.
     pub(crate) fn kept(ids: &[u16]) -> Self {
-        let taken = Taken { acknowledged: false, counted: false };
+        let taken = IncomingId { acknowledged: false, counted: false };
         Self { ids: ids.iter().map(|&id| (id, taken)).collect(), open: 0 }
     }
 
@@ -56,7 +56,7 @@ impl Incoming {
         if self.open >= room {
             return Arrived::TooMany;
         }
-        self.ids.insert(id, Taken { acknowledged: false, counted: true });
+        self.ids.insert(id, IncomingId { acknowledged: false, counted: true });
         self.open += 1;
         Arrived::New
     }

@@ -12,7 +12,7 @@
 
 pub(crate) mod aliases;
 mod incoming;
-mod item;
+mod outgoing_message;
 mod queue;
 mod window;
 
@@ -20,6 +20,6 @@ mod window;
 mod tests;
 
 pub(crate) use incoming::{Arrived, Incoming};
-pub(crate) use item::{Item, Source, document_message};
-pub(crate) use queue::{MemoryLimits, Pulled, Pushed, Queue, Read, Wanted};
-pub(crate) use window::{Flight, Lane, Rec, Sent, Window};
+pub(crate) use outgoing_message::{OutgoingMessage, Source, document_message};
+pub(crate) use queue::{MemoryLimits, PageRequest, Pulled, Pushed, Queue, ReadRange};
+pub(crate) use window::{InFlight, PubrecOutcome, QueueRef, Sent, Window};

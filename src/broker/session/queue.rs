@@ -14,11 +14,11 @@ mod disk;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::item::{Item, Source};
+use super::outgoing_message::{OutgoingMessage, Source};
 use crate::chat::qos::QoS;
 use crate::store::{DocumentRef, Seen};
 use cursor::Cursor;
-pub(crate) use disk::{Read, Wanted};
+pub(crate) use disk::{PageRequest, ReadRange};
 
 /// Items from disk that are in memory for one queue.
 pub(crate) const QUEUE_ITEMS: usize = 1_000;
@@ -50,9 +50,9 @@ pub(crate) enum Pushed {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pulled {
     /// To be sent.
-    Item(Item),
+    Send(OutgoingMessage),
     /// Not worth delivering any more: its row is acknowledged without being sent.
-    Expired(Item),
+    Expired(OutgoingMessage),
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,8 +63,8 @@ struct Load {
 
 /// An item that is not on disk, pushed while rows before it are still there.
 #[derive(Debug)]
-struct Held {
-    item: Item,
+struct BehindRows {
+    item: OutgoingMessage,
     /// The last row that comes before it.
     after: u64,
 }
@@ -72,8 +72,8 @@ struct Held {
 /// The queue of a session or of a group.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    ready: VecDeque<Item>,
-    held: VecDeque<Held>,
+    loaded: VecDeque<OutgoingMessage>,
+    held: VecDeque<BehindRows>,
     disk: Load,
     memory: Load,
     limits: MemoryLimits,
@@ -82,14 +82,14 @@ pub(crate) struct Queue {
     rows_sent: u64,
     topics: HashMap<Arc<str>, Cursor>,
     /// Topics that are behind, each once, in the order in which they are read.
-    turns: VecDeque<Arc<str>>,
+    read_order: VecDeque<Arc<str>>,
     /// There are topics that wait and have no cursor.
     missed: bool,
-    reading: Option<Read>,
+    reading: Option<PageRequest>,
     /// The number of the last read.
     reads: u64,
     /// The next read is of rows, if both rows and documents are behind.
-    rows_turn: bool,
+    rows_next: bool,
     /// It has a consumer.
     open: bool,
 }
@@ -97,11 +97,11 @@ pub(crate) struct Queue {
 impl Queue {
     /// A queue that is new: nothing is on disk, and it is open.
     pub(crate) fn new(limits: MemoryLimits) -> Self {
-        let (ready, held, topics, turns) = Default::default();
+        let (loaded, held, topics, read_order) = Default::default();
         let (disk, memory, rows) = (Load::default(), Load::default(), Cursor::live());
-        let (rows_sent, missed, reading, reads, rows_turn, open) = (0, false, None, 0, true, true);
+        let (rows_sent, missed, reading, reads, rows_next, open) = (0, false, None, 0, true, true);
         Self {
-            ready,
+            loaded,
             held,
             disk,
             memory,
@@ -109,11 +109,11 @@ impl Queue {
             rows,
             rows_sent,
             topics,
-            turns,
+            read_order,
             missed,
             reading,
             reads,
-            rows_turn,
+            rows_next,
             open,
         }
     }
@@ -133,7 +133,7 @@ impl Queue {
     /// before the item, later ones after it. So a publisher's messages keep their order, if each is taken when the one
     /// before was announced. `None`: something came since whose number is not known; then QoS 0 is not taken by a queue
     /// that is behind.
-    pub(crate) fn push(&mut self, item: Item, after: Option<u64>) -> Pushed {
+    pub(crate) fn push(&mut self, item: OutgoingMessage, after: Option<u64>) -> Pushed {
         let size = item.size();
         let Load { items, bytes } = self.memory;
         let fits = items < self.limits.messages && bytes + size <= self.limits.bytes;
@@ -143,9 +143,9 @@ impl Queue {
         }
         self.memory.add(size);
         if self.rows.is_live() {
-            self.ready.push_back(item);
+            self.loaded.push_back(item);
         } else {
-            self.held.push_back(Held { item, after: after.unwrap_or(u64::MAX) });
+            self.held.push_back(BehindRows { item, after: after.unwrap_or(u64::MAX) });
         }
         Pushed::Taken
     }
@@ -156,27 +156,27 @@ impl Queue {
     }
 
     /// Whether there is anything to be handed out.
-    pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+    pub(crate) fn has_loaded(&self) -> bool {
+        !self.loaded.is_empty()
     }
 
     /// How much there is to be handed out.
-    pub(crate) fn ready(&self) -> usize {
-        self.ready.len()
+    pub(crate) fn loaded(&self) -> usize {
+        self.loaded.len()
     }
 
     /// The quality of service of what comes next.
     pub(crate) fn next_qos(&self) -> Option<QoS> {
-        self.ready.front().map(|item| item.qos)
+        self.loaded.front().map(|item| item.qos)
     }
 
     /// Whether everything up to this row was handed out, or is gone. For a queue that is read up to its end.
     pub(crate) fn has_passed(&self, row: u64) -> bool {
-        self.rows_sent >= row || self.rows.is_live() && self.ready.is_empty()
+        self.rows_sent >= row || self.rows.is_live() && self.loaded.is_empty()
     }
 
     /// Whether what came from the disk takes more than half its room: no more is read.
-    pub(crate) fn is_crowded(&self) -> bool {
+    pub(crate) fn disk_half_full(&self) -> bool {
         self.disk.items > QUEUE_ITEMS / 2 || self.disk.bytes > QUEUE_BYTES / 2
     }
 
@@ -189,19 +189,19 @@ impl Queue {
     /// ([MQTT-3.3.4-9]); otherwise nothing passes anything.
     pub(crate) fn pull(&mut self, window_has_room: bool, now_ms: u64) -> Option<Pulled> {
         loop {
-            let is_expired = |item: &Item| item.message.expires_at.is_some_and(|at| at <= now_ms);
-            let next = self.ready.front()?;
-            let may_go = |item: &Item| window_has_room || item.qos == QoS::AtMostOnce;
+            let is_expired = |item: &OutgoingMessage| item.message.expires_at.is_some_and(|at| at <= now_ms);
+            let next = self.loaded.front()?;
+            let may_go = |item: &OutgoingMessage| window_has_room || item.qos == QoS::AtMostOnce;
             let place = match may_go(next) || is_expired(next) {
                 true => 0,
                 false if self.memory.items == 0 => return None,
-                false => self.ready.iter().position(may_go)?,
+                false => self.loaded.iter().position(may_go)?,
             };
-            let item = self.ready.remove(place)?;
+            let item = self.loaded.remove(place)?;
             let expired = is_expired(&item);
             self.load_of(&item.source).remove(item.size());
-            if self.ready.is_empty() && self.ready.capacity() > ROOM_KEPT {
-                self.ready = VecDeque::new();
+            if self.loaded.is_empty() && self.loaded.capacity() > ROOM_KEPT {
+                self.loaded = VecDeque::new();
             }
             match &item.source {
                 Source::Memory if expired => continue,
@@ -209,13 +209,13 @@ impl Queue {
                 Source::Row(seq) => self.rows_sent = self.rows_sent.max(*seq),
                 Source::Document(reference) => self.hand_out(reference),
             }
-            return Some(if expired { Pulled::Expired(item) } else { Pulled::Item(item) });
+            return Some(if expired { Pulled::Expired(item) } else { Pulled::Send(item) });
         }
     }
 
     /// What was handed out and is to be handed out once more, before anything else; in this order, as copies. What the
     /// queue will read from disk anyway, because it was away since, is not taken.
-    pub(crate) fn give_back(&mut self, items: Vec<Item>) {
+    pub(crate) fn give_back(&mut self, items: Vec<OutgoingMessage>) {
         for mut item in items.into_iter().rev() {
             let comes_back = match &item.source {
                 Source::Memory => true,
@@ -227,7 +227,7 @@ impl Queue {
             if comes_back {
                 item.copy = true;
                 self.load_of(&item.source).add(item.size());
-                self.ready.push_front(item);
+                self.loaded.push_front(item);
             }
         }
     }
@@ -237,28 +237,28 @@ impl Queue {
     /// for [`crate::store::Store::documents_seen`], which also says that the topic is not read here any more.
     pub(crate) fn away(&mut self) -> Vec<Seen> {
         let seen = self.topics.drain().map(|(topic, cursor)| cursor.seen(&topic)).collect();
-        self.ready.extend(self.held.drain(..).map(|held| held.item));
-        self.drop_ready(|item| item.source != Source::Memory || item.qos == QoS::AtMostOnce);
-        (self.topics, self.turns, self.held) = Default::default();
-        self.ready.shrink_to_fit();
+        self.loaded.extend(self.held.drain(..).map(|held| held.item));
+        self.drop_loaded(|item| item.source != Source::Memory || item.qos == QoS::AtMostOnce);
+        (self.topics, self.read_order, self.held) = Default::default();
+        self.loaded.shrink_to_fit();
         (self.rows, self.missed, self.reading, self.open) = (Cursor::behind(), false, None, false);
         seen
     }
 
-    fn append(&mut self, item: Item) {
+    fn append(&mut self, item: OutgoingMessage) {
         self.disk.add(item.size());
-        self.ready.push_back(item);
+        self.loaded.push_back(item);
     }
 
     /// Lets in what comes before this row; at `u64::MAX` all of it.
     fn release_held(&mut self, row: u64) {
         let count = self.held.iter().take_while(|held| held.after < row || row == u64::MAX).count();
-        self.ready.extend(self.held.drain(..count).map(|held| held.item));
+        self.loaded.extend(self.held.drain(..count).map(|held| held.item));
     }
 
-    fn drop_ready(&mut self, unwanted: impl Fn(&Item) -> bool) {
+    fn drop_loaded(&mut self, unwanted: impl Fn(&OutgoingMessage) -> bool) {
         let (disk, memory) = (&mut self.disk, &mut self.memory);
-        self.ready.retain(|item| {
+        self.loaded.retain(|item| {
             let stays = !unwanted(item);
             if !stays {
                 let load = if item.source == Source::Memory { &mut *memory } else { &mut *disk };

@@ -25,8 +25,8 @@ fn target(qos: QoS, number: u64) -> Target {
     Target { queue: QueueId(1), qos, retain: false, ids: vec![number as u32] }
 }
 
-fn row(seq: u64, topic: &str, size: usize, qos: QoS) -> Item {
-    Item::row(seq, message(topic, size, qos, None), target(qos, seq))
+fn row(seq: u64, topic: &str, size: usize, qos: QoS) -> OutgoingMessage {
+    OutgoingMessage::row(seq, message(topic, size, qos, None), target(qos, seq))
 }
 
 fn queue_row(seq: u64, topic: &str, qos: QoS) -> QueueRow {
@@ -38,14 +38,14 @@ fn reference(topic: &Arc<str>, seq: u64) -> DocumentRef {
     DocumentRef { topic: Arc::clone(topic), seq, origin: Origin::Note }
 }
 
-fn document(topic: &Arc<str>, seq: u64, size: usize, redelivered: bool) -> Item {
+fn document(topic: &Arc<str>, seq: u64, size: usize, redelivered: bool) -> OutgoingMessage {
     let message = document_message(topic, Bytes::from_static(&PAYLOAD[..size]), None, redelivered);
-    Item::document(message, reference(topic, seq), QoS::AtLeastOnce, vec![seq as u32], redelivered)
+    OutgoingMessage::document(message, reference(topic, seq), QoS::AtLeastOnce, vec![seq as u32], redelivered)
 }
 
-fn pulled(queue: &mut Queue) -> Option<Item> {
+fn pulled(queue: &mut Queue) -> Option<OutgoingMessage> {
     match queue.pull(true, 0)? {
-        Pulled::Item(item) => Some(item),
+        Pulled::Send(item) => Some(item),
         Pulled::Expired(item) => panic!("{item:?} is expired"),
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::item::{Item, Source, SourceKey};
+use super::outgoing_message::{OutgoingMessage, Source, SourceKey};
 use crate::chat::qos::QoS;
 use crate::store::QueueRow;
 
@@ -17,7 +17,7 @@ const DURABLE: u16 = 0x8000;
 
 /// Which queue an item came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
+pub(crate) enum QueueRef {
     /// The session's own.
     Own,
     /// Of a group, by the number that the hub gave it.
@@ -26,15 +26,15 @@ pub(crate) enum Lane {
 
 /// A message that was sent and is not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Flight {
+pub(crate) struct InFlight {
     /// The queue it came from.
-    pub(crate) lane: Lane,
+    pub(crate) queue_ref: QueueRef,
     /// Where it is kept.
     pub(crate) source: Source,
     /// How it was sent.
     pub(crate) qos: QoS,
     /// The item itself, if it is a group's, which is sent at QoS 1 only: another member may get it.
-    item: Option<Item>,
+    item: Option<OutgoingMessage>,
     /// Its PUBREC came.
     released: bool,
     /// It was sent over this connection, and takes room in the window.
@@ -43,11 +43,11 @@ pub(crate) struct Flight {
     order: u64,
 }
 
-impl Flight {
+impl InFlight {
     /// What needs no identifier: sent at QoS 0, or not at all.
-    pub(crate) fn unsent(lane: Lane, item: &Item) -> Self {
+    pub(crate) fn unsent(queue_ref: QueueRef, item: &OutgoingMessage) -> Self {
         let (source, qos) = (item.source.clone(), item.qos);
-        Self { lane, source, qos, item: None, released: false, counted: false, order: 0 }
+        Self { queue_ref, source, qos, item: None, released: false, counted: false, order: 0 }
     }
 
     /// What is marked on disk when its PUBREC has come.
@@ -67,11 +67,11 @@ pub(crate) struct Sent {
 
 /// What a PUBREC means.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Rec {
+pub(crate) enum PubrecOutcome {
     /// The client has the message, and PUBREL follows: of a row, when that is marked on disk (`released`).
     Release(Option<u64>),
     /// The client refused the message (0x80 and above): it is acknowledged, no PUBREL follows.
-    Done(Flight),
+    Done(InFlight),
     /// PUBREL is to be sent once more.
     AlreadyReleased,
     /// No such identifier: PUBREL with 0x92.
@@ -81,7 +81,7 @@ pub(crate) enum Rec {
 /// The window of a session. It outlives connections.
 #[derive(Debug)]
 pub(crate) struct Window {
-    flights: BTreeMap<u16, Flight>,
+    flights: BTreeMap<u16, InFlight>,
     /// Identifiers of what was sent over a former connection and not yet over this one.
     kept: BTreeMap<SourceKey, u16>,
     /// Rows of a former connection whose PUBCOMP came: a page that was asked for before may still have them.
@@ -125,11 +125,11 @@ impl Window {
     }
 
     /// Gives an item with QoS 1 or 2 its identifier; the one that it had on a former connection. `None` if there is no room.
-    pub(crate) fn take_id(&mut self, item: &Item, lane: Lane) -> Option<Sent> {
+    pub(crate) fn take_id(&mut self, item: &OutgoingMessage, queue_ref: QueueRef) -> Option<Sent> {
         if !self.has_room() {
             return None;
         }
-        let own = lane == Lane::Own;
+        let own = queue_ref == QueueRef::Own;
         let must_store = own && item.qos == QoS::ExactlyOnce && matches!(item.source, Source::Row(_));
         let former = if own { self.former_id(&item.source) } else { None };
         let id = match former {
@@ -139,8 +139,8 @@ impl Window {
         self.order += 1;
         self.open += 1;
         let (source, item_of_group) = (item.source.clone(), (!own).then(|| item.clone()));
-        let flight = Flight {
-            lane,
+        let flight = InFlight {
+            queue_ref,
             source,
             qos: item.qos,
             item: item_of_group,
@@ -164,26 +164,26 @@ impl Window {
         }
     }
 
-    pub(crate) fn puback(&mut self, id: u16) -> Option<Flight> {
+    pub(crate) fn puback(&mut self, id: u16) -> Option<InFlight> {
         self.sent(id, QoS::AtLeastOnce)?;
         self.remove(id)
     }
 
     /// A PUBREC came; `refused` if with a reason of 0x80 or above.
-    pub(crate) fn pubrec(&mut self, id: u16, refused: bool) -> Rec {
-        let Some(flight) = self.sent(id, QoS::ExactlyOnce) else { return Rec::Unknown };
+    pub(crate) fn pubrec(&mut self, id: u16, refused: bool) -> PubrecOutcome {
+        let Some(flight) = self.sent(id, QoS::ExactlyOnce) else { return PubrecOutcome::Unknown };
         match (flight.released, refused) {
-            (_, true) => self.remove(id).map_or(Rec::Unknown, Rec::Done),
-            (true, false) => Rec::AlreadyReleased,
+            (_, true) => self.remove(id).map_or(PubrecOutcome::Unknown, PubrecOutcome::Done),
+            (true, false) => PubrecOutcome::AlreadyReleased,
             (false, false) => {
                 flight.released = true;
-                Rec::Release(flight.row())
+                PubrecOutcome::Release(flight.row())
             }
         }
     }
 
     /// A PUBCOMP came. A row of the session's own queue is acknowledged now.
-    pub(crate) fn pubcomp(&mut self, id: u16) -> Option<Flight> {
+    pub(crate) fn pubcomp(&mut self, id: u16) -> Option<InFlight> {
         let flight = self.flights.get(&id).filter(|flight| flight.released)?;
         if let (false, Source::Row(seq)) = (flight.counted, &flight.source) {
             self.completed.insert(*seq);
@@ -212,7 +212,15 @@ impl Window {
         }
         self.order += 1;
         let (source, qos, order) = (Source::Row(row.seq), QoS::ExactlyOnce, self.order);
-        let flight = Flight { lane: Lane::Own, source, qos, item: None, released: row.released, counted: false, order };
+        let flight = InFlight {
+            queue_ref: QueueRef::Own,
+            source,
+            qos,
+            item: None,
+            released: row.released,
+            counted: false,
+            order,
+        };
         self.flights.insert(id, flight);
         if row.released {
             return Some(id);
@@ -224,7 +232,7 @@ impl Window {
     /// The connection ended. Identifiers of what was released are kept for PUBREL, those of the own rows and documents for
     /// their next sending; what was only in memory is gone. The answer are the items of groups, with the numbers of the
     /// groups, in the order in which they were sent: they are given back.
-    pub(crate) fn suspend(&mut self) -> Vec<(u64, Item)> {
+    pub(crate) fn suspend(&mut self) -> Vec<(u64, OutgoingMessage)> {
         self.open = 0;
         self.completed.clear();
         let mut flights: Vec<_> = std::mem::take(&mut self.flights).into_iter().collect();
@@ -232,10 +240,10 @@ impl Window {
         let mut back = Vec::new();
         for (id, mut flight) in flights {
             flight.counted = false;
-            match (flight.lane, flight.source.key()) {
-                (Lane::Group(group), _) => back.extend(flight.item.map(|item| (group, item))),
-                (Lane::Own, None) => {}
-                (Lane::Own, Some(key)) => {
+            match (flight.queue_ref, flight.source.key()) {
+                (QueueRef::Group(group), _) => back.extend(flight.item.map(|item| (group, item))),
+                (QueueRef::Own, None) => {}
+                (QueueRef::Own, Some(key)) => {
                     if !flight.released {
                         self.kept.insert(key, id);
                     }
@@ -272,11 +280,11 @@ impl Window {
     }
 
     /// A flight of this connection, or one whose PUBREL was repeated over it.
-    fn sent(&mut self, id: u16, qos: QoS) -> Option<&mut Flight> {
+    fn sent(&mut self, id: u16, qos: QoS) -> Option<&mut InFlight> {
         self.flights.get_mut(&id).filter(|flight| flight.qos == qos && (flight.counted || flight.released))
     }
 
-    fn remove(&mut self, id: u16) -> Option<Flight> {
+    fn remove(&mut self, id: u16) -> Option<InFlight> {
         let flight = self.flights.remove(&id)?;
         self.open -= usize::from(flight.counted);
         Some(flight)

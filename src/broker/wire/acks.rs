@@ -1,6 +1,6 @@
 //! PUBACK, PUBREC, PUBREL, PUBCOMP (3.4 to 3.7) and DISCONNECT (3.14).
 
-use super::fault::Fault;
+use super::error::PacketError;
 use super::fields::Reader;
 use super::properties::{self, Properties, Value, id};
 use super::{Version, WireLimits};
@@ -26,7 +26,7 @@ pub(crate) struct Disconnect {
     pub(crate) session_expiry_s: Option<u32>,
 }
 
-pub(super) fn ack(version: Version, codes: &[u8], body: &[u8], limits: &WireLimits) -> Result<Ack, Fault> {
+pub(super) fn ack(version: Version, codes: &[u8], body: &[u8], limits: &WireLimits) -> Result<Ack, PacketError> {
     let mut reader = Reader::new(body);
     let id = reader.id()?;
     let (code, list) = reason(version, reader, (codes, properties::OF_ACKS), limits)?;
@@ -34,7 +34,7 @@ pub(super) fn ack(version: Version, codes: &[u8], body: &[u8], limits: &WireLimi
     Ok(Ack { id, code })
 }
 
-pub(super) fn disconnect(version: Version, body: &[u8], limits: &WireLimits) -> Result<Disconnect, Fault> {
+pub(super) fn disconnect(version: Version, body: &[u8], limits: &WireLimits) -> Result<Disconnect, PacketError> {
     let allowed = (OF_DISCONNECT, properties::OF_DISCONNECT);
     let (code, mut list) = reason(version, Reader::new(body), allowed, limits)?;
     let mut session_expiry_s = None;
@@ -54,13 +54,13 @@ fn reason<'a>(
     mut reader: Reader<'a>,
     (codes, packet): (&[u8], u8),
     limits: &WireLimits,
-) -> Result<(u8, Option<Properties<'a>>), Fault> {
+) -> Result<(u8, Option<Properties<'a>>), PacketError> {
     if version == Version::V311 || reader.is_empty() {
         return reader.end().map(|()| (0, None));
     }
     let code = reader.u8()?;
     if !codes.contains(&code) {
-        return Err(Fault::Reason(code));
+        return Err(PacketError::Reason(code));
     }
     if reader.is_empty() {
         return Ok((code, None));

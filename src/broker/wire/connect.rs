@@ -1,9 +1,9 @@
 //! CONNECT (3.1).
 
-use super::fault::Fault;
+use super::error::PacketError;
 use super::fields::Reader;
 use super::properties::{self, MessageProperties, Properties, Value, id, is_topic};
-use super::write::Form;
+use super::write::ClientEncoding;
 use super::{Version, WireLimits};
 use crate::chat::qos::QoS;
 
@@ -65,7 +65,7 @@ pub(crate) struct Will<'a> {
 /// A CONNECT that cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused<'a> {
-    pub(crate) fault: Fault,
+    pub(crate) error: PacketError,
     /// The version in which the CONNACK is written; `None`: no CONNACK is sent.
     pub(crate) version: Option<Version>,
     /// As far as the packet could be read.
@@ -81,18 +81,18 @@ pub(crate) fn connect<'a>(body: &'a [u8], limits: &WireLimits) -> Result<Connect
     let mut seen = Connect::new();
     let mut reader = Reader::new(body);
     let protocol = reader.binary().and_then(|name| Ok((name, reader.u8()?)));
-    let (version, fault) = match protocol {
+    let (version, error) = match protocol {
         Ok((NAME_OF_3_1, _)) => {
             // Parsed as 3.1.1 to have user and client id for the log; errors are ignored, because the version is
             // refused anyway.
             let _ = seen.read(reader, limits);
-            (Some(Version::V311), Fault::Mqtt31)
+            (Some(Version::V311), PacketError::Mqtt31)
         }
         Ok((NAME, level)) if level == LEVEL_V5 || level & !BRIDGE == LEVEL_V311 => {
             seen.version = if level == LEVEL_V5 { Version::V5 } else { Version::V311 };
             match seen.read(reader, limits) {
                 Ok(()) => return Ok(seen),
-                Err(fault) => (Some(seen.version), fault),
+                Err(error) => (Some(seen.version), error),
             }
         }
         Ok((NAME, level)) => {
@@ -100,12 +100,12 @@ pub(crate) fn connect<'a>(body: &'a [u8], limits: &WireLimits) -> Result<Connect
             // the client would understand a reason string.
             seen.request_problem_information = false;
             let version = if level < LEVEL_V311 { Version::V311 } else { Version::V5 };
-            (Some(version), Fault::ProtocolLevel(level))
+            (Some(version), PacketError::ProtocolLevel(level))
         }
-        Ok(_) => (None, Fault::ProtocolName),
-        Err(fault) => (None, fault),
+        Ok(_) => (None, PacketError::ProtocolName),
+        Err(error) => (None, error),
     };
-    Err(Refused { fault, version, seen: Box::new(seen) })
+    Err(Refused { error, version, seen: Box::new(seen) })
 }
 
 impl<'a> Connect<'a> {
@@ -128,8 +128,8 @@ impl<'a> Connect<'a> {
     }
 
     /// In what form the client takes packets.
-    pub(crate) fn form(&self) -> Form {
-        Form {
+    pub(crate) fn encoding(&self) -> ClientEncoding {
+        ClientEncoding {
             version: self.version,
             max_packet: self.max_packet.map_or(usize::MAX, |most| most as usize),
             reasons: self.request_problem_information,
@@ -137,7 +137,7 @@ impl<'a> Connect<'a> {
     }
 
     /// Reads what comes behind the protocol level.
-    fn read(&mut self, mut reader: Reader<'a>, limits: &WireLimits) -> Result<(), Fault> {
+    fn read(&mut self, mut reader: Reader<'a>, limits: &WireLimits) -> Result<(), PacketError> {
         let flags = reader.u8()?;
         let has = |flag: u8| flags & flag != 0;
         self.clean = has(CLEAN);
@@ -157,9 +157,9 @@ impl<'a> Connect<'a> {
             let topic = reader.text()?;
             let payload = reader.binary()?;
             if !is_topic(topic) {
-                return Err(Fault::WillTopic);
+                return Err(PacketError::WillTopic);
             }
-            let qos = QoS::from_u8((flags & WILL_QOS) >> WILL_QOS.trailing_zeros()).ok_or(Fault::ConnectFlags)?;
+            let qos = QoS::from_u8((flags & WILL_QOS) >> WILL_QOS.trailing_zeros()).ok_or(PacketError::ConnectFlags)?;
             let over_limit = !limits.allow(topic);
             self.will = Some(Will { topic, over_limit, payload, qos, retain: has(WILL_RETAIN), properties });
         }
@@ -172,7 +172,7 @@ impl<'a> Connect<'a> {
         reader.end()
     }
 
-    fn read_properties(&mut self, reader: &mut Reader<'a>, limits: &WireLimits) -> Result<(), Fault> {
+    fn read_properties(&mut self, reader: &mut Reader<'a>, limits: &WireLimits) -> Result<(), PacketError> {
         let mut list = Properties::take(reader, properties::OF_CONNECT, limits)?;
         while let Some((id, value)) = list.next()? {
             match (id, value) {
@@ -190,13 +190,13 @@ impl<'a> Connect<'a> {
 }
 
 /// Whether these flags can stand together (3.1.2.3 to 3.1.2.9).
-fn check_flags(flags: u8, version: Version) -> Result<(), Fault> {
+fn check_flags(flags: u8, version: Version) -> Result<(), PacketError> {
     let has = |flag: u8| flags & flag != 0;
     let are_possible = !has(RESERVED)
         && (has(WILL) || !has(WILL_QOS | WILL_RETAIN))
         && flags & WILL_QOS != WILL_QOS
         && (version == Version::V5 || has(USER) || !has(PASSWORD));
-    if are_possible { Ok(()) } else { Err(Fault::ConnectFlags) }
+    if are_possible { Ok(()) } else { Err(PacketError::ConnectFlags) }
 }
 
 /// Passwords are not for the log.

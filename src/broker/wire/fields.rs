@@ -1,6 +1,6 @@
 //! The fields that packets are made of (MQTT 5, 1.5).
 
-use super::fault::Fault;
+use super::error::PacketError;
 
 /// A variable byte integer has four bytes at most (1.5.5).
 const VARINT_BYTES: usize = 4;
@@ -30,67 +30,67 @@ impl<'a> Reader<'a> {
     }
 
     /// That was all of the packet.
-    pub(super) fn end(self) -> Result<(), Fault> {
-        if self.rest.is_empty() { Ok(()) } else { Err(Fault::Rest) }
+    pub(super) fn end(self) -> Result<(), PacketError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(PacketError::Rest) }
     }
 
-    pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {
-        let (field, rest) = self.rest.split_at_checked(length).ok_or(Fault::Short)?;
+    pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], PacketError> {
+        let (field, rest) = self.rest.split_at_checked(length).ok_or(PacketError::Short)?;
         self.rest = rest;
         Ok(field)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let (field, rest) = self.rest.split_first_chunk().ok_or(Fault::Short)?;
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], PacketError> {
+        let (field, rest) = self.rest.split_first_chunk().ok_or(PacketError::Short)?;
         self.rest = rest;
         Ok(*field)
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, Fault> {
+    pub(super) fn u8(&mut self) -> Result<u8, PacketError> {
         self.array().map(|[byte]| byte)
     }
 
-    pub(super) fn u16(&mut self) -> Result<u16, Fault> {
+    pub(super) fn u16(&mut self) -> Result<u16, PacketError> {
         self.array().map(u16::from_be_bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, Fault> {
+    pub(super) fn u32(&mut self) -> Result<u32, PacketError> {
         self.array().map(u32::from_be_bytes)
     }
 
     /// A variable byte integer, which has no more bytes than it needs \[MQTT-1.5.5-1\].
-    pub(super) fn varint(&mut self) -> Result<u32, Fault> {
-        let (value, bytes) = varint(self.rest)?.ok_or(Fault::Short)?;
+    pub(super) fn varint(&mut self) -> Result<u32, PacketError> {
+        let (value, bytes) = varint(self.rest)?.ok_or(PacketError::Short)?;
         let field = self.take(bytes)?;
-        if is_padded(field) { Err(Fault::Padded) } else { Ok(value) }
+        if is_padded(field) { Err(PacketError::Padded) } else { Ok(value) }
     }
 
     /// Bytes with a two-byte length before them (1.5.6).
-    pub(super) fn binary(&mut self) -> Result<&'a [u8], Fault> {
+    pub(super) fn binary(&mut self) -> Result<&'a [u8], PacketError> {
         let length = self.u16()?;
         self.take(length.into())
     }
 
     /// A text: UTF-8 without surrogates and NUL (1.5.4).
-    pub(super) fn text(&mut self) -> Result<&'a str, Fault> {
+    pub(super) fn text(&mut self) -> Result<&'a str, PacketError> {
         let field = self.binary()?;
         if field.contains(&0) {
-            return Err(Fault::Text);
+            return Err(PacketError::Text);
         }
-        str::from_utf8(field).map_err(|_| Fault::Text)
+        str::from_utf8(field).map_err(|_| PacketError::Text)
     }
 
     /// A packet identifier, which is never 0 \[MQTT-2.2.1-3\].
-    pub(super) fn id(&mut self) -> Result<u16, Fault> {
+    pub(super) fn id(&mut self) -> Result<u16, PacketError> {
         match self.u16()? {
-            0 => Err(Fault::Identifier),
+            0 => Err(PacketError::Identifier),
             id => Ok(id),
         }
     }
 }
 
 /// Reads a variable byte integer, and how many bytes it has; none if its last byte is not there yet.
-pub(super) fn varint(field: &[u8]) -> Result<Option<(u32, usize)>, Fault> {
+pub(super) fn varint(field: &[u8]) -> Result<Option<(u32, usize)>, PacketError> {
     let mut value = 0;
     for (place, &byte) in field.iter().take(VARINT_BYTES).enumerate() {
         value |= u32::from(byte & 0x7f) << (7 * place);
@@ -98,7 +98,7 @@ pub(super) fn varint(field: &[u8]) -> Result<Option<(u32, usize)>, Fault> {
             return Ok(Some((value, place + 1)));
         }
     }
-    if field.len() < VARINT_BYTES { Ok(None) } else { Err(Fault::Length) }
+    if field.len() < VARINT_BYTES { Ok(None) } else { Err(PacketError::Length) }
 }
 
 /// Whether a variable byte integer has more bytes than it needs.

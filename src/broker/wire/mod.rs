@@ -4,7 +4,7 @@
 //! list of filters and properties in pieces are copied, after [`frame`] has judged the size of the packet.
 //!
 //! A packet that is returned keeps every rule that it can keep alone: what the library of a subscriber might stumble over
-//! (a wildcard in a topic, a property that does not belong there) does not come through. Everything else is a [`Fault`],
+//! (a wildcard in a topic, a property that does not belong there) does not come through. Everything else is a [`PacketError`],
 //! which ends the connection. Rules that need to know more are the connection's: that CONNECT comes first, topic aliases,
 //! the receive maximum. Paragraphs are those of MQTT 5.
 
@@ -15,12 +15,13 @@ use fields::is_padded;
 
 pub(crate) use acks::{Ack, Disconnect};
 pub(crate) use connect::{Connect, Will, connect};
-pub(crate) use fault::Fault;
+pub(crate) use error::PacketError;
 pub(crate) use properties::MessageProperties;
 pub(crate) use publish::Publish;
 pub(crate) use subscribe::{Options, Subscribe, Unsubscribe};
 pub(crate) use write::{
-    AckKind, Connack, Form, PublishOut, ack, connack, disconnect, pingresp, publish, publish_size, suback, unsuback,
+    AckKind, ClientEncoding, Connack, PublishOut, ack, connack, disconnect, pingresp, publish, publish_size, suback,
+    unsuback,
 };
 
 #[cfg(test)]
@@ -28,7 +29,7 @@ use {connect::Refused, subscribe::Filter};
 
 mod acks;
 mod connect;
-mod fault;
+mod error;
 mod fields;
 mod properties;
 mod publish;
@@ -87,7 +88,7 @@ pub(crate) enum Framing {
 /// # Errors
 ///
 /// If the fixed header is that of no packet of a client, or the packet has more than `limit` bytes.
-pub(crate) fn frame(buffer: &[u8], version: Version, limit: usize) -> Result<Framing, Fault> {
+pub(crate) fn frame(buffer: &[u8], version: Version, limit: usize) -> Result<Framing, PacketError> {
     let Some((&first, rest)) = buffer.split_first() else {
         return Ok(Framing::Incomplete { wants: 2 });
     };
@@ -97,10 +98,10 @@ pub(crate) fn frame(buffer: &[u8], version: Version, limit: usize) -> Result<Fra
     };
     let (header, total) = (1 + bytes, 1 + bytes + value as usize);
     if total > limit {
-        return Err(Fault::PacketSize { size: total, limit });
+        return Err(PacketError::PacketSize { size: total, limit });
     }
     if version == Version::V5 && is_padded(&rest[..bytes]) {
-        return Err(Fault::Padded);
+        return Err(PacketError::Padded);
     }
     if buffer.len() < total {
         return Ok(Framing::Incomplete { wants: total });
@@ -109,15 +110,15 @@ pub(crate) fn frame(buffer: &[u8], version: Version, limit: usize) -> Result<Fra
 }
 
 /// Whether a packet of a client can begin with this byte: its type and flags (2.1).
-fn check_first(first: u8) -> Result<(), Fault> {
+fn check_first(first: u8) -> Result<(), PacketError> {
     let (kind, flags) = (first >> 4, first & 0x0f);
     match (kind, flags) {
         (3, _) => publish::qos(first).map(|_| ()),
         // AUTH, too: no authentication method is known here.
-        (0 | 15, _) => Err(Fault::Type(kind)),
-        (2 | 9 | 11 | 13, _) => Err(Fault::Direction(kind)),
+        (0 | 15, _) => Err(PacketError::Type(kind)),
+        (2 | 9 | 11 | 13, _) => Err(PacketError::Direction(kind)),
         (6 | 8 | 10, 0b0010) | (1 | 4 | 5 | 7 | 12 | 14, 0) => Ok(()),
-        _ => Err(Fault::Flags(kind)),
+        _ => Err(PacketError::Flags(kind)),
     }
 }
 
@@ -145,7 +146,7 @@ pub(crate) fn packet<'a>(
     first: u8,
     body: &'a [u8],
     limits: &WireLimits,
-) -> Result<Packet<'a>, Fault> {
+) -> Result<Packet<'a>, PacketError> {
     check_first(first)?;
     let ack = |codes| acks::ack(version, codes, body, limits);
     match first >> 4 {
@@ -157,10 +158,10 @@ pub(crate) fn packet<'a>(
         8 => subscribe::subscribe(version, body, limits).map(Packet::Subscribe),
         10 => subscribe::unsubscribe(version, body, limits).map(Packet::Unsubscribe),
         12 if body.is_empty() => Ok(Packet::Pingreq),
-        12 => Err(Fault::Rest),
+        12 => Err(PacketError::Rest),
         14 => acks::disconnect(version, body, limits).map(Packet::Disconnect),
         // A second CONNECT.
-        other => Err(Fault::Type(other)),
+        other => Err(PacketError::Type(other)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::WireLimits;
-use super::fault::Fault;
+use super::error::PacketError;
 use super::fields::Reader;
 
 /// Identifiers of properties (2.2.2.2).
@@ -42,7 +42,7 @@ pub(super) const OF_DISCONNECT: u8 = 1 << 6;
 const OF_MESSAGES: u8 = OF_PUBLISH | OF_WILL;
 
 /// How the value of a property is written; numbers with the least that they can be.
-enum Form {
+enum ValueType {
     Flag,
     TwoBytes(u32),
     FourBytes(u32),
@@ -53,24 +53,24 @@ enum Form {
 }
 
 /// The form of a property that a client may send, and where.
-fn form_of(id: u8) -> Option<(Form, u8)> {
+fn value_type_of(id: u8) -> Option<(ValueType, u8)> {
     Some(match id {
-        id::PAYLOAD_FORMAT => (Form::Flag, OF_MESSAGES),
-        id::MESSAGE_EXPIRY => (Form::FourBytes(0), OF_MESSAGES),
-        id::CONTENT_TYPE | id::RESPONSE_TOPIC => (Form::Text, OF_MESSAGES),
-        id::CORRELATION => (Form::Binary, OF_MESSAGES),
-        id::SUBSCRIPTION_ID => (Form::Varint(1), OF_SUBSCRIBE),
-        id::SESSION_EXPIRY => (Form::FourBytes(0), OF_CONNECT | OF_DISCONNECT),
-        id::AUTH_METHOD => (Form::Text, OF_CONNECT),
-        id::AUTH_DATA => (Form::Binary, OF_CONNECT),
-        id::PROBLEM_INFORMATION | id::RESPONSE_INFORMATION => (Form::Flag, OF_CONNECT),
-        id::WILL_DELAY => (Form::FourBytes(0), OF_WILL),
-        id::REASON => (Form::Text, OF_ACKS | OF_DISCONNECT),
-        id::RECEIVE_MAXIMUM => (Form::TwoBytes(1), OF_CONNECT),
-        id::ALIAS_MAXIMUM => (Form::TwoBytes(0), OF_CONNECT),
-        id::ALIAS => (Form::TwoBytes(1), OF_PUBLISH),
-        id::USER => (Form::Pair, u8::MAX),
-        id::MAXIMUM_PACKET => (Form::FourBytes(1), OF_CONNECT),
+        id::PAYLOAD_FORMAT => (ValueType::Flag, OF_MESSAGES),
+        id::MESSAGE_EXPIRY => (ValueType::FourBytes(0), OF_MESSAGES),
+        id::CONTENT_TYPE | id::RESPONSE_TOPIC => (ValueType::Text, OF_MESSAGES),
+        id::CORRELATION => (ValueType::Binary, OF_MESSAGES),
+        id::SUBSCRIPTION_ID => (ValueType::Varint(1), OF_SUBSCRIBE),
+        id::SESSION_EXPIRY => (ValueType::FourBytes(0), OF_CONNECT | OF_DISCONNECT),
+        id::AUTH_METHOD => (ValueType::Text, OF_CONNECT),
+        id::AUTH_DATA => (ValueType::Binary, OF_CONNECT),
+        id::PROBLEM_INFORMATION | id::RESPONSE_INFORMATION => (ValueType::Flag, OF_CONNECT),
+        id::WILL_DELAY => (ValueType::FourBytes(0), OF_WILL),
+        id::REASON => (ValueType::Text, OF_ACKS | OF_DISCONNECT),
+        id::RECEIVE_MAXIMUM => (ValueType::TwoBytes(1), OF_CONNECT),
+        id::ALIAS_MAXIMUM => (ValueType::TwoBytes(0), OF_CONNECT),
+        id::ALIAS => (ValueType::TwoBytes(1), OF_PUBLISH),
+        id::USER => (ValueType::Pair, u8::MAX),
+        id::MAXIMUM_PACKET => (ValueType::FourBytes(1), OF_CONNECT),
         _ => return None,
     })
 }
@@ -101,7 +101,7 @@ pub(super) struct Properties<'a> {
 
 impl<'a> Properties<'a> {
     /// Steps over the properties in `reader`, and yields them.
-    pub(super) fn take(reader: &mut Reader<'a>, packet: u8, limits: &WireLimits) -> Result<Self, Fault> {
+    pub(super) fn take(reader: &mut Reader<'a>, packet: u8, limits: &WireLimits) -> Result<Self, PacketError> {
         let length = reader.varint()?;
         Ok(Self::of(reader.take(length as usize)?, packet, limits.user_properties))
     }
@@ -111,30 +111,30 @@ impl<'a> Properties<'a> {
     }
 
     /// The next one, or none behind the last.
-    pub(super) fn next(&mut self) -> Result<Option<(u8, Value<'a>)>, Fault> {
+    pub(super) fn next(&mut self) -> Result<Option<(u8, Value<'a>)>, PacketError> {
         if self.rest.is_empty() {
             let has = |id: u8| self.seen & 1 << id != 0;
             let lacks_method = has(id::AUTH_DATA) && !has(id::AUTH_METHOD);
-            return if lacks_method { Err(Fault::Method) } else { Ok(None) };
+            return if lacks_method { Err(PacketError::Method) } else { Ok(None) };
         }
         let start = self.block.len() - self.rest.len();
         let id = self.rest.u8()?;
-        let form = form_of(id).filter(|(_, packets)| packets & self.packet != 0);
-        let (form, _) = form.ok_or(Fault::Property(id))?;
+        let value_type = value_type_of(id).filter(|(_, packets)| packets & self.packet != 0);
+        let (value_type, _) = value_type.ok_or(PacketError::Property(id))?;
         let bit = 1 << id;
         if id == id::USER {
-            self.user = self.user.checked_sub(1).ok_or(Fault::UserProperties(self.limit))?;
+            self.user = self.user.checked_sub(1).ok_or(PacketError::UserProperties(self.limit))?;
         } else if self.seen & bit != 0 {
-            return Err(Fault::Twice(id));
+            return Err(PacketError::Duplicate(id));
         }
         self.seen |= bit;
-        let value = form.value(&mut self.rest)?.ok_or(Fault::Range(id))?;
+        let value = value_type.value(&mut self.rest)?.ok_or(PacketError::Range(id))?;
         self.place = start..self.block.len() - self.rest.len();
         Ok(Some((id, value)))
     }
 
     /// Reads all, of which nothing is wanted.
-    pub(super) fn skip(mut self) -> Result<(), Fault> {
+    pub(super) fn skip(mut self) -> Result<(), PacketError> {
         while self.next()?.is_some() {}
         Ok(())
     }
@@ -144,9 +144,9 @@ impl<'a> Properties<'a> {
     }
 }
 
-impl Form {
+impl ValueType {
     /// Reads a value; `None` if it is one that the property cannot have.
-    fn value<'a>(self, rest: &mut Reader<'a>) -> Result<Option<Value<'a>>, Fault> {
+    fn value<'a>(self, rest: &mut Reader<'a>) -> Result<Option<Value<'a>>, PacketError> {
         let (number, possible) = match self {
             Self::Flag => (rest.u8()?.into(), 0..=1),
             Self::TwoBytes(least) => (rest.u16()?.into(), least..=u32::MAX),
@@ -179,7 +179,7 @@ pub(crate) struct MessageProperties<'a> {
 }
 
 impl<'a> MessageProperties<'a> {
-    pub(super) fn take(reader: &mut Reader<'a>, packet: u8, limits: &WireLimits) -> Result<Self, Fault> {
+    pub(super) fn take(reader: &mut Reader<'a>, packet: u8, limits: &WireLimits) -> Result<Self, PacketError> {
         Self::read(Properties::take(reader, packet, limits)?)
     }
 
@@ -189,7 +189,7 @@ impl<'a> MessageProperties<'a> {
         Self::read(Properties::of(forwarded, OF_WILL, usize::MAX)).unwrap_or_default()
     }
 
-    fn read(mut list: Properties<'a>) -> Result<Self, Fault> {
+    fn read(mut list: Properties<'a>) -> Result<Self, PacketError> {
         let (mut found, mut run, mut copy) = (Self::default(), 0..0, None::<Vec<u8>>);
         while let Some((id, value)) = list.next()? {
             match (id, value) {
@@ -205,7 +205,7 @@ impl<'a> MessageProperties<'a> {
                     found.alias = Some(alias as u16);
                     continue;
                 }
-                (id::RESPONSE_TOPIC, Value::Text(topic)) if !is_topic(topic) => return Err(Fault::ResponseTopic),
+                (id::RESPONSE_TOPIC, Value::Text(topic)) if !is_topic(topic) => return Err(PacketError::ResponseTopic),
                 (id::RESPONSE_TOPIC, Value::Text(topic)) => found.response_topic = Some(topic),
                 (id::CORRELATION, Value::Binary(data)) => found.correlation = Some(data),
                 (id::USER, _) => found.user += 1,

@@ -1,6 +1,6 @@
 //! PUBLISH (3.3).
 
-use super::fault::Fault;
+use super::error::PacketError;
 use super::fields::Reader;
 use super::properties::{self, MessageProperties, has_wildcards};
 use super::{Version, WireLimits};
@@ -30,9 +30,9 @@ pub(crate) struct Publish<'a> {
 }
 
 /// The QoS in the first byte of a PUBLISH.
-pub(super) fn qos(first: u8) -> Result<QoS, Fault> {
-    match QoS::from_u8((first & QOS) >> 1).ok_or(Fault::Qos)? {
-        QoS::AtMostOnce if first & DUP != 0 => Err(Fault::Dup),
+pub(super) fn qos(first: u8) -> Result<QoS, PacketError> {
+    match QoS::from_u8((first & QOS) >> 1).ok_or(PacketError::Qos)? {
+        QoS::AtMostOnce if first & DUP != 0 => Err(PacketError::Dup),
         qos => Ok(qos),
     }
 }
@@ -42,7 +42,7 @@ pub(super) fn publish<'a>(
     first: u8,
     body: &'a [u8],
     limits: &WireLimits,
-) -> Result<Publish<'a>, Fault> {
+) -> Result<Publish<'a>, PacketError> {
     let mut reader = Reader::new(body);
     let qos = qos(first)?;
     let topic = reader.text()?;
@@ -52,10 +52,10 @@ pub(super) fn publish<'a>(
         Version::V5 => MessageProperties::take(&mut reader, properties::OF_PUBLISH, limits)?,
     };
     if topic.is_empty() && properties.alias.is_none() {
-        return Err(Fault::NoTopic);
+        return Err(PacketError::NoTopic);
     }
     if has_wildcards(topic) {
-        return Err(Fault::Wildcard);
+        return Err(PacketError::Wildcard);
     }
     Ok(Publish {
         dup: first & DUP != 0,

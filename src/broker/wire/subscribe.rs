@@ -1,7 +1,7 @@
 //! SUBSCRIBE (3.8) and UNSUBSCRIBE (3.10).
 
 use super::super::refusals::Refusal;
-use super::fault::Fault;
+use super::error::PacketError;
 use super::fields::Reader;
 use super::properties::{self, Properties, Value, id};
 use super::{SHARED, Version, WireLimits};
@@ -75,7 +75,11 @@ impl Options {
     }
 }
 
-pub(super) fn subscribe<'a>(version: Version, body: &'a [u8], limits: &WireLimits) -> Result<Subscribe<'a>, Fault> {
+pub(super) fn subscribe<'a>(
+    version: Version,
+    body: &'a [u8],
+    limits: &WireLimits,
+) -> Result<Subscribe<'a>, PacketError> {
     let mut reader = Reader::new(body);
     let (packet, mut subscription) = (reader.id()?, None);
     if version == Version::V5 {
@@ -90,19 +94,23 @@ pub(super) fn subscribe<'a>(version: Version, body: &'a [u8], limits: &WireLimit
         let byte = reader.u8()?;
         let shared = filter.text.strip_prefix(SHARED);
         if shared.is_some_and(|shared| shared.starts_with('/')) {
-            return Err(Fault::ShareName);
+            return Err(PacketError::ShareName);
         }
         let options = Options::read(byte, subscription).filter(|_| version == Version::V5 || byte & !QOS == 0);
-        match options.ok_or(Fault::Options)? {
+        match options.ok_or(PacketError::Options)? {
             // [MQTT-3.8.3-4]
-            options if shared.is_some() && options.no_local => Err(Fault::NoLocal),
+            options if shared.is_some() && options.no_local => Err(PacketError::NoLocal),
             options => Ok((filter, options)),
         }
     })?;
     Ok(Subscribe { id: packet, filters })
 }
 
-pub(super) fn unsubscribe<'a>(version: Version, body: &'a [u8], limits: &WireLimits) -> Result<Unsubscribe<'a>, Fault> {
+pub(super) fn unsubscribe<'a>(
+    version: Version,
+    body: &'a [u8],
+    limits: &WireLimits,
+) -> Result<Unsubscribe<'a>, PacketError> {
     let mut reader = Reader::new(body);
     let id = reader.id()?;
     if version == Version::V5 {
@@ -115,15 +123,15 @@ pub(super) fn unsubscribe<'a>(version: Version, body: &'a [u8], limits: &WireLim
 fn filters<'a, T>(
     mut reader: Reader<'a>,
     limits: &WireLimits,
-    entry: impl Fn(Filter<'a>, &mut Reader<'a>) -> Result<T, Fault>,
-) -> Result<Vec<T>, Fault> {
+    entry: impl Fn(Filter<'a>, &mut Reader<'a>) -> Result<T, PacketError>,
+) -> Result<Vec<T>, PacketError> {
     if reader.is_empty() {
-        return Err(Fault::NoFilter);
+        return Err(PacketError::NoFilter);
     }
     let mut found = Vec::new();
     while !reader.is_empty() {
         if found.len() >= limits.filters {
-            return Err(Fault::FilterCount(limits.filters));
+            return Err(PacketError::FilterCount(limits.filters));
         }
         let text = reader.text()?;
         let refused = match text {

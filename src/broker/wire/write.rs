@@ -22,7 +22,7 @@ const FAILURE: u8 = 0x80;
 
 /// In what form a client takes packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Form {
+pub(crate) struct ClientEncoding {
     pub(crate) version: Version,
     /// The biggest packet that it takes, in bytes.
     pub(crate) max_packet: usize,
@@ -75,10 +75,10 @@ pub(crate) enum AckKind {
 }
 
 #[must_use]
-pub(crate) fn connack(out: &mut Vec<u8>, form: Form, connack: &Connack<'_>) -> bool {
+pub(crate) fn connack(out: &mut Vec<u8>, encoding: ClientEncoding, connack: &Connack<'_>) -> bool {
     let head = [connack.session_present.into(), connack.code];
-    if form.version == Version::V311 {
-        return whole(out, form, CONNACK, &[&head]);
+    if encoding.version == Version::V311 {
+        return whole(out, encoding, CONNACK, &[&head]);
     }
     let numbers = [
         (id::SESSION_EXPIRY, connack.session_expiry_s, 4),
@@ -98,11 +98,11 @@ pub(crate) fn connack(out: &mut Vec<u8>, form: Form, connack: &Connack<'_>) -> b
         properties.push(id::ASSIGNED_CLIENT);
         put_binary(&mut properties, client.as_bytes());
     }
-    let with_reason = connack.reason.filter(|_| form.reasons).map(|reason| with_reason(&properties, reason));
+    let with_reason = connack.reason.filter(|_| encoding.reasons).map(|reason| with_reason(&properties, reason));
     let mut length = Vec::new();
     put_varint(&mut length, properties.len());
-    with_reason.is_some_and(|properties| whole(out, form, CONNACK, &[&head, &properties]))
-        || whole(out, form, CONNACK, &[&head, &length, &properties])
+    with_reason.is_some_and(|properties| whole(out, encoding, CONNACK, &[&head, &properties]))
+        || whole(out, encoding, CONNACK, &[&head, &length, &properties])
 }
 
 pub(crate) fn publish_size(version: Version, publish: &PublishOut<'_>) -> usize {
@@ -162,30 +162,36 @@ pub(crate) fn publish(out: &mut Vec<u8>, version: Version, publish: &PublishOut<
 }
 
 /// Writes a PUBACK, PUBREC, PUBREL or PUBCOMP, in 3.1.1 without its code.
-pub(crate) fn ack(out: &mut Vec<u8>, form: Form, kind: AckKind, ack: Ack, reason: Option<&str>) -> bool {
+pub(crate) fn ack(out: &mut Vec<u8>, encoding: ClientEncoding, kind: AckKind, ack: Ack, reason: Option<&str>) -> bool {
     let [high, low] = ack.id.to_be_bytes();
     let head = [high, low, ack.code];
-    let bare = if form.version == Version::V311 || ack.code == 0 { &head[..2] } else { &head };
-    explained(out, form, kind as u8, (&head, reason, &[]), &[bare])
+    let bare = if encoding.version == Version::V311 || ack.code == 0 { &head[..2] } else { &head };
+    explained(out, encoding, kind as u8, (&head, reason, &[]), &[bare])
 }
 
 /// Writes a SUBACK: a code for each filter, of MQTT 5. 3.1.1 has one for all refusals.
-pub(crate) fn suback(out: &mut Vec<u8>, form: Form, id: u16, codes: &[u8], reason: Option<&str>) -> bool {
+pub(crate) fn suback(out: &mut Vec<u8>, encoding: ClientEncoding, id: u16, codes: &[u8], reason: Option<&str>) -> bool {
     let id = id.to_be_bytes();
-    if form.version == Version::V311 {
+    if encoding.version == Version::V311 {
         let codes: Vec<u8> = codes.iter().map(|&code| code.min(FAILURE)).collect();
-        return whole(out, form, SUBACK, &[&id, &codes]);
+        return whole(out, encoding, SUBACK, &[&id, &codes]);
     }
-    explained(out, form, SUBACK, (&id, reason, codes), &[&id, &[0], codes])
+    explained(out, encoding, SUBACK, (&id, reason, codes), &[&id, &[0], codes])
 }
 
 /// Writes an UNSUBACK: a code for each filter, of which 3.1.1 has none.
-pub(crate) fn unsuback(out: &mut Vec<u8>, form: Form, id: u16, codes: &[u8], reason: Option<&str>) -> bool {
+pub(crate) fn unsuback(
+    out: &mut Vec<u8>,
+    encoding: ClientEncoding,
+    id: u16,
+    codes: &[u8],
+    reason: Option<&str>,
+) -> bool {
     let id = id.to_be_bytes();
-    if form.version == Version::V311 {
-        return whole(out, form, UNSUBACK, &[&id]);
+    if encoding.version == Version::V311 {
+        return whole(out, encoding, UNSUBACK, &[&id]);
     }
-    explained(out, form, UNSUBACK, (&id, reason, codes), &[&id, &[0], codes])
+    explained(out, encoding, UNSUBACK, (&id, reason, codes), &[&id, &[0], codes])
 }
 
 pub(crate) fn pingresp(out: &mut Vec<u8>) {
@@ -193,26 +199,26 @@ pub(crate) fn pingresp(out: &mut Vec<u8>) {
 }
 
 /// Writes a DISCONNECT, which a server of 3.1.1 does not have.
-pub(crate) fn disconnect(out: &mut Vec<u8>, form: Form, code: u8, reason: Option<&str>) -> bool {
-    if form.version == Version::V311 {
+pub(crate) fn disconnect(out: &mut Vec<u8>, encoding: ClientEncoding, code: u8, reason: Option<&str>) -> bool {
+    if encoding.version == Version::V311 {
         return false;
     }
     let bare = if code == 0 { &[][..] } else { &[code] };
-    explained(out, form, DISCONNECT, (&[code], reason, &[]), &[bare])
+    explained(out, encoding, DISCONNECT, (&[code], reason, &[]), &[bare])
 }
 
 /// Writes a packet with a reason string between head and tail, if there is one, the client wants it and takes a packet of
 /// that size \[MQTT-3.2.2-19\]; otherwise the bare packet.
 fn explained(
     out: &mut Vec<u8>,
-    form: Form,
+    encoding: ClientEncoding,
     first: u8,
     (head, reason, tail): (&[u8], Option<&str>, &[u8]),
     bare: &[&[u8]],
 ) -> bool {
-    let reason = reason.filter(|_| form.reasons && form.version == Version::V5);
-    reason.is_some_and(|reason| whole(out, form, first, &[head, &with_reason(&[], reason), tail]))
-        || whole(out, form, first, bare)
+    let reason = reason.filter(|_| encoding.reasons && encoding.version == Version::V5);
+    reason.is_some_and(|reason| whole(out, encoding, first, &[head, &with_reason(&[], reason), tail]))
+        || whole(out, encoding, first, bare)
 }
 
 /// These properties and a reason string, with their length before them.
@@ -228,9 +234,9 @@ fn with_reason(others: &[u8], reason: &str) -> Vec<u8> {
 }
 
 /// Writes a packet, if the client takes one of that size \[MQTT-3.1.2-24\].
-fn whole(out: &mut Vec<u8>, form: Form, first: u8, parts: &[&[u8]]) -> bool {
+fn whole(out: &mut Vec<u8>, encoding: ClientEncoding, first: u8, parts: &[&[u8]]) -> bool {
     let length = parts.iter().map(|part| part.len()).sum();
-    let fits = length <= MAX_LENGTH && 1 + varint_len(length) + length <= form.max_packet;
+    let fits = length <= MAX_LENGTH && 1 + varint_len(length) + length <= encoding.max_packet;
     if fits {
         out.push(first);
         put_varint(out, length);

@@ -25,7 +25,7 @@ fn config() -> SessionConfig {
 }
 
 /// A session and what it wrote and told, on a clock that only moves when told to.
-struct Bench {
+struct Harness {
     session: Session,
     now: Instant,
     written: String,
@@ -33,32 +33,32 @@ struct Bench {
     deadline: Option<Instant>,
 }
 
-impl Bench {
+impl Harness {
     #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise")]
     fn new() -> Self {
         let now = Instant::now();
         let session = Session::new(config(), now);
-        let mut bench = Self { session, now, written: String::new(), events: Vec::new(), deadline: None };
-        bench.drain();
-        bench
+        let mut harness = Self { session, now, written: String::new(), events: Vec::new(), deadline: None };
+        harness.drain();
+        harness
     }
 
     /// A session that is logged in.
     fn open() -> Self {
-        let mut bench = Self::new();
-        bench.server(|out| {
+        let mut harness = Self::new();
+        harness.server(|out| {
             write::server_header(out, DOMAIN, "1");
             write::mechanisms(out, &["X-OAUTH2", "X-GOOGLE-TOKEN", "PLAIN"]);
         });
-        bench.server(write::success);
-        bench.server(|out| {
+        harness.server(write::success);
+        harness.server(|out| {
             write::server_header(out, DOMAIN, "2");
             write::bind_features(out);
         });
-        bench.server(|out| write::bind_result(out, Some("bind-1"), JID));
-        assert_eq!(bench.take(), [Event::Ready { jid: JID.to_owned() }]);
-        bench.written.clear();
-        bench
+        harness.server(|out| write::bind_result(out, Some("bind-1"), JID));
+        assert_eq!(harness.take(), [Event::Ready { jid: JID.to_owned() }]);
+        harness.written.clear();
+        harness
     }
 
     fn input(&mut self, input: Input<'_>) {
@@ -176,145 +176,146 @@ fn closed(reason: Reason) -> [Event; 1] {
 
 #[test]
 fn the_handshake_is_written_step_by_step_and_nothing_else_before_it_ends() {
-    let mut bench = Bench::new();
+    let mut harness = Harness::new();
     assert!(
-        bench.written.starts_with("<stream:stream to=\"gcm.googleapis.com\" version=\"1.0\" xmlns=\"jabber:client\"")
+        harness.written.starts_with("<stream:stream to=\"gcm.googleapis.com\" version=\"1.0\" xmlns=\"jabber:client\"")
     );
-    assert!(bench.written.ends_with("streams\">") && !bench.written.contains("/>"), "{}", bench.written);
-    bench.written.clear();
-    bench.send("early");
-    bench.input(Input::AckUpstream { to: "T", message_id: "1" });
-    assert_eq!(bench.take(), [Event::NotSent { message_id: "early".to_owned() }]);
-    assert_eq!((bench.written.as_str(), bench.capacity()), ("", 0));
+    assert!(harness.written.ends_with("streams\">") && !harness.written.contains("/>"), "{}", harness.written);
+    harness.written.clear();
+    harness.send("early");
+    harness.input(Input::AckUpstream { to: "T", message_id: "1" });
+    assert_eq!(harness.take(), [Event::NotSent { message_id: "early".to_owned() }]);
+    assert_eq!((harness.written.as_str(), harness.capacity()), ("", 0));
 
-    bench.bytes("<?xml version='1.0'?><str:stream xmlns:str='http://etherx.jabber.org/streams' xmlns='jabber:client'>");
-    assert_eq!(bench.written, "");
-    bench.bytes(
+    harness
+        .bytes("<?xml version='1.0'?><str:stream xmlns:str='http://etherx.jabber.org/streams' xmlns='jabber:client'>");
+    assert_eq!(harness.written, "");
+    harness.bytes(
         "<str:features><mechanisms xmlns=\"urn:ietf:params:xml:ns:xmpp-sasl\"><mechanism>PLAIN</mechanism>\
          </mechanisms></str:features>",
     );
-    assert!(matches!(&bench.stanzas()[..], [Stanza::Auth { mechanism, .. }] if mechanism == "PLAIN"));
-    bench.server(write::success);
-    assert!(bench.written.starts_with("<stream:stream to="));
-    bench.written.clear();
-    bench.server(|out| {
+    assert!(matches!(&harness.stanzas()[..], [Stanza::Auth { mechanism, .. }] if mechanism == "PLAIN"));
+    harness.server(write::success);
+    assert!(harness.written.starts_with("<stream:stream to="));
+    harness.written.clear();
+    harness.server(|out| {
         out.push_str("<?xml version='1.0'?>");
         write::server_header(out, DOMAIN, "2");
         write::bind_features(out);
     });
-    assert!(matches!(&bench.stanzas()[..], [Stanza::Iq(iq)]
+    assert!(matches!(&harness.stanzas()[..], [Stanza::Iq(iq)]
         if matches!(&iq.payload, IqPayload::Bind { resource: Some(r), .. } if r == "test")));
-    bench.server(|out| write::bind_result(out, Some("another"), JID));
-    assert_eq!(bench.take(), []);
-    bench.server(|out| write::bind_result(out, Some("bind-1"), JID));
-    assert_eq!(bench.take(), [Event::Ready { jid: JID.to_owned() }]);
-    assert_eq!((bench.written.as_str(), bench.capacity()), ("", 3));
+    harness.server(|out| write::bind_result(out, Some("another"), JID));
+    assert_eq!(harness.take(), []);
+    harness.server(|out| write::bind_result(out, Some("bind-1"), JID));
+    assert_eq!(harness.take(), [Event::Ready { jid: JID.to_owned() }]);
+    assert_eq!((harness.written.as_str(), harness.capacity()), ("", 3));
 }
 
 #[test]
 fn a_login_fails_with_its_reason() {
     let with_header = |writer: &dyn Fn(&mut String)| {
-        let mut bench = Bench::new();
-        bench.server(|out| {
+        let mut harness = Harness::new();
+        harness.server(|out| {
             write::server_header(out, DOMAIN, "1");
             writer(out);
         });
-        bench
+        harness
     };
     let offered = vec!["X-OAUTH2".to_owned()];
-    let mut bench = with_header(&|out| write::mechanisms(out, &["X-OAUTH2"]));
-    assert_eq!(bench.take(), closed(Reason::PlainNotOffered { offered }));
+    let mut harness = with_header(&|out| write::mechanisms(out, &["X-OAUTH2"]));
+    assert_eq!(harness.take(), closed(Reason::PlainNotOffered { offered }));
 
-    let mut bench = with_header(&|out| {
+    let mut harness = with_header(&|out| {
         write::mechanisms(out, &["PLAIN"]);
         write::failure(out, "not-authorized");
         out.push_str(write::STREAM_CLOSE);
     });
-    assert_eq!(bench.take(), closed(Reason::AuthFailed { condition: "not-authorized".to_owned() }));
+    assert_eq!(harness.take(), closed(Reason::AuthFailed { condition: "not-authorized".to_owned() }));
 
-    let mut bench = with_header(&|out| write::stream_error(out, "host-unknown"));
-    assert_eq!(bench.take(), closed(Reason::StreamError { condition: "host-unknown".to_owned() }));
+    let mut harness = with_header(&|out| write::stream_error(out, "host-unknown"));
+    assert_eq!(harness.take(), closed(Reason::StreamError { condition: "host-unknown".to_owned() }));
 
-    let mut bench = Bench::new();
-    bench.bytes("<html>");
-    assert_eq!(bench.take(), closed(Reason::Protocol("the root element is no stream")));
+    let mut harness = Harness::new();
+    harness.bytes("<html>");
+    assert_eq!(harness.take(), closed(Reason::Protocol("the root element is no stream")));
 
-    let mut bench = Bench::new();
-    bench.bytes("\u{15}\u{3}\u{1}");
-    assert_eq!(bench.take(), closed(Reason::Malformed(FramingError::NotXmpp)));
+    let mut harness = Harness::new();
+    harness.bytes("\u{15}\u{3}\u{1}");
+    assert_eq!(harness.take(), closed(Reason::Malformed(FramingError::NotXmpp)));
 
-    let mut bench = Bench::new();
-    bench.sleep();
-    assert_eq!(bench.take(), closed(Reason::LoginTimeout));
+    let mut harness = Harness::new();
+    harness.sleep();
+    assert_eq!(harness.take(), closed(Reason::LoginTimeout));
 }
 
 #[test]
 fn a_refused_resource_is_reported() {
-    let mut bench = Bench::new();
-    bench.server(|out| {
+    let mut harness = Harness::new();
+    harness.server(|out| {
         write::server_header(out, DOMAIN, "1");
         write::mechanisms(out, &["PLAIN"]);
     });
-    bench.server(write::success);
-    bench.server(|out| {
+    harness.server(write::success);
+    harness.server(|out| {
         write::server_header(out, DOMAIN, "2");
         write::bind_features(out);
         write::iq_error(out, Some("bind-1"), None, "conflict");
     });
-    assert_eq!(bench.take(), closed(Reason::BindFailed { condition: "conflict".to_owned() }));
+    assert_eq!(harness.take(), closed(Reason::BindFailed { condition: "conflict".to_owned() }));
 }
 
 #[test]
 fn the_key_is_in_no_debug_text() {
-    let bench = Bench::new();
-    assert!(!format!("{:?}", bench.session).contains("the-key"));
+    let harness = Harness::new();
+    assert!(!format!("{:?}", harness.session).contains("the-key"));
 }
 
 // Staying alive and ending: checklist 17-21, 25, 32-34.
 
 #[test]
 fn silence_is_answered_by_a_ping_and_then_by_the_end() {
-    let mut bench = Bench::open();
-    bench.sleep();
-    let id = match &bench.stanzas()[..] {
+    let mut harness = Harness::open();
+    harness.sleep();
+    let id = match &harness.stanzas()[..] {
         [Stanza::Iq(iq)] if iq.payload == IqPayload::Ping => iq.id.clone(),
         other => panic!("{other:?}"),
     };
-    bench.server(|out| write::iq_result(out, id.as_deref(), None));
-    assert_eq!(bench.deadline, Some(bench.now + Timing::default().ping_interval));
-    bench.sleep();
-    bench.bytes(" ");
-    assert_eq!(bench.deadline, Some(bench.now + Timing::default().ping_interval));
-    bench.sleep();
-    bench.sleep();
-    assert_eq!(bench.take(), closed(Reason::PingTimeout));
-    assert!(bench.written.ends_with(write::STREAM_CLOSE));
-    assert_eq!(bench.deadline, None);
+    harness.server(|out| write::iq_result(out, id.as_deref(), None));
+    assert_eq!(harness.deadline, Some(harness.now + Timing::default().ping_interval));
+    harness.sleep();
+    harness.bytes(" ");
+    assert_eq!(harness.deadline, Some(harness.now + Timing::default().ping_interval));
+    harness.sleep();
+    harness.sleep();
+    assert_eq!(harness.take(), closed(Reason::PingTimeout));
+    assert!(harness.written.ends_with(write::STREAM_CLOSE));
+    assert_eq!(harness.deadline, None);
 }
 
 #[test]
 fn silence_means_nothing_while_the_shell_does_not_read() {
-    let mut bench = Bench::open();
-    bench.sleep();
-    bench.input(Input::Pause);
-    assert_eq!(bench.deadline, None);
-    bench.now += Duration::from_secs(3600);
-    bench.input(Input::Tick);
-    bench.input(Input::Resume);
-    assert_eq!(bench.take(), []);
-    assert_eq!(bench.deadline, Some(bench.now + Timing::default().ping_interval));
+    let mut harness = Harness::open();
+    harness.sleep();
+    harness.input(Input::Pause);
+    assert_eq!(harness.deadline, None);
+    harness.now += Duration::from_secs(3600);
+    harness.input(Input::Tick);
+    harness.input(Input::Resume);
+    assert_eq!(harness.take(), []);
+    assert_eq!(harness.deadline, Some(harness.now + Timing::default().ping_interval));
 }
 
 #[test]
 fn questions_of_the_server_are_answered() {
-    let mut bench = Bench::open();
-    bench.bytes(" \n<iq type='get' id='1' from='gcm.googleapis.com'><ping xmlns='urn:xmpp:ping'/></iq>");
-    bench.bytes("<iq type='get' id='2'><query xmlns='jabber:iq:version'/></iq><iq type='result' id='3'/><presence/>");
-    let stanzas = bench.stanzas();
+    let mut harness = Harness::open();
+    harness.bytes(" \n<iq type='get' id='1' from='gcm.googleapis.com'><ping xmlns='urn:xmpp:ping'/></iq>");
+    harness.bytes("<iq type='get' id='2'><query xmlns='jabber:iq:version'/></iq><iq type='result' id='3'/><presence/>");
+    let stanzas = harness.stanzas();
     assert!(matches!(&stanzas[0], Stanza::Iq(iq) if iq.kind == IqKind::Result && iq.id.as_deref() == Some("1")));
     assert!(matches!(&stanzas[1], Stanza::Iq(iq) if iq.kind == IqKind::Error && iq.id.as_deref() == Some("2")
         && iq.payload == IqPayload::Error { condition: "service-unavailable".to_owned() }));
-    assert_eq!((stanzas.len(), bench.take()), (2, vec![]));
+    assert_eq!((stanzas.len(), harness.take()), (2, vec![]));
 }
 
 #[test]
@@ -329,174 +330,174 @@ fn every_end_comes_once_and_last_and_keeps_what_is_unanswered() {
         ("", Reason::Cut),
     ];
     for (text, reason) in ends {
-        let mut bench = Bench::open();
+        let mut harness = Harness::open();
         for id in ["a", "b", "c"] {
-            bench.send(id);
+            harness.send(id);
         }
-        bench.ack("b");
-        bench.take();
+        harness.ack("b");
+        harness.take();
         if text.is_empty() {
-            bench.input(Input::Eof);
+            harness.input(Input::Eof);
         } else {
-            bench.bytes(text);
-            assert!(bench.written.ends_with(write::STREAM_CLOSE));
+            harness.bytes(text);
+            assert!(harness.written.ends_with(write::STREAM_CLOSE));
         }
-        assert_eq!(bench.take(), closed(reason));
-        bench.written.clear();
-        bench.bytes("<message/>");
-        bench.send("d");
-        bench.input(Input::Eof);
-        bench.input(Input::Shutdown);
-        assert_eq!((bench.take(), bench.written.as_str(), bench.capacity()), (vec![], "", 0));
-        assert_eq!(bench.unanswered(&["a", "b", "c"]), ["a", "c"]);
+        assert_eq!(harness.take(), closed(reason));
+        harness.written.clear();
+        harness.bytes("<message/>");
+        harness.send("d");
+        harness.input(Input::Eof);
+        harness.input(Input::Shutdown);
+        assert_eq!((harness.take(), harness.written.as_str(), harness.capacity()), (vec![], "", 0));
+        assert_eq!(harness.unanswered(&["a", "b", "c"]), ["a", "c"]);
     }
 }
 
 #[test]
 fn a_shutdown_waits_for_answers_and_acknowledgements() {
-    let mut bench = Bench::open();
-    bench.send("a");
-    bench.inbound(&upstream("u"));
-    bench.input(Input::Shutdown);
-    assert_eq!(bench.capacity(), 0);
-    bench.take();
-    bench.inbound(&upstream("late"));
-    assert_eq!(bench.take(), []);
-    bench.ack("a");
-    assert!(!bench.written.contains(write::STREAM_CLOSE));
-    bench.input(Input::AckUpstream { to: "T", message_id: "u" });
-    assert!(bench.written.ends_with(write::STREAM_CLOSE));
-    bench.take();
-    bench.bytes("</stream:stream>");
-    assert_eq!(bench.take(), closed(Reason::Shutdown));
-    assert_eq!(bench.written.matches(write::STREAM_CLOSE).count(), 1);
+    let mut harness = Harness::open();
+    harness.send("a");
+    harness.inbound(&upstream("u"));
+    harness.input(Input::Shutdown);
+    assert_eq!(harness.capacity(), 0);
+    harness.take();
+    harness.inbound(&upstream("late"));
+    assert_eq!(harness.take(), []);
+    harness.ack("a");
+    assert!(!harness.written.contains(write::STREAM_CLOSE));
+    harness.input(Input::AckUpstream { to: "T", message_id: "u" });
+    assert!(harness.written.ends_with(write::STREAM_CLOSE));
+    harness.take();
+    harness.bytes("</stream:stream>");
+    assert_eq!(harness.take(), closed(Reason::Shutdown));
+    assert_eq!(harness.written.matches(write::STREAM_CLOSE).count(), 1);
 }
 
 #[test]
 fn a_shutdown_ends_after_its_grace_period_whatever_the_peer_does() {
-    let mut bench = Bench::open();
-    bench.send("a");
-    let start = bench.now;
-    bench.input(Input::Shutdown);
-    bench.sleep();
-    assert!(bench.written.ends_with(write::STREAM_CLOSE));
-    bench.sleep();
-    assert_eq!(bench.take(), closed(Reason::Shutdown));
-    assert_eq!(bench.now - start, Timing::default().grace + Timing::default().close);
-    assert_eq!(bench.unanswered(&["a"]), ["a"]);
+    let mut harness = Harness::open();
+    harness.send("a");
+    let start = harness.now;
+    harness.input(Input::Shutdown);
+    harness.sleep();
+    assert!(harness.written.ends_with(write::STREAM_CLOSE));
+    harness.sleep();
+    assert_eq!(harness.take(), closed(Reason::Shutdown));
+    assert_eq!(harness.now - start, Timing::default().grace + Timing::default().close);
+    assert_eq!(harness.unanswered(&["a"]), ["a"]);
 
-    let mut bench = Bench::new();
-    bench.input(Input::Shutdown);
-    assert_eq!(bench.take(), closed(Reason::Shutdown));
+    let mut harness = Harness::new();
+    harness.input(Input::Shutdown);
+    assert_eq!(harness.take(), closed(Reason::Shutdown));
 }
 
 #[test]
 fn of_several_times_that_are_over_the_earliest_counts_first() {
-    let mut bench = Bench::open();
-    bench.send("a");
-    bench.written.clear();
-    bench.input(Input::Shutdown);
-    bench.now += Timing::default().grace.max(Timing::default().ping_interval);
-    bench.input(Input::Tick);
-    assert_eq!(bench.written, write::STREAM_CLOSE, "and what it ends does not fire any more");
+    let mut harness = Harness::open();
+    harness.send("a");
+    harness.written.clear();
+    harness.input(Input::Shutdown);
+    harness.now += Timing::default().grace.max(Timing::default().ping_interval);
+    harness.input(Input::Tick);
+    assert_eq!(harness.written, write::STREAM_CLOSE, "and what it ends does not fire any more");
 }
 
 #[test]
 fn what_cannot_be_used_is_counted_and_the_stream_goes_on() {
-    let mut bench = Bench::open();
-    bench.json("{\"broken\":");
-    bench.bytes("<message/><message><body>x</body></message><message type='normal' id='1'/>");
-    bench.bytes(&format!("<message><gcm xmlns='google:mobile:data'>{}</gcm></message>", "x".repeat(5000)));
-    bench.json("{\"message_type\":\"news\",\"message_id\":\"1\",\"from\":\"T\"}");
-    bench.json("{\"message_type\":\"control\",\"control_type\":\"NEWS\"}");
-    assert_eq!((bench.take(), bench.written.as_str()), (vec![], ""));
-    let counters = bench.session.counters;
+    let mut harness = Harness::open();
+    harness.json("{\"broken\":");
+    harness.bytes("<message/><message><body>x</body></message><message type='normal' id='1'/>");
+    harness.bytes(&format!("<message><gcm xmlns='google:mobile:data'>{}</gcm></message>", "x".repeat(5000)));
+    harness.json("{\"message_type\":\"news\",\"message_id\":\"1\",\"from\":\"T\"}");
+    harness.json("{\"message_type\":\"control\",\"control_type\":\"NEWS\"}");
+    assert_eq!((harness.take(), harness.written.as_str()), (vec![], ""));
+    let counters = harness.session.counters;
     assert_eq!((counters.malformed, counters.ignored, counters.oversize), (1, 5, 1));
-    bench.inbound(&upstream("1"));
-    assert_eq!(bench.take().len(), 1);
+    harness.inbound(&upstream("1"));
+    assert_eq!(harness.take().len(), 1);
 }
 
 // Upstream and receipts: checklist 35-40, 43, 48, 77-82.
 
 #[test]
 fn upstream_is_handed_up_and_acknowledged_only_when_told() {
-    let mut bench = Bench::open();
+    let mut harness = Harness::open();
     let attributes = [("type", "normal"), ("from", "devices@gcm.googleapis.com"), ("to", "12345@gcm.googleapis.com")];
     let id = "&\"'<>\u{1F600}\\";
-    bench.server(|out| write::server_message(out, &attributes, Spelling::Gcm, &upstream(id).to_json()));
+    harness.server(|out| write::server_message(out, &attributes, Spelling::Gcm, &upstream(id).to_json()));
     let Inbound::Upstream(expected) = upstream(id) else { panic!() };
-    assert_eq!(bench.take(), [Event::Upstream(expected)]);
-    assert_eq!(bench.written, "");
-    bench.input(Input::AckUpstream { to: "T", message_id: id });
+    assert_eq!(harness.take(), [Event::Upstream(expected)]);
+    assert_eq!(harness.written, "");
+    harness.input(Input::AckUpstream { to: "T", message_id: id });
     let expected = Ack { to: "T".to_owned(), message_id: id.to_owned() };
-    assert_eq!(bench.payloads(), [Outbound::Ack(expected)]);
+    assert_eq!(harness.payloads(), [Outbound::Ack(expected)]);
 }
 
 #[test]
 fn a_receipt_is_acknowledged_with_its_own_id() {
-    let mut bench = Bench::open();
-    bench.json("{\"message_type\":\"receipt\",\"message_id\":\"dr2:m\",\"from\":\"gcm.googleapis.com\"}");
-    assert!(matches!(&bench.take()[..], [Event::Receipt(r)] if r.message_id == "dr2:m"));
-    bench.input(Input::AckUpstream { to: DOMAIN, message_id: "dr2:m" });
+    let mut harness = Harness::open();
+    harness.json("{\"message_type\":\"receipt\",\"message_id\":\"dr2:m\",\"from\":\"gcm.googleapis.com\"}");
+    assert!(matches!(&harness.take()[..], [Event::Receipt(r)] if r.message_id == "dr2:m"));
+    harness.input(Input::AckUpstream { to: DOMAIN, message_id: "dr2:m" });
     let expected = Ack { to: DOMAIN.to_owned(), message_id: "dr2:m".to_owned() };
-    assert_eq!(bench.payloads(), [Outbound::Ack(expected)]);
+    assert_eq!(harness.payloads(), [Outbound::Ack(expected)]);
 }
 
 // Downstream: checklist 49, 55-70.
 
 #[test]
 fn the_window_is_kept_and_acknowledgements_pass_it() {
-    let mut bench = Bench::open();
+    let mut harness = Harness::open();
     for id in ["a", "b", "c", "d"] {
-        bench.send(id);
+        harness.send(id);
     }
-    assert_eq!(bench.take(), [Event::NotSent { message_id: "d".to_owned() }]);
-    assert_eq!(bench.payloads().len(), 3);
-    bench.input(Input::AckUpstream { to: "T", message_id: "u" });
-    assert_eq!(bench.payloads().len(), 1);
-    bench.ack("b");
-    bench.take();
-    assert_eq!(bench.capacity(), 1);
-    bench.send("a");
-    assert_eq!(bench.take(), [Event::NotSent { message_id: "a".to_owned() }], "its answer would be ambiguous");
-    bench.send("d");
-    assert!(matches!(&bench.payloads()[..], [Outbound::Downstream(d)] if d.message_id == "d"));
-    assert_eq!(bench.session.in_flight(), 3);
+    assert_eq!(harness.take(), [Event::NotSent { message_id: "d".to_owned() }]);
+    assert_eq!(harness.payloads().len(), 3);
+    harness.input(Input::AckUpstream { to: "T", message_id: "u" });
+    assert_eq!(harness.payloads().len(), 1);
+    harness.ack("b");
+    harness.take();
+    assert_eq!(harness.capacity(), 1);
+    harness.send("a");
+    assert_eq!(harness.take(), [Event::NotSent { message_id: "a".to_owned() }], "its answer would be ambiguous");
+    harness.send("d");
+    assert!(matches!(&harness.payloads()[..], [Outbound::Downstream(d)] if d.message_id == "d"));
+    assert_eq!(harness.session.in_flight(), 3);
 }
 
 #[test]
 fn answers_settle_their_message_once() {
-    let mut bench = Bench::open();
+    let mut harness = Harness::open();
     for id in ["a", "b", "c"] {
-        bench.send(id);
+        harness.send(id);
     }
-    bench.json("{\"from\":\"T\",\"message_id\":\"a\",\"message_type\":\"ack\",\"registration_id\":\"NEW\"}");
-    bench.ack("a");
-    bench.nack("a", "DEVICE_UNREGISTERED");
-    bench.ack("never-sent");
-    assert_eq!(bench.take(), [answered("a", Answer::Taken { canonical: Some("NEW".to_owned()), group: None })]);
-    assert_eq!(bench.session.counters.unknown_answers, 3);
-    bench.nack("b", "InvalidJson : INVALID_TTL : x");
+    harness.json("{\"from\":\"T\",\"message_id\":\"a\",\"message_type\":\"ack\",\"registration_id\":\"NEW\"}");
+    harness.ack("a");
+    harness.nack("a", "DEVICE_UNREGISTERED");
+    harness.ack("never-sent");
+    assert_eq!(harness.take(), [answered("a", Answer::Taken { canonical: Some("NEW".to_owned()), group: None })]);
+    assert_eq!(harness.session.counters.unknown_answers, 3);
+    harness.nack("b", "InvalidJson : INVALID_TTL : x");
     let refusal = Refusal::new(Decision::FAIL, "INVALID_JSON", "InvalidJson : INVALID_TTL : x");
-    assert_eq!(bench.take(), [answered("b", Answer::Refused(refusal))]);
-    bench.nack("c", "BAD_ACK");
-    assert_eq!((bench.take(), bench.session.in_flight()), (vec![], 1));
-    assert_eq!(bench.session.counters.bad_acks, 1);
+    assert_eq!(harness.take(), [answered("b", Answer::Refused(refusal))]);
+    harness.nack("c", "BAD_ACK");
+    assert_eq!((harness.take(), harness.session.in_flight()), (vec![], 1));
+    assert_eq!(harness.session.counters.bad_acks, 1);
 }
 
 #[test]
 fn a_stanza_error_settles_the_message_it_is_about() {
     let words = write::ErrorWords { code: 400, kind: "modify", condition: "bad-request", text: "Missing" };
-    let mut bench = Bench::open();
+    let mut harness = Harness::open();
     for id in ["a", "b", "c"] {
-        bench.send(id);
+        harness.send(id);
     }
-    bench.server(|out| write::message_error(out, "a", JID, "{\"random\":1}", &words));
-    bench.server(|out| write::message_error(out, "", JID, "{\"to\":\"T\",\"message_id\":\"b\"}", &words));
+    harness.server(|out| write::message_error(out, "a", JID, "{\"random\":1}", &words));
+    harness.server(|out| write::message_error(out, "", JID, "{\"to\":\"T\",\"message_id\":\"b\"}", &words));
     let wait = write::ErrorWords { code: 503, kind: "wait", condition: "service-unavailable", text: "" };
-    bench.server(|out| write::message_error(out, "c", JID, "{}", &wait));
-    bench.server(|out| write::message_error(out, "nobody", JID, "{\"from\":\"T\",\"message_id\":\"u\"}", &words));
-    let got = bench.take().into_iter().map(|event| match event {
+    harness.server(|out| write::message_error(out, "c", JID, "{}", &wait));
+    harness.server(|out| write::message_error(out, "nobody", JID, "{\"from\":\"T\",\"message_id\":\"u\"}", &words));
+    let got = harness.take().into_iter().map(|event| match event {
         Event::Answered { message_id, answer: Answer::Refused(refusal) } => {
             (message_id, matches!(refusal.decision, Decision::Fail { .. }))
         }
@@ -504,24 +505,24 @@ fn a_stanza_error_settles_the_message_it_is_about() {
     });
     let expected = [("a", true), ("b", true), ("c", false)];
     assert_eq!(got.collect::<Vec<_>>(), expected.map(|(id, is_final)| (id.to_owned(), is_final)));
-    assert_eq!((bench.session.in_flight(), bench.session.counters.unknown_answers), (0, 1));
+    assert_eq!((harness.session.in_flight(), harness.session.counters.unknown_answers), (0, 1));
 }
 
 #[test]
 fn a_refused_acknowledgement_is_counted_and_nothing_follows() {
     let words = write::ErrorWords { code: 406, kind: "modify", condition: "not-acceptable", text: "Received acks for" };
-    let mut bench = Bench::open();
-    bench.send("a");
-    bench.written.clear();
+    let mut harness = Harness::open();
+    harness.send("a");
+    harness.written.clear();
     let echo = "{\"to\":\"T\",\"message_id\":\"a\",\"message_type\":\"ack\"}";
-    bench.server(|out| write::message_error(out, "", JID, echo, &words));
-    assert_eq!((bench.take(), bench.written.as_str(), bench.session.in_flight()), (vec![], "", 1));
-    assert_eq!(bench.session.counters.bad_acks, 1);
+    harness.server(|out| write::message_error(out, "", JID, echo, &words));
+    assert_eq!((harness.take(), harness.written.as_str(), harness.session.in_flight()), (vec![], "", 1));
+    assert_eq!(harness.session.counters.bad_acks, 1);
 }
 
 #[test]
 fn what_a_device_sends_and_nobody_can_use_is_told_and_acknowledged_if_it_can_be() {
-    let mut bench = Bench::open();
+    let mut harness = Harness::open();
     for json in [
         r#"{"from":"T","message_id":"1","data":[]}"#,
         r#"{"from":"T","message_id":2,"message_type":{}}"#,
@@ -530,9 +531,9 @@ fn what_a_device_sends_and_nobody_can_use_is_told_and_acknowledged_if_it_can_be(
         r#"{"from":"T","message_type":"nack","error":"SERVICE_UNAVAILABLE"}"#,
         r#"{"from":"T","message_id":"4""#,
     ] {
-        bench.json(json);
+        harness.json(json);
     }
-    let told: Vec<String> = bench
+    let told: Vec<String> = harness
         .take()
         .into_iter()
         .map(|event| match event {
@@ -541,70 +542,70 @@ fn what_a_device_sends_and_nobody_can_use_is_told_and_acknowledged_if_it_can_be(
         })
         .collect();
     assert_eq!(told, ["T 1", "T 2"]);
-    assert_eq!(bench.session.counters.malformed, 6);
-    bench.input(Input::Shutdown);
-    assert!(!bench.written.ends_with(write::STREAM_CLOSE), "they are owed an acknowledgement");
+    assert_eq!(harness.session.counters.malformed, 6);
+    harness.input(Input::Shutdown);
+    assert!(!harness.written.ends_with(write::STREAM_CLOSE), "they are owed an acknowledgement");
     for message_id in ["1", "2"] {
-        bench.input(Input::AckUpstream { to: "T", message_id });
+        harness.input(Input::AckUpstream { to: "T", message_id });
     }
-    assert!(bench.written.ends_with(write::STREAM_CLOSE));
+    assert!(harness.written.ends_with(write::STREAM_CLOSE));
 }
 
 // Draining: checklist 83-93.
 
 #[test]
 fn a_draining_session_answers_the_old_and_takes_nothing_new() {
-    let mut bench = Bench::open();
+    let mut harness = Harness::open();
     for id in ["a", "b", "c"] {
-        bench.send(id);
+        harness.send(id);
     }
-    bench.json("{\"message_type\":\"control\",\"control_type\":\"CONNECTION_DRAINING\"}");
-    bench.json("{\"message_type\":\"control\",\"control_type\":\"CONNECTION_DRAINING\"}");
-    assert_eq!(bench.take(), [Event::Draining]);
-    bench.written.clear();
-    bench.ack("a");
-    bench.nack("b", "CONNECTION_DRAINING");
-    bench.inbound(&upstream("u"));
+    harness.json("{\"message_type\":\"control\",\"control_type\":\"CONNECTION_DRAINING\"}");
+    harness.json("{\"message_type\":\"control\",\"control_type\":\"CONNECTION_DRAINING\"}");
+    assert_eq!(harness.take(), [Event::Draining]);
+    harness.written.clear();
+    harness.ack("a");
+    harness.nack("b", "CONNECTION_DRAINING");
+    harness.inbound(&upstream("u"));
     assert!(
-        matches!(&bench.take()[..], [Event::Answered { answer: Answer::Taken { .. }, .. }, Event::Bounced { message_id }, Event::Upstream(_)]
+        matches!(&harness.take()[..], [Event::Answered { answer: Answer::Taken { .. }, .. }, Event::Bounced { message_id }, Event::Upstream(_)]
         if message_id == "b")
     );
-    bench.input(Input::AckUpstream { to: "T", message_id: "u" });
-    assert_eq!(bench.payloads().len(), 1);
-    bench.send("d");
-    assert!(matches!(bench.take()[..], [Event::NotSent { .. }]));
-    assert_eq!((bench.capacity(), bench.written.as_str()), (0, ""));
-    bench.bytes("</stream:stream>");
-    assert_eq!(bench.take(), closed(Reason::PeerClosed));
-    assert_eq!(bench.unanswered(&["a", "b", "c"]), ["c"]);
+    harness.input(Input::AckUpstream { to: "T", message_id: "u" });
+    assert_eq!(harness.payloads().len(), 1);
+    harness.send("d");
+    assert!(matches!(harness.take()[..], [Event::NotSent { .. }]));
+    assert_eq!((harness.capacity(), harness.written.as_str()), (0, ""));
+    harness.bytes("</stream:stream>");
+    assert_eq!(harness.take(), closed(Reason::PeerClosed));
+    assert_eq!(harness.unanswered(&["a", "b", "c"]), ["c"]);
 }
 
 #[test]
 fn draining_may_show_up_as_a_nack_alone() {
-    let mut bench = Bench::open();
-    bench.send("a");
-    bench.nack("a", "CONNECTION_DRAINING");
-    assert_eq!(bench.take(), [Event::Draining, Event::Bounced { message_id: "a".to_owned() }]);
-    assert_eq!(bench.capacity(), 0);
+    let mut harness = Harness::open();
+    harness.send("a");
+    harness.nack("a", "CONNECTION_DRAINING");
+    assert_eq!(harness.take(), [Event::Draining, Event::Bounced { message_id: "a".to_owned() }]);
+    assert_eq!(harness.capacity(), 0);
 }
 
 #[test]
 fn a_session_that_is_closed_now_waits_for_no_answer_but_takes_those_that_still_come() {
-    let mut bench = Bench::open();
-    bench.send("a");
-    bench.send("b");
-    bench.input(Input::Close);
-    assert!(bench.written.ends_with(write::STREAM_CLOSE));
-    bench.ack("a");
+    let mut harness = Harness::open();
+    harness.send("a");
+    harness.send("b");
+    harness.input(Input::Close);
+    assert!(harness.written.ends_with(write::STREAM_CLOSE));
+    harness.ack("a");
     assert!(
-        matches!(&bench.take()[..], [Event::Answered { message_id, answer: Answer::Taken { .. } }] if message_id == "a")
+        matches!(&harness.take()[..], [Event::Answered { message_id, answer: Answer::Taken { .. } }] if message_id == "a")
     );
-    let start = bench.now;
-    while bench.events.is_empty() {
-        bench.sleep();
+    let start = harness.now;
+    while harness.events.is_empty() {
+        harness.sleep();
     }
-    assert_eq!(bench.take(), closed(Reason::Shutdown));
-    assert_eq!(bench.now - start, Timing::default().close);
+    assert_eq!(harness.take(), closed(Reason::Shutdown));
+    assert_eq!(harness.now - start, Timing::default().close);
 }
 
 // Whatever the peer says and however it is cut.
@@ -634,23 +635,23 @@ proptest! {
     fn no_message_is_answered_twice_or_forgotten(
         words in prop::collection::vec((server_word(), any::<prop::sample::Index>()), 0..40),
     ) {
-        let mut bench = Bench::open();
+        let mut harness = Harness::open();
         let mut settled = Vec::new();
         let mut sent = Vec::new();
         for (word, cut) in words {
             for id in ["a", "b", "c", "d", "e"] {
-                if bench.capacity() > 0 && !sent.contains(&id) {
-                    bench.send(id);
+                if harness.capacity() > 0 && !sent.contains(&id) {
+                    harness.send(id);
                     sent.push(id);
                 }
             }
             let cut = cut.index(word.len() + 1);
-            bench.input(Input::Bytes(&word.as_bytes()[..cut]));
-            bench.input(Input::Bytes(&word.as_bytes()[cut..]));
-            prop_assert!(bench.session.in_flight() <= 3);
+            harness.input(Input::Bytes(&word.as_bytes()[..cut]));
+            harness.input(Input::Bytes(&word.as_bytes()[cut..]));
+            prop_assert!(harness.session.in_flight() <= 3);
         }
-        bench.input(Input::Eof);
-        let events = bench.take();
+        harness.input(Input::Eof);
+        let events = harness.take();
         let ends = events.iter().filter(|event| matches!(event, Event::Closed(_))).count();
         prop_assert_eq!(ends, 1);
         prop_assert!(matches!(events.last(), Some(Event::Closed(_))));
@@ -660,7 +661,7 @@ proptest! {
                 _ => {}
             }
         }
-        settled.extend(bench.unanswered(&sent).into_iter().map(str::to_owned));
+        settled.extend(harness.unanswered(&sent).into_iter().map(str::to_owned));
         settled.sort();
         sent.sort_unstable();
         prop_assert_eq!(settled, sent);

@@ -63,7 +63,7 @@ pub(super) fn draining(out: &mut String) {
 }
 
 /// Writes a message of a device or a receipt.
-pub(super) fn letter(out: &mut String, jid: &str, domain: &str, json: &str) {
+pub(super) fn queued(out: &mut String, jid: &str, domain: &str, json: &str) {
     let from = format!("devices@{domain}");
     write::server_message(out, &[("type", "normal"), ("from", &from), ("to", jid)], Spelling::Gcm, json);
 }

@@ -3,7 +3,7 @@
 use crate::ccs::payload::Downstream;
 use crate::sim::condition::{Condition, ConditionError, is_topic};
 use crate::sim::device::Message;
-use crate::sim::world::{Mode, Push, Target};
+use crate::sim::virtual_devices::{Mode, Push, Target};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 

@@ -51,7 +51,7 @@ pub(super) enum Fault {
 }
 
 /// What a step needs of its connection.
-pub(super) struct Desk<'a> {
+pub(super) struct LoginContext<'a> {
     pub(super) profile: &'a Profile,
     pub(super) dice: &'a mut Dice,
     pub(super) out: &'a mut String,
@@ -59,36 +59,36 @@ pub(super) struct Desk<'a> {
 
 impl Login {
     /// Takes a frame.
-    pub(super) fn frame(self, frame: Frame, desk: &mut Desk<'_>) -> Step {
+    pub(super) fn frame(self, frame: Frame, context: &mut LoginContext<'_>) -> Step {
         match (self, frame) {
             (Self::Greeting, Frame::Header(header)) => {
-                desk.header(&header);
-                write::mechanisms(desk.out, &MECHANISMS);
+                context.header(&header);
+                write::mechanisms(context.out, &MECHANISMS);
                 Step::Next(Self::Authenticating)
             }
             (Self::Restarting { sender }, Frame::Header(header)) => {
-                desk.header(&header);
-                write::bind_features(desk.out);
+                context.header(&header);
+                write::bind_features(context.out);
                 Step::Next(Self::Binding { sender })
             }
             (Self::Authenticating, Frame::Stanza(element)) => match Stanza::read(&element) {
-                Stanza::Auth { mechanism, payload } => desk.authenticate(&mechanism, &payload),
-                _ => desk.early(),
+                Stanza::Auth { mechanism, payload } => context.authenticate(&mechanism, &payload),
+                _ => context.early(),
             },
             (Self::Binding { sender }, Frame::Stanza(element)) => match Stanza::read(&element) {
-                Stanza::Iq(iq) => desk.bind(sender, &iq),
-                _ => desk.early(),
+                Stanza::Iq(iq) => context.bind(sender, &iq),
+                _ => context.early(),
             },
             (_, Frame::Close) => {
-                desk.out.push_str(write::STREAM_CLOSE);
+                context.out.push_str(write::STREAM_CLOSE);
                 Step::Over(Fault::Closed)
             }
-            (_, Frame::Header(_) | Frame::Stanza(_) | Frame::Dropped(_)) => desk.early(),
+            (_, Frame::Header(_) | Frame::Stanza(_) | Frame::Dropped(_)) => context.early(),
         }
     }
 }
 
-impl Desk<'_> {
+impl LoginContext<'_> {
     fn header(&mut self, header: &Element) {
         if self.profile.wire.declaration == Declaration::Send {
             self.out.push_str("<?xml version=\"1.0\"?>");

@@ -16,7 +16,7 @@ use crate::sim::event::{ConnectionId, SimEvent};
 use crate::sim::fault::{Dice, DrainPlan, Notice};
 use crate::sim::service::Service;
 use crate::sim::stats::Violations;
-use crate::sim::world::Refusal;
+use crate::sim::virtual_devices::Refusal;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -247,7 +247,7 @@ impl Session {
             return Some(End::Reset);
         }
         if room.service.faults.receipt_before_ack {
-            self.write_letters(room);
+            self.write_queued(room);
         }
         while self.answers.front().is_some_and(|answer| answer.due <= room.now)
             && let Some(answer) = self.answers.pop_front()
@@ -261,14 +261,14 @@ impl Session {
                 }
             }
         }
-        self.write_letters(room);
+        self.write_queued(room);
         self.close_at.is_some_and(|at| at <= room.now).then_some(End::Close)
     }
 
-    fn write_letters(&self, room: &mut Room<'_>) {
-        while let Some((letter, copies)) = room.service.letter(self.connection, room.now, room.dice) {
+    fn write_queued(&self, room: &mut Room<'_>) {
+        while let Some((queued, copies)) = room.service.queued(self.connection, room.now, room.dice) {
             for _ in 0..copies {
-                answer::letter(room.out, &self.jid, &room.wire.domain, &letter.json);
+                answer::queued(room.out, &self.jid, &room.wire.domain, &queued.json);
             }
         }
     }

@@ -62,7 +62,7 @@ impl Sim {
     }
 
     fn got(&self, token: &str) -> Vec<String> {
-        let device = self.service.world.device(token, 0, 1_000);
+        let device = self.service.devices.device(token, 0, 1_000);
         device.map_or_else(Vec::new, |device| device.messages.into_iter().map(|record| record.message_id).collect())
     }
 
@@ -282,7 +282,7 @@ fn a_message_reaches_its_device_and_is_acknowledged_with_its_receipt_behind() {
     assert_eq!(receipt.sent_at_ms, Some(sim.now));
     assert_eq!(receipt.status.as_deref(), Some("MESSAGE_SENT_TO_DEVICE"));
     assert!(client.raw.contains("<message><data:gcm xmlns:data=\"google:mobile:data\">{\"from\":\"a\""));
-    let device = sim.service.world.device("a", 0, 10).unwrap();
+    let device = sim.service.devices.device("a", 0, 10).unwrap();
     assert_eq!(device.messages[0].data, json!({"x": "é"}));
 
     assert_eq!(client.ack(&mut sim, "gcm.googleapis.com", "dr2:m<1>"), []);

@@ -2,10 +2,10 @@
 //! with TLS or without: clients insist on TLS beyond their own machine, and the metadata server has none.
 
 use super::account::Account;
-use super::desk::Desk;
 use super::fault::AuthorityFault;
 use super::oauth::{self, Denied};
 use super::socket::{self, Greeting, Socket};
+use super::state::V1State;
 use super::tokens::Grant;
 use crate::sim::handle::Shared;
 use axum::Router;
@@ -175,11 +175,11 @@ async fn metadata_project(State(authority): State<Arc<Authority>>, headers: Head
     flavored(([(header::CONTENT_TYPE, "application/text")], project).into_response())
 }
 
-fn sell(desk: &mut Desk, grant: Grant, now: u64) -> Value {
-    let expires_at = now.saturating_add(desk.token_life_s.saturating_mul(1_000));
-    let text = desk.tokens.sell(grant, expires_at);
-    desk.stats.tokens += 1;
-    json!({"access_token": text, "expires_in": desk.token_life_s, "token_type": "Bearer"})
+fn sell(state: &mut V1State, grant: Grant, now: u64) -> Value {
+    let expires_at = now.saturating_add(state.token_life_s.saturating_mul(1_000));
+    let text = state.tokens.sell(grant, expires_at);
+    state.stats.tokens += 1;
+    json!({"access_token": text, "expires_in": state.token_life_s, "token_type": "Bearer"})
 }
 
 fn answer(body: &Value) -> Response {

@@ -4,7 +4,7 @@ use super::reply::Reply;
 use super::schema;
 use crate::sim::condition::{Condition, is_topic};
 use crate::sim::device::{Confirm, Message};
-use crate::sim::world::{Mode, Target};
+use crate::sim::virtual_devices::{Mode, Target};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl Draft {
         let limit = if matches!(target, Target::Token(_)) { PAYLOAD_MAX } else { TOPIC_PAYLOAD_MAX };
         if weigh(&data) + notification.as_ref().map_or(0, weigh) > limit {
             // FCM does not say what is wrong.
-            return Err(Reply::of(super::Mishap::NoDetails, field).unwrap_or_else(Reply::no_recipient));
+            return Err(Reply::of(super::FaultKind::NoDetails, field).unwrap_or_else(Reply::no_recipient));
         }
         Ok(Self {
             target,
@@ -194,7 +194,7 @@ fn check_silent(message: &Map<String, Value>, field: &str) -> Result<(), Reply> 
     if !told || shown || (woken && priorities.all(|(_, value)| value == "5")) {
         return Ok(());
     }
-    Err(Reply::of(super::Mishap::InvalidRegistration, field).unwrap_or_else(Reply::no_recipient))
+    Err(Reply::of(super::FaultKind::InvalidRegistration, field).unwrap_or_else(Reply::no_recipient))
 }
 
 /// Whether there is anything in it to show or to play. A number is a badge, and 0 takes it away.

@@ -1,6 +1,6 @@
 //! What goes wrong on the v1 side, on purpose: a plan that can be changed while the simulator runs.
 
-use super::mishap::Mishap;
+use super::fault_kind::FaultKind;
 use super::script::Script;
 use crate::sim::fault::Dice;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ pub struct V1Faults {
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// What.
-    pub then: Mishap,
+    pub then: FaultKind,
     /// The chance for each request that it applies to.
     #[serde(default = "always")]
     pub chance: f64,
@@ -60,13 +60,13 @@ pub struct Rule {
 
 impl Rule {
     /// `then`, always.
-    pub fn always(then: Mishap) -> Self {
+    pub fn always(then: FaultKind) -> Self {
         let (times, prefix, retry_after) = (None, String::new(), RetryAfter::Absent);
         Self { then, chance: 1.0, times, prefix, retry_after, delay_ms: 0 }
     }
 
     /// `then`, with the next requests.
-    pub fn times(then: Mishap, times: u64) -> Self {
+    pub fn times(then: FaultKind, times: u64) -> Self {
         Self { times: Some(times), ..Self::always(then) }
     }
 }
@@ -145,7 +145,7 @@ impl V1Faults {
         let applies = |rule: &Rule, dice: &mut Dice| target.starts_with(&rule.prefix) && dice.chance(rule.chance);
         let at = self.rules.iter().position(|rule| rule.times != Some(0) && applies(rule, dice))?;
         let rule = &mut self.rules[at];
-        let script = Script { mishap: rule.then, retry_after: rule.retry_after, delay_ms: rule.delay_ms };
+        let script = Script { kind: rule.then, retry_after: rule.retry_after, delay_ms: rule.delay_ms };
         if let Some(times) = &mut rule.times {
             *times -= 1;
             if *times == 0 {
@@ -179,9 +179,9 @@ mod tests {
         let mut dice = Dice::new(1, 1);
         let taken: Vec<_> = ["a1", "b1", "a2", "a3", "c"]
             .into_iter()
-            .map(|target| faults.take(target, &mut dice).map(|script| script.mishap))
+            .map(|target| faults.take(target, &mut dice).map(|script| script.kind))
             .collect();
-        use Mishap::{BadGateway, Unavailable};
+        use FaultKind::{BadGateway, Unavailable};
         assert_eq!(taken, [Some(Unavailable), Some(BadGateway), Some(Unavailable), None, None]);
     }
 
@@ -189,7 +189,7 @@ mod tests {
     fn a_plan_is_checked() {
         assert_eq!(V1Faults::default().check(), Ok(()));
         let rules = |rule| V1Faults { rules: vec![rule], ..V1Faults::default() };
-        let rule = Rule::always(Mishap::Internal);
+        let rule = Rule::always(FaultKind::Internal);
         assert_eq!(rules(Rule { chance: 1.5, ..rule.clone() }).check(), Err(V1FaultError::Chance));
         let retry_after = RetryAfter::Date(u64::MAX);
         assert_eq!(rules(Rule { retry_after, ..rule.clone() }).check(), Err(V1FaultError::RetryAfter));
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_likely_rule_applies_about_as_often_as_it_should() {
-        let rule = Rule { chance: 0.2, ..Rule::always(Mishap::Internal) };
+        let rule = Rule { chance: 0.2, ..Rule::always(FaultKind::Internal) };
         let mut faults = V1Faults { rules: vec![rule], ..V1Faults::default() };
         let mut dice = Dice::new(3, 9);
         let count = (0..10_000).filter(|_| faults.take("t", &mut dice).is_some()).count();

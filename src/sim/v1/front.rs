@@ -3,7 +3,7 @@
 
 use super::draft::Draft;
 use super::fault::{RetryAfter, Shape};
-use super::mishap::Mishap;
+use super::fault_kind::FaultKind;
 use super::quota::{Exceeded, Whose};
 use super::reply::Reply;
 use super::script::Script;
@@ -11,7 +11,7 @@ use super::tokens::Worth;
 use crate::sim::event::SimEvent;
 use crate::sim::fault::Dice;
 use crate::sim::service::Service;
-use crate::sim::world::{Mode, Push, Refusal, Target};
+use crate::sim::virtual_devices::{Mode, Push, Refusal, Target};
 
 /// A request that was read whole.
 #[derive(Clone, Copy)]
@@ -78,7 +78,7 @@ fn admit<'a>(service: &mut Service, ask: &Ask<'a>, now: u64) -> Result<&'a [u8],
         return Err(Reply::no_path());
     };
     let Some(body) = ask.body else {
-        return Err(of(Mishap::TooLarge));
+        return Err(of(FaultKind::TooLarge));
     };
     let shape = v1.faults.unauthorized;
     let bearer = ask.authorization.and_then(|header| header.strip_prefix("Bearer "));
@@ -87,7 +87,7 @@ fn admit<'a>(service: &mut Service, ask: &Ask<'a>, now: u64) -> Result<&'a [u8],
     };
     match v1.tokens.check(bearer, now) {
         Worth::Good if *project == *v1.project => Ok(body),
-        Worth::Good => Err(of(Mishap::NoProject)),
+        Worth::Good => Err(of(FaultKind::NoProject)),
         Worth::Expired => Err(Reply::unauthorized(shape, "ACCESS_TOKEN_EXPIRED")),
         Worth::Unknown => Err(Reply::unauthorized(shape, "ACCESS_TOKEN_TYPE_UNSUPPORTED")),
         Worth::Scope => Err(Reply::scope_insufficient()),
@@ -107,12 +107,12 @@ fn sent(service: &mut Service, body: &[u8], latency: u64, dice: &mut Dice, now: 
         }
     };
     let script = script(service, &draft, dice);
-    let mishap = script.mishap;
-    if mishap != Mishap::Accept {
-        service.v1.stats.mishap(mishap);
+    let kind = script.kind;
+    if kind != FaultKind::Accept {
+        service.v1.stats.kind(kind);
     }
-    let own = Reply::of(mishap, draft.field).map(|reply| reply.retry(script.retry_after, now));
-    let reply = if mishap.is_taken() {
+    let own = Reply::of(kind, draft.field).map(|reply| reply.retry(script.retry_after, now));
+    let reply = if kind.is_taken() {
         let answered_at = now.saturating_add(latency).saturating_add(script.delay_ms);
         match take(service, &draft, answered_at, dice, now) {
             Ok(reply) => own.unwrap_or(reply),
@@ -122,21 +122,21 @@ fn sent(service: &mut Service, body: &[u8], latency: u64, dice: &mut Dice, now: 
             }
         }
     } else {
-        own.unwrap_or_else(|| of(Mishap::Internal))
+        own.unwrap_or_else(|| of(FaultKind::Internal))
     };
     count(service, &reply, now);
-    (manner(mishap, reply), script.delay_ms)
+    (manner(kind, reply), script.delay_ms)
 }
 
 /// How what goes wrong is told.
-fn manner(mishap: Mishap, reply: Reply) -> Manner {
-    match mishap {
-        Mishap::ResetStream | Mishap::AcceptResetStream => Manner::ResetStream,
-        Mishap::ResetConnection | Mishap::AcceptResetConnection => Manner::ResetConnection,
-        Mishap::Silence | Mishap::AcceptSilence => Manner::Silence,
-        Mishap::RefuseStream => Manner::RefuseStream,
-        Mishap::Goaway => Manner::Goaway,
-        Mishap::AcceptCut => Manner::Cut(reply),
+fn manner(kind: FaultKind, reply: Reply) -> Manner {
+    match kind {
+        FaultKind::ResetStream | FaultKind::AcceptResetStream => Manner::ResetStream,
+        FaultKind::ResetConnection | FaultKind::AcceptResetConnection => Manner::ResetConnection,
+        FaultKind::Silence | FaultKind::AcceptSilence => Manner::Silence,
+        FaultKind::RefuseStream => Manner::RefuseStream,
+        FaultKind::Goaway => Manner::Goaway,
+        FaultKind::AcceptCut => Manner::Cut(reply),
         _ => Manner::Whole(reply),
     }
 }
@@ -144,15 +144,15 @@ fn manner(mishap: Mishap, reply: Reply) -> Manner {
 /// What is to go wrong: as the token says, or else the device, or else the plan.
 fn script(service: &mut Service, draft: &Draft, dice: &mut Dice) -> Script {
     let target = draft.target_text();
-    let plain = |mishap| Script { mishap, retry_after: RetryAfter::Absent, delay_ms: 0 };
+    let plain = |kind| Script { kind, retry_after: RetryAfter::Absent, delay_ms: 0 };
     Script::of(target)
         .or_else(|| {
-            let word = service.world.take_refusal(target)?;
+            let word = service.devices.take_refusal(target)?;
             // A word of CCS, or one that nobody knows.
-            Some(plain(Mishap::of(&word).unwrap_or(Mishap::UnspecifiedError)))
+            Some(plain(FaultKind::of(&word).unwrap_or(FaultKind::UnspecifiedError)))
         })
         .or_else(|| service.v1.faults.take(target, dice))
-        .unwrap_or_else(|| plain(Mishap::Accept))
+        .unwrap_or_else(|| plain(FaultKind::Accept))
 }
 
 /// Takes a message, or refuses it for what is known of its device.
@@ -190,22 +190,22 @@ fn hold(service: &mut Service, draft: &Draft, push: Push, now: u64) -> Option<Pu
 }
 
 fn refused(refusal: &Refusal, draft: &Draft) -> Reply {
-    let mishap = match refusal {
-        Refusal::BadToken => Mishap::InvalidRegistration,
-        Refusal::Unregistered => Mishap::Unregistered,
-        Refusal::Full => Mishap::Unavailable,
-        Refusal::Ordered(word) => Mishap::of(word).unwrap_or(Mishap::UnspecifiedError),
+    let kind = match refusal {
+        Refusal::BadToken => FaultKind::InvalidRegistration,
+        Refusal::Unregistered => FaultKind::Unregistered,
+        Refusal::Full => FaultKind::Unavailable,
+        Refusal::Ordered(word) => FaultKind::of(word).unwrap_or(FaultKind::UnspecifiedError),
     };
-    Reply::of(mishap, draft.field).unwrap_or_else(|| of(Mishap::Internal))
+    Reply::of(kind, draft.field).unwrap_or_else(|| of(FaultKind::Internal))
 }
 
 fn too_many(service: &Service, exceeded: Exceeded, now: u64) -> Reply {
-    let mishap = match exceeded.whose {
-        Whose::Project => Mishap::ProjectQuota,
-        Whose::Device => Mishap::DeviceQuota,
+    let kind = match exceeded.whose {
+        Whose::Project => FaultKind::ProjectQuota,
+        Whose::Device => FaultKind::DeviceQuota,
     };
     let left = RetryAfter::Seconds(exceeded.wait_ms.div_ceil(1_000));
-    of(mishap).retry(service.v1.faults.quota_retry_after.unwrap_or(left), now)
+    of(kind).retry(service.v1.faults.quota_retry_after.unwrap_or(left), now)
 }
 
 /// Counts a message for the project's quota; 429 is the one answer that costs nothing.
@@ -215,9 +215,9 @@ fn count(service: &mut Service, reply: &Reply, now: u64) {
     }
 }
 
-/// What `mishap` is answered with. All that are named here have an answer.
-fn of(mishap: Mishap) -> Reply {
-    Reply::of(mishap, "message.token").unwrap_or_else(|| Reply::unauthorized(Shape::Page, ""))
+/// What `kind` is answered with. All that are named here have an answer.
+fn of(kind: FaultKind) -> Reply {
+    Reply::of(kind, "message.token").unwrap_or_else(|| Reply::unauthorized(Shape::Page, ""))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The v1 side of a running simulator, for the demo, the tests and the control port.
 
 use super::config::Quotas;
-pub use super::desk::AppAck;
+use super::connection::Order;
 use super::fault::{V1FaultError, V1Faults};
-use super::line::Order;
+pub use super::state::AppAck;
 use super::stats::V1Stats;
 pub use super::tokens::{Grant, TokenView};
 use crate::sim::handle::Shared;
@@ -31,7 +31,7 @@ pub(in crate::sim) struct Ports {
     pub(super) project: String,
     pub(super) credentials: String,
     pub(super) credentials_file: Option<PathBuf>,
-    pub(super) lines: Arc<Lines>,
+    pub(super) connections: Arc<OpenConnections>,
 }
 
 impl std::fmt::Debug for V1Handle {
@@ -123,23 +123,23 @@ impl V1Handle {
 
     /// Tells a connection to go, or all. Gives back how many were told.
     pub fn goaway(&self, connection: Option<u64>) -> usize {
-        self.ports.lines.order(connection, Order::Goaway)
+        self.ports.connections.order(connection, Order::Goaway)
     }
 
     /// Resets a connection, or all. Gives back how many were told.
     pub fn reset(&self, connection: Option<u64>) -> usize {
-        self.ports.lines.order(connection, Order::Reset)
+        self.ports.connections.order(connection, Order::Reset)
     }
 }
 
 /// The connections, by number.
 #[derive(Default)]
-pub(in crate::sim) struct Lines {
+pub(in crate::sim) struct OpenConnections {
     /// A mutex and not a task: it is held for a look-up only.
     open: Mutex<BTreeMap<u64, mpsc::Sender<Order>>>,
 }
 
-impl Lines {
+impl OpenConnections {
     /// A new connection, if there are fewer than `max`.
     pub(super) fn enter(self: &Arc<Self>, shared: &Arc<Shared>, max: usize) -> Option<(Guest, mpsc::Receiver<Order>)> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,7 +153,7 @@ impl Lines {
         });
         let (sender, orders) = mpsc::channel(MAX_ORDERS);
         open.insert(number, sender);
-        Some((Guest { lines: self.clone(), shared: shared.clone(), number }, orders))
+        Some((Guest { connections: self.clone(), shared: shared.clone(), number }, orders))
     }
 
     fn order(&self, connection: Option<u64>, order: Order) -> usize {
@@ -165,14 +165,14 @@ impl Lines {
 
 /// A place among the connections, given back whatever becomes of the task.
 pub(super) struct Guest {
-    lines: Arc<Lines>,
+    connections: Arc<OpenConnections>,
     shared: Arc<Shared>,
     pub(super) number: u64,
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.lines.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        self.connections.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
         self.shared.with(|service, _| service.v1.stats.open_connections -= 1);
     }
 }

@@ -1,8 +1,8 @@
-//! The door of the HTTP/2 side: TLS with ALPN `h2`, or HTTP/2 in the clear.
+//! The endpoint of the HTTP/2 side: TLS with ALPN `h2`, or HTTP/2 in the clear.
 
 use super::config::ConnectionLimits;
-use super::handle::Lines;
-use super::line::{self, Setting};
+use super::connection::{self, Setting};
+use super::handle::OpenConnections;
 use super::socket::{self, Greeting};
 use crate::sim::handle::Shared;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ const ALPN: &[u8] = b"h2";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where clients come in.
-pub(in crate::sim) struct Door {
+pub(in crate::sim) struct Endpoint {
     listener: TcpListener,
     tls: TlsAcceptor,
     limits: ConnectionLimits,
     max: usize,
 }
 
-impl Door {
+impl Endpoint {
     /// At most `max` connections.
     pub(super) fn new(listener: TcpListener, tls: &ServerConfig, limits: ConnectionLimits, max: usize) -> Self {
         let mut tls = tls.clone();
@@ -36,24 +36,24 @@ impl Door {
     }
 }
 
-/// What is behind the door.
+/// What every connection of it needs.
 #[derive(Clone)]
-pub(super) struct House {
-    pub(super) lines: Arc<Lines>,
+pub(super) struct Context {
+    pub(super) connections: Arc<OpenConnections>,
     pub(super) shared: Arc<Shared>,
     pub(super) stop: CancellationToken,
 }
 
 /// Serves clients until the stop, and until they are gone.
-pub(super) async fn serve(door: Door, house: House) {
+pub(super) async fn serve(endpoint: Endpoint, context: Context) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
-            () = house.stop.cancelled() => break,
+            () = context.stop.cancelled() => break,
             Some(_) = tasks.join_next() => {}
-            accepted = door.listener.accept() => match accepted {
+            accepted = endpoint.listener.accept() => match accepted {
                 Ok((socket, _)) => {
-                    tasks.spawn(client(socket, door.tls.clone(), (door.limits, door.max), house.clone()));
+                    tasks.spawn(client(socket, endpoint.tls.clone(), (endpoint.limits, endpoint.max), context.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -62,12 +62,12 @@ pub(super) async fn serve(door: Door, house: House) {
             },
         }
     }
-    drop(door);
+    drop(endpoint);
     while tasks.join_next().await.is_some() {}
 }
 
-async fn client(socket: TcpStream, tls: TlsAcceptor, (limits, max): (ConnectionLimits, usize), house: House) {
-    let House { lines, shared, stop } = house;
+async fn client(socket: TcpStream, tls: TlsAcceptor, (limits, max): (ConnectionLimits, usize), context: Context) {
+    let Context { connections, shared, stop } = context;
     // Answers are small, and each waits for a client's next message.
     let _ = socket.set_nodelay(true);
     let socket = match socket::greet(socket, &tls).await {
@@ -78,9 +78,9 @@ async fn client(socket: TcpStream, tls: TlsAcceptor, (limits, max): (ConnectionL
         }
         Err(error) => return tracing::info!(%error, "client not understood"),
     };
-    let Some((guest, orders)) = lines.enter(&shared, max) else {
+    let Some((guest, orders)) = connections.enter(&shared, max) else {
         return tracing::info!(max, "connection refused: the limit is reached");
     };
     tracing::info!(connection = guest.number, "client connected");
-    line::run(Setting { shared, limits, number: guest.number, orders, stop }, socket).await;
+    connection::run(Setting { shared, limits, number: guest.number, orders, stop }, socket).await;
 }

@@ -3,15 +3,15 @@
 //!
 //! ```text
 //!   client ──POST /token──► authority ──► oauth    is the assertion good?  ─► tokens
-//!   client ──h2───► listen ──► tap ──► line ──► front   what becomes of a request? (sans-IO)
+//!   client ──h2───► listen ──► frame_watch ──► connection ──► front   what becomes of a request? (sans-IO)
 //!                    sockets   frames  (stream)   ├── tokens, quota   may it?
 //!                                                 ├── draft (schema)  is it in order?
 //!                                                 ├── script, fault   is something to go wrong?
-//!                                                 └── world           devices
+//!                                                 └── virtual_devices
 //! ```
 //!
 //! Tokens that begin with `sim-` ask for something to go wrong: see [`script`]. The other ways are a device's `refuse`,
-//! and the rules of [`V1Faults`] with a chance, a count and a prefix. The words are those of [`Mishap`] in all three.
+//! and the rules of [`V1Faults`] with a chance, a count and a prefix. The words are those of [`FaultKind`] in all three.
 //!
 //! Choices where the documents are silent: a device's quota is counted in windows that begin with their first message;
 //! a message that is only validated is checked against its device as well; what comes behind a GOAWAY is never looked at.
@@ -19,14 +19,14 @@
 mod account;
 mod authority;
 pub mod config;
-mod desk;
+mod connection;
 mod draft;
 pub mod fault;
+pub mod fault_kind;
+mod frame_watch;
 mod front;
 pub mod handle;
-mod line;
 mod listen;
-pub mod mishap;
 mod oauth;
 mod open;
 mod quota;
@@ -35,21 +35,21 @@ mod routes;
 mod schema;
 pub mod script;
 mod socket;
+mod state;
 pub mod stats;
 mod stream;
-mod tap;
 mod tokens;
 
 pub use account::AccountError;
 pub use config::V1Config;
 pub use fault::V1Faults;
+pub use fault_kind::FaultKind;
 pub use handle::V1Handle;
-pub use mishap::Mishap;
 
-pub(super) use desk::Desk;
 pub(super) use handle::Ports;
 pub(super) use open::{open, prepare};
 pub(super) use routes::router;
+pub(super) use state::V1State;
 
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,8 @@
 use super::account::{Account, AccountError};
 use super::authority::{self, Authority, TOKEN_PATH, Wicket};
 use super::config::V1Config;
-use super::handle::{Lines, Ports};
-use super::listen::{self, Door, House};
+use super::handle::{OpenConnections, Ports};
+use super::listen::{self, Context, Endpoint};
 use crate::sim::config::{CertificateConfig, SimConfig};
 use crate::sim::handle::Shared;
 use crate::sim::shell::{SimError, listen};
@@ -20,7 +20,7 @@ pub(in crate::sim) struct Doors {
     pub(in crate::sim) ports: Arc<Ports>,
     account: Arc<Account>,
     authority: Wicket,
-    messages: Door,
+    messages: Endpoint,
 }
 
 /// Opens the ports and prepares the account.
@@ -47,9 +47,9 @@ pub(in crate::sim) async fn open(
         project: v1.project.clone(),
         credentials: account.credentials.clone(),
         credentials_file: account.file.clone(),
-        lines: Arc::new(Lines::default()),
+        connections: Arc::new(OpenConnections::default()),
     };
-    let messages = Door::new(messages, tls, v1.connection, config.limits.max_connections);
+    let messages = Endpoint::new(messages, tls, v1.connection, config.limits.max_connections);
     Ok(Doors { ports: Arc::new(ports), account, authority: Wicket::new(authority, tls), messages })
 }
 
@@ -80,8 +80,9 @@ impl Doors {
         let authority = Authority { shared: shared.clone(), account: self.account, token_uri };
         tracing::info!(messages = %self.ports.base_url, tokens = %self.ports.token_url, "HTTP v1 open");
         tasks.spawn(authority::serve(self.authority, authority, stop.clone()));
-        let house = House { lines: self.ports.lines.clone(), shared: shared.clone(), stop: stop.clone() };
-        tasks.spawn(listen::serve(self.messages, house));
+        let context =
+            Context { connections: self.ports.connections.clone(), shared: shared.clone(), stop: stop.clone() };
+        tasks.spawn(listen::serve(self.messages, context));
     }
 }
 

@@ -4,7 +4,7 @@
 //! never refused. Collapsible messages beyond their burst are not refused but held back, and replace each other there.
 
 use super::config::Quotas;
-use crate::sim::world::Push;
+use crate::sim::virtual_devices::Push;
 use std::collections::{BTreeMap, HashMap};
 
 const MINUTE_MS: u64 = 60_000;
@@ -33,7 +33,7 @@ pub(super) struct Exceeded {
 
 /// What was used of all quotas, and what is held back.
 #[derive(Debug)]
-pub(super) struct QuotaDesk {
+pub(super) struct QuotaUse {
     pub(super) quotas: Quotas,
     project: Window,
     devices: HashMap<Box<str>, Use>,
@@ -58,7 +58,7 @@ struct Use {
     whole_at: u64,
 }
 
-impl QuotaDesk {
+impl QuotaUse {
     pub(super) fn new(quotas: Quotas) -> Self {
         let (project, devices) = (Window::default(), HashMap::new());
         Self { quotas, project, devices, held: BTreeMap::new(), places: HashMap::new(), next_held: 0 }
@@ -117,7 +117,7 @@ impl QuotaDesk {
         Some(held.push)
     }
 
-    /// When [`QuotaDesk::release`] gives something.
+    /// When [`QuotaUse::release`] gives something.
     pub(super) fn next_due(&self) -> Option<u64> {
         self.held.keys().next().map(|(due, _)| *due)
     }
@@ -160,13 +160,13 @@ impl Window {
 mod tests {
     use super::*;
     use crate::sim::device::Message;
-    use crate::sim::world::{Mode, Target};
+    use crate::sim::virtual_devices::{Mode, Target};
     use std::sync::Arc;
 
     const NOW: u64 = 1_700_000_000_000;
 
-    fn desk() -> QuotaDesk {
-        QuotaDesk::new(Quotas {
+    fn state() -> QuotaUse {
+        QuotaUse::new(Quotas {
             project_per_minute: 5,
             device_per_minute: 2,
             device_per_hour: 3,
@@ -192,41 +192,41 @@ mod tests {
 
     #[test]
     fn the_project_has_a_window_that_begins_with_its_first_message() {
-        let mut desk = desk();
+        let mut state = state();
         for _ in 0..5 {
-            assert_eq!(desk.check_project(NOW), Ok(()));
-            desk.count_project(NOW);
+            assert_eq!(state.check_project(NOW), Ok(()));
+            state.count_project(NOW);
         }
         let exceeded = Exceeded { whose: Whose::Project, wait_ms: 50_000 };
-        assert_eq!(desk.check_project(NOW + 10_000), Err(exceeded));
-        assert_eq!(desk.check_project(NOW + 60_000), Ok(()));
+        assert_eq!(state.check_project(NOW + 10_000), Err(exceeded));
+        assert_eq!(state.check_project(NOW + 60_000), Ok(()));
     }
 
     #[test]
     fn a_device_has_a_minute_and_an_hour() {
-        let mut desk = desk();
+        let mut state = state();
         let wait = |wait_ms| Err(Exceeded { whose: Whose::Device, wait_ms });
-        assert_eq!([desk.take_device("t", NOW), desk.take_device("t", NOW)], [Ok(()), Ok(())]);
-        assert_eq!(desk.take_device("t", NOW), wait(60_000));
-        assert_eq!(desk.take_device("other", NOW), Ok(()));
-        assert_eq!(desk.take_device("t", NOW + 60_000), Ok(()));
-        assert_eq!(desk.take_device("t", NOW + 60_001), wait(HOUR_MS - 60_001));
-        assert_eq!(desk.take_device("t", NOW + HOUR_MS), Ok(()));
+        assert_eq!([state.take_device("t", NOW), state.take_device("t", NOW)], [Ok(()), Ok(())]);
+        assert_eq!(state.take_device("t", NOW), wait(60_000));
+        assert_eq!(state.take_device("other", NOW), Ok(()));
+        assert_eq!(state.take_device("t", NOW + 60_000), Ok(()));
+        assert_eq!(state.take_device("t", NOW + 60_001), wait(HOUR_MS - 60_001));
+        assert_eq!(state.take_device("t", NOW + HOUR_MS), Ok(()));
     }
 
     #[test]
     fn collapsible_messages_beyond_the_burst_are_late_and_replace_each_other() {
-        let mut desk = desk();
-        assert!(desk.hold("t", "a", push("1"), NOW).is_some());
-        assert!(desk.hold("t", "a", push("2"), NOW).is_some());
-        assert!(desk.hold("t", "a", push("3"), NOW).is_none());
-        assert!(desk.hold("t", "a", push("4"), NOW).is_none());
-        assert!(desk.hold("t", "b", push("5"), NOW).is_none());
-        assert_eq!(desk.next_due(), Some(NOW + 1_000));
-        assert_eq!(desk.release(NOW + 999), None);
-        assert_eq!(desk.release(NOW + 1_000), Some(push("4")));
-        assert_eq!((desk.release(NOW + 1_000), desk.next_due()), (None, Some(NOW + 2_000)));
-        assert_eq!(desk.release(NOW + 2_000), Some(push("5")));
-        assert!(desk.hold("t", "a", push("6"), NOW + 3_000).is_some(), "one has come back");
+        let mut state = state();
+        assert!(state.hold("t", "a", push("1"), NOW).is_some());
+        assert!(state.hold("t", "a", push("2"), NOW).is_some());
+        assert!(state.hold("t", "a", push("3"), NOW).is_none());
+        assert!(state.hold("t", "a", push("4"), NOW).is_none());
+        assert!(state.hold("t", "b", push("5"), NOW).is_none());
+        assert_eq!(state.next_due(), Some(NOW + 1_000));
+        assert_eq!(state.release(NOW + 999), None);
+        assert_eq!(state.release(NOW + 1_000), Some(push("4")));
+        assert_eq!((state.release(NOW + 1_000), state.next_due()), (None, Some(NOW + 2_000)));
+        assert_eq!(state.release(NOW + 2_000), Some(push("5")));
+        assert!(state.hold("t", "a", push("6"), NOW + 3_000).is_some(), "one has come back");
     }
 }

@@ -2,7 +2,7 @@
 //! what was observed and not with the client's codec, so that the two can disagree.
 
 use super::fault::{RETRY_AFTER_MAX_S, RetryAfter, Shape};
-use super::mishap::Mishap;
+use super::fault_kind::FaultKind;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -66,53 +66,55 @@ impl Reply {
         fault(403, "PERMISSION_DENIED", words, [info])
     }
 
-    /// What `mishap` is answered with; `None` if it has no answer of its own. `field` is that of the target.
-    pub(super) fn of(mishap: Mishap, field: &str) -> Option<Self> {
-        Some(match mishap {
-            Mishap::InvalidRegistration => {
+    /// What `kind` is answered with; `None` if it has no answer of its own. `field` is that of the target.
+    pub(super) fn of(kind: FaultKind, field: &str) -> Option<Self> {
+        Some(match kind {
+            FaultKind::InvalidRegistration => {
                 let words = "The registration token is not a valid FCM registration token";
                 fault(400, "INVALID_ARGUMENT", words, [fcm("INVALID_ARGUMENT")])
             }
-            Mishap::InvalidTokenField => {
+            FaultKind::InvalidTokenField => {
                 let violation = json!({"field": field, "description": "Invalid registration token"});
                 fault(400, "INVALID_ARGUMENT", INVALID, [fcm("INVALID_ARGUMENT"), bad_request(violation)])
             }
-            Mishap::InvalidField => Self::invalid("message.android.ttl", "Invalid time to live"),
-            Mishap::InvalidArgument => fault(400, "INVALID_ARGUMENT", INVALID, [fcm("INVALID_ARGUMENT")]),
-            Mishap::NoDetails => fault(400, "INVALID_ARGUMENT", INVALID, []),
-            Mishap::Unauthenticated => Self::unauthorized(Shape::Json, "ACCESS_TOKEN_EXPIRED"),
-            Mishap::UnauthenticatedPage => Self::unauthorized(Shape::Page, ""),
-            Mishap::TooLarge => {
+            FaultKind::InvalidField => Self::invalid("message.android.ttl", "Invalid time to live"),
+            FaultKind::InvalidArgument => fault(400, "INVALID_ARGUMENT", INVALID, [fcm("INVALID_ARGUMENT")]),
+            FaultKind::NoDetails => fault(400, "INVALID_ARGUMENT", INVALID, []),
+            FaultKind::Unauthenticated => Self::unauthorized(Shape::Json, "ACCESS_TOKEN_EXPIRED"),
+            FaultKind::UnauthenticatedPage => Self::unauthorized(Shape::Page, ""),
+            FaultKind::TooLarge => {
                 Self::robot(413, "Request Entity Too Large", "Your client issued a request that was too large.")
             }
-            Mishap::NotFoundPage => Self::no_path(),
-            Mishap::ThirdPartyAuthError
-            | Mishap::SenderIdMismatch
-            | Mishap::PermissionDenied
-            | Mishap::ApiDisabled
-            | Mishap::Unregistered
-            | Mishap::NoProject
-            | Mishap::UnspecifiedError
-            | Mishap::NewCode => refusal(mishap),
-            Mishap::ProjectQuota | Mishap::DeviceQuota | Mishap::TopicQuota | Mishap::QuotaExceeded => quota(mishap),
-            Mishap::Internal | Mishap::AcceptInternal => {
+            FaultKind::NotFoundPage => Self::no_path(),
+            FaultKind::ThirdPartyAuthError
+            | FaultKind::SenderIdMismatch
+            | FaultKind::PermissionDenied
+            | FaultKind::ApiDisabled
+            | FaultKind::Unregistered
+            | FaultKind::NoProject
+            | FaultKind::UnspecifiedError
+            | FaultKind::NewCode => refusal(kind),
+            FaultKind::ProjectQuota | FaultKind::DeviceQuota | FaultKind::TopicQuota | FaultKind::QuotaExceeded => {
+                quota(kind)
+            }
+            FaultKind::Internal | FaultKind::AcceptInternal => {
                 fault(500, "INTERNAL", "Internal error encountered.", [fcm("INTERNAL")])
             }
-            Mishap::BadGateway | Mishap::AcceptBadGateway => Self::robot(502, "Server Error", TRY_AGAIN),
-            Mishap::Unavailable | Mishap::AcceptUnavailable => {
+            FaultKind::BadGateway | FaultKind::AcceptBadGateway => Self::robot(502, "Server Error", TRY_AGAIN),
+            FaultKind::Unavailable | FaultKind::AcceptUnavailable => {
                 fault(503, "UNAVAILABLE", "The service is currently unavailable.", [fcm("UNAVAILABLE")])
             }
-            Mishap::GatewayTimeout => Self::robot(504, "Gateway Timeout", TRY_AGAIN),
-            Mishap::Accept
-            | Mishap::RefuseStream
-            | Mishap::Goaway
-            | Mishap::ResetStream
-            | Mishap::ResetConnection
-            | Mishap::Silence
-            | Mishap::AcceptResetStream
-            | Mishap::AcceptResetConnection
-            | Mishap::AcceptSilence
-            | Mishap::AcceptCut => return None,
+            FaultKind::GatewayTimeout => Self::robot(504, "Gateway Timeout", TRY_AGAIN),
+            FaultKind::Accept
+            | FaultKind::RefuseStream
+            | FaultKind::Goaway
+            | FaultKind::ResetStream
+            | FaultKind::ResetConnection
+            | FaultKind::Silence
+            | FaultKind::AcceptResetStream
+            | FaultKind::AcceptResetConnection
+            | FaultKind::AcceptSilence
+            | FaultKind::AcceptCut => return None,
         })
     }
 
@@ -160,10 +162,10 @@ const TRY_AGAIN: &str = "The server encountered a temporary error and could not 
                          in 30 seconds.";
 
 /// The refusals that are about rights and existence.
-fn refusal(mishap: Mishap) -> Reply {
+fn refusal(kind: FaultKind) -> Reply {
     let not_found = "Requested entity was not found.";
-    match mishap {
-        Mishap::ThirdPartyAuthError => {
+    match kind {
+        FaultKind::ThirdPartyAuthError => {
             let apns = json!({
                 "@type": "type.googleapis.com/google.firebase.fcm.v1.ApnsError",
                 "statusCode": 403,
@@ -172,29 +174,31 @@ fn refusal(mishap: Mishap) -> Reply {
             let words = "Auth error from APNS or Web Push Service";
             fault(401, "UNAUTHENTICATED", words, [fcm("THIRD_PARTY_AUTH_ERROR"), apns])
         }
-        Mishap::SenderIdMismatch => fault(403, "PERMISSION_DENIED", "SenderId mismatch", [fcm("SENDER_ID_MISMATCH")]),
-        Mishap::PermissionDenied => {
+        FaultKind::SenderIdMismatch => {
+            fault(403, "PERMISSION_DENIED", "SenderId mismatch", [fcm("SENDER_ID_MISMATCH")])
+        }
+        FaultKind::PermissionDenied => {
             let words = "Permission 'cloudmessaging.messages.create' denied on resource \
                          '//cloudresourcemanager.googleapis.com/projects/demo' (or it may not exist).";
             let permission = json!({"permission": "cloudmessaging.messages.create"});
             let info = info("IAM_PERMISSION_DENIED", "cloudresourcemanager.googleapis.com", permission);
             fault(403, "PERMISSION_DENIED", words, [info])
         }
-        Mishap::ApiDisabled => {
+        FaultKind::ApiDisabled => {
             let words = "Firebase Cloud Messaging API has not been used in project 12345 before or it is disabled. Enable it \
                  and retry.";
             let consumer = json!({"consumer": "projects/12345", "service": "fcm.googleapis.com"});
             fault(403, "PERMISSION_DENIED", words, [info("SERVICE_DISABLED", "googleapis.com", consumer)])
         }
-        Mishap::Unregistered => fault(404, "NOT_FOUND", not_found, [fcm("UNREGISTERED")]),
-        Mishap::UnspecifiedError => fault(400, "UNKNOWN", "Unknown error.", [fcm("UNSPECIFIED_ERROR")]),
-        Mishap::NewCode => fault(403, "PERMISSION_DENIED", "Not now.", [fcm("TOO_MUCH_MOONLIGHT")]),
+        FaultKind::Unregistered => fault(404, "NOT_FOUND", not_found, [fcm("UNREGISTERED")]),
+        FaultKind::UnspecifiedError => fault(400, "UNKNOWN", "Unknown error.", [fcm("UNSPECIFIED_ERROR")]),
+        FaultKind::NewCode => fault(403, "PERMISSION_DENIED", "Not now.", [fcm("TOO_MUCH_MOONLIGHT")]),
         _ => fault(404, "NOT_FOUND", not_found, []),
     }
 }
 
 /// The refusals that are about too much. FCM says in words only of what.
-fn quota(mishap: Mishap) -> Reply {
+fn quota(kind: FaultKind) -> Reply {
     let exhausted = "Resource has been exhausted (e.g. check quota).";
     let failure = |subject: &str, description: &str| {
         json!({
@@ -203,18 +207,18 @@ fn quota(mishap: Mishap) -> Reply {
         })
     };
     let exceeded = fcm("QUOTA_EXCEEDED");
-    match mishap {
-        Mishap::ProjectQuota => {
+    match kind {
+        FaultKind::ProjectQuota => {
             let words = "Quota exceeded for quota metric 'Send requests' and limit 'Send requests per minute' of \
                          service 'fcm.googleapis.com' for consumer 'project_number:12345'.";
             let failure = failure("project:12345", "Send requests per minute");
             fault(429, "RESOURCE_EXHAUSTED", words, [exceeded, failure])
         }
-        Mishap::DeviceQuota => {
+        FaultKind::DeviceQuota => {
             let failure = failure("device", "Device message rate exceeded");
             fault(429, "RESOURCE_EXHAUSTED", exhausted, [exceeded, failure])
         }
-        Mishap::TopicQuota => {
+        FaultKind::TopicQuota => {
             let failure = failure("topic", "Topic message rate exceeded");
             fault(429, "RESOURCE_EXHAUSTED", "Topics message rate exceeded", [exceeded, failure])
         }
@@ -251,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_written_as_google_writes_it() {
-        let reply = Reply::of(Mishap::Unregistered, "message.token").unwrap();
+        let reply = Reply::of(FaultKind::Unregistered, "message.token").unwrap();
         assert_eq!((reply.status, reply.content_type), (404, "application/json; charset=UTF-8"));
         assert_eq!(
             reply.body,
@@ -260,7 +264,7 @@ mod tests {
              \"type.googleapis.com/google.firebase.fcm.v1.FcmError\",\n        \"errorCode\": \"UNREGISTERED\"\n      \
              }\n    ]\n  }\n}\n"
         );
-        let reply = Reply::of(Mishap::NoDetails, "message.token").unwrap();
+        let reply = Reply::of(FaultKind::NoDetails, "message.token").unwrap();
         assert_eq!(
             reply.body,
             "{\n  \"error\": {\n    \"code\": 400,\n    \"message\": \"Request contains an invalid argument.\",\n    \
@@ -271,7 +275,7 @@ mod tests {
     #[test]
     fn retry_after_has_two_forms() {
         let now = 784_111_777_000;
-        let reply = || Reply::of(Mishap::Unavailable, "message.token").unwrap();
+        let reply = || Reply::of(FaultKind::Unavailable, "message.token").unwrap();
         assert_eq!(reply().retry(RetryAfter::Seconds(7), now).retry_after.as_deref(), Some("7"));
         let date = reply().retry(RetryAfter::Date(30), now).retry_after;
         assert_eq!(date.as_deref(), Some("Sun, 06 Nov 1994 08:50:07 GMT"));
@@ -280,9 +284,9 @@ mod tests {
     }
 
     #[test]
-    fn every_mishap_with_an_answer_names_its_status_in_it() {
-        for (mishap, word) in Mishap::ALL {
-            let Some(reply) = Reply::of(mishap, "message.token") else { continue };
+    fn every_kind_with_an_answer_names_its_status_in_it() {
+        for (kind, word) in FaultKind::ALL {
+            let Some(reply) = Reply::of(kind, "message.token") else { continue };
             assert!(reply.status >= 400, "{word}");
             assert!(reply.body.contains(&reply.status.to_string()), "{word}: {}", reply.body);
         }

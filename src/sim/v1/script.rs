@@ -1,11 +1,11 @@
 //! Tokens that say what becomes of messages to them: `sim-{word}[+SECONDS|@SECONDS][~MILLISECONDS]:{anything}`.
 //!
-//! The word is one of [`Mishap`]. `+` puts a `Retry-After` in seconds into the answer and `@` one as a date; `~` makes
+//! The word is one of [`FaultKind`]. `+` puts a `Retry-After` in seconds into the answer and `@` one as a date; `~` makes
 //! the answer late. `sim-unavailable+7:alice` gives 503 with `Retry-After: 7`; `sim-accept~2000:bob` is taken and
 //! answered after two seconds; `sim-unregistered:carol` is dead.
 
 use super::fault::RetryAfter;
-use super::mishap::Mishap;
+use super::fault_kind::FaultKind;
 
 const MARK: &str = "sim-";
 
@@ -13,7 +13,7 @@ const MARK: &str = "sim-";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Script {
     /// What goes wrong.
-    pub mishap: Mishap,
+    pub kind: FaultKind,
     /// What the answer says about trying again.
     pub retry_after: RetryAfter,
     /// How much later than usual the answer comes, in milliseconds.
@@ -33,7 +33,7 @@ impl Script {
             (None, Some((word, seconds))) => (word, RetryAfter::Date(seconds.parse().ok()?)),
             (None, None) => (head, RetryAfter::Absent),
         };
-        Some(Self { mishap: Mishap::of(word)?, retry_after, delay_ms })
+        Some(Self { kind: FaultKind::of(word)?, retry_after, delay_ms })
     }
 }
 
@@ -43,12 +43,12 @@ mod tests {
 
     #[test]
     fn a_token_says_what_it_wants() {
-        let script = |mishap, retry_after, delay_ms| Some(Script { mishap, retry_after, delay_ms });
+        let script = |kind, retry_after, delay_ms| Some(Script { kind, retry_after, delay_ms });
         for (token, wanted) in [
-            ("sim-unregistered:x", script(Mishap::Unregistered, RetryAfter::Absent, 0)),
-            ("sim-unavailable+7:x", script(Mishap::Unavailable, RetryAfter::Seconds(7), 0)),
-            ("sim-device-quota@60~5:x:y", script(Mishap::DeviceQuota, RetryAfter::Date(60), 5)),
-            ("sim-accept~2000:", script(Mishap::Accept, RetryAfter::Absent, 2_000)),
+            ("sim-unregistered:x", script(FaultKind::Unregistered, RetryAfter::Absent, 0)),
+            ("sim-unavailable+7:x", script(FaultKind::Unavailable, RetryAfter::Seconds(7), 0)),
+            ("sim-device-quota@60~5:x:y", script(FaultKind::DeviceQuota, RetryAfter::Date(60), 5)),
+            ("sim-accept~2000:", script(FaultKind::Accept, RetryAfter::Absent, 2_000)),
         ] {
             assert_eq!(Script::of(token), wanted, "{token}");
         }

@@ -1,6 +1,6 @@
 //! What was counted on the v1 side.
 
-use super::mishap::Mishap;
+use super::fault_kind::FaultKind;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -16,7 +16,9 @@ pub struct V1Stats {
     /// Answers by HTTP status.
     pub statuses: BTreeMap<u16, u64>,
     /// What was made to go wrong, by its word.
-    pub mishaps: BTreeMap<&'static str, u64>,
+    // The word of earlier releases, which scripts at the control port read.
+    #[serde(rename = "mishaps")]
+    pub fault_kinds: BTreeMap<&'static str, u64>,
     /// Deliveries to devices, those of CCS included.
     pub delivered: u64,
     /// Deliveries of an id that the device had already, those of CCS included.
@@ -65,7 +67,7 @@ impl V1Stats {
         *self.statuses.entry(status).or_insert(0) += 1;
     }
 
-    pub(super) fn mishap(&mut self, mishap: Mishap) {
-        *self.mishaps.entry(mishap.as_str()).or_insert(0) += 1;
+    pub(super) fn kind(&mut self, kind: FaultKind) {
+        *self.fault_kinds.entry(kind.as_str()).or_insert(0) += 1;
     }
 }

@@ -4,8 +4,8 @@ use super::{Committed, Store};
 use crate::store::documents::Seen;
 use crate::store::error::StoreError;
 use crate::store::sessions::{
-    Acknowledged, BrokerState, DocumentPage, Dropped, Enqueue, FreshBatch, GivenRow, ImportedSession, KeptSubscription,
-    Message, Page, QueueId, RowPage, SessionRecord, Settled, SweptQueues, Will,
+    AckOutcome, Acknowledged, BrokerState, CommitEvents, DocumentPage, Enqueue, GivenRow, ImportedSession,
+    KeptSubscription, Message, Page, QueueId, RowCount, RowPage, SessionRecord, SweptQueues, Will,
 };
 use crate::store::sqlite::sessions::{documents, import, queue, retained, session, state, sweep};
 use std::sync::Arc;
@@ -133,11 +133,11 @@ impl Store {
 
     /// The client of a queue acknowledged these rows and documents. Deferred like [`Self::published`], unless it is
     /// awaited.
-    pub async fn acknowledged(&self, what: Acknowledged) -> Result<Committed<Settled>, StoreError> {
+    pub async fn acknowledged(&self, what: Acknowledged) -> Result<Committed<AckOutcome>, StoreError> {
         if what.is_awaited {
             return self.queue.submit(move |tx| documents::acknowledged(tx, &what)).await;
         }
-        self.queue.submit_patiently(move |tx| documents::acknowledged(tx, &what)).await
+        self.queue.submit_deferred(move |tx| documents::acknowledged(tx, &what)).await
     }
 
     /// Of each of these topics the documents up to `seq` are sent with `redelivered` the next time. Unless the topic is
@@ -148,7 +148,7 @@ impl Store {
 
     /// QoS 2: rows of a group become rows of the queue of one member. Yields what they count for, and the last number that
     /// one of them has there.
-    pub async fn give(&self, group: QueueId, rows: Vec<GivenRow>) -> Result<Committed<(Dropped, u64)>, StoreError> {
+    pub async fn give(&self, group: QueueId, rows: Vec<GivenRow>) -> Result<Committed<(RowCount, u64)>, StoreError> {
         self.queue.submit(move |tx| queue::give(tx, group, &rows)).await
     }
 
@@ -208,20 +208,20 @@ impl Store {
         self.queue.submit(|tx| import::done(tx)).await
     }
 
-    /// From now on [`Self::fresh`] tells what each commit brings, and [`Self::fresh_topics`] nothing. Verbs queued
+    /// From now on [`Self::commit_events`] tells what each commit brings, and [`Self::topics_with_documents`] nothing. Verbs queued
     /// before this tell nothing, those queued afterwards do.
     pub fn listen(&self) {
-        self.board.listen();
+        self.status.listen();
     }
 
     /// Waits until commits brought something; returns all of it. For one caller. Cancel-safe: what is not returned is not taken.
-    pub async fn fresh(&self) -> FreshBatch {
+    pub async fn commit_events(&self) -> CommitEvents {
         loop {
-            let news = self.board.take_news();
-            if news != FreshBatch::default() {
-                return news;
+            let events = self.status.take_events();
+            if events != CommitEvents::default() {
+                return events;
             }
-            self.board.news_came.notified().await;
+            self.status.events_came.notified().await;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::column::{NEVER, fan_out_text, sql_ms};
 use super::delivery::Delivery;
-use super::message::{GIVE_TURN, Message, SEVERAL};
+use super::message::{FanOutMessage, RELEASE_ORDER_KEY, SEVERAL};
 use super::outbox::{self, Document};
 use super::request::BY_ID;
 use super::tx::Tx;
@@ -12,7 +12,9 @@ use crate::chat::id::{Recipient, Row, Sid};
 use crate::chat::status::{Status, StatusDocument};
 use crate::chat::topic::is_status_topic;
 use crate::chat::transport::Transport;
-use crate::store::{Accepted, Deliveries, Destination, INBOX, NewDelivery, NewMessage, NewPush, Origin, Several};
+use crate::store::{
+    Accepted, Deliveries, Destination, INBOX, NewDelivery, NewMessage, NewPush, Origin, SeveralDeliveries,
+};
 use rusqlite::params;
 
 pub(super) const UNSETTLED: &str =
@@ -35,13 +37,13 @@ pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::R
         return Ok(repeat(tx, new)?.map_or(Accepted::Full, Accepted::Repeated));
     }
     let state = if is_behind(tx, new)? { State::Waiting } else { State::Due };
-    let at_once = match &new.deliveries {
-        Deliveries::Only(push) if state == State::Due => tx.may_go_at_once(new, push)?,
+    let sent_on_accept = match &new.deliveries {
+        Deliveries::Only(push) if state == State::Due => tx.may_send_on_accept(new, push)?,
         _ => None,
     };
     let inserted = match &new.deliveries {
         Deliveries::Only(push) => {
-            let state = if at_once.is_some() { State::InFlight } else { state };
+            let state = if sent_on_accept.is_some() { State::InFlight } else { state };
             insert(tx, new, state.code(), push, &push.transport.to_string())?
         }
         Deliveries::Several(several) => {
@@ -60,8 +62,8 @@ pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::R
     match &new.deliveries {
         Deliveries::Only(push) => {
             queued(tx, bytes);
-            match at_once {
-                Some(pace) => tx.goes_at_once(new, push, pace),
+            match sent_on_accept {
+                Some(pipelining) => tx.sends_on_accept(new, push, pipelining),
                 None if state == State::Due => tx.now_due(),
                 None => {}
             }
@@ -88,8 +90,8 @@ fn size(new: &NewMessage) -> (u64, u64) {
 
 /// Counts a push delivery, and the bytes kept for it alone, in the figures.
 fn queued(tx: &mut Tx<'_>, bytes: u64) {
-    tx.draft.figures.queue_rows += 1;
-    tx.draft.figures.queue_bytes += bytes;
+    tx.memory_draft.figures.queue_rows += 1;
+    tx.memory_draft.figures.queue_bytes += bytes;
 }
 
 fn repeat(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::Result<Option<Status>> {
@@ -98,7 +100,7 @@ fn repeat(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::Result<Option<Status>>
     if let Some(known) = Delivery::by_row(tx, row)? {
         return known.repeat(tx, new);
     }
-    Message::by_row(tx, row)?.map(|known| known.repeat(tx, new)).transpose()
+    FanOutMessage::by_row(tx, row)?.map(|known| known.repeat(tx, new)).transpose()
 }
 
 fn is_behind(tx: &Tx<'_>, new: &NewMessage) -> rusqlite::Result<bool> {
@@ -122,7 +124,7 @@ fn insert(tx: &Tx<'_>, new: &NewMessage, state: i64, push: &NewPush, transport: 
             sql_ms(new.accepted_at),
             push.receipt,
             // The number that the status `accepted` gets next; a repeat takes none.
-            tx.draft.numbers.next,
+            tx.memory_draft.numbers.next,
             if is_status_topic(new.bal.as_str(), &new.reply) { "" } else { &new.reply },
             new.correlation.as_deref(),
             &*new.body,
@@ -134,7 +136,12 @@ fn insert(tx: &Tx<'_>, new: &NewMessage, state: i64, push: &NewPush, transport: 
 }
 
 /// Inserts the deliveries of a message, and its row of `messages`. All of them wait for the order key together.
-fn insert_several(tx: &mut Tx<'_>, new: &NewMessage, several: &Several, state: State) -> rusqlite::Result<()> {
+fn insert_several(
+    tx: &mut Tx<'_>,
+    new: &NewMessage,
+    several: &SeveralDeliveries,
+    state: State,
+) -> rusqlite::Result<()> {
     let (deliveries, kept_until) = several.parts();
     let mut pushes = 0;
     for delivery in deliveries {
@@ -148,26 +155,26 @@ fn insert_several(tx: &mut Tx<'_>, new: &NewMessage, several: &Several, state: S
                 let (recipient, transport, deadline) =
                     (push.recipient, &*push.transport.to_string(), sql_ms(push.deadline_ms));
                 let (sid, life, body) = (delivery.sid, Life::new(state, push.receipt), Some(&**address));
-                let part = Part { sid, life, recipient, transport, deadline, told_seq: 0, topic: "", body };
-                part.insert(tx, new)?;
+                let row = DeliveryRow { sid, life, recipient, transport, deadline, document_seq: 0, topic: "", body };
+                row.insert(tx, new)?;
             }
             Destination::Inbox { topic, deadline_ms, receipt } => {
                 let mut life = Life::new(state, *receipt);
-                let mut told_seq = 0;
+                let mut document_seq = 0;
                 // An inbox waits for nothing but its order key.
                 if let Some(step) = life.step(&Event::Claimed) {
                     life = step.life;
-                    told_seq = outbox::put_in(tx, topic, delivery.sid, new.accepted_at)?;
+                    document_seq = outbox::put_in(tx, topic, delivery.sid, new.accepted_at)?;
                 }
                 let deadline = deadline_ms.map_or(NEVER, sql_ms);
                 let (sid, recipient, transport) = (delivery.sid, Recipient(0), INBOX);
-                let part = Part { sid, life, recipient, transport, deadline, told_seq, topic, body: None };
-                part.insert(tx, new)?;
+                let row = DeliveryRow { sid, life, recipient, transport, deadline, document_seq, topic, body: None };
+                row.insert(tx, new)?;
             }
         }
     }
     if pushes > 0 {
-        tx.draft.figures.queue_bytes += new.body.len() as u64;
+        tx.memory_draft.figures.queue_bytes += new.body.len() as u64;
     }
     let inboxes = u32::try_from(deliveries.len()).unwrap_or(u32::MAX) - pushes;
     let fan_out = FanOut::new(pushes, inboxes);
@@ -175,24 +182,24 @@ fn insert_several(tx: &mut Tx<'_>, new: &NewMessage, several: &Several, state: S
     tx.execute(INSERT_SEVERAL, params![row, fan_out_text(&fan_out)?, at, kept_until.map(sql_ms)])?;
     if state == State::Due && !fan_out.holds_order() {
         // An inbox-only message holds no order key: clear it, so that the next message of the key is due.
-        tx.execute(GIVE_TURN, [row])?;
+        tx.execute(RELEASE_ORDER_KEY, [row])?;
     }
     Ok(())
 }
 
 /// One of several deliveries, on its way to its row.
-struct Part<'a> {
+struct DeliveryRow<'a> {
     sid: Sid,
     life: Life,
     recipient: Recipient,
     transport: &'a str,
     deadline: i64,
-    told_seq: i64,
+    document_seq: i64,
     topic: &'a str,
     body: Option<&'a [u8]>,
 }
 
-impl Part<'_> {
+impl DeliveryRow<'_> {
     fn insert(&self, tx: &Tx<'_>, new: &NewMessage) -> rusqlite::Result<()> {
         let (row, tail) = self.sid.parts();
         let at = sql_ms(new.accepted_at);
@@ -207,7 +214,7 @@ impl Part<'_> {
             (self.life.attempt > 0).then_some(at),
             self.life.attempt,
             self.life.receipt,
-            self.told_seq,
+            self.document_seq,
             self.topic,
             self.body,
             self.transport,

@@ -37,16 +37,16 @@ pub(super) fn state(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<
 pub(super) fn transport(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Transport> {
     let text = row.get_ref(column)?.as_str()?;
     Transport::parse(text)
-        .map_err(|fault| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(fault)))
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
 }
 
 pub(super) fn fan_out(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<FanOut> {
     serde_json::from_str(row.get_ref(column)?.as_str()?)
-        .map_err(|fault| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(fault)))
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
 }
 
 pub(super) fn fan_out_text(fan_out: &FanOut) -> rusqlite::Result<String> {
-    serde_json::to_string(fan_out).map_err(|fault| rusqlite::Error::ToSqlConversionFailure(Box::new(fault)))
+    serde_json::to_string(fan_out).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
 impl ToSql for Row {

@@ -1,10 +1,10 @@
 //! The life of one delivery, in its row of `deliveries`: reading it, moving it one step, and what follows.
 
 use super::column::{NEVER, bytes_of, from_sql, sql_ms, state, transport};
-use super::message::{Message, SEVERAL};
+use super::message::{FanOutMessage, SEVERAL};
 use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
 use super::request::Request;
-use super::tx::{Settled, Tx};
+use super::tx::{HistoryEntry, Tx};
 use super::{log, outbox};
 use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Fate, Life, State, Step};
 use crate::chat::fan_out::By;
@@ -41,14 +41,14 @@ const AWAIT_RECEIPT: &str = "UPDATE deliveries SET look_at = ?2 WHERE row = ?1 A
 
 /// Where a delivery goes.
 #[derive(Debug, Clone)]
-pub(super) enum Place {
+pub(super) enum DeliveryPath {
     /// To a transport, from a place in this queue.
     Queue(RecipientQueue),
     /// Into an inbox, the topic of which stands in the place of the statuses'.
     Inbox,
 }
 
-impl Place {
+impl DeliveryPath {
     pub(super) fn by(&self) -> By {
         match self {
             Self::Queue(_) => By::Push,
@@ -62,7 +62,7 @@ impl Place {
 pub(super) struct Delivery {
     /// What its sender said, where it is all of its message.
     pub(super) request: Request,
-    pub(super) place: Place,
+    pub(super) path: DeliveryPath,
     pub(super) life: Life,
     /// The message that it is one of several deliveries of.
     message: Option<Row>,
@@ -90,13 +90,13 @@ impl Delivery {
         if row.get::<_, i64>(10)? == SEVERAL {
             return Ok(None);
         }
-        let place = match row.get_ref(21)?.as_str()? {
-            INBOX => Place::Inbox,
-            _ => Place::Queue(RecipientQueue { recipient: row.get(9)?, transport: transport(row, 21)? }),
+        let path = match row.get_ref(21)?.as_str()? {
+            INBOX => DeliveryPath::Inbox,
+            _ => DeliveryPath::Queue(RecipientQueue { recipient: row.get(9)?, transport: transport(row, 21)? }),
         };
         Ok(Some(Self {
             request: Request::read(row)?,
-            place,
+            path,
             life: Life {
                 state: state(row, 10)?,
                 attempt: row.get(11)?,
@@ -135,9 +135,9 @@ impl Delivery {
         self.note_facts(event);
         if self.life.state == State::Expired {
             let copies = if let Event::Back { copies, .. } = event { *copies } else { 0 };
-            let why = match (&self.place, was.state) {
-                (Place::Inbox, State::InFlight) => UNREAD,
-                (Place::Inbox, State::Sent) => UNCONFIRMED,
+            let why = match (&self.path, was.state) {
+                (DeliveryPath::Inbox, State::InFlight) => UNREAD,
+                (DeliveryPath::Inbox, State::Sent) => UNCONFIRMED,
                 _ => was.expiry(copies),
             };
             self.note_expiry(tx, why)?;
@@ -150,7 +150,7 @@ impl Delivery {
                 let handed_over_ms = if let Event::Receipt { handed_over_ms } = event { *handed_over_ms } else { None };
                 let document = self.document(queue, *status, at).handed_over(handed_over_ms);
                 let seq = self.request.tell(tx, document, at)?;
-                self.request.told_seq = seq;
+                self.request.document_seq = seq;
             }
         }
         if self.life.settled() {
@@ -169,17 +169,17 @@ impl Delivery {
 
     /// The queue of the only delivery of its message.
     fn only(&self) -> Option<&RecipientQueue> {
-        match &self.place {
-            Place::Queue(queue) if self.message.is_none() => Some(queue),
+        match &self.path {
+            DeliveryPath::Queue(queue) if self.message.is_none() => Some(queue),
             _ => None,
         }
     }
 
     fn step(&self, event: &Event) -> Option<Step> {
         let step = self.life.step(event)?;
-        match self.place {
+        match self.path {
             // There is nothing that an inbox could wait for.
-            Place::Inbox if step.due.is_some() => step.life.step(&Event::Claimed),
+            DeliveryPath::Inbox if step.due.is_some() => step.life.step(&Event::Claimed),
             _ => Some(step),
         }
     }
@@ -187,28 +187,28 @@ impl Delivery {
     /// What its place makes of a step.
     fn left(&mut self, tx: &mut Tx<'_>, was: Life, at: u64) -> rusqlite::Result<()> {
         let (row, state, done) = (self.request.sid.row(), self.life.state, was.unsent() && !self.life.unsent());
-        match &self.place {
-            Place::Queue(queue) => {
+        match &self.path {
+            DeliveryPath::Queue(queue) => {
                 if done {
-                    tx.draft.figures.unqueue(self.body_bytes);
+                    tx.memory_draft.figures.unqueue(self.body_bytes);
                 }
                 let left = matches!(was.state, State::Due | State::InFlight) && was.state != state;
                 if left && queue.left(tx, row, was.state)? {
                     tx.now_due();
                 }
             }
-            Place::Inbox if done => {
-                outbox::withdraw(tx, &self.request.reply, self.request.told_seq)?;
+            DeliveryPath::Inbox if done => {
+                outbox::withdraw(tx, &self.request.reply, self.request.document_seq)?;
                 if !self.life.settled() {
                     let end = at.saturating_add(RECEIPT_GRACE_MS);
                     tx.execute(AWAIT_RECEIPT, params![row, sql_ms(end), NEVER])?;
                 }
             }
-            Place::Inbox if was.state == State::Waiting => {
-                self.request.told_seq = outbox::put_in(tx, &self.request.reply, self.request.sid, at)?;
-                tx.execute(IN_INBOX, params![row, self.request.told_seq, sql_ms(at)])?;
+            DeliveryPath::Inbox if was.state == State::Waiting => {
+                self.request.document_seq = outbox::put_in(tx, &self.request.reply, self.request.sid, at)?;
+                tx.execute(IN_INBOX, params![row, self.request.document_seq, sql_ms(at)])?;
             }
-            Place::Inbox => {}
+            DeliveryPath::Inbox => {}
         }
         Ok(())
     }
@@ -223,12 +223,12 @@ impl Delivery {
     ) -> rusqlite::Result<&'static [Status]> {
         let Some(message) = self.message else {
             if self.life.settled() {
-                tx.draft.deliveries.add(Settled { at, row: self.request.sid.row() });
+                tx.memory_draft.deliveries.add(HistoryEntry { at, row: self.request.sid.row() });
                 self.request.let_next_go(tx, at)?;
             }
             return Ok(tell);
         };
-        let (request, told) = Message::moved(tx, message, self, was, at)?;
+        let (request, told) = FanOutMessage::moved(tx, message, self, was, at)?;
         self.request = request;
         Ok(told)
     }
@@ -240,7 +240,7 @@ impl Delivery {
 
     /// The same, and what that came to.
     pub(super) fn record(mut self, tx: &mut Tx<'_>, event: &Event, at: u64) -> rusqlite::Result<Recorded> {
-        let Some(told) = self.apply(tx, event, at)? else { return Ok(Recorded::Swallowed) };
+        let Some(told) = self.apply(tx, event, at)? else { return Ok(Recorded::NoEffect) };
         let Self { request: Request { bal, id, .. }, life, .. } = self;
         Ok(Recorded::Moved { bal, id, life, told })
     }
@@ -255,9 +255,9 @@ impl Delivery {
 
     /// Whether it is for `name` to say that it has arrived.
     pub(super) fn is_confirmed_by(&self, name: &Owner) -> bool {
-        match &self.place {
-            Place::Queue(queue) => queue.transport.witness() == Source::App,
-            Place::Inbox => is_inbox_of(&self.request.reply, name),
+        match &self.path {
+            DeliveryPath::Queue(queue) => queue.transport.witness() == Source::App,
+            DeliveryPath::Inbox => is_inbox_of(&self.request.reply, name),
         }
     }
 
@@ -350,7 +350,7 @@ impl Delivery {
             sql_ms(tried.waited_ms),
             tried.unknown,
             self.sent_at,
-            self.request.told_seq,
+            self.request.document_seq,
             self.token_action.map(TokenAction::code),
             self.new_token,
             self.provider_id,
@@ -364,7 +364,7 @@ impl Delivery {
 
     /// How a due time is written. What was never put off has none; it must not be older than what is put off or in flight.
     fn due_at(&self, tx: &Tx<'_>, due: Option<Due>) -> rusqlite::Result<Option<i64>> {
-        let (Place::Queue(queue), Some(due)) = (&self.place, due) else { return Ok(None) };
+        let (DeliveryPath::Queue(queue), Some(due)) = (&self.path, due) else { return Ok(None) };
         Ok(match due {
             Due::InTurn => queue.has_younger(tx, self.request.sid.row())?.then_some(FIRST_OF_ALL),
             Due::First => Some(FIRST_OF_ALL),

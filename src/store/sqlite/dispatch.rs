@@ -10,7 +10,7 @@ use super::tx::Tx;
 use crate::chat::delivery::{Event, Life, State};
 use crate::chat::id::{self, Owner, Sid};
 use crate::chat::refusal::Tried;
-use crate::store::{Claimed, DueQuery, Recorded, Taken};
+use crate::store::{Claimed, DueBatch, DueQuery, Recorded};
 use bytes::Bytes;
 use rusqlite::{Row, params};
 
@@ -35,16 +35,16 @@ pub(super) const ANY_PUT_OFF: &str =
     "SELECT due_at FROM deliveries WHERE state = 0 AND way = ?1 AND due_at >= 0 ORDER BY due_at LIMIT 1";
 pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND way = ?1 AND due_at IS NULL LIMIT 1";
 
-pub(in crate::store) fn take_due(tx: &mut Tx<'_>, query: &DueQuery) -> rusqlite::Result<Taken> {
+pub(in crate::store) fn take_due(tx: &mut Tx<'_>, query: &DueQuery) -> rusqlite::Result<DueBatch> {
     let transport = query.transport.to_string();
     let put_off = any_put_off(tx, &transport)?.is_some();
-    let limit = query.limit.saturating_sub(tx.went_at_once(query));
-    let mut round = Round { query, limit, transport, put_off, taken: Taken::default(), shared: None };
-    round.scan(tx, Queue::Timed)?;
-    round.scan(tx, Queue::Fresh)?;
+    let limit = query.limit.saturating_sub(tx.untaken_sent_on_accept(query));
+    let mut round = Round { query, limit, transport, put_off, taken: DueBatch::default(), shared: None };
+    round.scan(tx, DueRows::Timed)?;
+    round.scan(tx, DueRows::Fresh)?;
     let next_due = next_due(tx, &round.transport)?;
-    let at_once = tx.open_at_once(query, next_due, limit - round.taken.claimed.len(), round.put_off);
-    Ok(Taken { next_due, at_once, ..round.taken })
+    let sent_on_accept = tx.open_send_on_accept(query, next_due, limit - round.taken.claimed.len(), round.put_off);
+    Ok(DueBatch { next_due, sent_on_accept, ..round.taken })
 }
 
 /// The earliest time at which something that goes by this transport is due; 0 when it is due already.
@@ -119,7 +119,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(Claimed, Option<id::Row>)> {
 
 /// Where a message that is due comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Queue {
+enum DueRows {
     /// It was put off.
     Timed,
     /// It was never put off.
@@ -134,19 +134,19 @@ struct Round<'a> {
     transport: String,
     /// Whether any message may be put off; if not, there is no need to look for older ones.
     put_off: bool,
-    taken: Taken,
+    taken: DueBatch,
     /// What the last message with several deliveries says: they often come one after the other.
     shared: Option<(id::Row, Bytes)>,
 }
 
 impl Round<'_> {
     /// Looks at what is due. Every row leaves the range of the scan: claimed, expired, or parked.
-    fn scan(&mut self, tx: &mut Tx<'_>, queue: Queue) -> rusqlite::Result<()> {
+    fn scan(&mut self, tx: &mut Tx<'_>, queue: DueRows) -> rusqlite::Result<()> {
         let mut scanned = 0;
         while let Some(room) = self.room(scanned) {
             let rows = match queue {
-                Queue::Timed => tx.all(TIMED, params![sql_ms(self.query.now), room, self.transport], read)?,
-                Queue::Fresh => tx.all(FRESH, params![room, self.transport], read)?,
+                DueRows::Timed => tx.all(TIMED, params![sql_ms(self.query.now), room, self.transport], read)?,
+                DueRows::Fresh => tx.all(FRESH, params![room, self.transport], read)?,
             };
             if rows.is_empty() {
                 break;
@@ -183,10 +183,16 @@ impl Round<'_> {
         i64::try_from(room).ok().filter(|&room| room > 0)
     }
 
-    fn handle(&mut self, tx: &mut Tx<'_>, row: Claimed, message: Option<id::Row>, from: Queue) -> rusqlite::Result<()> {
-        let DueQuery { transport, pace, .. } = self.query;
+    fn handle(
+        &mut self,
+        tx: &mut Tx<'_>,
+        row: Claimed,
+        message: Option<id::Row>,
+        from: DueRows,
+    ) -> rusqlite::Result<()> {
+        let DueQuery { transport, pipelining, .. } = self.query;
         let queue = RecipientQueue { recipient: row.recipient, transport: transport.clone() };
-        if let Some(behind) = queue.behind(tx, row.sid.row(), *pace, self.put_off)? {
+        if let Some(behind) = queue.behind(tx, row.sid.row(), *pipelining, self.put_off)? {
             queue.park(tx, row.sid.row(), behind)?;
             self.put_off = true;
             return Ok(());
@@ -196,7 +202,7 @@ impl Round<'_> {
             None => row,
         };
         self.claim(tx, &queue, row)?;
-        if from == Queue::Timed {
+        if from == DueRows::Timed {
             queue.advance(tx)?;
         }
         Ok(())
@@ -216,7 +222,7 @@ impl Round<'_> {
         let Some(step) = row.life.step(&Event::Claimed) else { return Ok(()) };
         let Life { state, attempt, .. } = step.life;
         tx.execute(CLAIM, params![row.sid.row(), state.code(), attempt, sql_ms(self.query.now)])?;
-        queue.claimed(tx, row.sid.row(), attempt > 1, self.query.pace);
+        queue.claimed(tx, row.sid.row(), attempt > 1, self.query.pipelining);
         self.taken.claimed.push(Claimed { life: step.life, ..row });
         Ok(())
     }

@@ -26,7 +26,7 @@ pub(super) enum Phase {
     /// The file is written anew, so that it can shrink from now on.
     Rebuilding,
     /// The rebuilt file is committed and in the write-ahead log, which is moved into the file.
-    FoldingIn,
+    Checkpointing,
 }
 
 /// The surroundings of the file. A test brings its own.
@@ -106,7 +106,7 @@ fn telling() -> impl Fn(Phase) {
             Phase::Changing { step, of } => tracing::info!(step, of, seconds, "the store is being changed"),
             Phase::Committing => tracing::info!(seconds, "the change of the store is being written to disk"),
             Phase::Rebuilding => tracing::info!(seconds, "the store is being rebuilt"),
-            Phase::FoldingIn => tracing::info!(seconds, "the rebuilt store is being moved into its file"),
+            Phase::Checkpointing => tracing::info!(seconds, "the rebuilt store is being moved into its file"),
         }
     }
 }

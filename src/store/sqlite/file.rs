@@ -2,7 +2,7 @@
 
 use super::environment::Environment;
 use super::schema::{self, SCHEMA_VERSION};
-use super::{fault, migrate, shrink};
+use super::{errors, migrate, shrink};
 use crate::store::OpenError;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -20,7 +20,7 @@ const CACHE_KIB: i64 = 32_768;
 /// What is left of the write-ahead log after a checkpoint, in bytes.
 const WAL_KEPT: i64 = 64 << 20;
 /// How long a reader waits for the writer's short exclusive moments (start, end).
-const READER_PATIENCE: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Held while the store is open. The kernel gives it back when the process ends, however it ends.
 #[derive(Debug)]
@@ -37,14 +37,14 @@ pub(super) fn open_in(path: &Path, environment: &Environment) -> Result<(Connect
     let lock = lock(path)?;
     // Made by hand, because SQLite would let others read it. The write-ahead log takes over its mode.
     private_file().open(path)?;
-    let sorted = |e| fault::of_opening(path, e);
+    let sorted = |e| errors::of_opening(path, e);
     let mut conn = Connection::open(path).map_err(sorted)?;
-    let found = schema::of(&conn, path)?;
+    let found = schema::check_version(&conn, path)?;
     prepare(&conn).map_err(sorted)?;
     // Where a link leads is where the write-ahead log is, and the room.
     let file = path.canonicalize()?;
     match found {
-        0 => schema::forward(&mut conn, 0, |_| ()).map_err(sorted)?,
+        0 => schema::migrate(&mut conn, 0, |_| ()).map_err(sorted)?,
         SCHEMA_VERSION => {}
         _ => migrate::migrate(&mut conn, &file, found, environment)?,
     }
@@ -63,11 +63,11 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
 
 /// The connection to `path`, which SQLite knows by `name`, and its schema, 0 for an empty file.
 fn read_only(path: &Path, name: impl AsRef<Path>, more: OpenFlags) -> Result<(Connection, i32), OpenError> {
-    let sorted = |e| fault::of_opening(path, e);
+    let sorted = |e| errors::of_opening(path, e);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     let conn = Connection::open_with_flags(name, flags).map_err(sorted)?;
-    conn.busy_timeout(READER_PATIENCE).map_err(sorted)?;
-    let found = schema::of(&conn, path)?;
+    conn.busy_timeout(BUSY_TIMEOUT).map_err(sorted)?;
+    let found = schema::check_version(&conn, path)?;
     Ok((conn, found))
 }
 
@@ -132,7 +132,7 @@ fn prepare(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     // A reader that starts or ends at the same moment holds a lock for an instant; that is no reason to be blocked.
-    conn.busy_timeout(READER_PATIENCE)
+    conn.busy_timeout(BUSY_TIMEOUT)
 }
 
 #[cfg(test)]

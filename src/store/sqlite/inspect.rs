@@ -4,7 +4,7 @@ use super::column::{NEVER, bytes_of, fan_out, from_sql, sid, sql_ms, state};
 use super::message::SEVERAL;
 use super::recipient_queue::PARKED;
 use super::request::reply_topic;
-use super::{fault, file};
+use super::{errors, file};
 use crate::chat::delivery::State;
 use crate::chat::id::{self, Sid, short_hash};
 use crate::store::{
@@ -58,7 +58,7 @@ impl Inspector {
     /// # Errors
     /// When the file cannot be read.
     pub fn trace(&self, id: &str) -> Result<Vec<Trace>, StoreError> {
-        self.traces(id).map_err(fault::of_look)
+        self.traces(id).map_err(errors::of_inspection)
     }
 
     /// The newest messages, newest first.
@@ -66,7 +66,7 @@ impl Inspector {
     /// # Errors
     /// When the file cannot be read.
     pub fn list(&self, limit: u32) -> Result<Vec<Trace>, StoreError> {
-        self.messages("WHERE message IS NULL ORDER BY row DESC LIMIT ?1", params![limit]).map_err(fault::of_look)
+        self.messages("WHERE message IS NULL ORDER BY row DESC LIMIT ?1", params![limit]).map_err(errors::of_inspection)
     }
 
     /// How many there are of what. Reads the whole file.
@@ -74,7 +74,7 @@ impl Inspector {
     /// # Errors
     /// When the file cannot be read.
     pub fn counts(&self) -> Result<Summary, StoreError> {
-        self.summary().map_err(fault::of_look)
+        self.summary().map_err(errors::of_inspection)
     }
 
     /// What waits for each push service at `now`.
@@ -92,9 +92,9 @@ impl Inspector {
                 oldest_at: oldest.unwrap_or(now),
             })
         };
-        let mut statement = self.conn.prepare(QUEUED).map_err(fault::of_look)?;
-        let states = statement.query_map(params![sql_ms(now), PARKED], read).map_err(fault::of_look)?;
-        states.collect::<Result<_, _>>().map_err(fault::of_look)
+        let mut statement = self.conn.prepare(QUEUED).map_err(errors::of_inspection)?;
+        let states = statement.query_map(params![sql_ms(now), PARKED], read).map_err(errors::of_inspection)?;
+        states.collect::<Result<_, _>>().map_err(errors::of_inspection)
     }
 
     fn traces(&self, id: &str) -> rusqlite::Result<Vec<Trace>> {

@@ -4,7 +4,7 @@
 use super::column::{bytes_of, fan_out, fan_out_text, from_sql, sql_ms};
 use super::delivery::Delivery;
 use super::request::Request;
-use super::tx::{Settled, Tx};
+use super::tx::{HistoryEntry, Tx};
 use crate::chat::delivery::{Event, Life, State};
 use crate::chat::fan_out::FanOut;
 use crate::chat::id::Row;
@@ -23,7 +23,7 @@ const MOVED: &str = "UPDATE messages SET fan_out = ?2, told_at = ?3, kept_until 
 const TOLD: &str = "UPDATE deliveries SET dup_possible = ?2, sent_at = ?3, code = ?4, told_seq = ?5, final_at = ?6,
     order_key = ?7 WHERE row = ?1";
 /// Clears the order key: the next message of the key becomes first, and new ones do not wait for this one.
-pub(super) const GIVE_TURN: &str = "UPDATE deliveries SET order_key = NULL WHERE row = ?1";
+pub(super) const RELEASE_ORDER_KEY: &str = "UPDATE deliveries SET order_key = NULL WHERE row = ?1";
 const DROP_BODY: &str = "UPDATE deliveries SET body = NULL WHERE row = ?1";
 pub(super) const PARTS_WAITING: &str = "SELECT row FROM deliveries WHERE message = ?1 AND state = ?2";
 const FORGET: &str = "DELETE FROM deliveries WHERE row = ?1 AND final_at IS NOT NULL";
@@ -32,7 +32,7 @@ const FORGET_COUNTS: &str = "DELETE FROM messages WHERE row = ?1";
 
 /// What is known of it, without its body.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(super) struct FanOutMessage {
     request: Request,
     fan_out: FanOut,
     /// Whether any of its deliveries may have arrived twice.
@@ -45,7 +45,7 @@ pub(super) struct Message {
     body_bytes: u64,
 }
 
-impl Message {
+impl FanOutMessage {
     pub(super) fn by_row(tx: &Tx<'_>, row: Row) -> rusqlite::Result<Option<Self>> {
         tx.one(BY_ROW, [row], |row| {
             Ok(Self {
@@ -76,8 +76,8 @@ impl Message {
             return Ok((message.request, &[]));
         }
         let (pushes, unsent) = (message.fan_out.pushes(), message.fan_out.unsent());
-        let told = message.fan_out.moved(delivery.place.by(), was, now);
-        let gives_turn = message.gives_turn(tx)?;
+        let told = message.fan_out.moved(delivery.path.by(), was, now);
+        let releases_order_key = message.releases_order_key(tx)?;
         let mut news = !told.is_empty() || now.dup_possible && !message.dup_possible;
         message.dup_possible |= now.dup_possible;
         if now.state == State::Failed && message.code != delivery.code {
@@ -86,7 +86,8 @@ impl Message {
         }
         message.tell(tx, told, at)?;
         if pushes && !message.fan_out.pushes() {
-            tx.draft.figures.queue_bytes = tx.draft.figures.queue_bytes.saturating_sub(message.body_bytes);
+            tx.memory_draft.figures.queue_bytes =
+                tx.memory_draft.figures.queue_bytes.saturating_sub(message.body_bytes);
         }
         if unsent && !message.fan_out.unsent() && message.kept_until.is_none() {
             tx.execute(DROP_BODY, [row])?;
@@ -99,14 +100,14 @@ impl Message {
         }
         message.write(tx)?;
         // The body is in this row, so it is not written again for nothing.
-        if news || settled || gives_turn {
-            let order_key = message.request.order_key.as_deref().filter(|_| !gives_turn || settled);
+        if news || settled || releases_order_key {
+            let order_key = message.request.order_key.as_deref().filter(|_| !releases_order_key || settled);
             message.write_told(tx, settled.then_some(at), order_key)?;
         }
         if settled && message.kept_until.is_none() {
-            tx.draft.deliveries.add(Settled { at, row });
+            tx.memory_draft.deliveries.add(HistoryEntry { at, row });
         }
-        if settled || gives_turn {
+        if settled || releases_order_key {
             message.request.let_next_go(tx, at)?;
         }
         Ok((message.request, told))
@@ -114,7 +115,7 @@ impl Message {
 
     /// Whether the message stops holding its order key with this step. As long as it waits for the key itself, there is
     /// nothing to release.
-    fn gives_turn(&self, tx: &Tx<'_>) -> rusqlite::Result<bool> {
+    fn releases_order_key(&self, tx: &Tx<'_>) -> rusqlite::Result<bool> {
         if self.request.order_key.is_none() || self.fan_out.holds_order() {
             return Ok(false);
         }
@@ -127,7 +128,7 @@ impl Message {
             if *status == Status::Sent {
                 self.sent_at = Some(sql_ms(at));
             }
-            self.request.told_seq = self.request.tell(tx, self.document(*status, &self.detail()), at)?;
+            self.request.document_seq = self.request.tell(tx, self.document(*status, &self.detail()), at)?;
         }
         Ok(())
     }
@@ -139,9 +140,9 @@ impl Message {
     }
 
     fn write_told(&self, tx: &Tx<'_>, final_at: Option<u64>, order_key: Option<&str>) -> rusqlite::Result<()> {
-        let Self { request: Request { sid, told_seq, .. }, dup_possible, sent_at, code, .. } = self;
+        let Self { request: Request { sid, document_seq, .. }, dup_possible, sent_at, code, .. } = self;
         let final_at = final_at.map(sql_ms);
-        tx.execute(TOLD, params![sid.row(), dup_possible, sent_at, code, told_seq, final_at, order_key]).map(drop)
+        tx.execute(TOLD, params![sid.row(), dup_possible, sent_at, code, document_seq, final_at, order_key]).map(drop)
     }
 
     fn detail(&self) -> String {
@@ -163,7 +164,7 @@ impl Message {
     }
 
     /// The message is the first of its order key: all its deliveries become due. Returns whether it holds the key.
-    pub(super) fn take_turn(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<bool> {
+    pub(super) fn take_order_key(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<bool> {
         for part in tx.all(PARTS_WAITING, params![row, State::Waiting.code()], |row| row.get::<_, Row>(0))? {
             if let Some(mut delivery) = Delivery::by_row(tx, part)? {
                 delivery.apply(tx, &Event::Turn, at)?;
@@ -171,7 +172,7 @@ impl Message {
         }
         let holds = Self::by_row(tx, row)?.is_some_and(|message| message.fan_out.holds_order());
         if !holds {
-            tx.execute(GIVE_TURN, [row])?;
+            tx.execute(RELEASE_ORDER_KEY, [row])?;
         }
         Ok(holds)
     }

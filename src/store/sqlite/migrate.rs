@@ -12,7 +12,7 @@
 use super::environment::{Environment, Phase, folder, reserve};
 use super::file::{beside, private_file};
 use super::schema::{self, MAKES_TABLES_ONLY, SCHEMA_VERSION};
-use super::{fault, shrink};
+use super::{errors, shrink};
 use crate::store::OpenError;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, ffi};
@@ -29,12 +29,12 @@ const PAGES_AT_ONCE: i32 = 256;
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-enum CopyFault {
+enum CopyError {
     Sqlite(#[from] rusqlite::Error),
     Io(#[from] io::Error),
 }
 
-impl CopyFault {
+impl CopyError {
     /// Whether only room is missing.
     fn is_full(&self) -> bool {
         match self {
@@ -54,7 +54,7 @@ pub(super) fn migrate(
     found: i32,
     environment: &Environment,
 ) -> Result<(), OpenError> {
-    let sorted = |e| fault::of_opening(path, e);
+    let sorted = |e| errors::of_opening(path, e);
     let (started, store) = (Instant::now(), path.display());
     if found >= MAKES_TABLES_ONLY {
         tracing::warn!(%store, schema = found, becomes = SCHEMA_VERSION,
@@ -62,11 +62,11 @@ pub(super) fn migrate(
         return change(conn, found, environment).map_err(sorted);
     }
     // What is only in the write-ahead log needs room in the file, before any copy does.
-    if let Err(error) = shrink::fold_in(conn) {
+    if let Err(error) = shrink::checkpoint(conn) {
         tracing::warn!(%store, %error, "the checkpoint of the store's write-ahead log failed");
     }
     let copy = beside(path, &format!(".schema-{found}"));
-    remove_former(&copy).map_err(|fault| of_copy(path, &copy, fault.into()))?;
+    remove_former(&copy).map_err(|error| of_copy(path, &copy, error.into()))?;
     let bytes = shrink::Size::of(conn).map_err(sorted)?.bytes();
     let needed_bytes = bytes + reserve(bytes);
     let room = environment.free_beside(path);
@@ -79,13 +79,13 @@ pub(super) fn migrate(
         tracing::warn!(%store, schema = found, becomes = SCHEMA_VERSION, copy = %copy.display(),
             "the store is of an earlier release and is changed now: earlier releases cannot open it afterwards. A copy of \
             the old one is made beside it");
-        if let Err(fault) = make_copy(conn, &copy, environment) {
+        if let Err(error) = make_copy(conn, &copy, environment) {
             // Its room is wanted, whatever comes next.
             let _ = remove(&beside(&copy, ".part"));
-            if !fault.is_full() {
-                return Err(of_copy(path, &copy, fault));
+            if !error.is_full() {
+                return Err(of_copy(path, &copy, error));
             }
-            tracing::warn!(%store, error = %fault, "there is no room for the copy after all");
+            tracing::warn!(%store, error = %error, "there is no room for the copy after all");
         }
     }
     change(conn, found, environment).map_err(sorted)?;
@@ -111,7 +111,7 @@ fn remove(path: &Path) -> io::Result<bool> {
 }
 
 /// Makes a copy that is complete once it has its name.
-fn make_copy(conn: &Connection, copy: &Path, environment: &Environment) -> Result<(), CopyFault> {
+fn make_copy(conn: &Connection, copy: &Path, environment: &Environment) -> Result<(), CopyError> {
     let part = beside(copy, ".part");
     private_file().open(&part)?;
     let mut to = Connection::open(&part)?;
@@ -141,13 +141,13 @@ fn make_copy(conn: &Connection, copy: &Path, environment: &Environment) -> Resul
     Ok(())
 }
 
-fn of_copy(path: &Path, copy: &Path, fault: CopyFault) -> OpenError {
+fn of_copy(path: &Path, copy: &Path, error: CopyError) -> OpenError {
     let told = |why: &dyn std::fmt::Display| OpenError::Refused {
         reason: format!("the copy {} of the old one could not be made: {why}", copy.display()),
     };
-    match fault {
-        CopyFault::Io(error) => told(&error),
-        CopyFault::Sqlite(error) => match fault::of_opening(path, error) {
+    match error {
+        CopyError::Io(error) => told(&error),
+        CopyError::Sqlite(error) => match errors::of_opening(path, error) {
             OpenError::Refused { reason } => told(&reason),
             of_the_store => of_the_store,
         },
@@ -162,7 +162,7 @@ fn change(conn: &mut Connection, found: i32, environment: &Environment) -> rusql
     let seen = at.clone();
     let phase = move || Phase::Changing { step: seen.load(Relaxed), of };
     environment.during(conn, phase, |conn| {
-        schema::forward(conn, found, |step| match step {
+        schema::migrate(conn, found, |step| match step {
             Some(step) => at.store(step - taken, Relaxed),
             None => (environment.watch)(Phase::Committing),
         })

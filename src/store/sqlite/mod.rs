@@ -47,14 +47,12 @@
 //! over settled rows by age, an index over documents by delivery, a table of topics with numbers for names.
 
 pub(super) mod accept;
-mod at_once;
 mod column;
 mod delivery;
 pub(super) mod dispatch;
 mod environment;
-mod fault;
+mod errors;
 mod file;
-pub(super) mod inbox;
 mod inspect;
 mod log;
 mod message;
@@ -66,12 +64,14 @@ mod recipient_queue;
 mod recover;
 mod request;
 mod schema;
+mod sent_on_accept;
 pub(super) mod sessions;
 mod shrink;
 pub(super) mod sweep;
 #[cfg(test)]
 mod tests;
 mod tx;
+pub(super) mod upstream;
 pub(super) mod writer;
 
 pub use super::Settings;

@@ -1,8 +1,8 @@
 //! Opening: the file, and the thread that writes it until it is told to end.
 
-use super::writer::{Queue, Writer};
-use super::{fault, file, recover};
-use crate::store::board::Board;
+use super::writer::{VerbQueue, Writer};
+use super::{errors, file, recover};
+use crate::store::shared_status::SharedStatus;
 use crate::store::{CloseError, OpenError, Recovery, Settings, Store};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 /// Owns the writer thread. Whoever opened the store closes it, after everybody who writes has stopped.
 #[derive(Debug)]
 pub struct WriterThread {
-    queue: Queue,
+    queue: VerbQueue,
     stop: SyncSender<()>,
     /// Dropped unsent if the thread panics.
     ended: oneshot::Receiver<Result<(), CloseError>>,
@@ -54,10 +54,10 @@ pub(super) fn open_with(
 ) -> Result<(Store, WriterThread, Recovery), OpenError> {
     let (mut conn, lock) = file::open(&settings.path)?;
     let (memory, recovery) =
-        recover::recover(&mut conn, settings, now_ms).map_err(|error| fault::of_opening(&settings.path, error))?;
-    let board = Arc::new(Board::default());
-    board.show(memory.figures);
-    let (queue, queued) = Queue::new(settings.queue);
+        recover::recover(&mut conn, settings, now_ms).map_err(|error| errors::of_opening(&settings.path, error))?;
+    let status = Arc::new(SharedStatus::default());
+    status.show(memory.figures);
+    let (queue, queued) = VerbQueue::new(settings.queue);
     let (stop, stopped) = std::sync::mpsc::sync_channel(1);
     let writer = Writer {
         conn,
@@ -67,14 +67,14 @@ pub(super) fn open_with(
         queue: queued,
         stop: stopped,
         retry_pause: settings.retry_pause,
-        patience: settings.patience,
+        max_commit_delay: settings.max_commit_delay,
         timers: Builder::new_current_thread().enable_time().build()?,
-        board: board.clone(),
+        status: status.clone(),
         #[cfg(test)]
         hook,
     };
     let (end, ended) = oneshot::channel();
     // It tells its end by the channel, when it has closed the file and let go of the lock.
     std::thread::Builder::new().name("store".to_owned()).spawn(move || end.send(writer.run()))?;
-    Ok((Store::new(queue.clone(), board, settings.path.clone().into()), WriterThread { queue, stop, ended }, recovery))
+    Ok((Store::new(queue.clone(), status, settings.path.clone().into()), WriterThread { queue, stop, ended }, recovery))
 }

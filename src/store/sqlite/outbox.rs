@@ -2,12 +2,12 @@
 
 use super::column::{NEVER, from_sql, sql_ms};
 use super::delivery::Delivery;
-use super::inbox;
 use super::tx::Tx;
+use super::upstream;
 use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{Row, Sid};
 use crate::chat::refusal::RetryClock;
-use crate::store::{DocumentRef, Fresh, NOTES_PER_TOPIC, Note, Origin, Recorded, Seen, TakenBy, Waiting};
+use crate::store::{AckedBy, CommitEvent, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Recorded, Seen};
 use bytes::Bytes;
 use rusqlite::params;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ pub(super) fn queue(tx: &mut Tx<'_>, document: &Document<'_>) -> rusqlite::Resul
     tx.execute(INSERT, params![topic, seq, kind, about, tail, at, correlation, payload])?;
     wake(tx, topic);
     let origin = document.origin;
-    announce(tx, topic, || Waiting {
+    notify(tx, topic, || OutboxDocument {
         reference: DocumentRef { topic: topic.into(), seq: from_sql(seq), origin },
         payload: Bytes::copy_from_slice(payload),
         correlation: correlation.map(Bytes::copy_from_slice),
@@ -104,40 +104,40 @@ pub(super) fn queue(tx: &mut Tx<'_>, document: &Document<'_>) -> rusqlite::Resul
 /// A document that was there already got this topic and this number.
 pub(super) fn moved(tx: &mut Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<()> {
     wake(tx, topic);
-    if tx.draft.fresh.is_some()
+    if tx.memory_draft.events.is_some()
         && let Some(document) = one(tx, &topic.into(), seq)?
     {
-        announce(tx, topic, || document);
+        notify(tx, topic, || document);
     }
     Ok(())
 }
 
 /// Tells the embedded broker, if there is one. The body of a delivery into an inbox is added before the commit: its row
 /// may not be there yet.
-fn announce(tx: &mut Tx<'_>, topic: &str, document: impl FnOnce() -> Waiting) {
+fn notify(tx: &mut Tx<'_>, topic: &str, document: impl FnOnce() -> OutboxDocument) {
     if topic != NO_TOPIC
-        && let Some(fresh) = &mut tx.draft.fresh
+        && let Some(events) = &mut tx.memory_draft.events
     {
-        let Waiting { reference, payload, correlation, .. } = document();
-        fresh.push(Fresh::Document { reference, payload, correlation });
+        let OutboxDocument { reference, payload, correlation, .. } = document();
+        events.push(CommitEvent::Document { reference, payload, correlation });
     }
 }
 
 /// Before the commit: adds the bodies of deliveries into inboxes to the events. A document that was removed in the same
 /// batch is left out.
-pub(super) fn fill_news(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
-    let Some(fresh) = tx.draft.fresh.take() else { return Ok(()) };
-    let mut filled = Vec::with_capacity(fresh.len());
-    for mut fresh in fresh {
-        if let Fresh::Document { reference: DocumentRef { origin: Origin::Delivery(sid), .. }, payload, .. } =
-            &mut fresh
+pub(super) fn fill_events(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+    let Some(events) = tx.memory_draft.events.take() else { return Ok(()) };
+    let mut filled = Vec::with_capacity(events.len());
+    for mut event in events {
+        if let CommitEvent::Document { reference: DocumentRef { origin: Origin::Delivery(sid), .. }, payload, .. } =
+            &mut event
         {
             let Some(body) = body(tx, *sid)? else { continue };
             *payload = body;
         }
-        filled.push(fresh);
+        filled.push(event);
     }
-    tx.draft.fresh = Some(filled);
+    tx.memory_draft.events = Some(filled);
     Ok(())
 }
 
@@ -147,15 +147,15 @@ pub(super) fn put_in(tx: &mut Tx<'_>, topic: &str, sid: Sid, at: u64) -> rusqlit
 }
 
 pub(super) fn wake(tx: &mut Tx<'_>, topic: &str) {
-    if topic != NO_TOPIC && !tx.draft.topics.contains(topic) {
-        tx.draft.topics.insert(topic.to_owned());
+    if topic != NO_TOPIC && !tx.memory_draft.topics.contains(topic) {
+        tx.memory_draft.topics.insert(topic.to_owned());
     }
 }
 
-pub(in crate::store) fn tell(tx: &mut Tx<'_>, note: &Note) -> rusqlite::Result<()> {
+pub(in crate::store) fn queue_note(tx: &mut Tx<'_>, note: &Note) -> rusqlite::Result<()> {
     if let Some(oldest) = tx.one(OLDEST_NOTE, params![note.topic, NOTES_PER_TOPIC], |row| row.get::<_, i64>(0))? {
         tx.execute(DELETE, params![note.topic, oldest])?;
-        tx.draft.figures.notes_dropped += 1;
+        tx.memory_draft.figures.notes_dropped += 1;
     }
     let Note { topic, payload, correlation, at } = note;
     let correlation = correlation.as_deref();
@@ -169,7 +169,7 @@ pub(in crate::store) fn next(
     topic: &Arc<str>,
     after_seq: u64,
     limit: usize,
-) -> rusqlite::Result<Vec<Waiting>> {
+) -> rusqlite::Result<Vec<OutboxDocument>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     loop {
         let page = tx.all(PAGE, params![&**topic, sql_ms(after_seq), limit], |row| waiting(topic, row))?;
@@ -187,9 +187,9 @@ pub(in crate::store) fn next(
     }
 }
 
-pub(super) fn waiting(topic: &Arc<str>, row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
+pub(super) fn waiting(topic: &Arc<str>, row: &rusqlite::Row<'_>) -> rusqlite::Result<OutboxDocument> {
     let (seq, origin) = (from_sql(row.get(0)?), Origin::read(row, 1, 2, 3)?);
-    Ok(Waiting {
+    Ok(OutboxDocument {
         reference: DocumentRef { topic: topic.clone(), seq, origin },
         redelivered: row.get(4)?,
         correlation: row.get::<_, Option<Vec<u8>>>(5)?.map(Bytes::from),
@@ -199,20 +199,20 @@ pub(super) fn waiting(topic: &Arc<str>, row: &rusqlite::Row<'_>) -> rusqlite::Re
 
 /// The document, with the body of its message if it is a delivery of one. Without a body, which only damage can cause,
 /// the document is removed.
-pub(super) fn with_body(tx: &Tx<'_>, document: Waiting) -> rusqlite::Result<Option<Waiting>> {
+pub(super) fn with_body(tx: &Tx<'_>, document: OutboxDocument) -> rusqlite::Result<Option<OutboxDocument>> {
     let Origin::Delivery(sid) = document.reference.origin else { return Ok(Some(document)) };
     let Some(payload) = body(tx, sid)? else {
         withdraw(tx, &document.reference.topic, sql_ms(document.reference.seq))?;
         return Ok(None);
     };
-    Ok(Some(Waiting { payload, ..document }))
+    Ok(Some(OutboxDocument { payload, ..document }))
 }
 
 fn body(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Bytes>> {
     Ok(tx.one(BODY, [sid.row()], |row| row.get::<_, Option<Vec<u8>>>(0))?.flatten().map(Bytes::from))
 }
 
-pub(super) fn one(tx: &Tx<'_>, topic: &Arc<str>, seq: i64) -> rusqlite::Result<Option<Waiting>> {
+pub(super) fn one(tx: &Tx<'_>, topic: &Arc<str>, seq: i64) -> rusqlite::Result<Option<OutboxDocument>> {
     let found = tx.one(ONE, params![&**topic, seq], |row| waiting(topic, row))?;
     found.map_or(Ok(None), |document| with_body(tx, document))
 }
@@ -229,7 +229,7 @@ pub(in crate::store) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
 pub(in crate::store) fn published(
     tx: &mut Tx<'_>,
     references: &[DocumentRef],
-    by: TakenBy,
+    by: AckedBy,
     at: u64,
 ) -> rusqlite::Result<Vec<(Sid, Recorded)>> {
     let mut moved = Vec::new();
@@ -250,10 +250,10 @@ pub(super) fn settle(tx: &mut Tx<'_>, reference: &DocumentRef, at: u64) -> rusql
     match reference.origin {
         // A delivery's goes with the delivery that moves; without one it would come again and again.
         Origin::Status(_) | Origin::Note | Origin::Delivery(_) => Ok(tx.execute(DELETE, params![topic, seq])? > 0),
-        Origin::Upstream(sid) => inbox::done(tx, sid.row(), topic, seq, at),
+        Origin::Upstream(sid) => upstream::done(tx, sid.row(), topic, seq, at),
         Origin::UpstreamToAck(sid) => {
             let waits = tx.execute(REDELIVERED, params![topic, seq])? > 0;
-            Ok(inbox::published(tx, sid.row(), at)? && waits)
+            Ok(upstream::published(tx, sid.row(), at)? && waits)
         }
     }
 }
@@ -262,7 +262,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, reference: &DocumentRef, at: u64) -> rusql
 pub(super) fn delivered(
     tx: &mut Tx<'_>,
     reference: &DocumentRef,
-    by: TakenBy,
+    by: AckedBy,
     at: u64,
 ) -> rusqlite::Result<Option<(Sid, Recorded)>> {
     let Origin::Delivery(sid) = reference.origin else { return Ok(None) };
@@ -272,11 +272,11 @@ pub(super) fn delivered(
 
 /// What an acknowledgement means for a delivery into an inbox: from the broker it is `sent`, as from a push service;
 /// from the owner it is the receipt.
-fn taken(by: TakenBy, at: u64) -> Event {
+fn taken(by: AckedBy, at: u64) -> Event {
     let clock = RetryClock { now_ms: at, deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
     match by {
-        TakenBy::Broker => Event::Back { fate: Fate::ACCEPTED, copies: 1, replays: 0, clock },
-        TakenBy::Reader => Event::RECEIPT,
+        AckedBy::Broker => Event::Back { fate: Fate::ACCEPTED, copies: 1, replays: 0, clock },
+        AckedBy::Owner => Event::RECEIPT,
     }
 }
 
@@ -303,7 +303,7 @@ pub(super) fn remove(tx: &Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<Opt
 
 /// At an orderly stop, and where nobody subscribes: it is known how far documents were handed out, so nothing beyond
 /// that is marked, or counted as read.
-pub(in crate::store) fn parted(tx: &Tx<'_>, topics: &[Seen]) -> rusqlite::Result<()> {
+pub(in crate::store) fn unclaim(tx: &Tx<'_>, topics: &[Seen]) -> rusqlite::Result<()> {
     for seen in topics {
         mark_seen(tx, seen)?;
         tx.execute(UNCLAIM, params![&*seen.topic])?;

@@ -37,7 +37,7 @@ pub(in crate::store) fn last(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Vec<
 
 fn read(row: &Row<'_>) -> rusqlite::Result<LastPresence> {
     let user = Owner::new(row.get::<_, String>(0)?)
-        .map_err(|fault| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(fault)))?;
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))?;
     let state = if row.get(1)? { PresenceState::Online } else { PresenceState::Offline };
     Ok(LastPresence { user, state, last_seen: row.get::<_, Option<i64>>(2)?.map(from_sql) })
 }

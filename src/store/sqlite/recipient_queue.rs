@@ -19,7 +19,7 @@
 use super::tx::Tx;
 use crate::chat::delivery::State;
 use crate::chat::id::{Recipient, Row};
-use crate::chat::recipient_queue::{Ahead, Behind, Pace};
+use crate::chat::recipient_queue::{Ahead, Behind, Pipelining};
 use crate::chat::transport::Transport;
 use crate::store::NewPush;
 use rusqlite::params;
@@ -52,7 +52,7 @@ pub(super) struct RecipientQueue {
 #[derive(Debug, Clone)]
 pub(super) struct InFlight {
     /// With which they were claimed.
-    pace: Pace,
+    pipelining: Pipelining,
     count: usize,
     /// The youngest that was claimed since there was nothing in flight.
     youngest: Row,
@@ -63,7 +63,7 @@ pub(super) struct InFlight {
 }
 
 pub(super) static NOTHING: InFlight =
-    InFlight { pace: Pace::OneAtATime, count: 0, youngest: OLDEST, again: BTreeSet::new(), parked: false };
+    InFlight { pipelining: Pipelining::OneAtATime, count: 0, youngest: OLDEST, again: BTreeSet::new(), parked: false };
 
 impl InFlight {
     /// What is in flight ahead of a message; `waiting`: whether an older one waits.
@@ -73,7 +73,7 @@ impl InFlight {
 
     /// Whether a message may go of whose queue nothing older waits.
     fn may_go(&self, row: Row) -> bool {
-        self.pace.behind(self.ahead(row, false)).is_none()
+        self.pipelining.behind(self.ahead(row, false)).is_none()
     }
 
     /// Whether nothing is known any more that is worth keeping.
@@ -89,9 +89,15 @@ impl RecipientQueue {
     }
 
     /// What a message that is due has to wait for. `put_off`: whether any message of the transport is.
-    pub(super) fn behind(&self, tx: &Tx<'_>, row: Row, pace: Pace, put_off: bool) -> rusqlite::Result<Option<Behind>> {
+    pub(super) fn behind(
+        &self,
+        tx: &Tx<'_>,
+        row: Row,
+        pipelining: Pipelining,
+        put_off: bool,
+    ) -> rusqlite::Result<Option<Behind>> {
         let waiting = put_off && self.is_put_off(tx, OLDER, row)?;
-        Ok(pace.behind(tx.in_flight(self).ahead(row, waiting)))
+        Ok(pipelining.behind(tx.in_flight(self).ahead(row, waiting)))
     }
 
     /// Whether any message on that side of `row` is put off.
@@ -109,9 +115,9 @@ impl RecipientQueue {
     }
 
     /// A message is handed out; `again` if it was tried before.
-    pub(super) fn claimed(&self, tx: &mut Tx<'_>, row: Row, again: bool, pace: Pace) {
+    pub(super) fn claimed(&self, tx: &mut Tx<'_>, row: Row, again: bool, pipelining: Pipelining) {
         let flights = tx.in_flight_mut(self);
-        flights.pace = pace;
+        flights.pipelining = pipelining;
         flights.youngest = if flights.is_over() { row } else { flights.youngest.max(row) };
         flights.count += 1;
         if again {

@@ -6,7 +6,7 @@ use super::delivery::Delivery;
 use super::message::SEVERAL;
 use super::recipient_queue::PARKED;
 use super::sessions::state::STARTED;
-use super::tx::{DocumentNumbers, Draft, Memory, Settled, Tx};
+use super::tx::{DocumentNumbers, HistoryEntry, Memory, MemoryDraft, Tx};
 use crate::chat::delivery::{Event, State};
 use crate::chat::id::Sid;
 use crate::store::{INBOX, Recovery};
@@ -74,7 +74,7 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
         Ok(())
     })?;
     memory.figures.queue_bytes += shared_bodies(&transaction)?;
-    memory.inbox = pass(&transaction, UPSTREAM, |_, sid| {
+    memory.upstream = pass(&transaction, UPSTREAM, |_, sid| {
         recovery.last_sid = recovery.last_sid.max(Some(sid));
         Ok(())
     })?;
@@ -84,14 +84,15 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
     (memory.figures.spool_rows, memory.figures.spool_bytes) =
         transaction.query_row(SPOOL, [], |row| Ok((from_sql(row.get(0)?), from_sql(row.get(1)?))))?;
 
-    let mut tx = Tx { conn: &transaction, limits: &settings.limits, draft: Draft::of(&memory), memory: &memory };
+    let mut tx =
+        Tx { conn: &transaction, limits: &settings.limits, memory_draft: MemoryDraft::of(&memory), memory: &memory };
     for &row in &crashed {
         if let Some(mut delivery) = Delivery::by_row(&tx, row)? {
             delivery.apply(&mut tx, &Event::Crashed, now)?;
         }
     }
-    let draft = tx.draft;
-    memory.adopt(draft);
+    let memory_draft = tx.memory_draft;
+    memory.adopt(memory_draft);
     recovery.crashed = crashed.len() as u64;
     if recovery.rerouted > 0 {
         transaction.execute(KEEP_PLACES, [])?;
@@ -120,14 +121,14 @@ fn pass(
     conn: &Connection,
     sql: &str,
     mut see: impl FnMut(&rusqlite::Row<'_>, Sid) -> rusqlite::Result<()>,
-) -> rusqlite::Result<VecDeque<Settled>> {
+) -> rusqlite::Result<VecDeque<HistoryEntry>> {
     let mut settled = Vec::new();
     let mut statement = conn.prepare(sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let sid = sid(row, 0, 1)?;
         if let Some(at) = row.get::<_, Option<i64>>(2)? {
-            settled.push(Settled { at: from_sql(at), row: sid.row() });
+            settled.push(HistoryEntry { at: from_sql(at), row: sid.row() });
         }
         see(row, sid)?;
     }

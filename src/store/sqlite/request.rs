@@ -2,7 +2,7 @@
 
 use super::column::{from_sql, sid};
 use super::delivery::Delivery;
-use super::message::Message;
+use super::message::FanOutMessage;
 use super::outbox::{self, Document};
 use super::tx::Tx;
 use crate::chat::delivery::Event;
@@ -31,14 +31,14 @@ pub(super) struct Request {
     pub(super) order_key: Option<String>,
     pub(super) accepted_at: u64,
     /// The last status document; of a delivery into an inbox, the document there.
-    pub(super) told_seq: i64,
+    pub(super) document_seq: i64,
     /// Where statuses go. Empty: where all statuses of this sender do, which is not worth writing down with each message.
     pub(super) reply: String,
     correlation: Option<Vec<u8>>,
 }
 
 impl Request {
-    /// Reads the first nine columns: `row, tail, bal, id, order_key, accepted_at, told_seq, reply, corr`.
+    /// Reads the first nine columns: `row, tail, bal, id, order_key, accepted_at, document_seq, reply, corr`.
     pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             sid: sid(row, 0, 1)?,
@@ -46,7 +46,7 @@ impl Request {
             id: row.get(3)?,
             order_key: row.get(4)?,
             accepted_at: from_sql(row.get(5)?),
-            told_seq: row.get(6)?,
+            document_seq: row.get(6)?,
             reply: row.get(7)?,
             correlation: row.get(8)?,
         })
@@ -78,9 +78,9 @@ impl Request {
         if topic != self.topic() || correlation != self.correlation.as_deref() {
             // Another question. Clients may ask as many as they like, so its answer is a note, of which few are kept.
             let (topic, correlation) = (topic.to_owned(), correlation.map(Bytes::copy_from_slice));
-            return outbox::tell(tx, &Note { topic, payload: payload.into(), correlation, at });
+            return outbox::queue_note(tx, &Note { topic, payload: payload.into(), correlation, at });
         }
-        if !tx.exists(UNREAD, params![topic, self.told_seq])? {
+        if !tx.exists(UNREAD, params![topic, self.document_seq])? {
             let document = Document { topic, origin: Origin::Status(self.sid), at, correlation, payload: &payload };
             let seq = outbox::queue(tx, &document)?;
             tx.execute(TOLD, params![self.sid.row(), seq])?;
@@ -95,7 +95,7 @@ impl Request {
         while !waited_for && let Some(row) = tx.one(FIRST_OF_ORDER, [&self.bal, key], |row| row.get::<_, Row>(0))? {
             waited_for = match Delivery::by_row(tx, row)? {
                 Some(mut next) => next.apply(tx, &Event::Turn, at).map(|_| true)?,
-                None => Message::take_turn(tx, row, at)?,
+                None => FanOutMessage::take_order_key(tx, row, at)?,
             };
         }
         Ok(())

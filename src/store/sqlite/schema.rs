@@ -1,6 +1,6 @@
 //! The schema: whose file it is, and the steps from each schema to the next.
 
-use super::fault;
+use super::errors;
 use crate::store::OpenError;
 use rusqlite::Connection;
 use std::path::Path;
@@ -10,7 +10,7 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 6] = [FIRST, PRESENCE, WAYS, TRIED, MESSAGES, SESSIONS];
+pub(super) const STEPS: [&str; 6] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// The steps from this schema on make tables and change no row: they take no time, and nothing is worth a copy.
 pub(super) const MAKES_TABLES_ONLY: i32 = 5;
@@ -100,7 +100,7 @@ CREATE TABLE presence (
 ALTER TABLE marks ADD COLUMN alive_at INTEGER NOT NULL DEFAULT 0;  -- the bridge was running then
 ";
 
-const WAYS: &str = "
+const TRANSPORTS: &str = "
 ALTER TABLE deliveries ADD COLUMN way TEXT NOT NULL DEFAULT 'ccs';
 ALTER TABLE deliveries ADD COLUMN provider_id TEXT;                 -- the push service's name for it
 DROP INDEX deliveries_due;
@@ -223,8 +223,8 @@ ALTER TABLE marks ADD COLUMN imported INTEGER NOT NULL DEFAULT 0;  -- what earli
 ";
 
 /// Whose file it is; returns its schema, 0 for an empty file.
-pub(super) fn of(conn: &Connection, path: &Path) -> Result<i32, OpenError> {
-    let sorted = |e| fault::of_opening(path, e);
+pub(super) fn check_version(conn: &Connection, path: &Path) -> Result<i32, OpenError> {
+    let sorted = |e| errors::of_opening(path, e);
     let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(sorted);
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sorted)?;
     if tables == 0 {
@@ -242,7 +242,7 @@ pub(super) fn of(conn: &Connection, path: &Path) -> Result<i32, OpenError> {
 
 /// Takes the steps from schema `found` to today's, all in one transaction. `before` is called with the number of each one,
 /// which is that of the schema it makes, and with none before the commit.
-pub(super) fn forward(conn: &mut Connection, found: i32, before: impl Fn(Option<usize>)) -> rusqlite::Result<()> {
+pub(super) fn migrate(conn: &mut Connection, found: i32, before: impl Fn(Option<usize>)) -> rusqlite::Result<()> {
     let tx = conn.transaction()?;
     for (index, step) in STEPS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
         before(Some(index + 1));

@@ -68,7 +68,7 @@ pub(super) fn rebuild_once(conn: &mut Connection, path: &Path, environment: &Env
     }
     let store = path.display();
     // A VACUUM that was killed has left all of it in the write-ahead log. That room counts.
-    if let Err(error) = fold_in(conn) {
+    if let Err(error) = checkpoint(conn) {
         tracing::warn!(%store, %error, "the store cannot shrink: the checkpoint of its write-ahead log failed");
         return Ok(());
     }
@@ -114,12 +114,12 @@ fn rebuild(conn: &mut Connection, path: &Path, environment: &Environment) -> rus
     conn.pragma_update(None, "temp_store_directory", "")?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     rebuilt?;
-    (environment.watch)(Phase::FoldingIn);
-    fold_in(conn)
+    (environment.watch)(Phase::Checkpointing);
+    checkpoint(conn)
 }
 
 /// Moves the write-ahead log into the file, as far as no reader needs it, and gives its room back.
-pub(super) fn fold_in(conn: &Connection) -> rusqlite::Result<()> {
+pub(super) fn checkpoint(conn: &Connection) -> rusqlite::Result<()> {
     conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
@@ -138,7 +138,7 @@ pub(super) struct FreePages {
 pub(super) fn give_back(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<()> {
     let count = |tx: &Tx<'_>, sql| tx.one(sql, [], |row| row.get::<_, i64>(0)).map(Option::unwrap_or_default);
     let (pages, free) = (count(tx, PAGES)?, count(tx, FREE)?);
-    let known = &mut tx.draft.free_pages;
+    let known = &mut tx.memory_draft.free_pages;
     known.fewest = known.fewest.min(free);
     // The clock may have been set back.
     if (known.since..known.since.saturating_add(UNUSED_MS)).contains(&now) {
@@ -151,14 +151,14 @@ pub(super) fn give_back(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<()> {
         // None of a file that could not be rebuilt.
         let given = free - count(tx, FREE)?;
         if given > 0 {
-            let known = &mut tx.draft.free_pages;
+            let known = &mut tx.memory_draft.free_pages;
             known.fewest -= given;
             known.given = true;
             return Ok(());
         }
     }
-    tx.draft.shrunk = tx.draft.free_pages.given;
-    tx.draft.free_pages = FreePages { since: now, fewest: free, given: false };
+    tx.memory_draft.shrunk = tx.memory_draft.free_pages.given;
+    tx.memory_draft.free_pages = FreePages { since: now, fewest: free, given: false };
     Ok(())
 }
 

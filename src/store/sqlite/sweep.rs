@@ -3,9 +3,9 @@
 
 use super::column::{NEVER, from_sql, sql_ms, state};
 use super::delivery::Delivery;
-use super::message::{Message, SEVERAL};
+use super::message::{FanOutMessage, SEVERAL};
 use super::shrink;
-use super::tx::{Tx, Walk};
+use super::tx::{OutboxScan, Tx};
 use crate::chat::delivery::State;
 use crate::chat::id::Row;
 use crate::store::{INBOX, RECEIPT_GRACE_MS, Swept};
@@ -22,7 +22,7 @@ const LOOK_LATER: &str = "UPDATE deliveries SET look_at = ?2 WHERE row = ?1";
 const FORGET_DELIVERY: &str = "DELETE FROM deliveries WHERE row = ?1 AND final_at IS NOT NULL AND state < ?2";
 pub(super) const KEPT: &str = "SELECT row FROM messages WHERE kept_until <= ?1 ORDER BY kept_until LIMIT ?2";
 const FORGET_UPSTREAM: &str = "DELETE FROM inbox WHERE row = ?1 AND final_at IS NOT NULL";
-pub(super) const WALK: &str = "SELECT topic, seq, kind = 3 AND queued_at < ?4
+pub(super) const SCAN: &str = "SELECT topic, seq, kind = 3 AND queued_at < ?4
         OR kind IN (0, 4) AND NOT EXISTS (SELECT 1 FROM deliveries WHERE row = about)
     FROM outbox WHERE (topic, seq) > (?1, ?2) ORDER BY topic, seq LIMIT ?3";
 const DROP: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
@@ -31,11 +31,11 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swe
     let mut expired = 0;
     let overdue = expire(tx, now, &mut expired)?;
     let forgotten = forget(tx, now)?;
-    if forgotten > 0 && tx.draft.walk == Walk::Idle {
-        tx.draft.walk = Walk::After(String::new(), 0);
+    if forgotten > 0 && tx.memory_draft.outbox_scan == OutboxScan::Idle {
+        tx.memory_draft.outbox_scan = OutboxScan::After(String::new(), 0);
     }
-    let walked = walk(tx, now)?;
-    let more = [overdue, forgotten, walked].iter().any(|rows| *rows >= CHUNK);
+    let scanned = scan_outbox(tx, now)?;
+    let more = [overdue, forgotten, scanned].iter().any(|rows| *rows >= CHUNK);
     // Pages are given back only after the last chunk was forgotten. One chunk a sweep, so that no verb waits long.
     if !more {
         shrink::give_back(tx, now)?;
@@ -78,22 +78,22 @@ fn forget(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
     let memory = tx.memory;
     let (mut deliveries, mut upstream, mut kept) = (0, 0, 0);
     while deliveries < CHUNK
-        && let Some(row) = tx.draft.deliveries.forget(&memory.deliveries, rows, since)
+        && let Some(row) = tx.memory_draft.deliveries.forget(&memory.deliveries, rows, since)
     {
         deliveries += match tx.execute(FORGET_DELIVERY, params![row, SEVERAL])? {
-            0 => Message::forget(tx, row)?.max(1),
+            0 => FanOutMessage::forget(tx, row)?.max(1),
             one => one,
         };
     }
     while upstream < CHUNK
-        && let Some(row) = tx.draft.inbox.forget(&memory.inbox, rows, since)
+        && let Some(row) = tx.memory_draft.upstream.forget(&memory.upstream, rows, since)
     {
         tx.execute(FORGET_UPSTREAM, [row])?;
         upstream += 1;
     }
     for row in tx.all(KEPT, params![sql_ms(now), CHUNK as i64], |row| row.get::<_, Row>(0))? {
         if kept < CHUNK {
-            kept += Message::kept_enough(tx, row)?.max(1);
+            kept += FanOutMessage::kept_enough(tx, row)?.max(1);
         }
     }
     Ok(deliveries.max(upstream).max(kept))
@@ -101,16 +101,16 @@ fn forget(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
 
 /// Scans on along the outbox and drops what nobody came to read: statuses of forgotten deliveries, old notes. Upstream
 /// messages are never dropped.
-fn walk(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
-    let Walk::After(topic, seq) = &tx.draft.walk else { return Ok(0) };
+fn scan_outbox(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
+    let OutboxScan::After(topic, seq) = &tx.memory_draft.outbox_scan else { return Ok(0) };
     let since = sql_ms(now.saturating_sub(tx.limits.history_ms()));
     let steps: Vec<(String, i64, bool)> =
-        tx.all(WALK, params![topic, seq, CHUNK as i64, since], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        tx.all(SCAN, params![topic, seq, CHUNK as i64, since], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     for (topic, seq, _) in steps.iter().filter(|(.., drop)| *drop) {
         tx.execute(DROP, params![topic, seq])?;
     }
     let count = steps.len();
     let last = steps.into_iter().last().filter(|_| count == CHUNK);
-    tx.draft.walk = last.map_or(Walk::Idle, |(topic, seq, _)| Walk::After(topic, seq));
+    tx.memory_draft.outbox_scan = last.map_or(OutboxScan::Idle, |(topic, seq, _)| OutboxScan::After(topic, seq));
     Ok(count)
 }

@@ -1,12 +1,12 @@
 //! What a verb works with: the connection inside a transaction, the limits, and the counters as they would be.
 
-use super::at_once::AtOnceByTransport;
 use super::recipient_queue::{InFlight, NOTHING, RecipientQueue};
-use super::sessions::Known;
+use super::sent_on_accept::SentOnAcceptByTransport;
+use super::sessions::QueueFacts;
 use super::shrink::FreePages;
 use crate::chat::id::Row;
 use crate::chat::transport::Transport;
-use crate::store::{Claimed, Fresh, Limits, QueueId, StoreFigures};
+use crate::store::{Claimed, CommitEvent, Limits, QueueId, StoreFigures};
 use rusqlite::{Connection, OptionalExtension, Params};
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -22,14 +22,14 @@ pub(super) struct DocumentNumbers {
 
 /// A settled row and when it was settled, in Unix milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Settled {
+pub(super) struct HistoryEntry {
     pub(super) at: u64,
     pub(super) row: Row,
 }
 
 /// Where the scan of the outbox for old documents stands (see `sweep`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Walk {
+pub(super) enum OutboxScan {
     /// Nothing was forgotten since the last scan.
     #[default]
     Idle,
@@ -43,28 +43,28 @@ pub(super) struct Memory {
     pub(super) figures: StoreFigures,
     pub(super) numbers: DocumentNumbers,
     /// Settled deliveries, oldest first.
-    pub(super) deliveries: VecDeque<Settled>,
+    pub(super) deliveries: VecDeque<HistoryEntry>,
     /// Settled upstream messages, oldest first.
-    pub(super) inbox: VecDeque<Settled>,
-    pub(super) walk: Walk,
+    pub(super) upstream: VecDeque<HistoryEntry>,
+    pub(super) outbox_scan: OutboxScan,
     pub(super) free_pages: FreePages,
-    pub(super) at_once: AtOnceByTransport,
+    pub(super) sent_on_accept: SentOnAcceptByTransport,
     /// What each recipient's transport has; at most what was claimed and not recorded.
     in_flight: HashMap<RecipientQueue, InFlight>,
 }
 
 impl Memory {
     /// What the batch changed, after its commit.
-    pub(super) fn adopt(&mut self, draft: Draft) {
-        self.figures = draft.figures;
-        self.numbers = draft.numbers;
-        self.walk = draft.walk;
-        self.free_pages = draft.free_pages;
-        self.at_once = draft.at_once;
-        draft.deliveries.join(&mut self.deliveries);
-        draft.inbox.join(&mut self.inbox);
-        self.figures.history_rows = (self.deliveries.len() + self.inbox.len()) as u64;
-        for (queue, flights) in draft.in_flight {
+    pub(super) fn adopt(&mut self, memory_draft: MemoryDraft) {
+        self.figures = memory_draft.figures;
+        self.numbers = memory_draft.numbers;
+        self.outbox_scan = memory_draft.outbox_scan;
+        self.free_pages = memory_draft.free_pages;
+        self.sent_on_accept = memory_draft.sent_on_accept;
+        memory_draft.deliveries.join(&mut self.deliveries);
+        memory_draft.upstream.join(&mut self.upstream);
+        self.figures.history_rows = (self.deliveries.len() + self.upstream.len()) as u64;
+        for (queue, flights) in memory_draft.in_flight {
             if flights.is_over() {
                 self.in_flight.remove(&queue);
             } else {
@@ -77,17 +77,17 @@ impl Memory {
 /// Changes of one history.
 #[derive(Debug, Default)]
 pub(super) struct HistoryDraft {
-    added: Vec<Settled>,
+    added: Vec<HistoryEntry>,
     forgotten: usize,
 }
 
 impl HistoryDraft {
-    pub(super) fn add(&mut self, settled: Settled) {
+    pub(super) fn add(&mut self, settled: HistoryEntry) {
         self.added.push(settled);
     }
 
     /// Takes the oldest entry out if there are more than `rows` of them or it is from before `since`.
-    pub(super) fn forget(&mut self, history: &VecDeque<Settled>, rows: u64, since: u64) -> Option<Row> {
+    pub(super) fn forget(&mut self, history: &VecDeque<HistoryEntry>, rows: u64, since: u64) -> Option<Row> {
         let left = history.len() - self.forgotten + self.added.len();
         let oldest = history.get(self.forgotten)?;
         let too_many = u64::try_from(left).is_ok_and(|left| left > rows);
@@ -97,7 +97,7 @@ impl HistoryDraft {
         })
     }
 
-    fn join(self, history: &mut VecDeque<Settled>) {
+    fn join(self, history: &mut VecDeque<HistoryEntry>) {
         history.drain(..self.forgotten);
         history.extend(self.added);
     }
@@ -105,12 +105,12 @@ impl HistoryDraft {
 
 /// Changes of one batch, thrown away when it is rolled back.
 #[derive(Debug, Default)]
-pub(super) struct Draft {
+pub(super) struct MemoryDraft {
     pub(super) figures: StoreFigures,
     pub(super) numbers: DocumentNumbers,
     pub(super) deliveries: HistoryDraft,
-    pub(super) inbox: HistoryDraft,
-    pub(super) walk: Walk,
+    pub(super) upstream: HistoryDraft,
+    pub(super) outbox_scan: OutboxScan,
     pub(super) free_pages: FreePages,
     /// Whether all free pages that the file can spare were given back now.
     pub(super) shrunk: bool,
@@ -118,25 +118,25 @@ pub(super) struct Draft {
     pub(super) topics: HashSet<String>,
     /// Whether a delivery became due.
     pub(super) due: bool,
-    pub(super) at_once: AtOnceByTransport,
+    pub(super) sent_on_accept: SentOnAcceptByTransport,
     /// What went at once, in this order.
-    pub(super) gone: Vec<(Transport, Claimed)>,
+    pub(super) on_accept: Vec<(Transport, Claimed)>,
     /// What the batch brings to the embedded broker, if there is one.
-    pub(super) fresh: Option<Vec<Fresh>>,
+    pub(super) events: Option<Vec<CommitEvent>>,
     /// What was asked of the table `queues` in this batch.
-    pub(super) queues: HashMap<QueueId, Option<Known>>,
+    pub(super) queues: HashMap<QueueId, Option<QueueFacts>>,
     /// Of the queues that changed.
     in_flight: HashMap<RecipientQueue, InFlight>,
 }
 
-impl Draft {
+impl MemoryDraft {
     pub(super) fn of(memory: &Memory) -> Self {
         Self {
             figures: memory.figures,
             numbers: memory.numbers,
-            walk: memory.walk.clone(),
+            outbox_scan: memory.outbox_scan.clone(),
             free_pages: memory.free_pages,
-            at_once: memory.at_once.clone(),
+            sent_on_accept: memory.sent_on_accept.clone(),
             ..Self::default()
         }
     }
@@ -146,7 +146,7 @@ pub(in crate::store) struct Tx<'a> {
     pub(super) conn: &'a Connection,
     pub(super) limits: &'a Limits,
     pub(super) memory: &'a Memory,
-    pub(super) draft: Draft,
+    pub(super) memory_draft: MemoryDraft,
 }
 
 impl Tx<'_> {
@@ -180,36 +180,36 @@ impl Tx<'_> {
 
     /// What of this queue is in flight.
     pub(super) fn in_flight(&self, queue: &RecipientQueue) -> &InFlight {
-        self.draft.in_flight.get(queue).or_else(|| self.memory.in_flight.get(queue)).unwrap_or(&NOTHING)
+        self.memory_draft.in_flight.get(queue).or_else(|| self.memory.in_flight.get(queue)).unwrap_or(&NOTHING)
     }
 
     /// The same, to be changed.
     pub(super) fn in_flight_mut(&mut self, queue: &RecipientQueue) -> &mut InFlight {
         let memory = self.memory;
         let known = || memory.in_flight.get(queue).unwrap_or(&NOTHING).clone();
-        self.draft.in_flight.entry(queue.clone()).or_insert_with(known)
+        self.memory_draft.in_flight.entry(queue.clone()).or_insert_with(known)
     }
 
     /// The next document number. Numbers never repeat, not even after a restart, because whole blocks are reserved.
     pub(super) fn next_seq(&mut self) -> rusqlite::Result<i64> {
-        let seq = self.draft.numbers.next;
-        if seq >= self.draft.numbers.ceiling {
-            self.draft.numbers.ceiling = seq + SEQ_BLOCK;
+        let seq = self.memory_draft.numbers.next;
+        if seq >= self.memory_draft.numbers.ceiling {
+            self.memory_draft.numbers.ceiling = seq + SEQ_BLOCK;
             self.execute("UPDATE marks SET seq_ceiling = ?1", [seq + SEQ_BLOCK])?;
         }
-        self.draft.numbers.next += 1;
+        self.memory_draft.numbers.next += 1;
         Ok(seq)
     }
 
     /// Whether there is no room for so many rows and bytes more. What brings no row needs room for one all the same.
     pub(super) fn queue_is_full(&self, rows: u64, bytes: u64) -> bool {
-        let figures = &self.draft.figures;
+        let figures = &self.memory_draft.figures;
         figures.queue_rows + rows.max(1) > self.limits.queue_rows
             || figures.queue_bytes + bytes > self.limits.queue_bytes
     }
 
     pub(super) fn spool_is_full(&self, bytes: u64) -> bool {
-        let figures = &self.draft.figures;
+        let figures = &self.memory_draft.figures;
         figures.spool_rows >= self.limits.spool_rows || figures.spool_bytes + bytes > self.limits.spool_bytes
     }
 }

@@ -1,9 +1,9 @@
 //! The writer thread: group commit, and stop-and-resume when the disk refuses.
 
 use super::file::Lock;
-use super::tx::{Draft, Memory, Tx};
-use super::{fault, outbox, shrink};
-use crate::store::board::Board;
+use super::tx::{Memory, MemoryDraft, Tx};
+use super::{errors, outbox, shrink};
+use crate::store::shared_status::SharedStatus;
 use crate::store::{CloseError, Committed, Limits, StoreError, StoreHealth};
 use rusqlite::Connection;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use tokio::time::{Instant, timeout_at};
 
 /// Verbs per transaction, at most.
 const BATCH_VERBS: usize = 512;
-/// Verbs that must not wait may be so many more than the others ([`Queue::submit_reserved`]).
+/// Verbs that must not wait may be so many more than the others ([`VerbQueue::submit_reserved`]).
 const RESERVE: usize = 16_384;
 
 /// A verb in the queue. It may run several times before its answer is released.
-pub(super) trait Work: Send {
+pub(super) trait QueuedVerb: Send {
     /// Runs it, unless it failed by itself before; keeps the answer.
     fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()>;
     /// It failed by itself; that is its answer.
@@ -29,20 +29,20 @@ pub(super) trait Work: Send {
     fn release(self: Box<Self>);
 }
 
-pub(super) struct Job<F, T> {
+pub(super) struct VerbCall<F, T> {
     verb: F,
     answer: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<F, T> Job<F, T> {
+impl<F, T> VerbCall<F, T> {
     pub(super) fn new(verb: F) -> (Self, oneshot::Receiver<Result<T, StoreError>>) {
         let (reply, answer) = oneshot::channel();
         (Self { verb, answer: None, reply }, answer)
     }
 }
 
-impl<F, T> Work for Job<F, T>
+impl<F, T> QueuedVerb for VerbCall<F, T>
 where
     F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send,
     T: Send,
@@ -67,28 +67,28 @@ where
 }
 
 /// What goes through the queue.
-pub(super) enum Item {
-    Work(Box<dyn Work>),
-    /// It may wait for others ([`Queue::submit_patiently`]).
-    Patient(Box<dyn Work>),
+pub(super) enum WriterCommand {
+    Urgent(Box<dyn QueuedVerb>),
+    /// It may wait for others ([`VerbQueue::submit_deferred`]).
+    Deferred(Box<dyn QueuedVerb>),
     /// Finish what is queued, then end.
     Close,
 }
 
 /// What waits for the thread, and the room that it takes meanwhile.
 pub(super) struct Queued {
-    item: Item,
+    item: WriterCommand,
     _room: Option<OwnedSemaphorePermit>,
 }
 
 /// The way to the thread.
 #[derive(Debug, Clone)]
-pub(in crate::store) struct Queue {
+pub(in crate::store) struct VerbQueue {
     verbs: mpsc::Sender<Queued>,
     room: Arc<Semaphore>,
 }
 
-impl Queue {
+impl VerbQueue {
     /// One with room for so many verbs and the [`RESERVE`], and its end at the thread.
     pub(super) fn new(room: usize) -> (Self, mpsc::Receiver<Queued>) {
         let (verbs, queued) = mpsc::channel(room + RESERVE);
@@ -102,7 +102,7 @@ impl Queue {
         T: Send + 'static,
     {
         let room = self.wait_for_room().await?;
-        self.send(verb, Item::Work, Some(room)).await
+        self.send(verb, WriterCommand::Urgent, Some(room)).await
     }
 
     /// The same for what must not wait behind others: it has a reserve of its own, and waits when that is used up too.
@@ -111,18 +111,18 @@ impl Queue {
         F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        self.send(verb, Item::Work, None).await
+        self.send(verb, WriterCommand::Urgent, None).await
     }
 
     /// The same as [`Self::submit`], but what `verb` does may be forgotten in a crash without harm: it goes with the next transaction of others,
-    /// or after [`super::open::Settings::patience`] in one of its own.
-    pub(in crate::store) async fn submit_patiently<T, F>(&self, verb: F) -> Result<Committed<T>, StoreError>
+    /// or after [`super::open::Settings::max_commit_delay`] in one of its own.
+    pub(in crate::store) async fn submit_deferred<T, F>(&self, verb: F) -> Result<Committed<T>, StoreError>
     where
         F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
         let room = self.wait_for_room().await?;
-        self.send(verb, Item::Patient, Some(room)).await
+        self.send(verb, WriterCommand::Deferred, Some(room)).await
     }
 
     async fn wait_for_room(&self) -> Result<OwnedSemaphorePermit, StoreError> {
@@ -132,22 +132,22 @@ impl Queue {
     async fn send<T, F>(
         &self,
         verb: F,
-        how: fn(Box<dyn Work>) -> Item,
+        how: fn(Box<dyn QueuedVerb>) -> WriterCommand,
         room: Option<OwnedSemaphorePermit>,
     ) -> Result<Committed<T>, StoreError>
     where
         F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        let (job, answer) = Job::new(verb);
-        let queued = Queued { item: how(Box::new(job)), _room: room };
+        let (call, answer) = VerbCall::new(verb);
+        let queued = Queued { item: how(Box::new(call)), _room: room };
         self.verbs.send(queued).await.map_err(|_| StoreError::Closed)?;
         Ok(Committed::new(answer))
     }
 
     /// Lets the thread end when everything before this is done.
     pub(super) async fn close(&self) {
-        let _ = self.verbs.send(Queued { item: Item::Close, _room: None }).await;
+        let _ = self.verbs.send(Queued { item: WriterCommand::Close, _room: None }).await;
     }
 }
 
@@ -164,16 +164,16 @@ pub(super) struct Writer {
     pub(super) queue: mpsc::Receiver<Queued>,
     pub(super) stop: StopSignal<()>,
     pub(super) retry_pause: Duration,
-    pub(super) patience: Duration,
+    pub(super) max_commit_delay: Duration,
     /// For waits that end.
     pub(super) timers: Runtime,
-    pub(super) board: Arc<Board>,
+    pub(super) status: Arc<SharedStatus>,
     #[cfg(test)]
     pub(super) hook: Hook,
 }
 
 /// Why a batch was rolled back.
-enum Trouble {
+enum BatchError {
     /// The disk: the same batch again, later.
     Disk(rusqlite::Error),
     /// One verb failed by itself: the batch again without it.
@@ -188,25 +188,25 @@ impl Writer {
     pub(super) fn run(mut self) -> Result<(), CloseError> {
         let mut batch = Vec::new();
         while let Some(queued) = self.queue.blocking_recv() {
-            self.gather(queued, &mut batch);
+            self.fill_batch(queued, &mut batch);
             self.commit(&mut batch)?;
-            batch.drain(..).for_each(Work::release);
+            batch.drain(..).for_each(QueuedVerb::release);
         }
         self.finish();
         Ok(())
     }
 
     /// What is queued by now. If all of that has time, what comes until then, up to the first that has none.
-    fn gather(&mut self, first: Queued, batch: &mut Vec<Box<dyn Work>>) {
-        let (mut next, mut urgent, until) = (Some(first), false, Instant::now() + self.patience);
+    fn fill_batch(&mut self, first: Queued, batch: &mut Vec<Box<dyn QueuedVerb>>) {
+        let (mut next, mut urgent, until) = (Some(first), false, Instant::now() + self.max_commit_delay);
         while let Some(queued) = next {
             match queued.item {
-                Item::Work(work) => {
-                    batch.push(work);
+                WriterCommand::Urgent(verb) => {
+                    batch.push(verb);
                     urgent = true;
                 }
-                Item::Patient(work) => batch.push(work),
-                Item::Close => self.queue.close(),
+                WriterCommand::Deferred(verb) => batch.push(verb),
+                WriterCommand::Close => self.queue.close(),
             }
             if batch.len() >= BATCH_VERBS {
                 return;
@@ -224,38 +224,38 @@ impl Writer {
     }
 
     /// Tries until the batch is on disk.
-    fn commit(&mut self, batch: &mut [Box<dyn Work>]) -> Result<(), CloseError> {
+    fn commit(&mut self, batch: &mut [Box<dyn QueuedVerb>]) -> Result<(), CloseError> {
         if batch.is_empty() {
             return Ok(());
         }
         loop {
             let begun = Instant::now();
             match self.attempt(batch) {
-                Ok(mut draft) => {
-                    draft.figures.times.add(begun.elapsed());
-                    if self.board.turned(StoreHealth::Ok) {
+                Ok(mut memory_draft) => {
+                    memory_draft.figures.times.add(begun.elapsed());
+                    if self.status.set_health(StoreHealth::Ok) {
                         tracing::info!("the store works again");
                     }
-                    self.board.announce(std::mem::take(&mut draft.topics), draft.due);
-                    self.board.announce_gone(std::mem::take(&mut draft.gone));
-                    self.board.announce_news(draft.fresh.take().unwrap_or_default());
-                    draft.figures.commits += 1;
-                    draft.figures.verbs += batch.len() as u64;
-                    let shrunk = draft.shrunk;
-                    self.memory.adopt(draft);
-                    self.board.show(self.memory.figures);
+                    self.status.notify(std::mem::take(&mut memory_draft.topics), memory_draft.due);
+                    self.status.notify_sent_on_accept(std::mem::take(&mut memory_draft.on_accept));
+                    self.status.notify_events(memory_draft.events.take().unwrap_or_default());
+                    memory_draft.figures.commits += 1;
+                    memory_draft.figures.verbs += batch.len() as u64;
+                    let shrunk = memory_draft.shrunk;
+                    self.memory.adopt(memory_draft);
+                    self.status.show(self.memory.figures);
                     if shrunk && let Err(error) = shrink::cut(&self.conn) {
                         tracing::warn!(%error, "the store could not be made shorter yet");
                     }
                     return Ok(());
                 }
-                Err(Trouble::Verb(index, error)) => {
+                Err(BatchError::Verb(index, error)) => {
                     tracing::warn!(%error, "a verb of the store failed");
-                    batch[index].fail(fault::of_verb(error));
+                    batch[index].fail(errors::of_verb(error));
                 }
-                Err(Trouble::Disk(error)) => {
+                Err(BatchError::Disk(error)) => {
                     let reason = error.to_string();
-                    if self.board.turned(StoreHealth::Blocked { reason: reason.clone() }) {
+                    if self.status.set_health(StoreHealth::Blocked { reason: reason.clone() }) {
                         tracing::error!(%error, "the disk refuses the store; everything waits until it works again");
                     }
                     if self.stop.recv_timeout(self.retry_pause) != Err(RecvTimeoutError::Timeout) {
@@ -266,34 +266,34 @@ impl Writer {
         }
     }
 
-    fn attempt(&mut self, batch: &mut [Box<dyn Work>]) -> Result<Draft, Trouble> {
+    fn attempt(&mut self, batch: &mut [Box<dyn QueuedVerb>]) -> Result<MemoryDraft, BatchError> {
         #[cfg(test)]
         (self.hook)(&self.conn);
         let result = self.transaction(batch);
         if result.is_err() && !self.conn.is_autocommit() {
             // SQLite rolls back by itself after some failures; after the others it is told to.
             if let Err(error) = self.conn.execute_batch("ROLLBACK") {
-                return Err(Trouble::Disk(error));
+                return Err(BatchError::Disk(error));
             }
         }
         result
     }
 
-    fn transaction(&self, batch: &mut [Box<dyn Work>]) -> Result<Draft, Trouble> {
+    fn transaction(&self, batch: &mut [Box<dyn QueuedVerb>]) -> Result<MemoryDraft, BatchError> {
         let run = |sql| self.conn.prepare_cached(sql)?.execute([]);
-        run("BEGIN IMMEDIATE").map_err(Trouble::Disk)?;
-        let mut draft = Draft::of(&self.memory);
-        draft.fresh = self.board.is_heard().then(Vec::new);
-        let mut tx = Tx { conn: &self.conn, limits: &self.limits, memory: &self.memory, draft };
-        for (index, work) in batch.iter_mut().enumerate() {
-            work.run(&mut tx).map_err(|error| {
-                if fault::is_of_the_verb(&error) { Trouble::Verb(index, error) } else { Trouble::Disk(error) }
+        run("BEGIN IMMEDIATE").map_err(BatchError::Disk)?;
+        let mut memory_draft = MemoryDraft::of(&self.memory);
+        memory_draft.events = self.status.has_listener().then(Vec::new);
+        let mut tx = Tx { conn: &self.conn, limits: &self.limits, memory: &self.memory, memory_draft };
+        for (index, verb) in batch.iter_mut().enumerate() {
+            verb.run(&mut tx).map_err(|error| {
+                if errors::is_of_the_verb(&error) { BatchError::Verb(index, error) } else { BatchError::Disk(error) }
             })?;
         }
-        outbox::fill_news(&mut tx).map_err(Trouble::Disk)?;
-        let draft = tx.draft;
-        run("COMMIT").map_err(Trouble::Disk)?;
-        Ok(draft)
+        outbox::fill_events(&mut tx).map_err(BatchError::Disk)?;
+        let memory_draft = tx.memory_draft;
+        run("COMMIT").map_err(BatchError::Disk)?;
+        Ok(memory_draft)
     }
 
     /// Leaves one tidy file behind. If that fails, the write-ahead log stays, and the next start reads it.

@@ -1,9 +1,9 @@
 //! The store from outside: its verbs and its promises.
 
-mod at_once;
 mod model;
 mod presence;
 mod recipient_queue;
+mod sent_on_accept;
 mod session_model;
 mod session_speed;
 pub(super) mod sessions;
@@ -15,7 +15,7 @@ use super::sqlite::{self, Settings, WriterThread};
 use super::*;
 use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{MessageId, Owner, Recipient, Sid, SidSource, Token};
-use crate::chat::recipient_queue::Pace;
+use crate::chat::recipient_queue::Pipelining;
 use crate::chat::refusal::{Decision, Refusal, RetryClock, Scope, Until, Wait};
 use crate::chat::transport::Transport;
 use bytes::Bytes;
@@ -40,7 +40,7 @@ pub(super) struct Rig {
     pub(super) dir: tempfile::TempDir,
     pub(super) settings: Settings,
     pub(super) store: Store,
-    pub(super) keeper: WriterThread,
+    pub(super) writer_thread: WriterThread,
     pub(super) recovery: Recovery,
     pub(super) sids: SidSource,
 }
@@ -61,15 +61,15 @@ impl Rig {
         let dir = tempfile::tempdir_in(folder).unwrap();
         let mut settings = Settings::new(dir.path().join("store.db"));
         // Otherwise each confirmation that is waited for alone costs this much.
-        settings.patience = Duration::ZERO;
+        settings.max_commit_delay = Duration::ZERO;
         settings.limits = limits;
         settings.transports = vec![Transport::Ccs, Transport::FcmV1(None)];
         Self::open(dir, settings, SidSource::default())
     }
 
     pub(super) fn open(dir: tempfile::TempDir, settings: Settings, sids: SidSource) -> Self {
-        let (store, keeper, recovery) = sqlite::open(&settings, NOW).unwrap();
-        Self { dir, settings, store, keeper, recovery, sids }
+        let (store, writer_thread, recovery) = sqlite::open(&settings, NOW).unwrap();
+        Self { dir, settings, store, writer_thread, recovery, sids }
     }
 
     /// As after `kill -9`: the files as they are now, without any closing.
@@ -82,7 +82,7 @@ impl Rig {
     }
 
     async fn reopen(self) -> Self {
-        self.keeper.close().await.unwrap();
+        self.writer_thread.close().await.unwrap();
         drop(self.store);
         Self::open(self.dir, self.settings, self.sids)
     }
@@ -111,12 +111,12 @@ impl Rig {
         self.store.accept(new).await.unwrap().await.unwrap()
     }
 
-    async fn take(&self, now: u64) -> Taken {
+    async fn take(&self, now: u64) -> DueBatch {
         self.take_by(now, 100, MANY).await
     }
 
-    pub(super) async fn take_by(&self, now: u64, limit: usize, pace: Pace) -> Taken {
-        let query = DueQuery { transport: Transport::Ccs, now, limit, at_once: 0, pace };
+    pub(super) async fn take_by(&self, now: u64, limit: usize, pipelining: Pipelining) -> DueBatch {
+        let query = DueQuery { transport: Transport::Ccs, now, limit, sent_on_accept: 0, pipelining };
         let taken = self.store.take_due(query.clone()).await.unwrap();
         // What comes next is to wait until it is asked for.
         self.store.take_due(DueQuery { limit: 0, ..query }).await.unwrap().await.unwrap();
@@ -160,13 +160,13 @@ impl Rig {
         }
     }
 
-    pub(super) async fn next(&self, topic: &str, after: u64) -> Vec<Waiting> {
+    pub(super) async fn next(&self, topic: &str, after: u64) -> Vec<OutboxDocument> {
         self.store.next_to_publish(topic.into(), after, 1000).await.unwrap().await.unwrap()
     }
 
-    pub(super) async fn publish(&self, waiting: &[Waiting]) {
+    pub(super) async fn publish(&self, waiting: &[OutboxDocument]) {
         let references = waiting.iter().map(|w| w.reference.clone()).collect();
-        self.store.published(references, TakenBy::Reader, NOW).await.unwrap().await.unwrap();
+        self.store.published(references, AckedBy::Owner, NOW).await.unwrap().await.unwrap();
     }
 
     /// Reads and confirms everything on a topic, as its reader would see it.
@@ -212,7 +212,7 @@ fn route(topic: &str, acks: Acks) -> Route {
 }
 
 /// As many of a recipient as there are.
-pub(super) const MANY: Pace = Pace::Pipelined(usize::MAX);
+pub(super) const MANY: Pipelining = Pipelining::Pipelined(usize::MAX);
 
 /// What a transport gives back at [`NOW`].
 fn back(fate: Fate, copies: u32) -> Event {
@@ -251,6 +251,6 @@ fn retry(due_ms: u64) -> Event {
     at(due_ms, refused(decision, "SERVICE_UNAVAILABLE"))
 }
 
-fn ids(taken: &Taken) -> Vec<String> {
+fn ids(taken: &DueBatch) -> Vec<String> {
     taken.claimed.iter().map(|c| String::from_utf8_lossy(&c.body).replace("body of ", "")).collect()
 }

@@ -21,7 +21,7 @@ enum Op {
     Accept {
         id: u8,
         recipient: i64,
-        way: usize,
+        transport_id: usize,
         order: Option<u8>,
         receipt: bool,
         ttl: u64,
@@ -37,7 +37,7 @@ enum Op {
     /// In one breath with what happened to a delivery.
     /// Before so many of those that went at once have come to whoever asks.
     Take {
-        way: usize,
+        transport_id: usize,
         limit: usize,
         behind: u64,
         answer: Option<(usize, What)>,
@@ -57,7 +57,7 @@ enum Op {
         topic: usize,
         read: usize,
         confirm: usize,
-        by: TakenBy,
+        by: AckedBy,
     },
     Ack {
         which: usize,
@@ -150,11 +150,11 @@ fn any_op_of_queues() -> impl Strategy<Value = Op> {
     let answer = prop::option::of((0usize..40, any_what()));
     prop_oneof![
         3 => any_several(any::<u8>(), order.clone(), ttl.clone()),
-        8 => (any::<u8>(), 0i64..2, 0usize..2, order, ttl).prop_map(|(id, recipient, way, order, ttl)| {
-            Op::Accept { id, recipient, way, order, receipt: false, ttl }
+        8 => (any::<u8>(), 0i64..2, 0usize..2, order, ttl).prop_map(|(id, recipient, transport_id, order, ttl)| {
+            Op::Accept { id, recipient, transport_id, order, receipt: false, ttl }
         }),
         8 => (0usize..2, prop_oneof![0usize..3, Just(20)], prop_oneof![3 => Just(0), 1 => 1u64..3], answer)
-            .prop_map(|(way, limit, behind, answer)| Op::Take { way, limit, behind, answer }),
+            .prop_map(|(transport_id, limit, behind, answer)| Op::Take { transport_id, limit, behind, answer }),
         12 => (0usize..40, any_what()).prop_map(|(which, what)| Op::Record { which, what }),
         4 => (1u64..3000).prop_map(|ms| Op::Pass { ms }),
         1 => Just(Op::Sweep),
@@ -169,14 +169,14 @@ fn any_op() -> impl Strategy<Value = Op> {
     let order = prop::option::weighted(0.3, 0u8..2);
     let ttl = prop_oneof![1 => Just(2000), 4 => Just(10 * HOUR)];
     let acks = prop_oneof![3 => Just(Some(Acks::OnPublish)), 2 => Just(Some(Acks::Explicit)), 1 => Just(None)];
-    let by = prop_oneof![Just(TakenBy::Reader), Just(TakenBy::Broker)];
+    let by = prop_oneof![Just(AckedBy::Owner), Just(AckedBy::Broker)];
     prop_oneof![
         5 => any_several(0u8..20, order.clone(), ttl.clone()),
-        6 => (0u8..20, 0i64..3, 0usize..2, order, any::<bool>(), ttl).prop_map(|(id, recipient, way, order, receipt, ttl)| {
-            Op::Accept { id, recipient, way, order, receipt, ttl }
+        6 => (0u8..20, 0i64..3, 0usize..2, order, any::<bool>(), ttl).prop_map(|(id, recipient, transport_id, order, receipt, ttl)| {
+            Op::Accept { id, recipient, transport_id, order, receipt, ttl }
         }),
         4 => (0usize..2, prop_oneof![1usize..4, Just(20)])
-            .prop_map(|(way, limit)| Op::Take { way, limit, behind: 0, answer: None }),
+            .prop_map(|(transport_id, limit)| Op::Take { transport_id, limit, behind: 0, answer: None }),
         10 => (0usize..40, what).prop_map(|(which, what)| Op::Record { which, what }),
         4 => (0u8..12, acks).prop_map(|(ccs_id, acks)| Op::Receive { ccs_id, acks }),
         1 => Just(Op::Route),
@@ -196,7 +196,7 @@ fn any_op() -> impl Strategy<Value = Op> {
 const EXPLICIT: &str = "bal1/others/acked";
 const TOPICS: [&str; 4] = [RECEIPTS, MESSAGES, EXPLICIT, INBOX_OF];
 /// The inbox, where a number stands for a transport, and among the topics.
-const INBOX_WAY: usize = 2;
+const INBOX_ID: usize = 2;
 const INBOX_TOPIC: usize = 3;
 
 #[derive(Debug)]
@@ -213,7 +213,7 @@ struct ModelDelivery {
     message: usize,
     sid: Sid,
     recipient: i64,
-    way: usize,
+    transport_id: usize,
     /// What is the recipient's alone, where there are several.
     address: Option<Bytes>,
     /// [`u64::MAX`]: never.
@@ -267,12 +267,12 @@ struct Harness {
     /// The statuses that were handed out without a mark, by message; and as which document.
     unmarked: BTreeMap<(String, u8), u64>,
     /// Each transport's.
-    paces: [Pace; 2],
+    pipelinings: [Pipelining; 2],
     /// Room for messages that go at once, by transport, at most: none before it was asked for what is due, nor once something
     /// was left to be due.
     room: [usize; 2],
     /// How many went at once.
-    at_once: [u64; 2],
+    sent_on_accept: [u64; 2],
 }
 
 impl Harness {
@@ -288,9 +288,9 @@ impl Harness {
             confirmed: BTreeSet::new(),
             told: BTreeMap::new(),
             unmarked: BTreeMap::new(),
-            paces: [Pace::Pipelined(2), Pace::OneAtATime],
+            pipelinings: [Pipelining::Pipelined(2), Pipelining::OneAtATime],
             room: [0; 2],
-            at_once: [0; 2],
+            sent_on_accept: [0; 2],
         }
     }
 
@@ -308,10 +308,10 @@ impl Harness {
 
     async fn apply(mut self, op: Op) -> Self {
         match op {
-            Op::Accept { id, recipient, way, order, receipt, ttl } => {
+            Op::Accept { id, recipient, transport_id, order, receipt, ttl } => {
                 let mut new = self.rig.new_message(&format!("a{id}"));
                 new.push().recipient = Recipient(recipient);
-                new.push().transport = transport(way);
+                new.push().transport = transport(transport_id);
                 new.push().receipt = receipt;
                 new.order = order.map(|key| key.to_string());
                 new.accepted_at = self.now;
@@ -320,8 +320,8 @@ impl Harness {
             }
             Op::AcceptSeveral { id, to, order, ttl, kept } => {
                 let deadline = self.now + ttl;
-                let to = to.into_iter().map(|(way, recipient, receipt)| {
-                    let to = destination(way, recipient, deadline);
+                let to = to.into_iter().map(|(transport_id, recipient, receipt)| {
+                    let to = destination(transport_id, recipient, deadline);
                     if receipt { to } else { without_receipt(to) }
                 });
                 let to = to.collect();
@@ -331,9 +331,9 @@ impl Harness {
                 let (order, deliveries) = (order.map(|key| key.to_string()), Deliveries::Several(several));
                 self.accept(NewMessage { order, accepted_at: self.now, deliveries, ..new }).await;
             }
-            Op::Take { way, limit, behind, answer } => {
-                let behind = behind.min(self.at_once[way]);
-                self.take(way, limit, behind, answer).await;
+            Op::Take { transport_id, limit, behind, answer } => {
+                let behind = behind.min(self.sent_on_accept[transport_id]);
+                self.take(transport_id, limit, behind, answer).await;
             }
             Op::Record { which, what } => self.record(which, what).await,
             Op::Receive { ccs_id, acks } => self.receive(ccs_id, acks).await,
@@ -358,7 +358,11 @@ impl Harness {
                 let both = std::mem::replace(&mut self.rig.settings.transports, vec![transport(0)]);
                 self.rig = self.rig.reopen().await;
                 self.rig.settings.transports = both;
-                let moved = self.deliveries.iter_mut().filter(|d| d.way == 1 && d.life.unsent()).map(|d| d.way = 0);
+                let moved = self
+                    .deliveries
+                    .iter_mut()
+                    .filter(|d| d.transport_id == 1 && d.life.unsent())
+                    .map(|d| d.transport_id = 0);
                 assert_eq!(self.rig.recovery.rerouted, moved.count() as u64);
                 self.restarted(most);
             }
@@ -369,7 +373,7 @@ impl Harness {
     /// The rows and bytes of what is to be pushed. What several recipients get is there once.
     fn queued(&self) -> (u64, u64) {
         let (mut rows, mut bytes, mut shared) = (0, 0, BTreeSet::new());
-        for delivery in self.deliveries.iter().filter(|d| d.way != INBOX_WAY && d.life.unsent()) {
+        for delivery in self.deliveries.iter().filter(|d| d.transport_id != INBOX_ID && d.life.unsent()) {
             rows += 1;
             bytes += delivery.address.as_ref().map_or(0, Bytes::len);
             shared.insert(delivery.message);
@@ -392,7 +396,7 @@ impl Harness {
         let mut deliveries = self.deliveries.iter().filter(|d| d.message == message);
         let last = self.messages[message].told.last();
         let over = !matches!(last, Some(Status::Accepted | Status::Sent));
-        deliveries.any(|d| d.life.state == State::Waiting || d.way != INBOX_WAY && !d.life.settled() && !over)
+        deliveries.any(|d| d.life.state == State::Waiting || d.transport_id != INBOX_ID && !d.life.settled() && !over)
     }
 
     /// The first of those with this order key that others wait for.
@@ -407,9 +411,9 @@ impl Harness {
         let state = if self.first_of(&order).is_some() { State::Waiting } else { State::Due };
         let (message, message_sid, due, again, sent_at) = (self.messages.len(), new.sid, Due::InTurn, false, 0);
         let of_push = |sid, push: &NewPush, address| {
-            let (recipient, way) = (push.recipient.0, usize::from(push.transport != Transport::Ccs));
+            let (recipient, transport_id) = (push.recipient.0, usize::from(push.transport != Transport::Ccs));
             let (deadline, life) = (push.deadline_ms, Life::new(state, push.receipt));
-            ModelDelivery { message, sid, recipient, way, address, deadline, sent_at, life, due, again }
+            ModelDelivery { message, sid, recipient, transport_id, address, deadline, sent_at, life, due, again }
         };
         let deliveries: Vec<_> = match &new.deliveries {
             Deliveries::Only(push) => vec![of_push(new.sid, push, None)],
@@ -423,8 +427,19 @@ impl Harness {
                         let life = Life::new(state, *receipt);
                         let life = life.step(&Event::Claimed).map_or(life, |step| step.life);
                         let (sid, deadline) = (new.sid, deadline_ms.unwrap_or(u64::MAX));
-                        let (recipient, way, address) = (0, INBOX_WAY, None);
-                        ModelDelivery { message, sid, recipient, way, address, deadline, sent_at, life, due, again }
+                        let (recipient, transport_id, address) = (0, INBOX_ID, None);
+                        ModelDelivery {
+                            message,
+                            sid,
+                            recipient,
+                            transport_id,
+                            address,
+                            deadline,
+                            sent_at,
+                            life,
+                            due,
+                            again,
+                        }
                     }
                 })
                 .collect(),
@@ -435,28 +450,28 @@ impl Harness {
             self.messages.push(ModelMessage { sid: message_sid, id, order, told: vec![Status::Accepted] });
             self.deliveries.extend(deliveries);
         }
-        (0..2).for_each(|way| self.gone_at_once(way));
+        (0..2).for_each(|transport_id| self.sent_on_accept(transport_id));
     }
 
     /// What went at once had room, and nothing that is due might have gone before it.
-    fn gone_at_once(&mut self, way: usize) {
-        for claimed in self.rig.store.take_gone_at_once(&transport(way)) {
+    fn sent_on_accept(&mut self, transport_id: usize) {
+        for claimed in self.rig.store.take_sent_on_accept(&transport(transport_id)) {
             let index = self.deliveries.iter().position(|d| d.sid == claimed.sid).expect("known");
             assert_eq!(index, self.deliveries.len() - 1, "it is the newest");
-            let due = (0..=index).filter(|&index| self.is_due(index, way)).collect::<Vec<_>>();
+            let due = (0..=index).filter(|&index| self.is_due(index, transport_id)).collect::<Vec<_>>();
             assert_eq!(due, [index], "something was due: {:?}", self.deliveries);
             assert!(self.deliveries[index].deadline > self.now);
-            self.room[way] = self.room[way].checked_sub(1).expect("room");
-            self.at_once[way] += 1;
+            self.room[transport_id] = self.room[transport_id].checked_sub(1).expect("room");
+            self.sent_on_accept[transport_id] += 1;
             self.claimed(index, claimed);
         }
     }
 
     /// Whether it is to go now by this transport, and may.
-    fn is_due(&self, index: usize, way: usize) -> bool {
+    fn is_due(&self, index: usize, transport_id: usize) -> bool {
         let this = &self.deliveries[index];
         let due = this.life.state == State::Due && !matches!(this.due, Due::At(due) if due > self.now);
-        due && this.way == way && self.may_go(index, &BTreeSet::new())
+        due && this.transport_id == transport_id && self.may_go(index, &BTreeSet::new())
     }
 
     fn claimed(&mut self, index: usize, claimed: Claimed) {
@@ -471,7 +486,7 @@ impl Harness {
     /// What the rule says of a delivery that is due, from the facts of the model; `later` may not have been due yet.
     fn may_go(&self, index: usize, later: &BTreeSet<usize>) -> bool {
         let this = &self.deliveries[index];
-        let queue = |d: &&ModelDelivery| d.recipient == this.recipient && d.way == this.way;
+        let queue = |d: &&ModelDelivery| d.recipient == this.recipient && d.transport_id == this.transport_id;
         let in_flight = |d: &&ModelDelivery| d.life.state == State::InFlight;
         let older = || self.deliveries[..index].iter().filter(queue);
         let waiting = self.deliveries[..index].iter().enumerate().filter(|(at, _)| !later.contains(at));
@@ -480,10 +495,10 @@ impl Harness {
             again: older().filter(in_flight).any(|d| d.again),
             in_flight: self.deliveries.iter().filter(queue).filter(in_flight).count(),
         };
-        self.paces[this.way].behind(ahead).is_none()
+        self.pipelinings[this.transport_id].behind(ahead).is_none()
     }
 
-    async fn take(&mut self, way: usize, limit: usize, behind: u64, answer: Option<(usize, What)>) {
+    async fn take(&mut self, transport_id: usize, limit: usize, behind: u64, answer: Option<(usize, What)>) {
         let answer = answer.filter(|(which, _)| *which < self.deliveries.len());
         let answer = answer.map(|(which, what)| (which, what.event(self.now)));
         let recorded = match &answer {
@@ -492,17 +507,23 @@ impl Harness {
             }
             None => None,
         };
-        let at_once = self.at_once[way] - behind;
-        let query = DueQuery { transport: transport(way), now: self.now, limit, at_once, pace: self.paces[way] };
+        let sent_on_accept = self.sent_on_accept[transport_id] - behind;
+        let query = DueQuery {
+            transport: transport(transport_id),
+            now: self.now,
+            limit,
+            sent_on_accept,
+            pipelining: self.pipelinings[transport_id],
+        };
         let taken = self.rig.store.take_due(query).await.unwrap();
         if let Some(((which, event), recorded)) = answer.zip(recorded) {
             self.recorded(which, &event, recorded.await.unwrap());
         }
         let limit = limit.saturating_sub(usize::try_from(behind).unwrap());
-        self.taken(way, limit, taken.await.unwrap()).await;
+        self.taken(transport_id, limit, taken.await.unwrap()).await;
     }
 
-    async fn taken(&mut self, way: usize, limit: usize, taken: Taken) {
+    async fn taken(&mut self, transport_id: usize, limit: usize, taken: DueBatch) {
         let (now, count) = (self.now, taken.claimed.len());
         let more = taken.next_due.is_some_and(|due| due <= now);
         // What expires on the way may give a turn, before or after something else is handed out.
@@ -510,13 +531,17 @@ impl Harness {
         let later = self.deliveries.iter().enumerate().filter_map(behind).collect();
         self.expire().await;
         assert!(taken.claimed.len() <= limit);
-        assert_eq!(taken.at_once, self.at_once[way]);
-        self.room[way] = if more { 0 } else { limit - count };
+        assert_eq!(taken.sent_on_accept, self.sent_on_accept[transport_id]);
+        self.room[transport_id] = if more { 0 } else { limit - count };
         for claimed in taken.claimed {
             let index = self.deliveries.iter().position(|d| d.sid == claimed.sid).expect("known");
             let this = &self.deliveries[index];
             assert!(this.deadline > now && !matches!(this.due, Due::At(due) if due > now), "{this:?} at {now}");
-            assert!(this.way == way && self.may_go(index, &later), "{this:?} passed another: {:?}", self.deliveries);
+            assert!(
+                this.transport_id == transport_id && self.may_go(index, &later),
+                "{this:?} passed another: {:?}",
+                self.deliveries
+            );
             if self.holds(this.message)
                 && let Some(first) = self.first_of(&self.messages[this.message].order)
             {
@@ -524,7 +549,7 @@ impl Harness {
             }
             self.claimed(index, claimed);
         }
-        let left = (0..self.deliveries.len()).find(|&index| self.is_due(index, way));
+        let left = (0..self.deliveries.len()).find(|&index| self.is_due(index, transport_id));
         assert!(
             count == limit || more || left.is_none(),
             "forgotten at {now}: {:?}",
@@ -541,7 +566,7 @@ impl Harness {
 
     fn recorded(&mut self, which: usize, event: &Event, recorded: Recorded) {
         let Some(expected) = self.step(which, event) else {
-            assert_eq!(recorded, Recorded::Swallowed);
+            assert_eq!(recorded, Recorded::NoEffect);
             // Tries count, also where their answer comes too late for anything else.
             let life = &mut self.deliveries[which].life;
             if let (Event::Back { replays, .. }, State::Sent | State::Delivered) = (event, life.state) {
@@ -559,7 +584,7 @@ impl Harness {
     fn step(&mut self, index: usize, event: &Event) -> Option<Vec<Status>> {
         let delivery = &mut self.deliveries[index];
         let mut step = delivery.life.step(event)?;
-        if delivery.way == INBOX_WAY && step.due.is_some() {
+        if delivery.transport_id == INBOX_ID && step.due.is_some() {
             step = step.life.step(&Event::Claimed)?;
         }
         delivery.life = step.life;
@@ -653,7 +678,7 @@ impl Harness {
         }
     }
 
-    async fn publish(&mut self, topic: usize, read: usize, confirm: usize, by: TakenBy) {
+    async fn publish(&mut self, topic: usize, read: usize, confirm: usize, by: AckedBy) {
         let waiting = self.rig.store.next_to_publish(TOPICS[topic].into(), 0, read).await.unwrap().await.unwrap();
         for document in &waiting {
             let key = (topic, document.reference.seq);
@@ -663,7 +688,8 @@ impl Harness {
             self.hand_out(document);
         }
         if topic == INBOX_TOPIC {
-            let unread = self.deliveries.iter().filter(|d| d.way == INBOX_WAY && d.life.state == State::InFlight);
+            let unread =
+                self.deliveries.iter().filter(|d| d.transport_id == INBOX_ID && d.life.state == State::InFlight);
             assert_eq!(waiting.len(), unread.count().min(read));
         }
         assert!(waiting.windows(2).all(|pair| pair[0].reference.seq < pair[1].reference.seq));
@@ -672,10 +698,10 @@ impl Harness {
         let mut moved = self.rig.store.published(references, by, self.now).await.unwrap().await.unwrap().into_iter();
         for document in confirmed {
             if let Some(index) = self.confirm(topic, document) {
-                let event = if by == TakenBy::Reader { Event::RECEIPT } else { accepted() };
+                let event = if by == AckedBy::Owner { Event::RECEIPT } else { accepted() };
                 let (sid, recorded) = moved.next().expect("it moves");
                 assert_eq!(sid, self.deliveries[index].sid);
-                assert_ne!(recorded, Recorded::Swallowed, "it was there to be read");
+                assert_ne!(recorded, Recorded::NoEffect, "it was there to be read");
                 self.recorded(index, &event, recorded);
             }
         }
@@ -683,7 +709,7 @@ impl Harness {
     }
 
     /// A reader sees it, unless the connection breaks before.
-    fn hand_out(&mut self, document: &Waiting) {
+    fn hand_out(&mut self, document: &OutboxDocument) {
         if let Origin::Delivery(sid) = document.reference.origin {
             let delivery = self.deliveries.iter().find(|d| d.sid == sid).expect("known");
             assert_eq!(delivery.life.state, State::InFlight, "{delivery:?}");
@@ -700,7 +726,7 @@ impl Harness {
     }
 
     /// Returns the delivery that it is.
-    fn confirm(&mut self, topic: usize, document: &Waiting) -> Option<usize> {
+    fn confirm(&mut self, topic: usize, document: &OutboxDocument) -> Option<usize> {
         let key = (topic, document.reference.seq);
         self.confirmed.insert(key);
         match document.reference.origin {
@@ -730,10 +756,11 @@ impl Harness {
         let (owner, at) = (Owner::new(name).unwrap(), self.now);
         let recorded = self.rig.store.confirm(&owner, vec![sid], at).await.unwrap().await.unwrap();
         // By the id of its message only what lay in an inbox: an app that got a push knows its own.
-        let named = |d: &ModelDelivery| d.sid == sid || d.message == message && of_message && d.way == INBOX_WAY;
-        let counts = |d: &ModelDelivery| match d.way {
-            INBOX_WAY => name == "alice",
-            way => way == 1,
+        let named =
+            |d: &ModelDelivery| d.sid == sid || d.message == message && of_message && d.transport_id == INBOX_ID;
+        let counts = |d: &ModelDelivery| match d.transport_id {
+            INBOX_ID => name == "alice",
+            transport_id => transport_id == 1,
         };
         let found = |&index: &usize| named(&self.deliveries[index]) && counts(&self.deliveries[index]);
         let expected: Vec<_> = (0..self.deliveries.len()).filter(found).collect();
@@ -765,13 +792,13 @@ impl Harness {
     }
 
     fn restarted(&mut self, most: usize) {
-        self.paces[0] = Pace::Pipelined(most);
-        (self.room, self.at_once) = ([0; 2], [0; 2]);
+        self.pipelinings[0] = Pipelining::Pipelined(most);
+        (self.room, self.sent_on_accept) = ([0; 2], [0; 2]);
         self.marked.append(&mut self.read);
         let mut crashed = 0;
         for index in 0..self.deliveries.len() {
             let delivery = &self.deliveries[index];
-            if delivery.way != INBOX_WAY && delivery.life.state == State::InFlight {
+            if delivery.transport_id != INBOX_ID && delivery.life.state == State::InFlight {
                 self.step(index, &Event::Crashed);
                 crashed += 1;
             }
@@ -784,8 +811,8 @@ impl Harness {
         self.route().await;
         for _ in 0..self.deliveries.len() + 1 {
             self.now += 6000;
-            for way in 0..2 {
-                self.take(way, 100, 0, None).await;
+            for transport_id in 0..2 {
+                self.take(transport_id, 100, 0, None).await;
             }
             for index in 0..self.deliveries.len() {
                 if matches!(self.deliveries[index].life.state, State::InFlight | State::Sent) {
@@ -801,7 +828,7 @@ impl Harness {
         self.rig.sweep_all(self.now).await;
         self.expire().await;
         for topic in 0..TOPICS.len() {
-            self.publish(topic, 1000, 1000, TakenBy::Reader).await;
+            self.publish(topic, 1000, 1000, AckedBy::Owner).await;
         }
         for (number, message) in self.messages.iter().enumerate() {
             assert!(self.settled(number), "{message:?} never ended");
@@ -815,17 +842,17 @@ impl Harness {
     }
 }
 
-fn destination(way: usize, recipient: i64, deadline_ms: u64) -> Destination {
-    if way == INBOX_WAY {
+fn destination(transport_id: usize, recipient: i64, deadline_ms: u64) -> Destination {
+    if transport_id == INBOX_ID {
         return inbox();
     }
-    let (recipient, transport) = (Recipient(recipient), transport(way));
+    let (recipient, transport) = (Recipient(recipient), transport(transport_id));
     let push = NewPush { recipient, transport, deadline_ms, receipt: true };
     Destination::Push { push, address: Bytes::from(format!("to {}", recipient.0)) }
 }
 
-fn transport(way: usize) -> Transport {
-    Transport::parse(["ccs", "fcm-v1"][way]).unwrap()
+fn transport(transport_id: usize) -> Transport {
+    Transport::parse(["ccs", "fcm-v1"][transport_id]).unwrap()
 }
 
 fn status_of(document: &Value) -> Status {

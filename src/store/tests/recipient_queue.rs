@@ -20,10 +20,10 @@ impl Rig {
     }
 
     /// Takes until nothing more is due; returns what came and how often it had to ask.
-    async fn take_all(&self, now: u64, pace: Pace) -> (Vec<String>, usize) {
+    async fn take_all(&self, now: u64, pipelining: Pipelining) -> (Vec<String>, usize) {
         let (mut all, mut asked) = (Vec::new(), 0);
         loop {
-            let taken = self.take_by(now, 100, pace).await;
+            let taken = self.take_by(now, 100, pipelining).await;
             asked += 1;
             all.extend(ids(&taken));
             if taken.next_due.is_none_or(|due| due > now) {
@@ -43,22 +43,22 @@ async fn a_long_queue_holds_up_nobody_else_and_is_looked_at_once() {
     let mut rig = Rig::new(Limits::default());
     rig.queue(LONG, 7).await;
     rig.queue(1, 8).await;
-    let (came, times) = rig.take_all(NOW, Pace::OneAtATime).await;
+    let (came, times) = rig.take_all(NOW, Pipelining::OneAtATime).await;
     assert_eq!(came, ["7-0", "8-0"]);
     assert!(times <= 3, "asked {times} times for what a call looks at in three");
     assert_eq!(rig.parked(), LONG as i64 - 1);
-    assert_eq!(rig.take_all(NOW + 60_000, Pace::OneAtATime).await, (vec![], 1));
+    assert_eq!(rig.take_all(NOW + 60_000, Pipelining::OneAtATime).await, (vec![], 1));
 }
 
 #[tokio::test]
 async fn one_at_a_time_each_answer_brings_the_next() {
     let mut rig = Rig::new(Limits::default());
     rig.queue(50, 7).await;
-    let mut flying = rig.take_by(NOW, 100, Pace::OneAtATime).await.claimed;
+    let mut flying = rig.take_by(NOW, 100, Pipelining::OneAtATime).await.claimed;
     for n in 1..50 {
         // Asked for in one breath, so that one commit lies between an answer and the next message.
         let recorded = rig.store.record(flying[0].sid, accepted(), NOW).await.unwrap();
-        let taken = rig.take_by(NOW, 100, Pace::OneAtATime).await;
+        let taken = rig.take_by(NOW, 100, Pipelining::OneAtATime).await;
         assert_eq!(ids(&taken), [format!("7-{n}")]);
         assert!(matches!(recorded.await.unwrap(), Recorded::Moved { .. }));
         flying = taken.claimed;
@@ -69,7 +69,7 @@ async fn one_at_a_time_each_answer_brings_the_next() {
 async fn at_most_as_many_are_in_flight_as_the_transport_is_capable_of() {
     let mut rig = Rig::new(Limits::default());
     rig.queue(9, 7).await;
-    let three = Pace::Pipelined(3);
+    let three = Pipelining::Pipelined(3);
     let flying = rig.take_by(NOW, 100, three).await;
     assert_eq!(ids(&flying), ["7-0", "7-1", "7-2"]);
     rig.record(flying.claimed[1].sid, accepted(), NOW).await;
@@ -120,16 +120,16 @@ async fn whichever_way_the_first_leaves_its_transport_the_next_takes_its_place()
     for leaves in [Event::RECEIPT, accepted(), back(Fate::Expired, 1), unsendable()] {
         let mut rig = Rig::new(Limits::default());
         rig.queue(3, 7).await;
-        let first = rig.take_by(NOW, 9, Pace::OneAtATime).await.claimed[0].sid;
+        let first = rig.take_by(NOW, 9, Pipelining::OneAtATime).await.claimed[0].sid;
         rig.record(first, leaves, NOW).await;
-        assert_eq!(ids(&rig.take_by(NOW, 9, Pace::OneAtATime).await), ["7-1"]);
+        assert_eq!(ids(&rig.take_by(NOW, 9, Pipelining::OneAtATime).await), ["7-1"]);
     }
     for back in [back(Fate::Lost, 0), back(Fate::Lost, 1), retry(NOW)] {
         let mut rig = Rig::new(Limits::default());
         rig.queue(3, 7).await;
-        let first = rig.take_by(NOW, 9, Pace::OneAtATime).await.claimed[0].sid;
+        let first = rig.take_by(NOW, 9, Pipelining::OneAtATime).await.claimed[0].sid;
         rig.record(first, back, NOW).await;
-        assert_eq!(ids(&rig.take_by(NOW, 9, Pace::OneAtATime).await), ["7-0"], "and what came back goes first");
+        assert_eq!(ids(&rig.take_by(NOW, 9, Pipelining::OneAtATime).await), ["7-0"], "and what came back goes first");
     }
 }
 
@@ -176,7 +176,7 @@ async fn after_a_crash_those_behind_a_retry_go_as_soon_as_it_is_over() {
 async fn a_crash_leaves_nobody_behind_and_another_pace_holds_from_then_on() {
     let mut rig = Rig::new(Limits::default());
     rig.queue(4, 7).await;
-    assert_eq!(ids(&rig.take_by(NOW, 100, Pace::OneAtATime).await), ["7-0"]);
+    assert_eq!(ids(&rig.take_by(NOW, 100, Pipelining::OneAtATime).await), ["7-0"]);
     let rig = rig.crash();
     let first = rig.take(NOW).await;
     assert_eq!(ids(&first), ["7-0"]);
@@ -254,7 +254,7 @@ async fn what_loses_its_transport_takes_its_place_among_those_of_the_other() {
 async fn a_parked_message_is_shown_without_a_time() {
     let mut rig = Rig::new(Limits::default());
     rig.queue(2, 7).await;
-    assert_eq!(rig.take_by(NOW, 100, Pace::OneAtATime).await.next_due, None);
+    assert_eq!(rig.take_by(NOW, 100, Pipelining::OneAtATime).await.next_due, None);
     let traces = rig.inspector().trace("7-1").unwrap();
     let [Trace::Delivery(life)] = &traces[..] else { panic!("{traces:?}") };
     assert_eq!(life.due_at, None);

@@ -230,8 +230,8 @@ impl Harness {
         model.rows.push(ModelRow { seq, text, expires_at, packet_id, released, sent, exposed, before, topic });
     }
 
-    async fn news(&self) -> Vec<Fresh> {
-        let news = tokio::time::timeout(Duration::ZERO, self.rig.store.fresh()).await.unwrap_or_default();
+    async fn news(&self) -> Vec<CommitEvent> {
+        let news = tokio::time::timeout(Duration::ZERO, self.rig.store.commit_events()).await.unwrap_or_default();
         assert!(news.topics.is_empty() && news.queues.is_empty());
         news.items
     }
@@ -241,7 +241,7 @@ impl Harness {
         ask!(self.rig, enqueue, self.enqueue(&text, expires_at, &to));
         let mut told: BTreeMap<QueueId, u64> = BTreeMap::new();
         for fresh in self.news().await {
-            let Fresh::Row { seq, message, target } = fresh else { panic!("{fresh:?}") };
+            let CommitEvent::Row { seq, message, target } = fresh else { panic!("{fresh:?}") };
             assert_eq!(message.payload, text);
             assert!(seq > self.last_seq && told.insert(target.queue, seq).is_none());
         }
@@ -262,9 +262,9 @@ impl Harness {
     async fn tell(&mut self, topic: usize) {
         let text = self.text();
         let (payload, at) = (Bytes::from(text.clone()), self.now);
-        ask!(self.rig, tell, Note { topic: TOPICS[topic].to_owned(), payload, correlation: None, at });
+        ask!(self.rig, queue_note, Note { topic: TOPICS[topic].to_owned(), payload, correlation: None, at });
         let news = self.news().await;
-        let [Fresh::Document { reference, payload, .. }] = &news[..] else { panic!("{news:?}") };
+        let [CommitEvent::Document { reference, payload, .. }] = &news[..] else { panic!("{news:?}") };
         assert!(*payload == text && &*reference.topic == TOPICS[topic] && reference.seq > self.last_seq);
         self.last_seq = reference.seq;
         let readers = (0..QUEUES).filter(|queue| self.queues[*queue].reads.contains(&topic)).collect();
@@ -293,7 +293,7 @@ impl Harness {
         let went: Vec<_> = model.rows.extract_if(.., |row| passed(row) && row.goes(now)).collect();
         let bytes = went.iter().map(ModelRow::bytes).sum();
         // One behind the last row may have been looked at before the page was known to be full.
-        assert!(page.expired == Dropped { rows: went.len() as u64, bytes } || page.more);
+        assert!(page.expired == RowCount { rows: went.len() as u64, bytes } || page.more);
         for row in model.rows.iter_mut().filter(|row| row.seq <= last) {
             row.exposed = true;
             row.sent |= row.topic.is_none() && row.seq > after;
@@ -341,7 +341,7 @@ impl Harness {
         let rows: Vec<_> = gone.iter().map(|row| row.seq).collect();
         let settled = ask!(self.rig, acknowledged, took(Some(id), &rows, Vec::new()));
         let bytes = gone.iter().map(ModelRow::bytes).sum();
-        assert_eq!(settled.rows, Dropped { rows: gone.len() as u64, bytes });
+        assert_eq!(settled.rows, RowCount { rows: gone.len() as u64, bytes });
         model.rows.retain(|row| row.topic.is_some() || !rows.contains(&row.seq));
     }
 
@@ -354,7 +354,7 @@ impl Harness {
         let Some(seq) = seq else { return };
         let reference = DocumentRef { topic: TOPICS[topic].into(), seq, origin: Origin::Note };
         let targets = others.iter().filter_map(|other| self.queues[*other].id).map(to).collect();
-        let taken = TakenDocument { reference, others: targets };
+        let taken = AckedDocument { reference, others: targets };
         ask!(self.rig, acknowledged, took(Some(id), &[], vec![taken]));
         self.queues[queue].rows.retain(|row| row.seq != seq);
         let Some(at) = self.documents[topic].iter().position(|d| d.reference.seq == seq) else { return };
@@ -416,7 +416,7 @@ impl Harness {
                 let model = self.queues.iter_mut().find(|queue| queue.id == Some(id)).expect("a queue that is there");
                 let went: Vec<_> = model.rows.extract_if(.., |row| row.goes(self.now)).collect();
                 let bytes = went.iter().map(ModelRow::bytes).sum();
-                assert_eq!(dropped, Dropped { rows: went.len() as u64, bytes });
+                assert_eq!(dropped, RowCount { rows: went.len() as u64, bytes });
             }
             if !swept.more {
                 return;

@@ -31,8 +31,8 @@ async fn messages_per_second_through_a_queue() {
             }
             last.unwrap().await.unwrap();
             let mut rows = vec![Vec::new(); queues.len()];
-            for fresh in rig.store.fresh().await.items {
-                let Fresh::Row { seq, target, .. } = fresh else { panic!("a row") };
+            for fresh in rig.store.commit_events().await.items {
+                let CommitEvent::Row { seq, target, .. } = fresh else { panic!("a row") };
                 rows[queues.iter().position(|queue| *queue == target.queue).unwrap()].push(seq);
             }
             for (queue, rows) in queues.iter().zip(rows) {
@@ -68,9 +68,9 @@ async fn a_start_with_a_million_rows() {
                 drop(rig.store.enqueue(put(&message, &[*queue])).await.unwrap());
             }
         }
-        rig.keeper.close().await.unwrap();
+        rig.writer_thread.close().await.unwrap();
         let started = Instant::now();
-        let (store, _keeper, _) = sqlite::open(&rig.settings, NOW).unwrap();
+        let (store, _writer_thread, _) = sqlite::open(&rig.settings, NOW).unwrap();
         let open = started.elapsed();
         let state = store.broker_state().await.unwrap().await.unwrap();
         let rows: u64 = state.sessions.iter().map(|session| session.rows).sum();

@@ -29,8 +29,8 @@ pub(in crate::store) fn put(message: &Arc<Message>, queues: &[QueueId]) -> Enque
     Enqueue { message: message.clone(), targets, incoming: None, retain: None, will_of: None }
 }
 
-pub(super) fn took(queue: Option<QueueId>, rows: &[u64], documents: Vec<TakenDocument>) -> Acknowledged {
-    Acknowledged { queue, rows: rows.to_vec(), documents, by: TakenBy::Broker, at: NOW, is_awaited: false }
+pub(super) fn took(queue: Option<QueueId>, rows: &[u64], documents: Vec<AckedDocument>) -> Acknowledged {
+    Acknowledged { queue, rows: rows.to_vec(), documents, by: AckedBy::Broker, at: NOW, is_awaited: false }
 }
 
 fn note(topic: &str, text: &str) -> Note {
@@ -68,7 +68,7 @@ impl Rig {
         ask!(self, read_documents, topic.into(), queue, 0, ALL).documents
     }
 
-    async fn acknowledge(&self, queue: QueueId, rows: &[u64]) -> Dropped {
+    async fn acknowledge(&self, queue: QueueId, rows: &[u64]) -> RowCount {
         ask!(self, acknowledged, took(Some(queue), rows, Vec::new())).rows
     }
 
@@ -82,9 +82,9 @@ fn text(payload: &[u8]) -> String {
     String::from_utf8_lossy(payload).into_owned()
 }
 
-fn taken(document: &QueuedDocument, others: &[QueueId]) -> TakenDocument {
+fn taken(document: &QueuedDocument, others: &[QueueId]) -> AckedDocument {
     let others = others.iter().copied().map(to).collect();
-    TakenDocument { reference: document.waiting.reference.clone(), others }
+    AckedDocument { reference: document.waiting.reference.clone(), others }
 }
 
 #[tokio::test]
@@ -98,8 +98,8 @@ async fn a_body_is_in_the_row_of_one_queue_and_there_once_for_several_until_the_
     assert_eq!(rig.texts_of(one).await, ["mine", "ours"]);
     let shared = rig.rows_of(two).await.remove(0);
     assert_eq!(shared.message, said("a/b", "ours"));
-    assert_eq!(rig.acknowledge(two, &[shared.seq]).await, Dropped { rows: 1, bytes: 4 });
-    assert_eq!(rig.acknowledge(two, &[shared.seq]).await, Dropped::default(), "it is gone");
+    assert_eq!(rig.acknowledge(two, &[shared.seq]).await, RowCount { rows: 1, bytes: 4 });
+    assert_eq!(rig.acknowledge(two, &[shared.seq]).await, RowCount::default(), "it is gone");
     assert_eq!(rig.texts_of(one).await, ["mine", "ours"]);
     let mine: Vec<u64> = rig.rows_of(one).await.iter().map(|row| row.seq).collect();
     rig.acknowledge(one, &mine).await;
@@ -115,8 +115,8 @@ async fn a_row_of_a_group_that_is_given_to_a_member_is_its_own_and_counts_there(
     let [row] = &rig.rows_of(group).await[..] else { panic!("one row") };
     let given = || vec![GivenRow { seq: row.seq, message: Arc::clone(&row.message), target: to(member), copy: false }];
     let (rows, last) = ask!(rig, give, group, given());
-    assert_eq!(rows, Dropped { rows: 1, bytes: 4 });
-    assert_eq!(ask!(rig, give, group, given()), (Dropped::default(), 0), "it is gone");
+    assert_eq!(rows, RowCount { rows: 1, bytes: 4 });
+    assert_eq!(ask!(rig, give, group, given()), (RowCount::default(), 0), "it is gone");
     assert_eq!(rig.texts_of(group).await, [""; 0]);
     assert_eq!(rig.rows_of(member).await.iter().map(|row| row.seq).collect::<Vec<_>>(), [last]);
     assert_eq!((rig.texts_of(member).await, rig.texts_of(other).await), (vec!["ours".into()], vec!["ours".into()]));
@@ -224,9 +224,9 @@ async fn what_has_expired_goes_on_the_way_or_by_the_sweep_unless_it_has_to_be_an
     let answered = rig.rows_of(queue).await[2].seq;
     ask!(rig, assign, queue, vec![(answered, 7)]);
     let read = ask!(rig, read_rows, queue, answered, ALL, NOW + 10);
-    assert_eq!((read.rows.len(), read.expired), (0, Dropped { rows: 1, bytes: 4 }));
+    assert_eq!((read.rows.len(), read.expired), (0, RowCount { rows: 1, bytes: 4 }));
     let swept = ask!(rig, sweep_queues, NOW + 10);
-    assert_eq!(swept.expired.into_iter().collect::<Vec<_>>(), [(queue, Dropped { rows: 1, bytes: 4 })]);
+    assert_eq!(swept.expired.into_iter().collect::<Vec<_>>(), [(queue, RowCount { rows: 1, bytes: 4 })]);
     assert_eq!(ask!(rig, sweep_queues, NOW + 10), SweptQueues::default());
     assert_eq!(rig.texts_of(queue).await, ["never", "soon"]);
 }
@@ -249,7 +249,7 @@ async fn a_message_of_qos_2_keeps_its_identifier_until_its_reader_has_heard_that
     assert_eq!(&*row.message.topic, "a/b");
     let bytes = ask!(rig, broker_state).sessions[0].bytes;
     assert!(bytes > 0, "it counts as before");
-    assert_eq!(rig.acknowledge(one, &[seq]).await, Dropped { rows: 1, bytes });
+    assert_eq!(rig.acknowledge(one, &[seq]).await, RowCount { rows: 1, bytes });
     assert_eq!(rig.texts_of(one).await, [""; 0]);
 }
 
@@ -449,25 +449,25 @@ async fn what_commits_bring_is_told_in_their_order_to_who_listens() {
     let rig = Rig::new(Limits::default());
     let (here, away) = (rig.session("here").await, rig.session("away").await);
     ask!(rig, session_left, away, NOW, 60, None);
-    ask!(rig, tell, note("t/others/x", "before"));
+    ask!(rig, queue_note, note("t/others/x", "before"));
     rig.store.listen();
     rig.say("1", &[here, away]).await;
-    ask!(rig, tell, note("t/others/x", "2"));
+    ask!(rig, queue_note, note("t/others/x", "2"));
     rig.say("3", &[here]).await;
-    let news = rig.store.fresh().await;
+    let news = rig.store.commit_events().await;
     assert!(news.topics.is_empty() && news.queues.is_empty());
     let told: Vec<_> = news
         .items
         .iter()
         .map(|fresh| match fresh {
-            Fresh::Row { message, target, .. } => (text(&message.payload), target.queue == here),
-            Fresh::Document { payload, correlation, .. } => (text(payload), correlation.is_none()),
+            CommitEvent::Row { message, target, .. } => (text(&message.payload), target.queue == here),
+            CommitEvent::Document { payload, correlation, .. } => (text(payload), correlation.is_none()),
         })
         .collect();
     assert_eq!(told, [("1".to_owned(), true), ("2".to_owned(), false), ("3".to_owned(), true)]);
-    let Fresh::Row { seq, .. } = news.items[0] else { panic!("a row") };
+    let CommitEvent::Row { seq, .. } = news.items[0] else { panic!("a row") };
     assert_eq!(rig.rows_of(here).await[0].seq, seq);
-    let none = tokio::time::timeout(Duration::ZERO, rig.store.fresh()).await;
+    let none = tokio::time::timeout(Duration::ZERO, rig.store.commit_events()).await;
     assert!(none.is_err(), "each is told once");
 }
 
@@ -476,21 +476,21 @@ async fn of_more_news_than_there_is_room_for_the_names_remain_and_all_that_comes
     let rig = Rig::new(Limits::default());
     rig.store.listen();
     let (one, two) = (rig.session("one").await, rig.session("two").await);
-    let large = "x".repeat(FRESH_BYTES / 4);
+    let large = "x".repeat(COMMIT_EVENTS_BYTES / 4);
     for _ in 0..4 {
         rig.say(&large, &[one]).await;
     }
-    ask!(rig, tell, note("t/others/x", "small"));
+    ask!(rig, queue_note, note("t/others/x", "small"));
     rig.say("small", &[two]).await;
-    let news = rig.store.fresh().await;
+    let news = rig.store.commit_events().await;
     assert_eq!((news.items.len(), news.topics.len()), (3, 1), "topics count as well");
     assert_eq!(news.queues.into_iter().collect::<Vec<_>>(), [one, two]);
-    for n in 0..=FRESH_MAX {
+    for n in 0..=COMMIT_EVENTS_MAX {
         drop(rig.store.enqueue(put(&said("a", &n.to_string()), &[two])).await.unwrap());
     }
     ask!(rig, broker_state);
-    let news = rig.store.fresh().await;
-    assert_eq!((news.items.len(), news.queues.len()), (FRESH_MAX, 1));
+    let news = rig.store.commit_events().await;
+    assert_eq!((news.items.len(), news.queues.len()), (COMMIT_EVENTS_MAX, 1));
 }
 
 #[tokio::test]
@@ -499,7 +499,7 @@ async fn a_document_stays_until_its_first_reader_has_it_and_is_then_a_row_of_the
     let (one, two, three) = (rig.session("one").await, rig.session("two").await, rig.session("three").await);
     let topic = "t/others/x";
     for text in ["1", "2", "3"] {
-        ask!(rig, tell, note(topic, text));
+        ask!(rig, queue_note, note(topic, text));
     }
     let found = rig.documents_of(topic, Some(one)).await;
     assert!(found.iter().all(|document| document.own.is_none() && !document.waiting.redelivered));
@@ -533,13 +533,13 @@ async fn a_topic_that_is_read_is_marked_after_a_crash_also_where_it_was_empty_be
     let rig = Rig::new(Limits::default());
     let (read, left) = ("t/others/x", "t/others/y");
     for topic in [read, left] {
-        ask!(rig, tell, note(topic, "1"));
+        ask!(rig, queue_note, note(topic, "1"));
         let first = rig.documents_of(topic, None).await.remove(0);
         ask!(rig, acknowledged, took(None, &[], vec![taken(&first, &[])]));
     }
     ask!(rig, documents_seen, vec![Seen { topic: left.into(), seq: 1 }], false);
     for topic in [read, left] {
-        ask!(rig, tell, note(topic, "2"));
+        ask!(rig, queue_note, note(topic, "2"));
     }
     let rig = rig.crash();
     assert!(rig.documents_of(read, None).await[0].waiting.redelivered, "it may have been told and sent");
@@ -578,23 +578,23 @@ async fn a_delivery_into_an_inbox_is_told_with_its_body_and_moves_when_its_owner
     rig.store.listen();
     let (new, sids) = rig.several("a1", vec![inbox(), inbox()]);
     rig.accept(new).await;
-    let bodies = rig.store.fresh().await.items.into_iter().filter_map(|fresh| match fresh {
-        Fresh::Document { reference, payload, .. } if &*reference.topic == INBOX_OF => Some(text(&payload)),
+    let bodies = rig.store.commit_events().await.items.into_iter().filter_map(|fresh| match fresh {
+        CommitEvent::Document { reference, payload, .. } if &*reference.topic == INBOX_OF => Some(text(&payload)),
         _ => None,
     });
     assert_eq!(bodies.collect::<Vec<_>>(), ["body of a1"; 2]);
     let found = rig.documents_of(INBOX_OF, Some(guest)).await;
     let what = |queue, document, by| Acknowledged { by, ..took(Some(queue), &[], vec![document]) };
     for document in &found {
-        let settled = ask!(rig, acknowledged, what(guest, taken(document, &[owner]), TakenBy::Broker));
+        let settled = ask!(rig, acknowledged, what(guest, taken(document, &[owner]), AckedBy::Broker));
         assert_eq!(settled.moved.len(), 1);
     }
     assert_eq!(rig.standing("a1").0, Status::Sent);
     let own = rig.documents_of(INBOX_OF, Some(owner)).await;
     assert_eq!(own.iter().map(|d| text(&d.waiting.payload)).collect::<Vec<_>>(), ["body of a1"; 2]);
-    let settled = ask!(rig, acknowledged, what(owner, taken(&own[1], &[guest]), TakenBy::Reader));
+    let settled = ask!(rig, acknowledged, what(owner, taken(&own[1], &[guest]), AckedBy::Owner));
     assert_eq!(settled.moved.iter().map(|(sid, _)| *sid).collect::<Vec<_>>(), sids[1..]);
-    assert_eq!(ask!(rig, acknowledged, what(owner, taken(&own[1], &[guest]), TakenBy::Reader)), Settled::default());
+    assert_eq!(ask!(rig, acknowledged, what(owner, taken(&own[1], &[guest]), AckedBy::Owner)), AckOutcome::default());
     assert_eq!(rig.documents_of(INBOX_OF, Some(guest)).await, []);
 }
 
@@ -605,8 +605,8 @@ async fn messages_that_get_a_route_are_told_where_they_are_now() {
     rig.store.listen();
     rig.receive(message).await;
     rig.give_routes(10, |_| Some(route(MESSAGES, Acks::OnPublish))).await;
-    let news = rig.store.fresh().await;
-    let [Fresh::Document { reference, payload, .. }] = &news.items[..] else { panic!("{news:?}") };
+    let news = rig.store.commit_events().await;
+    let [CommitEvent::Document { reference, payload, .. }] = &news.items[..] else { panic!("{news:?}") };
     let found = rig.documents_of(MESSAGES, None).await;
     assert_eq!((reference, payload), (&found[0].waiting.reference, &found[0].waiting.payload));
 }
@@ -615,8 +615,8 @@ async fn messages_that_get_a_route_are_told_where_they_are_now() {
 async fn topics_that_begin_alike_are_found_in_pages() {
     let rig = Rig::new(Limits::default());
     for topic in ["a", "a/x", "a/y", "ab", "b/x"] {
-        ask!(rig, tell, note(topic, "1"));
-        ask!(rig, tell, note(topic, "2"));
+        ask!(rig, queue_note, note(topic, "1"));
+        ask!(rig, queue_note, note(topic, "2"));
     }
     let topics = |prefix: &str, after: &str, limit| rig.store.waiting_topics(vec![prefix.into()], after.into(), limit);
     assert_eq!(topics("a/", "", 10).await.unwrap().await.unwrap(), ["a/x", "a/y"]);

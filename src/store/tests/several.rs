@@ -19,7 +19,7 @@ impl Rig {
         let deliveries: Vec<_> =
             to.into_iter().map(|destination| NewDelivery { sid: self.sid(), destination }).collect();
         let sids = deliveries.iter().map(|delivery| delivery.sid).collect();
-        let several = Several::new(new.sid, deliveries).unwrap();
+        let several = SeveralDeliveries::new(new.sid, deliveries).unwrap();
         let several = if let Some(until) = kept { several.kept_until(until) } else { several };
         (NewMessage { deliveries: Deliveries::Several(several), ..new }, sids)
     }
@@ -29,8 +29,9 @@ impl Rig {
         self.several(id, vec![ccs("T1"), v1("T2"), inbox()])
     }
 
-    async fn take_v1(&self, now: u64) -> Taken {
-        let query = DueQuery { transport: Transport::FcmV1(None), now, limit: 100, at_once: 0, pace: MANY };
+    async fn take_v1(&self, now: u64) -> DueBatch {
+        let query =
+            DueQuery { transport: Transport::FcmV1(None), now, limit: 100, sent_on_accept: 0, pipelining: MANY };
         self.store.take_due(query).await.unwrap().await.unwrap()
     }
 
@@ -57,7 +58,7 @@ impl Rig {
         (figures.queue_rows, figures.queue_bytes)
     }
 
-    async fn read_inbox(&self, by: TakenBy) {
+    async fn read_inbox(&self, by: AckedBy) {
         let references = self.next(INBOX_OF, 0).await.into_iter().map(|document| document.reference).collect();
         self.store.published(references, by, NOW).await.unwrap().await.unwrap();
     }
@@ -106,7 +107,7 @@ enum Happens {
     /// To the delivery with this number.
     To(usize, Event),
     /// The inbox is taken.
-    Inbox(TakenBy),
+    Inbox(AckedBy),
     Crash,
     Passes(u64),
 }
@@ -158,7 +159,7 @@ async fn a_fault_of_one_delivery_changes_nothing_for_the_others() {
         (Happens::Ccs, &[], [InFlight, Failed, InFlight]),
         (Happens::To(0, accepted()), &["sent"], [Sent, Failed, InFlight]),
         (Happens::Crash, &[], [Sent, Failed, InFlight]),
-        (Happens::Inbox(TakenBy::Reader), &["delivered"], [Sent, Failed, Delivered]),
+        (Happens::Inbox(AckedBy::Owner), &["delivered"], [Sent, Failed, Delivered]),
         (Happens::To(0, Event::RECEIPT), &[], [Delivered, Failed, Delivered]),
         (Happens::To(1, accepted()), &[], [Delivered, Failed, Delivered]),
     ])
@@ -173,7 +174,7 @@ async fn a_fault_of_one_delivery_changes_nothing_for_the_others() {
 #[tokio::test]
 async fn what_is_read_first_is_delivered_whatever_becomes_of_the_pushes() {
     drive(&[
-        (Happens::Inbox(TakenBy::Reader), &["sent", "delivered"], [Due, Due, Delivered]),
+        (Happens::Inbox(AckedBy::Owner), &["sent", "delivered"], [Due, Due, Delivered]),
         (Happens::Ccs, &[], [InFlight, Due, Delivered]),
         (Happens::To(0, gone()), &[], [Failed, Due, Delivered]),
         (Happens::Crash, &[], [Failed, Due, Delivered]),
@@ -188,7 +189,7 @@ async fn what_only_a_broker_has_is_sent_and_waits_for_the_word_of_its_reader() {
     drive(&[
         (Happens::V1, &[], [Due, InFlight, InFlight]),
         (Happens::To(1, gone()), &[], [Due, Failed, InFlight]),
-        (Happens::Inbox(TakenBy::Broker), &["sent"], [Due, Failed, Sent]),
+        (Happens::Inbox(AckedBy::Broker), &["sent"], [Due, Failed, Sent]),
         (Happens::Ccs, &[], [InFlight, Failed, Sent]),
         (Happens::To(0, gone()), &[], [Failed, Failed, Sent]),
         (Happens::To(2, Event::RECEIPT), &["delivered"], [Failed, Failed, Delivered]),
@@ -215,7 +216,7 @@ async fn without_the_wish_for_a_receipt_the_first_that_is_sent_is_the_last_word(
     rig.accept(new).await;
     rig.take(NOW).await;
     rig.take_v1(NOW).await;
-    rig.read_inbox(TakenBy::Reader).await;
+    rig.read_inbox(AckedBy::Owner).await;
     for (sid, event) in [(sids[0], gone()), (sids[1], accepted())] {
         assert!(rig.message("a1").final_at.is_none());
         rig.record(sid, event, NOW).await;
@@ -290,7 +291,7 @@ async fn what_lies_in_an_inbox_stays_there_over_a_crash_and_comes_marked() {
     let mut rig = Rig::new(Limits::default());
     let (new, _) = rig.several("a1", vec![inbox()]);
     rig.accept(new).await;
-    assert!(rig.store.fresh_topics().await.contains(INBOX_OF));
+    assert!(rig.store.topics_with_documents().await.contains(INBOX_OF));
     let first = rig.next(INBOX_OF, 0).await;
     let rig = rig.crash();
     assert_eq!((rig.recovery.crashed, rig.recovery.rerouted, rig.recovery.redelivered), (0, 0, 1));
@@ -313,7 +314,7 @@ async fn what_lay_in_an_inbox_is_confirmed_by_whose_it_is() {
     };
     assert_eq!(confirm("bob").await, []);
     let confirmed = confirm("alice").await;
-    let [(first, Recorded::Moved { .. }), (second, Recorded::Swallowed)] = &confirmed[..] else {
+    let [(first, Recorded::Moved { .. }), (second, Recorded::NoEffect)] = &confirmed[..] else {
         panic!("{confirmed:?}")
     };
     assert_eq!([first, second], [&sids[0]; 2], "by the id of its message as by its own");
@@ -371,7 +372,7 @@ async fn all_deliveries_of_a_message_wait_for_the_one_before_it() {
     let behind = rig.new_message("a4");
     rig.accept(NewMessage { order: Some("k".to_owned()), ..behind }).await;
     rig.record(sids[1], gone(), NOW).await;
-    rig.read_inbox(TakenBy::Reader).await;
+    rig.read_inbox(AckedBy::Owner).await;
     assert!(rig.message("a2").final_at.is_some());
     assert_eq!(rig.take(NOW).await.claimed, [], "its end is no turn once more: a3 is open");
 }
@@ -385,7 +386,7 @@ async fn a_message_that_is_kept_stays_with_its_body_until_its_time_and_then_goes
     rig.accept(plain).await;
     rig.take(NOW).await;
     rig.record(sids[0], gone(), NOW).await;
-    rig.read_inbox(TakenBy::Reader).await;
+    rig.read_inbox(AckedBy::Owner).await;
     rig.statuses().await;
     let rig = rig.reopen().await;
     rig.sweep_all(NOW + 25 * HOUR).await;
@@ -417,7 +418,7 @@ async fn a_message_that_is_kept_for_less_is_remembered_as_long_as_any() {
     assert_eq!(rig.accept(settled).await, Accepted::Repeated(Status::Failed));
     assert_eq!((rig.message("a2").kept_until, rig.message("a2").body_bytes), (None, 10));
     assert_eq!((rig.message("a3").kept_until, rig.message("a3").body_bytes), (None, 0), "nobody needs it any more");
-    rig.read_inbox(TakenBy::Reader).await;
+    rig.read_inbox(AckedBy::Owner).await;
     rig.record(sent_sids[0], Event::RECEIPT, NOW).await;
     rig.statuses().await;
     rig.sweep_all(NOW + 25 * HOUR).await;
@@ -485,11 +486,11 @@ async fn what_an_inbox_moves_is_answered_and_nothing_else() {
         references.extend(rig.next(topic, 0).await.into_iter().map(|document| document.reference));
     }
     let published =
-        async || rig.store.published(references.clone(), TakenBy::Broker, NOW).await.unwrap().await.unwrap();
+        async || rig.store.published(references.clone(), AckedBy::Broker, NOW).await.unwrap().await.unwrap();
     let moved = published().await;
     let [(sid, Recorded::Moved { bal, id, life, told })] = &moved[..] else { panic!("{moved:?}") };
     assert_eq!((*sid, &**bal, &**id, life.state, *told), (sids[0], "bal1", "a1", Sent, &[Status::Sent][..]));
-    assert_eq!(published().await, [(sids[0], Recorded::Swallowed)]);
+    assert_eq!(published().await, [(sids[0], Recorded::NoEffect)]);
 }
 
 #[test]
@@ -498,7 +499,7 @@ fn the_ids_of_deliveries_rise_from_that_of_their_message_on() {
     let [message, first, second] = [(); 3].map(|()| sids.next(NOW, 0));
     let of = |deliveries: [Sid; 2]| {
         let deliveries = deliveries.map(|sid| NewDelivery { sid, destination: inbox() });
-        Several::new(message, deliveries.into()).map(drop)
+        SeveralDeliveries::new(message, deliveries.into()).map(drop)
     };
     assert_eq!(of([first, second]), Ok(()));
     assert_eq!(of([message, second]), Err(DeliveriesError::Order(message)));
@@ -514,7 +515,7 @@ fn a_message_has_a_delivery_and_not_more_than_so_many() {
     let mut of = |count| {
         let message = sids.next(NOW, 0);
         let deliveries = (0..count).map(|_| NewDelivery { sid: sids.next(NOW, 0), destination: inbox() }).collect();
-        Several::new(message, deliveries).map(drop)
+        SeveralDeliveries::new(message, deliveries).map(drop)
     };
     assert_eq!((of(1), of(DELIVERIES_MAX)), (Ok(()), Ok(())));
     assert!(of(0).is_err());
@@ -529,7 +530,7 @@ async fn a_push_that_has_lost_its_transport_takes_another_and_an_inbox_stays_wha
     let rig = rig.reopen().await;
     assert_eq!((rig.recovery.rerouted, rig.recovery.crashed), (1, 0));
     assert_eq!(ids(&rig.take(NOW).await), ["a1"]);
-    rig.read_inbox(TakenBy::Reader).await;
+    rig.read_inbox(AckedBy::Owner).await;
     assert_eq!(rig.standing("a1"), (Status::Delivered, vec![InFlight, Delivered]));
 }
 
@@ -584,7 +585,7 @@ async fn what_a_broker_took_for_good_waits_ten_minutes_for_its_receipt_and_ends(
     rig.accept(new).await;
     rig.sweep_all(NOW + 48 * HOUR).await;
     assert_eq!(rig.standing("a1"), (Status::Accepted, vec![InFlight]), "an inbox keeps it for ever");
-    rig.read_inbox(TakenBy::Broker).await;
+    rig.read_inbox(AckedBy::Broker).await;
     rig.sweep_all(NOW + RECEIPT_GRACE_MS - 1).await;
     assert_eq!(rig.standing("a1"), (Status::Sent, vec![Sent]));
     let rig = rig.crash();
@@ -633,7 +634,7 @@ async fn the_next_message_of_a_key_waits_for_no_inbox() {
     let late = NewMessage { order: Some("k".to_owned()), ..rig.new_message("a5") };
     rig.accept(late).await;
     assert_eq!(rig.take(NOW).await.claimed, [], "it waits for the push of a4");
-    rig.read_inbox(TakenBy::Reader).await;
+    rig.read_inbox(AckedBy::Owner).await;
     rig.sweep_all(NOW).await;
     assert_eq!(rig.standing("a4"), (Status::Delivered, vec![Delivered, InFlight]));
     assert_eq!(ids(&rig.take(NOW).await), ["a5"], "`delivered` was told");

@@ -63,7 +63,7 @@ async fn downstream(rig: &mut Rig, window: usize) {
         from = waiting.last().map_or(from, |w| w.reference.seq);
         for chunk in waiting.chunks(100) {
             let references = chunk.iter().map(|w| w.reference.clone()).collect();
-            drop(rig.store.published(references, TakenBy::Reader, NOW).await.unwrap());
+            drop(rig.store.published(references, AckedBy::Owner, NOW).await.unwrap());
         }
         drop(rig.store.sweep(NOW).await.unwrap());
         for committed in accepts.drain(..) {
@@ -90,7 +90,7 @@ async fn upstream(rig: &mut Rig, window: usize) {
         from.insert(MESSAGES, waiting.last().map_or(after, |w| w.reference.seq));
         for chunk in waiting.chunks(100) {
             let references = chunk.iter().map(|w| w.reference.clone()).collect();
-            drop(rig.store.published(references, TakenBy::Reader, NOW).await.unwrap());
+            drop(rig.store.published(references, AckedBy::Owner, NOW).await.unwrap());
         }
         for committed in pending {
             assert_eq!(committed.await.unwrap(), Received::Stored);
@@ -113,7 +113,7 @@ async fn messages_per_second() {
         upstream(&mut rig, window).await;
         report("upstream", &rig, started, cpu, before);
         let started = tokio::time::Instant::now();
-        rig.keeper.close().await.unwrap();
+        rig.writer_thread.close().await.unwrap();
         let (_, _, recovery) = sqlite::open(&rig.settings, NOW).unwrap();
         println!("close and open: {:?}, last {:?}", started.elapsed(), recovery.last_sid);
     }

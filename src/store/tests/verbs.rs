@@ -20,7 +20,7 @@ async fn a_message_goes_its_usual_way() {
         rig.record(sid, Event::RECEIPT, NOW + 2).await,
         Recorded::Moved { told: [Status::Delivered], .. }
     ));
-    assert_eq!(rig.record(sid, accepted(), NOW + 3).await, Recorded::Swallowed);
+    assert_eq!(rig.record(sid, accepted(), NOW + 3).await, Recorded::NoEffect);
     assert_eq!(rig.statuses().await, ["a1 accepted", "a1 sent", "a1 delivered"]);
     assert_eq!(rig.statuses().await, Vec::<String>::new());
     assert_eq!(rig.store.figures().history_rows, 1);
@@ -389,7 +389,7 @@ async fn rejected_ids_are_not_remembered() {
         let payload =
             StatusDocument::refused("a1", NOW, "TOO_BIG", "data has 4097 bytes").redelivered(again).to_bytes();
         let note = Note { topic: RECEIPTS.to_owned(), payload: payload.into(), correlation: None, at: NOW };
-        rig.store.tell(note).await.unwrap().await.unwrap();
+        rig.store.queue_note(note).await.unwrap().await.unwrap();
     }
     let corrected = rig.new_message("a1");
     assert_eq!(rig.accept(corrected).await, Accepted::Stored);
@@ -409,7 +409,7 @@ async fn unread_notes_are_capped_per_topic() {
             correlation: None,
             at: NOW,
         };
-        drop(rig.store.tell(note).await.unwrap());
+        drop(rig.store.queue_note(note).await.unwrap());
     }
     let errors = rig.read("bal1/others/errors").await;
     assert_eq!((errors.len(), &errors[0]), (cap, &Value::from(5)));
@@ -462,7 +462,7 @@ async fn messages_without_a_route_wait_for_one() {
     let pick = |category: Option<&str>| category.map(|_| route(MESSAGES, Acks::OnPublish));
     assert_eq!(rig.give_routes(200, pick).await, 449);
     assert_eq!(rig.give_routes(200, pick).await, 0);
-    assert!(rig.store.fresh_topics().await.contains(MESSAGES));
+    assert!(rig.store.topics_with_documents().await.contains(MESSAGES));
     let published = rig.read(MESSAGES).await;
     assert_eq!(published.len(), 449);
     assert_eq!((&published[0]["ccs_id"], &published[3]["ccs_id"]), (&"m0".into(), &"m4".into()), "in order");
@@ -568,7 +568,7 @@ async fn an_orderly_stop_marks_only_what_may_have_been_seen() {
     let waiting = rig.next(RECEIPTS, 0).await;
     let seen = Seen { topic: RECEIPTS.into(), seq: waiting[1].reference.seq };
     rig.publish(&waiting[..1]).await;
-    rig.store.parted(vec![seen]).await.unwrap().await.unwrap();
+    rig.store.unclaim(vec![seen]).await.unwrap().await.unwrap();
     let rig = rig.reopen().await;
     let marks: Vec<bool> = rig.next(RECEIPTS, 0).await.iter().map(|w| w.redelivered).collect();
     assert_eq!(marks, [true, false]);
@@ -657,7 +657,7 @@ async fn operators_read_while_the_bridge_runs() {
     assert!(matches!(&inspector.trace(&up_sid).unwrap()[..], [Trace::Upstream(up)] if up.kept));
     let counts = inspector.counts().unwrap();
     assert_eq!((counts.deliveries["due"], counts.spool), (1, 1));
-    rig.keeper.close().await.unwrap();
+    rig.writer_thread.close().await.unwrap();
     assert_eq!(inspector.trace("a1").unwrap(), by_id);
     assert_eq!(Inspector::open(&rig.settings.path).unwrap().trace("a1").unwrap(), by_id, "also when it does not run");
 }
@@ -670,7 +670,7 @@ async fn closing_finishes_what_is_queued_and_leaves_one_file() {
         let new = rig.new_message(&format!("a{n}"));
         pending.push(rig.store.accept(new).await.unwrap());
     }
-    rig.keeper.close().await.unwrap();
+    rig.writer_thread.close().await.unwrap();
     for committed in pending {
         assert_eq!(committed.await.unwrap(), Accepted::Stored);
     }
@@ -687,8 +687,8 @@ async fn due_changes_and_fresh_topics_wake_the_pumps() {
     let new = rig.new_message("a1");
     rig.accept(new).await;
     assert!(due.has_changed().unwrap());
-    assert_eq!(rig.store.fresh_topics().await.into_iter().collect::<Vec<_>>(), [RECEIPTS]);
-    let wait = tokio::time::timeout(Duration::ZERO, rig.store.fresh_topics());
+    assert_eq!(rig.store.topics_with_documents().await.into_iter().collect::<Vec<_>>(), [RECEIPTS]);
+    let wait = tokio::time::timeout(Duration::ZERO, rig.store.topics_with_documents());
     assert!(wait.await.is_err(), "each topic is named once per change");
 }
 
@@ -721,8 +721,13 @@ async fn each_way_is_handed_out_by_itself() {
         new.push().transport = transport;
         rig.accept(new).await;
     }
-    let due =
-        |transport: &Transport| DueQuery { transport: transport.clone(), now: NOW, limit: 9, at_once: 0, pace: MANY };
+    let due = |transport: &Transport| DueQuery {
+        transport: transport.clone(),
+        now: NOW,
+        limit: 9,
+        sent_on_accept: 0,
+        pipelining: MANY,
+    };
     let taken = rig.store.take_due(due(&v1)).await.unwrap().await.unwrap();
     assert_eq!((ids(&taken), taken.next_due), (vec!["b1".to_owned()], None));
     assert_eq!(ids(&rig.take(NOW).await), ["a1", "a2"]);
@@ -739,8 +744,8 @@ async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
     rig.accept(over_v1).await;
     let owner = Owner::new("alice").unwrap();
     let confirm = async |at| rig.store.confirm(&owner, vec![ccs, fcm], at).await.unwrap().await.unwrap();
-    assert_eq!(confirm(NOW).await, [(fcm, Recorded::Swallowed)], "it was never sent");
-    let query = DueQuery { transport: v1.clone(), now: NOW, limit: 9, at_once: 0, pace: MANY };
+    assert_eq!(confirm(NOW).await, [(fcm, Recorded::NoEffect)], "it was never sent");
+    let query = DueQuery { transport: v1.clone(), now: NOW, limit: 9, sent_on_accept: 0, pipelining: MANY };
     rig.store.take_due(query).await.unwrap().await.unwrap();
     let provider_id = Some("projects/p/messages/1".to_owned());
     let detail = Some("`delay_while_idle`: ignored".to_owned());
@@ -777,7 +782,7 @@ async fn what_an_answer_brings_after_the_word_of_the_app_is_kept_for_who_asks_la
     assert_eq!(rig.statuses().await, ["a1 accepted", "a1 sent", "a1 delivered"]);
     let (provider_id, detail) = (Some("projects/p/messages/1".to_owned()), Some("`x`: unknown".to_owned()));
     let late = after(1, back(Fate::Accepted { canonical: None, provider_id, detail, can_confirm: true }, 1));
-    assert_eq!(rig.record(sid, late, NOW + 2).await, Recorded::Swallowed);
+    assert_eq!(rig.record(sid, late, NOW + 2).await, Recorded::NoEffect);
     let again = rig.new_message("a1");
     assert_eq!(rig.accept(again).await, Accepted::Repeated(Status::Delivered));
     let told = rig.read(RECEIPTS).await;
@@ -796,7 +801,7 @@ async fn what_nobody_can_confirm_is_settled_when_it_is_sent_and_stays_so() {
     rig.record(sid, back(fate, 1), NOW + 1).await;
     assert_eq!(rig.statuses().await, ["a1 accepted", "a1 sent"]);
     let rig = rig.reopen().await;
-    assert_eq!(rig.record(sid, Event::RECEIPT, NOW + 2).await, Recorded::Swallowed);
+    assert_eq!(rig.record(sid, Event::RECEIPT, NOW + 2).await, Recorded::NoEffect);
     rig.store.sweep(NOW + 3_000_000_000).await.unwrap().await.unwrap();
     assert_eq!(rig.statuses().await, [] as [&str; 0]);
 }

@@ -19,7 +19,7 @@ use crate::ops::clock::at;
 use crate::transport::core::{self, Counted, End, Manner};
 use crate::transport::dial::Dialer;
 use crate::transport::driver::{self, EventSender, Order};
-use crate::transport::{AckRef, ConnectionId, DeviceMessage, RejectedUpstream, SAMPLE_MAX, Upstream};
+use crate::transport::{AckRef, ConnectionId, DeviceMessage, ReceivedUpstream, RejectedUpstream, SAMPLE_MAX};
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ const OUT_BYTES: usize = 256 * 1024;
 /// Orders taken at once, so that they leave in one write.
 const ORDER_BATCH: usize = 64;
 /// For the last words on a connection that is over.
-const GOODBYE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The stream errors and binding errors of a server that allows no further connection.
 const TOO_MANY: [&str; 2] = ["policy-violation", "resource-constraint"];
 
@@ -46,57 +46,57 @@ pub(super) async fn run(mut task: Task, session: SessionConfig, dialer: Arc<Dial
         Err((end, detail)) => return task.end(end, detail).await,
     };
     let (reader, mut writer) = tokio::io::split(stream);
-    let mut talk = Talk::new(task.id, session);
-    let reason = converse(&mut task, &mut talk, reader, &mut writer).await;
-    for event in std::mem::take(&mut talk.inbox) {
+    let mut session_io = SessionIo::new(task.id, session);
+    let reason = run_session(&mut task, &mut session_io, reader, &mut writer).await;
+    for event in std::mem::take(&mut session_io.inbox) {
         task.events.send(event).await;
     }
-    task.end(end_of(&reason, talk.was_open), reason.to_string()).await;
+    task.end(end_of(&reason, session_io.was_open), reason.to_string()).await;
     if reason != Reason::Cut {
-        say_goodbye(writer, talk.out).await;
+        flush_and_close(writer, session_io.out).await;
     }
 }
 
-/// Every future in the `select!` is cancel-safe: what it has taken is in `talk` or still where it was.
-async fn converse(
+/// Every future in the `select!` is cancel-safe: what it has taken is in `session_io` or still where it was.
+async fn run_session(
     task: &mut Task,
-    talk: &mut Talk,
+    session_io: &mut SessionIo,
     mut reader: impl AsyncRead + Unpin,
     writer: &mut (impl AsyncWrite + Unpin),
 ) -> Reason {
     let mut bytes = vec![0; READ_BYTES];
     let mut orders = Vec::with_capacity(ORDER_BATCH);
     loop {
-        talk.pump(&task.events);
-        if let Some(reason) = talk.ended.take() {
+        session_io.pump(&task.events);
+        if let Some(reason) = session_io.ended.take() {
             return reason;
         }
         tokio::select! {
             biased;
-            changed = task.retire.changed(), if !talk.closing => {
+            changed = task.retire.changed(), if !session_io.closing => {
                 let manner = changed.ok().and_then(|()| *task.retire.borrow_and_update());
-                talk.retire(manner.unwrap_or(Manner::Now));
+                session_io.retire(manner.unwrap_or(Manner::Now));
             }
-            () = task.events.ready(), if !talk.inbox.is_empty() => {}
-            () = at(talk.deadline.map(Into::into)) => talk.handle(Input::Tick),
-            taken = task.orders.recv_many(&mut orders, ORDER_BATCH), if talk.takes_orders() => {
+            () = task.events.ready(), if !session_io.inbox.is_empty() => {}
+            () = at(session_io.deadline.map(Into::into)) => session_io.handle(Input::Tick),
+            taken = task.orders.recv_many(&mut orders, ORDER_BATCH), if session_io.takes_orders() => {
                 if taken == 0 {
-                    talk.retire(Manner::Now);
+                    session_io.retire(Manner::Now);
                 }
-                orders.drain(..).for_each(|order| talk.obey(order));
+                orders.drain(..).for_each(|order| session_io.apply(order));
             }
-            written = write_some(writer, &mut talk.out, &mut talk.flushed), if talk.has_to_write() => {
+            written = write_some(writer, &mut session_io.out, &mut session_io.flushed), if session_io.has_to_write() => {
                 if let Err(error) = written {
                     tracing::debug!(kind = ?error.kind(), "write failed");
-                    talk.handle(Input::Eof);
+                    session_io.handle(Input::Eof);
                 }
             }
-            read = reader.read(&mut bytes), if talk.inbox.is_empty() => match read {
-                Ok(0) => talk.handle(Input::Eof),
-                Ok(count) => talk.handle(Input::Bytes(&bytes[..count])),
+            read = reader.read(&mut bytes), if session_io.inbox.is_empty() => match read {
+                Ok(0) => session_io.handle(Input::Eof),
+                Ok(count) => session_io.handle(Input::Bytes(&bytes[..count])),
                 Err(error) => {
                     tracing::debug!(kind = ?error.kind(), "read failed");
-                    talk.handle(Input::Eof);
+                    session_io.handle(Input::Eof);
                 }
             },
         }
@@ -104,7 +104,7 @@ async fn converse(
 }
 
 /// A session and what lies between it and its two neighbours.
-struct Talk {
+struct SessionIo {
     id: ConnectionId,
     session: Session,
     window: usize,
@@ -121,7 +121,7 @@ struct Talk {
     paused: bool,
 }
 
-impl Talk {
+impl SessionIo {
     fn new(id: ConnectionId, config: SessionConfig) -> Self {
         Self {
             id,
@@ -176,7 +176,7 @@ impl Talk {
         }
     }
 
-    fn obey(&mut self, order: Order<String>) {
+    fn apply(&mut self, order: Order<String>) {
         match order {
             Order::Send(sid, json) => self.handle(Input::Send { message_id: &sid.to_string(), json: &json }),
             Order::Ack(AckRef { to, message_id, .. }) => {
@@ -242,7 +242,7 @@ fn device_message(upstream: payload::Upstream, ack_ref: AckRef) -> DeviceMessage
     match Token::new(upstream.from.clone()) {
         Ok(from) => {
             let payload::Upstream { category, message_id, data, .. } = upstream;
-            DeviceMessage::Upstream(Upstream { from, category, message_id, data, ack_ref })
+            DeviceMessage::Upstream(ReceivedUpstream { from, category, message_id, data, ack_ref })
         }
         Err(_) => {
             let from = upstream.from.clone();
@@ -296,13 +296,13 @@ async fn write_some(
     Ok(())
 }
 
-async fn say_goodbye(mut writer: impl AsyncWrite + Unpin, mut out: BytesMut) {
-    let goodbye = async {
+async fn flush_and_close(mut writer: impl AsyncWrite + Unpin, mut out: BytesMut) {
+    let close = async {
         writer.write_all_buf(&mut out).await?;
         writer.shutdown().await
     };
     // The connection is over either way.
-    let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
 }
 
 fn now() -> Instant {

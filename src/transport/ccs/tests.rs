@@ -13,7 +13,8 @@ use crate::chat::refusal::{Decision, Refusal, Scope, Until, Wait};
 use crate::ops::clock::now_ms;
 use crate::transport::tests::log::Log;
 use crate::transport::{
-    self, AckRef, Change, ConnectionId, ConnectionPhase, DeviceMessage, Link, Port, Report, Send, Snapshot, port,
+    self, AckRef, ConnectionChange, ConnectionId, ConnectionPhase, DeviceMessage, Link, Port, Report, Send, Snapshot,
+    port,
 };
 use base64::Engine as _;
 use serde_json::{Map, Value};
@@ -252,7 +253,7 @@ impl Bridge {
         self.port.reports.recv().await.expect("the transport runs")
     }
 
-    async fn device_message(&mut self) -> transport::Upstream {
+    async fn device_message(&mut self) -> transport::ReceivedUpstream {
         match self.port.device_messages.recv().await {
             Some(DeviceMessage::Upstream(message)) => message,
             other => panic!("{other:?}"),
@@ -593,7 +594,7 @@ async fn an_error_of_a_connection_names_the_server_and_the_key_of_the_configurat
     drop(server);
     drop(peer);
     let lost = loop {
-        if let Report::Connection { change: Change::Lost { detail }, .. } = bridge.any_report().await {
+        if let Report::Connection { change: ConnectionChange::Lost { detail }, .. } = bridge.any_report().await {
             break detail;
         }
     };
@@ -692,14 +693,14 @@ async fn operators_hear_how_a_connection_comes_and_goes() {
     let mut bridge = Bridge::start(server.config());
     let mut peer = server.login().await;
     let change = |connection, change| Report::Connection { connection: ConnectionId(connection), change };
-    assert_eq!(bridge.any_report().await, change(1, Change::Up));
+    assert_eq!(bridge.any_report().await, change(1, ConnectionChange::Up));
     peer.drain().await;
-    assert_eq!(bridge.any_report().await, change(1, Change::Draining));
+    assert_eq!(bridge.any_report().await, change(1, ConnectionChange::Draining));
     let second = server.login().await;
-    assert_eq!(bridge.any_report().await, change(2, Change::Up));
+    assert_eq!(bridge.any_report().await, change(2, ConnectionChange::Up));
     drop(second);
     let lost = bridge.any_report().await;
-    assert!(matches!(&lost, Report::Connection { change: Change::Lost { .. }, .. }), "{lost:?}");
+    assert!(matches!(&lost, Report::Connection { change: ConnectionChange::Lost { .. }, .. }), "{lost:?}");
     drop(peer);
 }
 

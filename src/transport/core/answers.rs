@@ -1,7 +1,7 @@
 //! What becomes of messages: answers, what comes instead of one, and what devices send.
 
-use super::service::{Message, Position, Service};
-use super::{Core, ELSEWHERE_WAIT, Now, Output, Phase, Receipt, Replay, Verdict};
+use super::service::{Location, Message, Service};
+use super::{Core, CoreState, ELSEWHERE_WAIT, Now, OnConnectionEnd, Output, Receipt, Verdict};
 use crate::chat::delivery::{AMBIGUOUS, Fate};
 use crate::chat::id::Sid;
 use crate::chat::refusal::{Decision, Fault, Refusal};
@@ -23,9 +23,9 @@ impl<S: Service> Core<S> {
             self.snapshot.counted.unknown_answers += 1;
             return;
         };
-        match self.service.judge(message, answer, now) {
-            Verdict::Back(fate) => self.back(sid, fate),
-            Verdict::Again => self.put_back(sid, None),
+        match self.service.decide(message, answer, now) {
+            Verdict::Back(fate) => self.report_back(sid, fate),
+            Verdict::Again => self.requeue_unprocessed(sid, None),
             Verdict::Elsewhere => self.on_not_taken(connection, sid, now.instant),
         }
     }
@@ -35,19 +35,19 @@ impl<S: Service> Core<S> {
         self.snapshot.not_taken += 1;
         self.connections.unassign(connection, sid);
         if self.messages.all.get(&sid).is_some_and(|message| message.is_on(connection)) {
-            self.put_back(sid, Some((connection, now + ELSEWHERE_WAIT)));
+            self.requeue_unprocessed(sid, Some((connection, now + ELSEWHERE_WAIT)));
         }
     }
 
     /// It waits again; the write does not count as a copy.
-    fn put_back(&mut self, sid: Sid, refused_by: Option<(ConnectionId, Instant)>) {
-        let Some(message) = self.messages.all.get_mut(&sid).filter(|message| message.position != Position::Waiting)
+    fn requeue_unprocessed(&mut self, sid: Sid, refused_by: Option<(ConnectionId, Instant)>) {
+        let Some(message) = self.messages.all.get_mut(&sid).filter(|message| message.location != Location::Waiting)
         else {
             return;
         };
         message.copies -= 1;
         message.refused_by = refused_by;
-        self.messages.put_back(sid);
+        self.messages.requeue(sid);
     }
 
     /// The connection has not written a message: it waits again, and its try is taken back.
@@ -55,7 +55,7 @@ impl<S: Service> Core<S> {
         self.connections.unassign(connection, sid);
         if let Some(message) = self.messages.all.get_mut(&sid).filter(|message| message.is_on(connection)) {
             message.tries -= 1;
-            self.put_back(sid, None);
+            self.requeue_unprocessed(sid, None);
         }
     }
 
@@ -72,14 +72,14 @@ impl<S: Service> Core<S> {
         let copies = message.as_ref().map_or(0, |message| message.copies);
         let waits = message.is_some_and(|message| {
             message.received = true;
-            message.position == Position::Waiting
+            message.location == Location::Waiting
         });
         if copies > 0 {
             self.note_taken(now);
         }
         let gone = sid.filter(|_| waits);
         if let Some(sid) = gone {
-            self.back(sid, Fate::ACCEPTED);
+            self.report_back(sid, Fate::ACCEPTED);
         }
         let Receipt { original, status, handed_over_ms, ack_ref } = receipt;
         let copies = if gone.is_some() { 0 } else { copies };
@@ -87,7 +87,7 @@ impl<S: Service> Core<S> {
     }
 
     /// A message goes back to the bridge.
-    pub(super) fn back(&mut self, sid: Sid, fate: Fate) {
+    pub(super) fn report_back(&mut self, sid: Sid, fate: Fate) {
         let Some(message) = self.messages.remove(sid) else { return };
         if let Fate::Refused(refusal) = &fate {
             log_refusal(sid, refusal);
@@ -105,20 +105,20 @@ impl<S: Service> Core<S> {
     pub(super) fn on_unanswered(&mut self, sid: Sid, ignored: bool) {
         let Some(message) = self.messages.all.get_mut(&sid) else { return };
         if message.received {
-            return self.back(sid, Fate::ACCEPTED);
+            return self.report_back(sid, Fate::ACCEPTED);
         }
         message.ignored += u32::from(ignored);
         let ignored = message.ignored;
-        match &self.settings.replay {
-            Replay::Marked if ignored >= IGNORED_MAX => {
+        match &self.settings.on_connection_end {
+            OnConnectionEnd::Marked if ignored >= IGNORED_MAX => {
                 let detail = "three connections answered others, and never this message";
-                self.back(sid, Fate::Refused(Refusal::new(Decision::FAIL, AMBIGUOUS, detail).maybe_arrived()));
+                self.report_back(sid, Fate::Refused(Refusal::new(Decision::FAIL, AMBIGUOUS, detail).maybe_arrived()));
             }
-            Replay::Ambiguous(refusal) if self.phase == Phase::Running => {
+            OnConnectionEnd::Ambiguous(refusal) if self.state == CoreState::Running => {
                 let fate = Fate::Refused(refusal.clone());
-                self.back(sid, fate);
+                self.report_back(sid, fate);
             }
-            Replay::Marked | Replay::Ambiguous(_) => self.messages.put_back(sid),
+            OnConnectionEnd::Marked | OnConnectionEnd::Ambiguous(_) => self.messages.requeue(sid),
         }
     }
 }

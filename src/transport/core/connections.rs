@@ -7,7 +7,7 @@
 //!      └──────────────────┴─────────────────── Ended ──────────────────┴───────────────────────────────┘
 //! ```
 
-use super::service::{Pool, Settings};
+use super::service::{Pool, ServiceSettings};
 use super::snapshot::{ConnectionPhase, ConnectionState};
 use crate::chat::id::Sid;
 use crate::transport::ConnectionId;
@@ -63,14 +63,14 @@ pub(super) enum Phase {
     },
     Draining {
         since: Instant,
-        why: Why,
+        why: DrainReason,
     },
     Closing,
 }
 
 /// Why a connection takes nothing new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum DrainReason {
     /// The peer said so or does not read, it is not needed or too old, or the transport stops.
     Ordinary,
     /// It does not answer.
@@ -78,7 +78,7 @@ pub(super) enum Why {
 }
 
 impl Connections {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &ServiceSettings) -> Self {
         Self { pool: settings.pool, window: settings.window, last: ConnectionId::ALL, all: BTreeMap::new() }
     }
 
@@ -97,7 +97,7 @@ impl Connections {
     pub(super) fn up(&mut self, id: ConnectionId, capacity: usize, now: Instant, random: f64) -> bool {
         let stale = match self.pool {
             Pool::Fixed(_) => None,
-            Pool::Elastic { age, .. } => Some(now + age.mul_f64(AGE_MIN + (1.0 - AGE_MIN) * random)),
+            Pool::Elastic { age_max, .. } => Some(now + age_max.mul_f64(AGE_MIN + (1.0 - AGE_MIN) * random)),
         };
         match self.all.get_mut(&id) {
             Some(connection) if connection.phase == Phase::Dialing => {
@@ -116,7 +116,7 @@ impl Connections {
     }
 
     /// A connection takes nothing new from now on. False if it did not before.
-    pub(super) fn drain(&mut self, id: ConnectionId, why: Why, now: Instant) -> bool {
+    pub(super) fn drain(&mut self, id: ConnectionId, why: DrainReason, now: Instant) -> bool {
         let Some(connection) = self.all.get_mut(&id).filter(|connection| connection.is_open()) else { return false };
         connection.phase = Phase::Draining { since: now, why };
         true
@@ -159,8 +159,8 @@ impl Connections {
 
     /// The connection for a recipient of whom nothing is in flight: with a fixed pool the one with the least in flight, so
     /// that they share the load; with an elastic one the oldest, so that those beyond the need fall idle.
-    pub(super) fn choose(&self, shunned: Option<ConnectionId>) -> Option<ConnectionId> {
-        let mut free = self.all.iter().filter(|(id, one)| Some(**id) != shunned && one.room(self.window) > 0);
+    pub(super) fn choose(&self, avoided: Option<ConnectionId>) -> Option<ConnectionId> {
+        let mut free = self.all.iter().filter(|(id, one)| Some(**id) != avoided && one.room(self.window) > 0);
         let chosen = match self.pool {
             Pool::Fixed(_) => free.min_by_key(|(_, connection)| connection.in_flight.len()),
             Pool::Elastic { .. } => free.next(),
@@ -188,20 +188,20 @@ impl Connections {
         let Phase::Open { stale, used, .. } = connection.phase else { return false };
         let idles = match self.pool {
             Pool::Fixed(_) => false,
-            Pool::Elastic { idle, .. } => connection.in_flight.is_empty() && now >= used + idle,
+            Pool::Elastic { idle_max, .. } => connection.in_flight.is_empty() && now >= used + idle_max,
         };
         !idles && stale.is_none_or(|stale| now < stale)
     }
 
     /// Those of an elastic pool that go: old ones when another is there, and spare ones that idle.
     pub(super) fn dispensable(&self, now: Instant) -> Vec<ConnectionId> {
-        let Pool::Elastic { spare, .. } = self.pool else { return Vec::new() };
+        let Pool::Elastic { spare_idle_max, .. } = self.pool else { return Vec::new() };
         let mut fresh = self.count(|connection| self.is_fresh(connection, now));
         let mut gone = Vec::new();
         for (id, connection) in &self.all {
             let Phase::Open { used, .. } = connection.phase else { continue };
             let goes = if self.is_fresh(connection, now) {
-                let goes = connection.in_flight.is_empty() && now >= used + spare && fresh > 1;
+                let goes = connection.in_flight.is_empty() && now >= used + spare_idle_max && fresh > 1;
                 fresh -= usize::from(goes);
                 goes
             } else {
@@ -268,7 +268,7 @@ impl Connection {
 
     /// Whether it is kept only for the answers that it did not give in time.
     pub(super) fn is_suspect(&self) -> bool {
-        matches!(self.phase, Phase::Draining { why: Why::Suspect, .. })
+        matches!(self.phase, Phase::Draining { why: DrainReason::Suspect, .. })
     }
 
     /// Whether it takes messages, now or after an answer.

@@ -1,9 +1,9 @@
 //! What goes, what has to wait, and what goes back.
 
 use super::connections::InFlight;
-use super::service::{Admission, Message, Position, Service};
+use super::service::{Admission, Location, Message, Service};
 use super::snapshot::Trouble;
-use super::tend::DRAINING_MAX;
+use super::upkeep::DRAINING_MAX;
 use super::{Core, Now, Output};
 use crate::chat::delivery::Fate;
 use crate::chat::id::{Recipient, Sid};
@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// How long messages wait here while no connection takes any. Then they become due again in the store, untried.
-pub(super) const GIVE_BACK_AFTER: Duration = Duration::from_secs(5);
+pub(super) const RETURN_UNTRIED_AFTER: Duration = Duration::from_secs(5);
 /// So many times what the connections carry may be here in all: what they carry, what those carry that drain beside them,
 /// and as much again that waits for messages of the same recipient on those.
 pub(super) const TAKEN_FACTOR: usize = 1 + 2 * DRAINING_MAX;
@@ -40,19 +40,19 @@ impl<S: Service> Core<S> {
     /// Gives what waits to the connections that have room, oldest first.
     pub(super) fn dispatch(&mut self, now: Now) {
         let mut free = self.connections.free();
-        if self.silent.is_some() {
+        if self.unanswered_at.is_some() {
             free = free.min(usize::from(!self.has_probe()));
         }
         let mut held: HashSet<Recipient> = HashSet::new();
         let (mut from, mut waiting) = (0, 0);
         self.demand = false;
         self.held_back_by = None;
-        while let Some((place, sid)) = self.messages.next_waiting(from) {
+        while let Some((seq, sid)) = self.messages.next_waiting(from) {
             if free == 0 {
                 self.demand = true;
                 break;
             }
-            from = place + 1;
+            from = seq + 1;
             let Some(recipient) = self.messages.all.get(&sid).map(|message| message.recipient()) else { continue };
             let offer = if held.contains(&recipient) { Offer::Held } else { self.offer(sid, now) };
             match offer {
@@ -75,11 +75,11 @@ impl<S: Service> Core<S> {
             return Offer::Gone;
         }
         let (recipient, refused_by) = (message.recipient(), message.refused_by);
-        let shunned = refused_by.filter(|(_, until)| *until > now.instant);
+        let avoided = refused_by.filter(|(_, until)| *until > now.instant);
         let connection = match self.messages.connection_of(recipient) {
             Some(connection) if self.connections.has_room(connection) => connection,
             Some(_) => return Offer::Held,
-            None => match (self.connections.choose(shunned.map(|(connection, _)| connection)), shunned) {
+            None => match (self.connections.choose(avoided.map(|(connection, _)| connection)), avoided) {
                 (Some(connection), _) => connection,
                 (None, Some((_, until))) => {
                     self.demand = true;
@@ -106,7 +106,7 @@ impl<S: Service> Core<S> {
                 Offer::Stop
             }
             Admission::Back(fate) => {
-                self.back(sid, fate);
+                self.report_back(sid, fate);
                 Offer::Gone
             }
         }
@@ -128,10 +128,10 @@ impl<S: Service> Core<S> {
     }
 
     /// Gives messages that were never written back to the store when they cannot go for long.
-    pub(super) fn give_back(&mut self, now: Instant) {
-        let away = self.unable_since.is_some_and(|since| now >= since + GIVE_BACK_AFTER);
-        if self.silent.is_some() {
-            self.give_back_behind_unanswered(now);
+    pub(super) fn return_untried(&mut self, now: Instant) {
+        let away = self.unable_since.is_some_and(|since| now >= since + RETURN_UNTRIED_AFTER);
+        if self.unanswered_at.is_some() {
+            self.return_behind_unanswered(now);
         } else if !away {
             return;
         }
@@ -145,20 +145,20 @@ impl<S: Service> Core<S> {
             message.copies == 0 && !under_way
         };
         for sid in self.messages.waiting_where(goes) {
-            self.back(sid, Fate::Lost);
+            self.report_back(sid, Fate::Lost);
         }
     }
 
     /// What waits behind an unanswered message of its recipient takes no room from those that could be the probe. A message
     /// that was taken before the unanswered one stays: that one may have to go again, and then after it.
-    fn give_back_behind_unanswered(&mut self, now: Instant) {
+    fn return_behind_unanswered(&mut self, now: Instant) {
         let tried = self.messages.newest_tried();
         let behind = |message: &Message<S::Memo>| {
-            message.copies == 0 && tried.get(&message.recipient()).is_some_and(|tried| message.place > *tried)
+            message.copies == 0 && tried.get(&message.recipient()).is_some_and(|tried| message.seq > *tried)
         };
         for sid in self.messages.waiting_where(behind) {
             self.held_back = Some(now);
-            self.back(sid, Fate::Deferred { wait: BEHIND_UNANSWERED_WAIT, why: BEHIND_UNANSWERED.into() });
+            self.report_back(sid, Fate::Deferred { wait: BEHIND_UNANSWERED_WAIT, why: BEHIND_UNANSWERED.into() });
         }
     }
 
@@ -168,7 +168,7 @@ impl<S: Service> Core<S> {
         for sid in self.messages.waiting_where(|message| late(message.send.deadline_ms)) {
             self.report_expired(sid);
         }
-        let Some(answer) = self.settings.answer else { return };
+        let Some(answer) = self.settings.answer_timeout else { return };
         let patience = answer.min(EXPIRED_IN_FLIGHT_AFTER);
         let flights = self.connections.all.iter().flat_map(|(id, connection)| {
             let overdue =
@@ -177,8 +177,8 @@ impl<S: Service> Core<S> {
         });
         let ours = |(connection, number, sid): &(ConnectionId, u64, Sid)| {
             self.messages.all.get(sid).is_some_and(|message| {
-                let position = Position::InFlight { connection: *connection, number: *number };
-                late(message.send.deadline_ms) && message.position == position
+                let location = Location::InFlight { connection: *connection, number: *number };
+                late(message.send.deadline_ms) && message.location == location
             })
         };
         // They stay where they are: at the peer they still take a place.
@@ -189,6 +189,6 @@ impl<S: Service> Core<S> {
     fn report_expired(&mut self, sid: Sid) {
         // A receipt came, so it was taken in time.
         let received = self.messages.all.get(&sid).is_some_and(|message| message.received);
-        self.back(sid, if received { Fate::ACCEPTED } else { Fate::Expired });
+        self.report_back(sid, if received { Fate::ACCEPTED } else { Fate::Expired });
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 pub(crate) enum Event<A> {
     /// It takes so many messages at a time.
     Up {
-        /// How many; see [`super::Settings::window`] for the other limit.
+        /// How many; see [`super::ServiceSettings::window`] for the other limit.
         capacity: usize,
     },
     /// It takes another number of messages at a time.

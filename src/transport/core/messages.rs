@@ -5,7 +5,7 @@
 //! them is unanswered, the next go to that connection or wait. A draining connection takes nothing, so they wait until it
 //! has answered, refused or ended; sent elsewhere they could overtake.
 
-use super::service::{Message, Position};
+use super::service::{Location, Message};
 use crate::chat::id::{Recipient, Sid};
 use crate::transport::{ConnectionId, Send};
 use std::collections::{BTreeMap, HashMap};
@@ -45,8 +45,8 @@ impl<M: Default> Messages<M> {
             copies: 0,
             tries: 0,
             memo: M::default(),
-            place: self.taken,
-            position: Position::Waiting,
+            seq: self.taken,
+            location: Location::Waiting,
             refused_by: None,
             ignored: 0,
             had_time: false,
@@ -58,7 +58,7 @@ impl<M: Default> Messages<M> {
 
     /// The oldest that waits, from a place on.
     pub(super) fn next_waiting(&self, from: u64) -> Option<(u64, Sid)> {
-        self.waiting.range(from..).next().map(|(place, sid)| (*place, *sid))
+        self.waiting.range(from..).next().map(|(seq, sid)| (*seq, *sid))
     }
 
     /// Those that wait and for which `wanted` holds, oldest first.
@@ -74,8 +74,8 @@ impl<M: Default> Messages<M> {
     pub(super) fn newest_tried(&self) -> HashMap<Recipient, u64> {
         let mut newest = HashMap::new();
         for message in self.all.values().filter(|message| message.copies > 0) {
-            let place: &mut u64 = newest.entry(message.recipient()).or_default();
-            *place = message.place.max(*place);
+            let seq: &mut u64 = newest.entry(message.recipient()).or_default();
+            *seq = message.seq.max(*seq);
         }
         newest
     }
@@ -86,20 +86,20 @@ impl<M: Default> Messages<M> {
         self.sent += 1;
         message.copies += 1;
         message.tries += 1;
-        message.position = Position::InFlight { connection, number: self.sent };
-        self.waiting.remove(&message.place);
+        message.location = Location::InFlight { connection, number: self.sent };
+        self.waiting.remove(&message.seq);
         let affinity = Affinity { connection, in_flight: 0 };
         self.recipients.entry(message.recipient()).or_insert(affinity).in_flight += 1;
         Some(self.sent)
     }
 
     /// A message that was on a connection waits again, in its place.
-    pub(super) fn put_back(&mut self, sid: Sid) {
-        let Some(message) = self.all.get_mut(&sid).filter(|message| message.position != Position::Waiting) else {
+    pub(super) fn requeue(&mut self, sid: Sid) {
+        let Some(message) = self.all.get_mut(&sid).filter(|message| message.location != Location::Waiting) else {
             return;
         };
-        message.position = Position::Waiting;
-        self.waiting.insert(message.place, sid);
+        message.location = Location::Waiting;
+        self.waiting.insert(message.seq, sid);
         let recipient = message.recipient();
         self.leave(recipient);
     }
@@ -107,11 +107,11 @@ impl<M: Default> Messages<M> {
     /// A message has its report.
     pub(super) fn remove(&mut self, sid: Sid) -> Option<Message<M>> {
         let message = self.all.remove(&sid)?;
-        match message.position {
-            Position::Waiting => {
-                self.waiting.remove(&message.place);
+        match message.location {
+            Location::Waiting => {
+                self.waiting.remove(&message.seq);
             }
-            Position::InFlight { .. } => self.leave(message.recipient()),
+            Location::InFlight { .. } => self.leave(message.recipient()),
         }
         Some(message)
     }
@@ -119,7 +119,7 @@ impl<M: Default> Messages<M> {
     /// Everything with its copies, oldest first.
     pub(super) fn oldest_first(&self) -> Vec<(Sid, u32)> {
         let mut all: Vec<&Message<M>> = self.all.values().collect();
-        all.sort_unstable_by_key(|message| message.place);
+        all.sort_unstable_by_key(|message| message.seq);
         all.into_iter().map(|message| (message.send.sid, message.copies)).collect()
     }
 

@@ -27,7 +27,7 @@ const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// How long the push service may count a connection that has ended, where it allows no further one.
 const COUNTED_AFTER_END: Duration = Duration::from_secs(30);
 /// Wait between two attempts during [`COUNTED_AFTER_END`].
-const CROWDED_WAIT: Duration = Duration::from_secs(1);
+const LIMIT_WAIT: Duration = Duration::from_secs(1);
 /// Between two connections that are begun without a back-off, once a burst of them was: with those fewer than FCM's quota of
 /// 400 in a minute.
 const SPACING: Duration = Duration::from_millis(160);
@@ -43,7 +43,7 @@ pub(super) struct Redial {
     /// So many may be begun without a pause.
     burst: u32,
     /// When a whole burst may be begun again.
-    rested: Option<Instant>,
+    burst_refilled_at: Option<Instant>,
     /// Nothing is begun before this, because something failed; and then one at a time.
     backoff: Option<Instant>,
     refused: bool,
@@ -58,7 +58,7 @@ pub(super) enum Failure {
     /// It never took messages.
     Unconnected,
     /// It never took messages, because one that has just ended is counted still.
-    Crowded,
+    ConnectionLimit,
     /// It took messages for so long.
     Lost(Duration),
 }
@@ -70,7 +70,7 @@ impl Redial {
             refusals: Backoff::new(REFUSED.0, REFUSED.1),
             short_lives: 0,
             burst,
-            rested: None,
+            burst_refilled_at: None,
             backoff: None,
             refused: false,
             ended: None,
@@ -79,7 +79,7 @@ impl Redial {
 
     /// When the next connection may be begun, if not now.
     pub(super) fn wait(&self, now: Instant) -> Option<Instant> {
-        let spaced = self.rested.and_then(|rested| rested.checked_sub(SPACING * (self.burst - 1)));
+        let spaced = self.burst_refilled_at.and_then(|at| at.checked_sub(SPACING * (self.burst - 1)));
         spaced.max(self.backoff).filter(|until| *until > now)
     }
 
@@ -99,7 +99,7 @@ impl Redial {
     }
 
     pub(super) fn begun(&mut self, now: Instant) {
-        self.rested = Some(self.rested.map_or(now, |rested| rested.max(now)) + SPACING);
+        self.burst_refilled_at = Some(self.burst_refilled_at.map_or(now, |at| at.max(now)) + SPACING);
     }
 
     pub(super) fn up(&mut self) {
@@ -111,11 +111,11 @@ impl Redial {
     /// A connection takes no more messages, for a reason that is nobody's fault.
     pub(super) fn drained(&mut self) {
         self.backoff = None;
-        self.served();
+        self.reset_failures();
     }
 
     /// A connection took messages as long as it was to: what failed before it is over.
-    pub(super) fn served(&mut self) {
+    pub(super) fn reset_failures(&mut self) {
         self.failures.reset();
         self.short_lives = 0;
     }
@@ -147,7 +147,7 @@ impl Redial {
         let wait = match failure {
             Failure::Refused => self.refusals.next(1.0).mul_f64(1.0 + REFUSED_JITTER * random),
             Failure::Unconnected => self.failures.next(random),
-            Failure::Crowded => CROWDED_WAIT,
+            Failure::ConnectionLimit => LIMIT_WAIT,
             Failure::Lost(served) => {
                 self.short_lives = if served < SHORT_LIFE { self.short_lives + 1 } else { 0 };
                 if self.short_lives <= 1 {

@@ -1,33 +1,33 @@
-//! What differs from one push service to the next: data ([`Settings`]), and a few decisions ([`Service`]).
+//! What differs from one push service to the next: data ([`ServiceSettings`]), and a few decisions ([`Service`]).
 
 use super::Now;
 use super::snapshot::Trouble;
 use crate::chat::delivery::Fate;
 use crate::chat::id::Recipient;
 use crate::chat::refusal::Refusal;
-use crate::transport::{Change, ConnectionId, Link, Send};
+use crate::transport::{ConnectionChange, ConnectionId, Link, Send};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
+pub(crate) struct ServiceSettings {
     /// The server as operators know it: `host:port (key of the configuration)`.
     pub(crate) server: String,
     pub(crate) pool: Pool,
     /// Most messages that one connection has unanswered, whatever it says itself.
     pub(crate) window: usize,
     /// What becomes of messages that a connection leaves unanswered at its end.
-    pub(crate) replay: Replay,
+    pub(crate) on_connection_end: OnConnectionEnd,
     /// How long an answer may take before its connection is suspected of losing answers. `None` where every connection
     /// ends each wait itself and says so ([`Service::response`]).
-    pub(crate) answer: Option<Duration>,
+    pub(crate) answer_timeout: Option<Duration>,
     /// How long a connection that takes nothing new is kept for the answers that it owes. Generous: ending it ourselves
     /// loses them.
-    pub(crate) drain: Duration,
+    pub(crate) drain_limit: Duration,
     /// Longest wait between attempts to connect that fail before any log-in.
     pub(crate) redial_max: Duration,
     /// For the answers to what is in flight when the transport stops.
-    pub(crate) grace: Duration,
+    pub(crate) stop_timeout: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +38,11 @@ pub(crate) enum Pool {
     Elastic {
         most: usize,
         /// How old one gets at most; a tenth less for some, so that those opened together do not end together.
-        age: Duration,
+        age_max: Duration,
         /// How long the last one may idle before it is replaced.
-        idle: Duration,
+        idle_max: Duration,
         /// How long one beyond the first may idle before it is closed.
-        spare: Duration,
+        spare_idle_max: Duration,
     },
 }
 
@@ -57,7 +57,7 @@ impl Pool {
 
 /// What becomes of messages that a connection leaves unanswered at its end: written, and nobody knows whether taken.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Replay {
+pub(crate) enum OnConnectionEnd {
     /// They are written again on the next connection; `copies` > 1 makes the status say `dup_possible`.
     Marked,
     /// They go back to the bridge with this, which is told as "may have arrived".
@@ -75,8 +75,8 @@ pub(crate) struct Message<M> {
     /// What the service remembers of it.
     pub(crate) memo: M,
     /// Its place in the order of being taken.
-    pub(super) place: u64,
-    pub(super) position: Position,
+    pub(super) seq: u64,
+    pub(super) location: Location,
     /// The connection that would not take it, and until when any other one is preferred.
     pub(super) refused_by: Option<(ConnectionId, Instant)>,
     /// Connections that were given up with it unanswered, while others were answered there.
@@ -88,7 +88,7 @@ pub(crate) struct Message<M> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Position {
+pub(super) enum Location {
     Waiting,
     /// On a connection, as the `number`th that was sent at all.
     InFlight {
@@ -104,7 +104,7 @@ impl<M> Message<M> {
     }
 
     pub(super) fn is_on(&self, id: ConnectionId) -> bool {
-        matches!(self.position, Position::InFlight { connection, .. } if connection == id)
+        matches!(self.location, Location::InFlight { connection, .. } if connection == id)
     }
 
     pub(crate) fn recipient(&self) -> Recipient {
@@ -120,7 +120,7 @@ pub(crate) enum Admission<R> {
     Skip,
     /// Nothing of its recipient may before this, for the reason that operators are told.
     HoldRecipient(Instant, Cow<'static, str>),
-    /// Nothing may until this time, or a `Nudge::Look`.
+    /// Nothing may until this time, or a `Wake::Look`.
     Wait(Option<Instant>),
     /// It goes back to the bridge with this, untried; others may go.
     Back(Fate),
@@ -162,7 +162,7 @@ pub(crate) trait Service {
     fn admit(&mut self, message: &mut Message<Self::Memo>, now: Now) -> Admission<Self::Request>;
 
     /// What an answer means for the message. Refusals are counted by their code, so nothing is to be counted here.
-    fn judge(&mut self, message: &mut Message<Self::Memo>, answer: Self::Answer, now: Now) -> Verdict;
+    fn decide(&mut self, message: &mut Message<Self::Memo>, answer: Self::Answer, now: Now) -> Verdict;
 
     /// What an answer says of the connection that it came on.
     fn response(&self, _answer: &Self::Answer) -> Response {
@@ -171,26 +171,26 @@ pub(crate) trait Service {
 
     /// Why nothing goes whatever the connections do: [`Link::Down`] or [`Link::Probing`] with the word for it. `able`
     /// is whether a connection takes messages.
-    fn outage(&self, _able: bool, _now: Now) -> Option<Link> {
+    fn link_override(&self, _able: bool, _now: Now) -> Option<Link> {
         None
     }
 
-    /// Why [`Service::outage`] says that nothing goes.
+    /// Why [`Service::link_override`] says that nothing goes.
     fn trouble(&self) -> Option<Trouble> {
         None
     }
 
     /// When the access token was asked for, if there is one.
-    fn access_token(&self) -> Option<Instant> {
+    fn access_token_fetched_at(&self) -> Option<Instant> {
         None
     }
 
     /// What operators are to hear, once each.
-    fn take_change(&mut self, _now: Now) -> Option<Change> {
+    fn take_change(&mut self, _now: Now) -> Option<ConnectionChange> {
         None
     }
 
-    /// When [`Service::outage`] or [`Service::admit`] may answer differently without being told anything.
+    /// When [`Service::link_override`] or [`Service::admit`] may answer differently without being told anything.
     fn deadline(&self) -> Option<Instant> {
         None
     }

@@ -6,7 +6,7 @@ use crate::chat::delivery::{AMBIGUOUS, Fate};
 use crate::chat::id::{Recipient, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
 use crate::chat::refusal::{Scope, Until, Wait};
-use crate::transport::Change;
+use crate::transport::ConnectionChange;
 use serde_json::Map;
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ impl Service for Plain {
         }
     }
 
-    fn judge(&mut self, _message: &mut Message<()>, answer: Answer, _now: Now) -> Verdict {
+    fn decide(&mut self, _message: &mut Message<()>, answer: Answer, _now: Now) -> Verdict {
         match answer {
             Answer::Is(verdict) => verdict,
             Answer::Late | Answer::Broken => Verdict::Back(Fate::Refused(ambiguous())),
@@ -86,21 +86,21 @@ fn sid(number: u64) -> Sid {
     SidSource::default().next(number, 0)
 }
 
-fn settings(pool: Pool, window: usize) -> Settings {
-    Settings {
+fn settings(pool: Pool, window: usize) -> ServiceSettings {
+    ServiceSettings {
         server: "server".to_owned(),
         pool,
         window,
-        replay: Replay::Marked,
-        answer: Some(ANSWER),
-        drain: DRAIN,
+        on_connection_end: OnConnectionEnd::Marked,
+        answer_timeout: Some(ANSWER),
+        drain_limit: DRAIN,
         redial_max: Duration::from_secs(60),
-        grace: Duration::from_secs(10),
+        stop_timeout: Duration::from_secs(10),
     }
 }
 
 /// A core, and what it wanted. Connections and messages are called by their numbers.
-struct Bench {
+struct Harness {
     core: Core<Plain>,
     start: Instant,
     time: Duration,
@@ -109,21 +109,21 @@ struct Bench {
     sent: Vec<(u64, u64)>,
     retired: Vec<(u64, Manner)>,
     reports: Vec<Report>,
-    changes: Vec<(u64, Change)>,
+    changes: Vec<(u64, ConnectionChange)>,
     acks: Vec<AckRef>,
     deadline: Option<Instant>,
 }
 
-impl Bench {
+impl Harness {
     fn fixed(connections: usize, window: usize) -> Self {
         Self::new(settings(Pool::Fixed(connections), window))
     }
 
     #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made otherwise")]
-    fn new(settings: Settings) -> Self {
+    fn new(settings: ServiceSettings) -> Self {
         let start = Instant::now();
         let core = Core::new(settings, Plain::default(), 7, Now { instant: start, unix_ms: 0 });
-        let mut bench = Self {
+        let mut harness = Self {
             core,
             start,
             time: Duration::ZERO,
@@ -135,8 +135,8 @@ impl Bench {
             acks: Vec::new(),
             deadline: None,
         };
-        bench.drain();
-        bench
+        harness.drain();
+        harness
     }
 
     fn now(&self) -> Now {

@@ -1,6 +1,6 @@
 //! The driver between a bridge and connections that the test plays.
 
-use super::super::core::{Admission, Message, Pool, Replay, Verdict};
+use super::super::core::{Admission, Message, OnConnectionEnd, Pool, Verdict};
 use super::*;
 use crate::chat::id::{Recipient, SidSource, Token};
 use crate::chat::push::{Priority, Push, Target};
@@ -22,21 +22,21 @@ impl Service for Plain {
         Admission::Go(())
     }
 
-    fn judge(&mut self, _message: &mut Message<()>, _answer: (), _now: Now) -> Verdict {
+    fn decide(&mut self, _message: &mut Message<()>, _answer: (), _now: Now) -> Verdict {
         Verdict::Back(Fate::ACCEPTED)
     }
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> ServiceSettings {
+    ServiceSettings {
         server: "server".to_owned(),
         pool: Pool::Fixed(1),
         window: 3,
-        replay: Replay::Marked,
-        answer: Some(MINUTE),
-        drain: MINUTE,
+        on_connection_end: OnConnectionEnd::Marked,
+        answer_timeout: Some(MINUTE),
+        drain_limit: MINUTE,
         redial_max: MINUTE,
-        grace: MINUTE,
+        stop_timeout: MINUTE,
     }
 }
 
@@ -62,9 +62,9 @@ async fn a_connection_whose_peer_does_not_read_is_replaced_and_given_no_message_
         async move { dialed_tx.send(task).await.unwrap() }
     };
     let (port, outlet) = port(16, 16, 16);
-    let (_nudge, nudges) = mpsc::channel(1);
+    let (_wake, wakes) = mpsc::channel(1);
     let mut driver = JoinSet::new();
-    driver.spawn(Driver::new(settings(), Plain, nudges, connect).run(outlet, CancellationToken::new()));
+    driver.spawn(Driver::new(settings(), Plain, wakes, connect).run(outlet, CancellationToken::new()));
 
     let mut first = dialed.recv().await.unwrap();
     first.events.send(Event::Up { capacity: 3 }).await;
@@ -94,9 +94,9 @@ async fn an_answer_that_waits_for_the_driver_is_not_missing() {
             async move { dialed_tx.send(task).await.unwrap() }
         };
         let (mut port, outlet) = port(16, 16, 1);
-        let (_nudge, nudges) = mpsc::channel(1);
+        let (_wake, wakes) = mpsc::channel(1);
         let mut driver = JoinSet::new();
-        driver.spawn(Driver::new(settings(), Plain, nudges, connect).run(outlet, CancellationToken::new()));
+        driver.spawn(Driver::new(settings(), Plain, wakes, connect).run(outlet, CancellationToken::new()));
 
         let mut connection = dialed.recv().await.unwrap();
         connection.events.send(Event::Up { capacity: 3 }).await;

@@ -16,11 +16,11 @@ const OF_OWN_KEYS: [Why; 3] = [Why::ID_IN_DATA, Why::APP_CONFIRMS, Why::NO_RECEI
 
 /// What the log has been told already.
 #[derive(Debug, Default)]
-pub(super) struct Remarks {
+pub(super) struct LoggedLosses {
     told: HashSet<Loss>,
 }
 
-impl Remarks {
+impl LoggedLosses {
     /// Takes note of what one message loses. Returns what its sender is to hear of it: what does not travel at all.
     pub(super) fn note(&mut self, losses: Vec<Loss>) -> Option<String> {
         let dropped = summary(&losses);
@@ -82,31 +82,31 @@ mod tests {
 
     #[test]
     fn the_sender_hears_of_what_does_not_travel_each_time_and_the_log_once() {
-        let mut remarks = Remarks::default();
+        let mut logged_losses = LoggedLosses::default();
         let losses = || {
             vec![loss("delay_while_idle", Why::IGNORED), loss("message_id", Why::ID_IN_DATA), loss("x", Why::UNKNOWN)]
         };
         for _ in 0..2 {
-            let dropped = remarks.note(losses()).unwrap();
+            let dropped = logged_losses.note(losses()).unwrap();
             assert!(dropped.starts_with("`delay_while_idle`: ignored since 2016"), "{dropped}");
             assert!(dropped.contains("; `x`: unknown in v1") && !dropped.contains("message_id"), "{dropped}");
-            assert_eq!(remarks.told.len(), 2);
+            assert_eq!(logged_losses.told.len(), 2);
         }
-        assert_eq!(remarks.note(vec![loss("message_id", Why::ID_IN_DATA)]), None);
+        assert_eq!(logged_losses.note(vec![loss("message_id", Why::ID_IN_DATA)]), None);
     }
 
     #[test]
     fn the_log_hears_nothing_of_the_keys_that_the_bridge_adds() {
-        let mut remarks = Remarks::default();
+        let mut logged_losses = LoggedLosses::default();
         for (field, why) in
             [("data.mid", Why::ID_IN_DATA), ("data.ack", Why::APP_CONFIRMS), ("data.ack", Why::NO_RECEIPTS)]
         {
-            assert_eq!(remarks.note(vec![loss(field, why)]), None);
+            assert_eq!(logged_losses.note(vec![loss(field, why)]), None);
         }
-        assert!(remarks.told.is_empty());
+        assert!(logged_losses.told.is_empty());
         // A key that the sender gave is its own field.
-        assert!(remarks.note(vec![loss("data.mid", Why::KEY_TAKEN)]).is_some());
-        assert_eq!(remarks.told.len(), 1);
+        assert!(logged_losses.note(vec![loss("data.mid", Why::KEY_TAKEN)]).is_some());
+        assert_eq!(logged_losses.told.len(), 1);
     }
 
     #[test]
@@ -135,10 +135,10 @@ mod tests {
 
     #[test]
     fn invented_fields_do_not_fill_the_memory() {
-        let mut remarks = Remarks::default();
+        let mut logged_losses = LoggedLosses::default();
         for number in 0..TOLD_MAX + 10 {
-            remarks.note(vec![loss(&number.to_string(), Why::UNKNOWN)]);
+            logged_losses.note(vec![loss(&number.to_string(), Why::UNKNOWN)]);
         }
-        assert_eq!(remarks.told.len(), TOLD_MAX);
+        assert_eq!(logged_losses.told.len(), TOLD_MAX);
     }
 }

@@ -1,6 +1,6 @@
 //! The decisions of FCM HTTP v1: whether a message may go, and what an answer means for it.
 
-use super::losses::Remarks;
+use super::losses::LoggedLosses;
 use super::token::{self, Bearer, Failure, TokenSource};
 use super::{FcmConfig, NO_TOKEN, OnAmbiguous, encode};
 use crate::chat::delivery::Fate;
@@ -14,7 +14,7 @@ use crate::fcm::target;
 use crate::fcm::verdict::{Answer, Asked, Cause, Outcome, Replay, Verdict as Judged};
 use crate::transport::core::{Admission, Message, Now, Response, Service, Verdict};
 use crate::transport::http2::{self, Reply};
-use crate::transport::{Change, Link, Send, Trouble};
+use crate::transport::{ConnectionChange, Link, Send, Trouble};
 use http::{HeaderMap, header};
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -36,21 +36,21 @@ pub(super) struct FcmService {
     tokens: TokenSource,
     health: Health,
     budget: Budget,
-    remarks: Remarks,
+    logged_losses: LoggedLosses,
     /// The newest credentials that a token was had with.
     credentials: u64,
     /// The last refusal of an access token that operators were told of, while it lasts.
-    denied: Option<Arc<str>>,
-    changes: VecDeque<Change>,
+    token_refusal: Option<Arc<str>>,
+    changes: VecDeque<ConnectionChange>,
     /// Why nothing is sent, in FCM's words, and since when; also of the last time.
-    halt: Option<(String, Instant)>,
+    outage: Option<(String, Instant)>,
     /// Of the last call that was given the time, for those that are not.
     now: Instant,
 }
 
 /// What is remembered of a message that was written.
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct SentRequest {
     ticket: Ticket,
     target: target::Target,
     /// See [`Request::is_within_rules`].
@@ -70,11 +70,11 @@ impl FcmService {
             tokens,
             health: Health::default(),
             budget: Budget::new(&config.quotas),
-            remarks: Remarks::default(),
+            logged_losses: LoggedLosses::default(),
             credentials: token::FIRST,
-            denied: None,
+            token_refusal: None,
             changes: VecDeque::new(),
-            halt: None,
+            outage: None,
             now: tokio::time::Instant::now().into_std(),
         }
     }
@@ -88,11 +88,11 @@ impl FcmService {
             self.credentials = credentials;
             self.health.credentials_changed(now);
         }
-        let denied = self.tokens.refusal().filter(|_| !self.is_armed(now));
-        if let (None, Some(words)) = (&self.denied, &denied) {
-            self.changes.push_back(Change::AuthFailed { detail: format!("{NO_TOKEN}: {words}") });
+        let token_refusal = self.tokens.refusal().filter(|_| !self.has_good_token(now));
+        if let (None, Some(words)) = (&self.token_refusal, &token_refusal) {
+            self.changes.push_back(ConnectionChange::AuthFailed { detail: format!("{NO_TOKEN}: {words}") });
         }
-        self.denied = denied;
+        self.token_refusal = token_refusal;
     }
 
     /// The access token to send with, if there is one that is good.
@@ -102,7 +102,7 @@ impl FcmService {
     }
 
     /// Whether there is a token that is good as far as anybody knows: none that was refused while no other is to be had.
-    fn is_armed(&self, now: Instant) -> bool {
+    fn has_good_token(&self, now: Instant) -> bool {
         let is_doubted = |bearer: &Bearer| self.tokens.fails() && self.health.doubts_token(bearer.generation);
         self.bearer(now).is_some_and(|bearer| !is_doubted(&bearer))
     }
@@ -122,8 +122,8 @@ impl FcmService {
         }
         let server = &self.server;
         if let (Standing::Down(_), false) = (after, detail.is_empty()) {
-            let known = self.halt.as_ref().filter(|_| before != Standing::Well);
-            self.halt = Some((format!("{server}: {detail}"), known.map_or(now, |(_, since)| *since)));
+            let known = self.outage.as_ref().filter(|_| before != Standing::Well);
+            self.outage = Some((format!("{server}: {detail}"), known.map_or(now, |(_, since)| *since)));
         }
         match (before, after, self.health.cause()) {
             (Standing::Well, Standing::Down(QUOTA), _) => {
@@ -134,7 +134,7 @@ impl FcmService {
             }
             (Standing::Well, Standing::Down(word), _) => {
                 tracing::error!(%server, cause = word, detail, "nothing is sent until this is mended");
-                self.changes.push_back(Change::AuthFailed { detail: format!("{word}: {server}: {detail}") });
+                self.changes.push_back(ConnectionChange::AuthFailed { detail: format!("{word}: {server}: {detail}") });
             }
             (Standing::Down(word) | Standing::Probing(word), Standing::Well, _) => {
                 tracing::info!(cause = word, "messages are sent again");
@@ -145,7 +145,7 @@ impl FcmService {
 }
 
 impl Service for FcmService {
-    type Memo = Option<Flight>;
+    type Memo = Option<SentRequest>;
     type Request = http2::Request;
     type Answer = Reply;
 
@@ -199,13 +199,13 @@ impl Service for FcmService {
             }
         }
         let Request { is_within_rules, can_confirm, losses, body, .. } = request;
-        let dropped = self.remarks.note(losses);
-        message.memo = Some(Flight { ticket, target, is_within_rules, can_confirm, dropped });
+        let dropped = self.logged_losses.note(losses);
+        message.memo = Some(SentRequest { ticket, target, is_within_rules, can_confirm, dropped });
         Admission::Go(http2::Request { body: body.into(), authorization: bearer.header })
     }
 
-    fn judge(&mut self, message: &mut Message<Self::Memo>, reply: Reply, now: Now) -> Verdict {
-        let Some(Flight { ticket, target, is_within_rules, can_confirm, dropped }) = message.memo.take() else {
+    fn decide(&mut self, message: &mut Message<Self::Memo>, reply: Reply, now: Now) -> Verdict {
+        let Some(SentRequest { ticket, target, is_within_rules, can_confirm, dropped }) = message.memo.take() else {
             return Verdict::Elsewhere;
         };
         let (on_ambiguous, now_unix_s) = (self.on_ambiguous, now.unix_ms / 1000);
@@ -245,12 +245,12 @@ impl Service for FcmService {
         }
     }
 
-    fn outage(&self, able: bool, now: Now) -> Option<Link> {
-        let (has_token, is_armed) = (self.bearer(now.instant).is_some(), self.is_armed(now.instant));
+    fn link_override(&self, able: bool, now: Now) -> Option<Link> {
+        let (has_token, has_good_token) = (self.bearer(now.instant).is_some(), self.has_good_token(now.instant));
         match self.health.standing(now.instant) {
             Standing::Probing(word) if able && has_token => Some(Link::Probing(word)),
             Standing::Probing(word) | Standing::Down(word) => Some(Link::Down(word)),
-            Standing::Well if is_armed => None,
+            Standing::Well if has_good_token => None,
             // One message at a time finds out whether the token that was refused is good for others.
             Standing::Well if has_token && able => Some(Link::Probing(NO_TOKEN)),
             Standing::Well if self.tokens.fails() => Some(Link::Down(NO_TOKEN)),
@@ -260,20 +260,21 @@ impl Service for FcmService {
 
     fn trouble(&self) -> Option<Trouble> {
         let is_well = self.health.standing(self.now) == Standing::Well;
-        if let Some((words, since)) = self.halt.as_ref().filter(|_| !is_well) {
+        if let Some((words, since)) = self.outage.as_ref().filter(|_| !is_well) {
             let next_try = self.health.wake(self.now);
             return Some(Trouble { words: words.clone(), since: Some(*since), next_try });
         }
-        let Failure { words, since, next_try, .. } = self.tokens.failure().filter(|_| !self.is_armed(self.now))?;
+        let Failure { words, since, next_try, .. } =
+            self.tokens.failure().filter(|_| !self.has_good_token(self.now))?;
         let words = format!("no access token: {words}");
         Some(Trouble { words, since: Some(since.into_std()), next_try: Some(next_try.into_std()) })
     }
 
-    fn access_token(&self) -> Option<Instant> {
-        self.tokens.bought().map(tokio::time::Instant::into_std)
+    fn access_token_fetched_at(&self) -> Option<Instant> {
+        self.tokens.fetched_at().map(tokio::time::Instant::into_std)
     }
 
-    fn take_change(&mut self, now: Now) -> Option<Change> {
+    fn take_change(&mut self, now: Now) -> Option<ConnectionChange> {
         self.look(now.instant);
         self.changes.pop_front()
     }

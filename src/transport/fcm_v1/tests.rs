@@ -11,7 +11,7 @@ use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::chat::refusal::{Arrival, Decision, Scope, Until, Wait};
 use crate::ops::clock::now_ms;
-use crate::transport::{Change, Link, Report};
+use crate::transport::{ConnectionChange, Link, Report};
 use harness::{Harness, config, http_answer, message, sids, soon, token_for};
 use peer::{CANCEL, MAX_CONCURRENT_STREAMS, NO_ERROR, Peer, REFUSED_STREAM};
 use std::time::Duration;
@@ -160,14 +160,14 @@ async fn what_becomes_of_connections_is_told() {
         other => panic!("{other:?}"),
     };
     let mut old = harness.peer(100).await;
-    assert_eq!(told(&mut harness).await, (1, Change::Up));
+    assert_eq!(told(&mut harness).await, (1, ConnectionChange::Up));
     old.go_away(0, NO_ERROR).await;
-    assert_eq!(told(&mut harness).await, (1, Change::Draining));
+    assert_eq!(told(&mut harness).await, (1, ConnectionChange::Draining));
     let new = harness.peer(100).await;
-    assert_eq!(told(&mut harness).await, (2, Change::Up));
+    assert_eq!(told(&mut harness).await, (2, ConnectionChange::Up));
     drop(new);
     let (connection, change) = told(&mut harness).await;
-    let named = matches!(&change, Change::Lost { detail } if detail.starts_with("memory:0: "));
+    let named = matches!(&change, ConnectionChange::Lost { detail } if detail.starts_with("memory:0: "));
     assert!(connection == 2 && named, "{change:?}");
     assert_eq!(harness.close().await, [], "the orderly end of the old one is no news");
 }
@@ -640,7 +640,7 @@ async fn without_a_token_nothing_goes_and_it_says_so() {
     let sid = sids(1)[0];
     harness.send(message(sid, 1)).await;
     harness.link(Link::Down("no_access_token")).await;
-    let denied = |report: &Report| matches!(report, Report::Connection { change: Change::AuthFailed { detail }, .. } if detail.contains("invalid_grant"));
+    let denied = |report: &Report| matches!(report, Report::Connection { change: ConnectionChange::AuthFailed { detail }, .. } if detail.contains("invalid_grant"));
     while !denied(&soon(harness.port.reports.recv()).await.unwrap()) {}
     assert_eq!(harness.back().await, (sid, None));
     let trouble = harness.port.snapshot.borrow().trouble.clone().unwrap();
@@ -649,7 +649,8 @@ async fn without_a_token_nothing_goes_and_it_says_so() {
     quiet(&mut peer).await;
     harness.token_answer.send_replace(token_for(Duration::from_secs(3599)));
     harness.link(Link::Up).await;
-    let snapshot = soon(harness.port.snapshot.wait_for(|now| now.access_token.is_some())).await.unwrap().clone();
+    let snapshot =
+        soon(harness.port.snapshot.wait_for(|now| now.access_token_fetched_at.is_some())).await.unwrap().clone();
     assert_eq!(snapshot.trouble, None);
     harness.send(message(sid, 1)).await;
     assert_eq!(mids(&mut peer, 1).await, [sid.to_string()]);

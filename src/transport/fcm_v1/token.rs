@@ -61,13 +61,13 @@ pub(super) struct Bearer {
     /// The newest credentials that it can have been fetched with: it counts how often they were read.
     pub(super) credentials: u64,
     /// When it was asked for.
-    pub(super) bought: Instant,
+    pub(super) fetched_at: Instant,
     /// Not to be used from then on.
     good_until: Instant,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Supply {
+struct TokenState {
     bearer: Option<Bearer>,
     /// How the last attempt to get a token failed, if it did.
     failure: Option<Failure>,
@@ -90,7 +90,7 @@ pub(super) struct TokenRefresher {
     source: Source,
     address: Address,
     renewal: Renewal,
-    supply: watch::Sender<Supply>,
+    state: watch::Sender<TokenState>,
     /// The last generation that was refused.
     refused: watch::Receiver<u64>,
     backoff: Backoff,
@@ -101,52 +101,52 @@ pub(super) struct TokenRefresher {
 /// The reading end: the current token, for the service.
 #[derive(Debug, Clone)]
 pub(super) struct TokenSource {
-    supply: watch::Receiver<Supply>,
+    state: watch::Receiver<TokenState>,
     refused: watch::Sender<u64>,
 }
 
 /// A refresher that gets its tokens from `source` at `address`, until `renewal` brings others, and where they are then.
 pub(super) fn refresher(source: Source, address: Address, renewal: Renewal) -> (TokenRefresher, TokenSource) {
-    let (supply_tx, supply) = watch::channel(Supply::default());
+    let (state_tx, state) = watch::channel(TokenState::default());
     let (refused_tx, refused) = watch::channel(NONE);
     let backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     let refresher = TokenRefresher {
         source,
         address,
         renewal,
-        supply: supply_tx,
+        state: state_tx,
         refused,
         backoff,
         generation: NONE,
         credentials: FIRST,
     };
-    (refresher, TokenSource { supply, refused: refused_tx })
+    (refresher, TokenSource { state, refused: refused_tx })
 }
 
 impl TokenSource {
     /// The token to send with, if there is one that is good.
     pub(super) fn bearer(&self, now: Instant) -> Option<Bearer> {
-        self.supply.borrow().bearer.as_ref().filter(|bearer| now < bearer.good_until).cloned()
+        self.state.borrow().bearer.as_ref().filter(|bearer| now < bearer.good_until).cloned()
     }
 
     /// See [`Bearer::credentials`]; of the last token, good or not.
     pub(super) fn credentials(&self) -> u64 {
-        self.supply.borrow().bearer.as_ref().map_or(FIRST, |bearer| bearer.credentials)
+        self.state.borrow().bearer.as_ref().map_or(FIRST, |bearer| bearer.credentials)
     }
 
     /// Whether the last attempt to get a token failed.
     pub(super) fn fails(&self) -> bool {
-        self.supply.borrow().failure.is_some()
+        self.state.borrow().failure.is_some()
     }
 
     /// The same, and how.
     pub(super) fn failure(&self) -> Option<Failure> {
-        self.supply.borrow().failure.clone()
+        self.state.borrow().failure.clone()
     }
 
     /// When the last token was asked for, good or not.
-    pub(super) fn bought(&self) -> Option<Instant> {
-        self.supply.borrow().bearer.as_ref().map(|bearer| bearer.bought)
+    pub(super) fn fetched_at(&self) -> Option<Instant> {
+        self.state.borrow().bearer.as_ref().map(|bearer| bearer.fetched_at)
     }
 
     /// Why it failed, if the server refused to give a token.
@@ -161,7 +161,7 @@ impl TokenSource {
 
     /// Waits for a change of what there is; an error when there will be none. Cancel-safe.
     pub(super) async fn changed(&mut self) -> Result<(), RecvError> {
-        self.supply.changed().await
+        self.state.changed().await
     }
 }
 
@@ -197,7 +197,7 @@ impl TokenRefresher {
                 () = self.renewal.due() => if self.renew().await {
                     return;
                 },
-                Ok(()) = self.refused.changed() => match self.supply.borrow().failure {
+                Ok(()) = self.refused.changed() => match self.state.borrow().failure {
                     _ if *self.refused.borrow() != self.generation => {}
                     None => return,
                     Some(_) => until = until.min(Instant::now() + RETRY_NEEDED_MAX),
@@ -215,15 +215,15 @@ impl TokenRefresher {
         // Of a short life as well, something is left between the replacement and the last use.
         let good_until = asked + fresh.life - LAST_USE.min(fresh.life / 4);
         let (generation, credentials) = (self.generation, self.credentials);
-        let bearer = Bearer { header, generation, credentials, bought: asked, good_until };
-        self.supply.send_replace(Supply { bearer: Some(bearer), failure: None });
+        let bearer = Bearer { header, generation, credentials, fetched_at: asked, good_until };
+        self.state.send_replace(TokenState { bearer: Some(bearer), failure: None });
         tracing::debug!(generation = self.generation, seconds = fresh.life.as_secs(), "access token fetched");
         asked + fresh.life - MARGIN.min(fresh.life / 2)
     }
 
     fn fail(&mut self, fault: &FetchError) -> Instant {
         let now = Instant::now();
-        let left = self.supply.borrow().bearer.as_ref().map(|bearer| bearer.good_until.saturating_duration_since(now));
+        let left = self.state.borrow().bearer.as_ref().map(|bearer| bearer.good_until.saturating_duration_since(now));
         let skew_s = if let FetchError::Refused { skew_s, .. } = fault { *skew_s } else { None };
         let server = self.address.dialer.server();
         match left.filter(|left| !left.is_zero()) {
@@ -249,9 +249,9 @@ impl TokenRefresher {
         let next_try = now + left.filter(|left| !left.is_zero()).map_or(wait, |left| wait.min(left));
         let is_refusal = matches!(fault, FetchError::Refused { status: 400..500, .. });
         let words = format!("{server}: {fault}").into();
-        self.supply.send_modify(|supply| {
-            let since = supply.failure.as_ref().map_or(now, |failure| failure.since);
-            supply.failure = Some(Failure { words, is_refusal, since, next_try });
+        self.state.send_modify(|state| {
+            let since = state.failure.as_ref().map_or(now, |failure| failure.since);
+            state.failure = Some(Failure { words, is_refusal, since, next_try });
         });
         next_try
     }

@@ -1,7 +1,7 @@
 //! One connection: dials, then keeps up to its share of requests open until it ends.
 
 use super::coalesce::{Coalesce, WritesFirst};
-use super::exchange::{Reply, Request, hear, post};
+use super::exchange::{Reply, Request, post, read_reply};
 use crate::chat::id::Sid;
 use crate::ops::clock::at;
 use crate::transport::core::{End, Event, Manner};
@@ -50,10 +50,10 @@ pub(in crate::transport) struct Server {
 pub(super) type Responses = FuturesUnordered<BoxFuture<'static, (Sid, Reply)>>;
 
 pub(in crate::transport) async fn run(mut task: Task<Request, Reply>, server: Server) {
-    let mut kill = task.retire.clone();
+    let mut close_now = task.retire.clone();
     let (end, detail) = tokio::select! {
         biased;
-        () = told(&mut kill, |manner| manner == Manner::Now) => retired(),
+        () = told(&mut close_now, |manner| manner == Manner::Now) => retired(),
         ended = live(&mut task, &server) => ended,
     };
     task.end(end, detail).await;
@@ -69,7 +69,7 @@ fn broken(error: &h2::Error) -> (End, String) {
 }
 
 /// The peer's settings did not come, or no answer to a ping.
-fn silent(waited: Duration) -> (End, String) {
+fn timed_out(waited: Duration) -> (End, String) {
     (End::Failed, format!("no word from the peer within {} s", waited.as_secs()))
 }
 
@@ -87,15 +87,15 @@ async fn live(task: &mut Task<Request, Reply>, server: &Server) -> (End, String)
         Err(ended) => ended,
         Ok(stream) => match Wire::open(stream).await {
             Err(error) => broken(&error),
-            Ok(wire) => converse(task, server, wire).await,
+            Ok(wire) => run_requests(task, server, wire).await,
         },
     }
 }
 
 /// Every future in the `select!` is cancel-safe: requests live in `open`, the wire in `wire`.
-async fn converse(task: &mut Task<Request, Reply>, server: &Server, mut wire: Wire) -> (End, String) {
+async fn run_requests(task: &mut Task<Request, Reply>, server: &Server, mut wire: Wire) -> (End, String) {
     let mut open = Responses::new();
-    let mut pulse = Pulse::new(server);
+    let mut keep_alive = KeepAlive::new(server);
     let mut takes = true;
     let mut settings_due = Some(Instant::now() + server.request);
     let mut orders = Vec::with_capacity(ORDERS);
@@ -114,14 +114,14 @@ async fn converse(task: &mut Task<Request, Reply>, server: &Server, mut wire: Wi
                     task.events.send(if is_first { Event::Up { capacity } } else { Event::Capacity(capacity) }).await;
                 }
                 WireEvent::Leaves => task.events.send(Event::Draining).await,
-                WireEvent::Pong => pulse.pong(),
+                WireEvent::Pong => keep_alive.pong(),
                 WireEvent::Ended(ended) => break ended,
             },
             Some((sid, reply)) = open.next() => task.events.send(Event::Answered(sid, reply)).await,
-            () = pulse.next(quiet) => if !pulse.beat(&mut wire.pings) {
-                break silent(server.pong);
+            () = keep_alive.next(quiet) => if !keep_alive.send_ping(&mut wire.pings) {
+                break timed_out(server.pong);
             },
-            () = at(settings_due) => break silent(server.request),
+            () = at(settings_due) => break timed_out(server.request),
             // What was ordered before the retirement is still done.
             count = task.orders.recv_many(&mut orders, ORDERS), if takes => match count {
                 0 => takes = false,
@@ -188,7 +188,7 @@ impl Wire {
             match posted {
                 Some(Ok(response)) => {
                     let (end, longest) = (Instant::now() + server.request, server.answer_max);
-                    open.push(Box::pin(async move { (sid, hear(response, end, longest).await) }));
+                    open.push(Box::pin(async move { (sid, read_reply(response, end, longest).await) }));
                 }
                 Some(Err(_)) | None => unwritten.push(sid),
             }
@@ -231,7 +231,7 @@ impl Wire {
 }
 
 /// When to ping: only while a request is open, for some servers end a connection for the pings.
-struct Pulse {
+struct KeepAlive {
     ping: Duration,
     pong: Duration,
     next: Option<Instant>,
@@ -239,7 +239,7 @@ struct Pulse {
     due: Option<Instant>,
 }
 
-impl Pulse {
+impl KeepAlive {
     fn new(server: &Server) -> Self {
         Self { ping: server.ping, pong: server.pong, next: None, due: None }
     }
@@ -255,7 +255,7 @@ impl Pulse {
     }
 
     /// Sends the ping. False if the last one was missed.
-    fn beat(&mut self, pings: &mut PingPong) -> bool {
+    fn send_ping(&mut self, pings: &mut PingPong) -> bool {
         if self.due.is_some() {
             return false;
         }

@@ -50,7 +50,7 @@ pub(super) fn post(mut send: SendRequest<Bytes>, uri: Uri, order: Request) -> Re
 
 /// Waits until `end`; a stream that is dropped then is reset. Of an answer's body at most `longest` bytes are read, and one
 /// more, which says that there were more.
-pub(super) async fn hear(response: ResponseFuture, end: Instant, longest: usize) -> Reply {
+pub(super) async fn read_reply(response: ResponseFuture, end: Instant, longest: usize) -> Reply {
     let (head, stream) = match timeout_at(end, response).await {
         Ok(Ok(response)) => response.into_parts(),
         Ok(Err(error)) => return failure(&error),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::client::Client;
-use crate::stage::{BOTH, ONLY_V5, ONLY_V311, Row, Stage, row};
+use crate::target::{BOTH, ONLY_V5, ONLY_V311, Row, Target, row};
 use crate::wire::{
     Connect, Packet, Props, Publish, V5, V311, Value, Will, disconnect, frame, ping, prop, subscribe, word,
 };
@@ -42,152 +42,152 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-async fn first_packet(stage: Stage) {
-    let publish = Publish::new("a", "x", 0, 0).bytes(stage.version);
-    for packet in [ping(), publish, subscribe(stage.version, &[("a", 0)], &Props::default()), frame(0xe0, &[])] {
-        let mut client = stage.dial().await;
+async fn first_packet(target: Target) {
+    let publish = Publish::new("a", "x", 0, 0).bytes(target.version);
+    for packet in [ping(), publish, subscribe(target.version, &[("a", 0)], &Props::default()), frame(0xe0, &[])] {
+        let mut client = target.dial().await;
         client.send(&packet).await;
         client.ended(&[0x81, 0x82]).await;
     }
 }
 
-async fn second_connect(stage: Stage) {
-    let mut client = stage.client("c").await;
-    client.send(&stage.clean("c").bytes(stage.version)).await;
+async fn second_connect(target: Target) {
+    let mut client = target.client("c").await;
+    client.send(&target.clean("c").bytes(target.version)).await;
     client.ended(&[0x82]).await;
 }
 
-async fn protocol_name(stage: Stage) {
+async fn protocol_name(target: Target) {
     for name in ["MQTU", "mqtt", "", "MQTTT"] {
-        let mut client = stage.dial().await;
-        client.send(&stage.clean("c").bytes_with(name, stage.version, 2)).await;
+        let mut client = target.dial().await;
+        client.send(&target.clean("c").bytes_with(name, target.version, 2)).await;
         refused(&mut client, &[0x01, 0x84]).await;
     }
 }
 
-async fn protocol_level(stage: Stage) {
-    let (levels, code): (&[u8], _) = if stage.is_v5() { (&[6, 0x7f, 0xff], 0x84) } else { (&[0, 2, 3], 0x01) };
+async fn protocol_level(target: Target) {
+    let (levels, code): (&[u8], _) = if target.is_v5() { (&[6, 0x7f, 0xff], 0x84) } else { (&[0, 2, 3], 0x01) };
     for level in levels {
-        let mut client = stage.dial().await;
-        client.send(&stage.clean("c").bytes_with("MQTT", *level, 2)).await;
+        let mut client = target.dial().await;
+        client.send(&target.clean("c").bytes_with("MQTT", *level, 2)).await;
         assert_eq!(client.next().await, Packet::ConnAck { resumed: false, code, props: Props::default() }, "{level}");
         assert_eq!(client.next().await, Packet::Closed);
     }
 }
 
-async fn reserved_flag(stage: Stage) {
-    let mut client = stage.dial().await;
-    client.send(&stage.clean("c").bytes_with("MQTT", stage.version, 3)).await;
+async fn reserved_flag(target: Target) {
+    let mut client = target.dial().await;
+    client.send(&target.clean("c").bytes_with("MQTT", target.version, 3)).await;
     refused(&mut client, &[0x81]).await;
 }
 
-async fn will_flags(stage: Stage) {
-    let plain = stage.clean("c");
-    let mut with_will = stage.clean("c");
+async fn will_flags(target: Target) {
+    let plain = target.clean("c");
+    let mut with_will = target.clean("c");
     with_will.will = Some(Will::new("w", "x"));
     // Will QoS 3; QoS 1 without a will; retain without a will.
     for (connect, flags) in [(&with_will, 0x1e), (&plain, 0x0a), (&plain, 0x22)] {
-        let mut client = stage.dial().await;
-        client.send(&connect.bytes_with("MQTT", stage.version, flags)).await;
+        let mut client = target.dial().await;
+        client.send(&connect.bytes_with("MQTT", target.version, flags)).await;
         refused(&mut client, &[0x81, 0x82]).await;
     }
 }
 
-async fn lonely_password(stage: Stage) {
-    let mut client = stage.dial().await;
+async fn lonely_password(target: Target) {
+    let mut client = target.dial().await;
     let mut body = [crate::wire::text("MQTT"), vec![4, 0x42, 0, 0]].concat();
-    body.extend([crate::wire::text(&stage.name("c")), crate::wire::text("secret")].concat());
+    body.extend([crate::wire::text(&target.name("c")), crate::wire::text("secret")].concat());
     client.send(&frame(0x10, &body)).await;
     client.ended(&[]).await;
 }
 
-async fn empty_client_id(stage: Stage) {
-    let (mut one, resumed, props) = stage.connect(&Connect::clean("")).await;
-    let (mut two, _, others) = stage.connect(&Connect::clean("")).await;
+async fn empty_client_id(target: Target) {
+    let (mut one, resumed, props) = target.connect(&Connect::clean("")).await;
+    let (mut two, _, others) = target.connect(&Connect::clean("")).await;
     assert!(!resumed);
     one.quiet().await;
     two.quiet().await;
-    if stage.is_v5() {
+    if target.is_v5() {
         let names = (props.get(prop::ASSIGNED_CLIENT), others.get(prop::ASSIGNED_CLIENT));
         assert!(names.0.is_some() && names.1.is_some() && names.0 != names.1, "[MQTT-3.2.2-16] {names:?}");
     }
 }
 
-async fn empty_lasting_id(stage: Stage) {
-    let mut client = stage.dial().await;
+async fn empty_lasting_id(target: Target) {
+    let mut client = target.dial().await;
     client.send(&Connect::lasting("").bytes(V311)).await;
     assert_eq!(client.next().await, Packet::ConnAck { resumed: false, code: 2, props: Props::default() });
     assert_eq!(client.next().await, Packet::Closed);
 }
 
-async fn assigned_client_id(stage: Stage) {
-    let (client, _, props) = stage.connect(&Connect::lasting("")).await;
+async fn assigned_client_id(target: Target) {
+    let (client, _, props) = target.connect(&Connect::lasting("")).await;
     let Some(Value::Text(name)) = props.get(prop::ASSIGNED_CLIENT) else { panic!("{props:?}") };
     client.leave().await;
-    assert!(stage.connect(&Connect::lasting(name)).await.1);
+    assert!(target.connect(&Connect::lasting(name)).await.1);
 }
 
-async fn plain_client_ids(stage: Stage) {
+async fn plain_client_ids(target: Target) {
     let letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
     // Not the same in both versions, which may be at the same broker.
     let own: &[&str] =
-        if stage.is_v5() { &["a", "0", &letters[..23], &letters[39..]] } else { &["Z", "9", &letters[20..43]] };
+        if target.is_v5() { &["a", "0", &letters[..23], &letters[39..]] } else { &["Z", "9", &letters[20..43]] };
     for id in own {
-        stage.connect(&Connect::clean(id)).await.0.quiet().await;
+        target.connect(&Connect::clean(id)).await.0.quiet().await;
     }
 }
 
-async fn odd_client_ids(stage: Stage) {
+async fn odd_client_ids(target: Target) {
     for id in ["a b", "ünï", "emoji😀", "a:b", "a.b", "a_b-c", "a+b", "a#b", "$a", "a@b", "%u", "'\"", "{}"] {
-        let (mut client, resumed) = stage.lasting_client(id).await;
+        let (mut client, resumed) = target.lasting_client(id).await;
         assert!(!resumed, "{id}");
-        let topic = stage.name("t");
+        let topic = target.name("t");
         client.subscribe(&topic, 1).await;
         client.leave().await;
-        stage.client("p").await.post(&topic, id).await;
-        let (mut client, resumed) = stage.lasting_client(id).await;
+        target.client("p").await.post(&topic, id).await;
+        let (mut client, resumed) = target.lasting_client(id).await;
         assert!(resumed, "{id}");
         client.gets(id).await;
         client.leave().await;
-        stage.client(id).await.leave().await;
+        target.client(id).await.leave().await;
     }
 }
 
-async fn odder_client_ids(stage: Stage) {
+async fn odder_client_ids(target: Target) {
     let long = "x".repeat(60_000);
     for id in ["a/b", "a/b", "../../x", "a\\b", "/", &long] {
-        let mut client = stage.dial().await;
-        client.send(&Connect::clean(id).bytes(stage.version)).await;
+        let mut client = target.dial().await;
+        client.send(&Connect::clean(id).bytes(target.version)).await;
         let Packet::ConnAck { code, .. } = client.next().await else { panic!("no CONNACK") };
-        let refused = if stage.is_v5() { 0x85 } else { 2 };
+        let refused = if target.is_v5() { 0x85 } else { 2 };
         assert!([0, refused].contains(&code), "{id}: {code:#x}");
     }
-    stage.client("c").await.quiet().await;
+    target.client("c").await.quiet().await;
 }
 
-async fn session_present(stage: Stage) {
-    let (client, resumed) = stage.lasting_client("c").await;
+async fn session_present(target: Target) {
+    let (client, resumed) = target.lasting_client("c").await;
     assert!(!resumed, "a new session");
     client.leave().await;
-    let (client, resumed) = stage.lasting_client("c").await;
+    let (client, resumed) = target.lasting_client("c").await;
     assert!(resumed, "after DISCONNECT");
     client.cut_off();
-    let (client, resumed) = stage.lasting_client("c").await;
+    let (client, resumed) = target.lasting_client("c").await;
     assert!(resumed, "after a cut");
     client.leave().await;
-    let (client, resumed, _) = stage.connect(&stage.clean("c")).await;
+    let (client, resumed, _) = target.connect(&target.clean("c")).await;
     assert!(!resumed, "clean");
     client.leave().await;
-    let (_, resumed) = stage.lasting_client("c").await;
+    let (_, resumed) = target.lasting_client("c").await;
     assert!(!resumed, "the clean one left nothing");
 }
 
-async fn eager(stage: Stage) {
-    let mut client = stage.dial().await;
-    let topic = stage.name("t");
-    let mut bytes = stage.clean("c").bytes(stage.version);
-    bytes.extend(subscribe(stage.version, &[(&topic, 0)], &Props::default()));
-    bytes.extend(Publish::new(&topic, "x", 0, 0).bytes(stage.version));
+async fn eager(target: Target) {
+    let mut client = target.dial().await;
+    let topic = target.name("t");
+    let mut bytes = target.clean("c").bytes(target.version);
+    bytes.extend(subscribe(target.version, &[(&topic, 0)], &Props::default()));
+    bytes.extend(Publish::new(&topic, "x", 0, 0).bytes(target.version));
     bytes.extend(ping());
     client.send(&bytes).await;
     assert!(matches!(client.next().await, Packet::ConnAck { code: 0, .. }));
@@ -196,9 +196,9 @@ async fn eager(stage: Stage) {
     client.gets("x").await;
 }
 
-async fn byte_by_byte(stage: Stage) {
-    let mut client = stage.dial().await;
-    for byte in [stage.clean("c").bytes(stage.version), ping()].concat() {
+async fn byte_by_byte(target: Target) {
+    let mut client = target.dial().await;
+    for byte in [target.clean("c").bytes(target.version), ping()].concat() {
         client.send(&[byte]).await;
         tokio::task::yield_now().await;
     }
@@ -206,8 +206,8 @@ async fn byte_by_byte(stage: Stage) {
     assert_eq!(client.next().await, Packet::Pong);
 }
 
-async fn connack_properties(stage: Stage) {
-    let (_, _, props) = stage.connect(&stage.clean("c").with(prop::SESSION_EXPIRY, Value::Four(60))).await;
+async fn connack_properties(target: Target) {
+    let (_, _, props) = target.connect(&target.clean("c").with(prop::SESSION_EXPIRY, Value::Four(60))).await;
     for (id, _) in &props.0 {
         assert!(*id == prop::USER || props.all(*id).len() == 1, "{id:#x} twice");
     }
@@ -224,18 +224,18 @@ async fn connack_properties(stage: Stage) {
     }
 }
 
-async fn session_expiry_cut(stage: Stage) {
-    let (_, _, props) = stage.connect(&stage.clean("c").with(prop::SESSION_EXPIRY, Value::Four(u32::MAX))).await;
+async fn session_expiry_cut(target: Target) {
+    let (_, _, props) = target.connect(&target.clean("c").with(prop::SESSION_EXPIRY, Value::Four(u32::MAX))).await;
     // Either it is granted, or the CONNACK says what is.
     if let Some(expiry) = props.get(prop::SESSION_EXPIRY) {
         assert!(matches!(expiry, Value::Four(3_600..)), "{expiry:?}");
     }
 }
 
-async fn keep_alive(stage: Stage) {
+async fn keep_alive(target: Target) {
     // The broker counts from the CONNECT, which the client may hear of late.
     let before = Instant::now();
-    let (mut client, _, props) = stage.connect(&Connect { keep_alive: 1, ..stage.clean("c") }).await;
+    let (mut client, _, props) = target.connect(&Connect { keep_alive: 1, ..target.clean("c") }).await;
     assert_eq!(props.get(prop::SERVER_KEEP_ALIVE), None);
     let start = Instant::now();
     client.ended(&[0x8d]).await;
@@ -244,8 +244,8 @@ async fn keep_alive(stage: Stage) {
     assert!(lived < Duration::from_secs(5), "cut after {lived:?}");
 }
 
-async fn pings(stage: Stage) {
-    let (mut client, ..) = stage.connect(&Connect { keep_alive: 2, ..stage.clean("c") }).await;
+async fn pings(target: Target) {
+    let (mut client, ..) = target.connect(&Connect { keep_alive: 2, ..target.clean("c") }).await;
     for _ in 0..2 {
         // What would be a message must not come, nor the end.
         assert!(timeout(Duration::from_millis(1_800), client.next()).await.is_err());
@@ -253,19 +253,19 @@ async fn pings(stage: Stage) {
     }
 }
 
-async fn response_information(stage: Stage) {
+async fn response_information(target: Target) {
     for wanted in [None, Some(0), Some(1)] {
-        let mut connect = stage.clean("c");
+        let mut connect = target.clean("c");
         if let Some(wanted) = wanted {
             connect = connect.with(prop::RESPONSE_INFORMATION_WANTED, Value::Byte(wanted));
         }
-        let (_, _, props) = stage.connect(&connect).await;
+        let (_, _, props) = target.connect(&connect).await;
         assert!(wanted == Some(1) || props.get(prop::RESPONSE_INFORMATION).is_none(), "{props:?}");
     }
 }
 
-async fn problem_information(stage: Stage) {
-    let (mut client, ..) = stage.connect(&stage.clean("c").with(prop::PROBLEM_INFORMATION, Value::Byte(0))).await;
+async fn problem_information(target: Target) {
+    let (mut client, ..) = target.connect(&target.clean("c").with(prop::PROBLEM_INFORMATION, Value::Byte(0))).await;
     let silent = |props: &Props| props.get(prop::REASON).is_none() && props.get(prop::USER).is_none();
     client.say(&Publish::new("$forbidden", "x", 1, 1)).await;
     client.say(&Publish::new("$forbidden", "x", 2, 2)).await;
@@ -278,57 +278,57 @@ async fn problem_information(stage: Stage) {
     }
 }
 
-async fn unknown_method(stage: Stage) {
-    let mut client = stage.dial().await;
-    client.send(&stage.clean("c").with(prop::AUTH_METHOD, word("NEVER-HEARD")).bytes(V5)).await;
+async fn unknown_method(target: Target) {
+    let mut client = target.dial().await;
+    client.send(&target.clean("c").with(prop::AUTH_METHOD, word("NEVER-HEARD")).bytes(V5)).await;
     refused(&mut client, &[0x8c]).await;
 }
 
-async fn unexpected_auth(stage: Stage) {
+async fn unexpected_auth(target: Target) {
     let method = Props::default().with(prop::AUTH_METHOD, word("NEVER-HEARD")).encode(V5);
     for body in [vec![], [vec![0x18], method.clone()].concat(), [vec![0x19], method].concat()] {
-        let mut client = stage.client("c").await;
+        let mut client = target.client("c").await;
         client.send(&frame(0xf0, &body)).await;
         client.ended(&[0x81, 0x82, 0x8c]).await;
     }
 }
 
-async fn reserved_types(stage: Stage) {
+async fn reserved_types(target: Target) {
     for first in [0x00, 0xf0] {
-        let mut client = stage.client("c").await;
+        let mut client = target.client("c").await;
         client.send(&frame(first, &[])).await;
         client.ended(&[]).await;
     }
 }
 
-async fn disconnects(stage: Stage) {
+async fn disconnects(target: Target) {
     // [MQTT-3.14.4-2]: what follows is not for the server any more.
-    let (topic, mut reader) = (stage.name("t"), stage.client("r").await);
+    let (topic, mut reader) = (target.name("t"), target.client("r").await);
     reader.subscribe(&topic, 1).await;
-    let mut client = stage.client("c").await;
-    client.send(&[frame(0xe0, &[]), Publish::new(&topic, "late", 1, 1).bytes(stage.version)].concat()).await;
+    let mut client = target.client("c").await;
+    client.send(&[frame(0xe0, &[]), Publish::new(&topic, "late", 1, 1).bytes(target.version)].concat()).await;
     assert_eq!(client.next().await, Packet::Closed);
-    stage.client("p").await.post(&topic, "next").await;
+    target.client("p").await.post(&topic, "next").await;
     reader.gets("next").await;
     // A flag that must be 0.
-    let mut client = stage.client("c").await;
+    let mut client = target.client("c").await;
     client.send(&frame(0xe1, &[])).await;
     client.ended(&[0x81]).await;
-    if stage.is_v5() {
+    if target.is_v5() {
         for props in
             [Props::default().with(0x7e, Value::Byte(0)), Props::default().with(prop::TOPIC_ALIAS, Value::Two(1))]
         {
-            let mut client = stage.client("c").await;
+            let mut client = target.client("c").await;
             client.send(&disconnect(0, &props)).await;
             client.ended(&[0x81, 0x82]).await;
         }
     }
 }
 
-async fn server_packets(stage: Stage) {
+async fn server_packets(target: Target) {
     for first in [0x20, 0x90, 0xb0, 0xd0] {
-        let mut client = stage.client("c").await;
-        let body: &[u8] = match (first, stage.version) {
+        let mut client = target.client("c").await;
+        let body: &[u8] = match (first, target.version) {
             (0xd0, _) => &[],
             (0x20, V5) => &[0, 0, 0],
             (0x20, _) => &[0, 0],

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::stage::{BOTH, ONLY_V5, ONLY_V311, Row, Stage, row};
+use crate::target::{BOTH, ONLY_V5, ONLY_V311, Row, Target, row};
 use crate::wire::{Packet, Props, Publish, V5, Value, frame, prop, text, variable, word};
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for (name, versions, body) in in_connections() {
-        rows.push(row(name, versions, move |stage| ends(stage, Arc::clone(&body))));
+        rows.push(row(name, versions, move |target| ends(target, Arc::clone(&body))));
     }
     for (name, body) in in_connects() {
         let body: Arc<[u8]> = body.into();
-        rows.push(row(name, ONLY_V5, move |stage| refuses(stage, Arc::clone(&body))));
+        rows.push(row(name, ONLY_V5, move |target| refuses(target, Arc::clone(&body))));
     }
     rows.push(row("a broker survives a thousand random packets", BOTH, noise));
     rows.push(row("a connection that ends inside a packet ends quietly", BOTH, truncated));
@@ -124,10 +124,10 @@ fn in_connections() -> Vec<(&'static str, &'static [u8], Build)> {
     ]
 }
 
-async fn ends(stage: Stage, packet: Build) {
-    let mut other = stage.client("other").await;
-    let mut client = stage.client("c").await;
-    client.send(&packet(stage.version)).await;
+async fn ends(target: Target, packet: Build) {
+    let mut other = target.client("other").await;
+    let mut client = target.client("c").await;
+    client.send(&packet(target.version)).await;
     client.ended(&[0x80, 0x81, 0x82, 0x90, 0x93, 0x94, 0x95, 0x99]).await;
     other.quiet().await;
 }
@@ -185,8 +185,8 @@ fn in_connects() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-async fn refuses(stage: Stage, packet: Arc<[u8]>) {
-    let mut client = stage.dial().await;
+async fn refuses(target: Target, packet: Arc<[u8]>) {
+    let mut client = target.dial().await;
     client.send(&packet).await;
     match client.next().await {
         Packet::Closed => {}
@@ -197,11 +197,11 @@ async fn refuses(stage: Stage, packet: Arc<[u8]>) {
         Packet::Disconnect { code, .. } => assert!([0x81, 0x82].contains(&code), "{code:#x}"),
         other => panic!("{other:?}"),
     }
-    stage.client("other").await.quiet().await;
+    target.client("other").await.quiet().await;
 }
 
 /// Bytes without a meaning, the same in each run.
-async fn noise(stage: Stage) {
+async fn noise(target: Target) {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = move || {
         state ^= state << 13;
@@ -210,7 +210,7 @@ async fn noise(stage: Stage) {
         state.to_be_bytes()[3]
     };
     for round in 0..200 {
-        let mut client = if round % 2 == 0 { stage.dial().await } else { stage.client("noise").await };
+        let mut client = if round % 2 == 0 { target.dial().await } else { target.client("noise").await };
         let mut bytes = Vec::new();
         for _ in 0..5 {
             let body: Vec<u8> = (0..random() % 40).map(|_| random()).collect();
@@ -220,19 +220,19 @@ async fn noise(stage: Stage) {
         client.send(&bytes).await;
         client.cut_off();
     }
-    stage.client("other").await.quiet().await;
+    target.client("other").await.quiet().await;
 }
 
-async fn truncated(stage: Stage) {
-    let mut other = stage.client("other").await;
-    other.subscribe(&stage.name("t"), 1).await;
-    let publish = Publish::new(&stage.name("t"), "never whole", 1, 1).bytes(stage.version);
+async fn truncated(target: Target) {
+    let mut other = target.client("other").await;
+    other.subscribe(&target.name("t"), 1).await;
+    let publish = Publish::new(&target.name("t"), "never whole", 1, 1).bytes(target.version);
     for end in 1..publish.len() {
-        let mut client = stage.client("c").await;
+        let mut client = target.client("c").await;
         client.send(&publish[..end]).await;
         client.cut_off();
     }
-    stage.client("p").await.post(&stage.name("t"), "whole").await;
+    target.client("p").await.post(&target.name("t"), "whole").await;
     other.gets("whole").await;
     other.quiet().await;
 }

@@ -11,7 +11,7 @@ pub(crate) mod shared;
 pub(crate) mod subscriptions;
 pub(crate) mod wills;
 
-use crate::stage::Row;
+use crate::target::Row;
 
 pub(crate) fn all() -> Vec<Row> {
     let subjects = [

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::client::Client;
-use crate::stage::{ONLY_V5, Row, Stage, row};
+use crate::target::{ONLY_V5, Row, Target, row};
 use crate::wire::{PUBACK, Props, Publish, V5, Value, pair, prop, word};
 
 pub(super) fn rows() -> Vec<Row> {
@@ -52,8 +52,8 @@ fn check(seen: &Publish, topic: &str) {
     assert_eq!(seen.props.get(prop::TOPIC_ALIAS), None);
 }
 
-async fn arrive(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn arrive(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 2).await;
     for qos in 0..3 {
         client.publish(&full(&topic, qos)).await;
@@ -64,28 +64,28 @@ async fn arrive(stage: Stage) {
     assert!(bare.props.0.is_empty(), "{bare:?}");
 }
 
-async fn wait(stage: Stage) {
-    let topic = stage.name("t");
-    let (mut reader, _) = stage.lasting_client("r").await;
+async fn wait(target: Target) {
+    let topic = target.name("t");
+    let (mut reader, _) = target.lasting_client("r").await;
     reader.subscribe(&topic, 2).await;
     reader.leave().await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     publisher.publish(&full(&topic, 1)).await;
     publisher.publish(&full(&topic, 2)).await;
-    let (mut reader, _) = stage.lasting_client("r").await;
+    let (mut reader, _) = target.lasting_client("r").await;
     check(&reader.gets("{}").await, &topic);
     let open = reader.delivery().await;
     check(&open, &topic);
     reader.cut_off();
-    let (mut reader, _) = stage.lasting_client("r").await;
+    let (mut reader, _) = target.lasting_client("r").await;
     check(&reader.gets("{}").await, &topic);
 }
 
-async fn expiry(stage: Stage) {
-    let topic = stage.name("t");
-    let (mut reader, _) = stage.lasting_client("r").await;
+async fn expiry(target: Target) {
+    let topic = target.name("t");
+    let (mut reader, _) = target.lasting_client("r").await;
     reader.subscribe(&topic, 1).await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     let expiring = |text, seconds| Publish::new(&topic, text, 1, 1).with(prop::MESSAGE_EXPIRY, Value::Four(seconds));
     publisher.publish(&expiring("at once", 100)).await;
     let left = reader.gets("at once").await;
@@ -94,17 +94,17 @@ async fn expiry(stage: Stage) {
     publisher.publish(&expiring("short", 1)).await;
     publisher.publish(&expiring("long", 100)).await;
     sleep(Duration::from_millis(2_100)).await;
-    let (mut reader, _) = stage.lasting_client("r").await;
+    let (mut reader, _) = target.lasting_client("r").await;
     let left = reader.gets("long").await;
     assert!(matches!(left.props.get(prop::MESSAGE_EXPIRY), Some(Value::Four(96..=98))), "{left:?}");
     reader.quiet().await;
 }
 
-async fn expiry_in_a_full_window(stage: Stage) {
-    let topic = stage.name("t");
-    let (mut reader, ..) = stage.connect(&stage.clean("r").with(prop::RECEIVE_MAXIMUM, Value::Two(1))).await;
+async fn expiry_in_a_full_window(target: Target) {
+    let topic = target.name("t");
+    let (mut reader, ..) = target.connect(&target.clean("r").with(prop::RECEIVE_MAXIMUM, Value::Two(1))).await;
     reader.subscribe(&topic, 1).await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     publisher.post(&topic, "first").await;
     let open = reader.delivery().await;
     for (text, seconds) in [("short", 1), ("long", 100)] {
@@ -117,10 +117,10 @@ async fn expiry_in_a_full_window(stage: Stage) {
     reader.quiet().await;
 }
 
-pub(crate) async fn to_v311(stage: Stage) {
-    let (mut reader, topic) = (stage.other_version("r").await, stage.name("t"));
+pub(crate) async fn to_v311(target: Target) {
+    let (mut reader, topic) = (target.other_version("r").await, target.name("t"));
     reader.subscribe(&topic, 2).await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     for qos in 0..3 {
         publisher.publish(&full(&topic, qos)).await;
         reader.gets("{}").await;
@@ -133,18 +133,18 @@ pub(crate) async fn to_v311(stage: Stage) {
 }
 
 /// A client, and how many aliases it may use.
-async fn aliased(stage: &Stage, id: &str) -> (Client, u16) {
-    let (client, _, props) = stage.connect(&stage.clean(id)).await;
+async fn aliased(target: &Target, id: &str) -> (Client, u16) {
+    let (client, _, props) = target.connect(&target.clean(id)).await;
     match props.get(prop::TOPIC_ALIAS_MAXIMUM) {
         Some(Value::Two(maximum)) => (client, *maximum),
         _ => (client, 0),
     }
 }
 
-async fn aliases(stage: Stage) {
-    let (mut client, maximum) = aliased(&stage, "c").await;
+async fn aliases(target: Target) {
+    let (mut client, maximum) = aliased(&target, "c").await;
     assert!(maximum > 1);
-    let topics = [stage.name("a"), stage.name("b")];
+    let topics = [target.name("a"), target.name("b")];
     for topic in &topics {
         client.subscribe(topic, 1).await;
     }
@@ -166,36 +166,36 @@ async fn aliases(stage: Stage) {
     }
 }
 
-async fn alias_of_connection(stage: Stage) {
-    let topic = stage.name("a");
-    let (mut client, _) = stage.lasting_client("c").await;
+async fn alias_of_connection(target: Target) {
+    let topic = target.name("a");
+    let (mut client, _) = target.lasting_client("c").await;
     client.publish(&Publish::new(&topic, "x", 1, 1).with(prop::TOPIC_ALIAS, Value::Two(1))).await;
     client.cut_off();
-    let (mut client, resumed) = stage.lasting_client("c").await;
+    let (mut client, resumed) = target.lasting_client("c").await;
     assert!(resumed);
     client.say(&Publish::new("", "x", 1, 1).with(prop::TOPIC_ALIAS, Value::Two(1))).await;
     client.ended(&[0x82]).await;
 }
 
-async fn bad_aliases(stage: Stage) {
-    let (_, maximum) = aliased(&stage, "c").await;
+async fn bad_aliases(target: Target) {
+    let (_, maximum) = aliased(&target, "c").await;
     for (topic, alias) in [("a", 0), ("a", maximum + 1), ("a", u16::MAX), ("", 1)] {
-        let mut client = stage.client("c").await;
+        let mut client = target.client("c").await;
         client.say(&Publish::new(topic, "x", 1, 1).with(prop::TOPIC_ALIAS, Value::Two(alias))).await;
         client.ended(&[0x82, 0x94]).await;
     }
 }
 
-async fn no_alias_out(stage: Stage) {
-    let topic = stage.name("t");
+async fn no_alias_out(target: Target) {
+    let topic = target.name("t");
     for maximum in [None, Some(0), Some(10)] {
-        let mut connect = stage.clean("r");
+        let mut connect = target.clean("r");
         if let Some(maximum) = maximum {
             connect = connect.with(prop::TOPIC_ALIAS_MAXIMUM, Value::Two(maximum));
         }
-        let (mut reader, ..) = stage.connect(&connect).await;
+        let (mut reader, ..) = target.connect(&connect).await;
         reader.subscribe(&topic, 1).await;
-        let mut publisher = stage.client("p").await;
+        let mut publisher = target.client("p").await;
         for _ in 0..5 {
             publisher.publish(&Publish::new(&topic, "x", 1, 1).with(prop::TOPIC_ALIAS, Value::Two(3))).await;
             let alias = reader.message().await.props.get(prop::TOPIC_ALIAS).cloned();
@@ -204,22 +204,22 @@ async fn no_alias_out(stage: Stage) {
     }
 }
 
-async fn bad_response_topic(stage: Stage) {
+async fn bad_response_topic(target: Target) {
     for topic in ["a/+", "#"] {
-        let mut client = stage.client("c").await;
+        let mut client = target.client("c").await;
         client.say(&Publish::new("a", "x", 1, 1).with(prop::RESPONSE_TOPIC, word(topic))).await;
         client.ended(&[0x81, 0x82, 0x90]).await;
     }
 }
 
-async fn identifier_in(stage: Stage) {
-    let mut client = stage.client("c").await;
+async fn identifier_in(target: Target) {
+    let mut client = target.client("c").await;
     client.say(&Publish::new("a", "x", 1, 1).with(prop::SUBSCRIPTION_ID, Value::Variable(1))).await;
     client.ended(&[0x81, 0x82]).await;
 }
 
-async fn acks_with_properties(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn acks_with_properties(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 2).await;
     let props = Props::default().with(prop::REASON, word("because")).with(prop::USER, pair("a", "b")).encode(V5);
     let with_props = |first, id: u16| crate::wire::frame(first, &[&id.to_be_bytes()[..], &[0], &props].concat());
@@ -237,9 +237,9 @@ async fn acks_with_properties(stage: Stage) {
     client.quiet().await;
 }
 
-async fn user_everywhere(stage: Stage) {
-    let topic = stage.name("t");
-    let (mut client, ..) = stage.connect(&stage.clean("c").with(prop::USER, pair("a", "b"))).await;
+async fn user_everywhere(target: Target) {
+    let topic = target.name("t");
+    let (mut client, ..) = target.connect(&target.clean("c").with(prop::USER, pair("a", "b"))).await;
     let props = Props::default().with(prop::USER, pair("a", "b")).with(prop::USER, pair("a", "b"));
     assert_eq!(client.subscribe_with(&[(&topic, 1)], &props).await, [1]);
     let body = [vec![0, 2], props.encode(V5), crate::wire::text(&topic)].concat();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use crate::stage::{BOTH, ONLY_V5, Row, Stage, row};
+use crate::target::{BOTH, ONLY_V5, Row, Target, row};
 use crate::wire::{Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Publish, V5, Value, ack, frame, ping, prop};
 
 pub(super) fn rows() -> Vec<Row> {
@@ -40,11 +40,11 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-pub(crate) async fn lower_qos(stage: Stage) {
-    let mut publisher = stage.client("p").await;
+pub(crate) async fn lower_qos(target: Target) {
+    let mut publisher = target.client("p").await;
     for wanted in 0..3 {
-        let topic = stage.name(&format!("t{wanted}"));
-        let mut reader = stage.client("r").await;
+        let topic = target.name(&format!("t{wanted}"));
+        let mut reader = target.client("r").await;
         reader.subscribe(&topic, wanted).await;
         for qos in 0..3 {
             publisher.publish(&Publish::new(&topic, qos.to_string(), qos, 7)).await;
@@ -54,8 +54,8 @@ pub(crate) async fn lower_qos(stage: Stage) {
     }
 }
 
-async fn repeated_publish(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn repeated_publish(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 2).await;
     let publish = Publish::new(&topic, "once", 2, 9);
     client.say(&publish).await;
@@ -71,8 +71,8 @@ async fn repeated_publish(stage: Stage) {
     client.gets("next").await;
 }
 
-async fn repeated_pubrel(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn repeated_pubrel(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 2).await;
     client.publish(&Publish::new(&topic, "once", 2, 9)).await;
     for _ in 0..3 {
@@ -84,15 +84,15 @@ async fn repeated_pubrel(stage: Stage) {
     client.gets("next").await;
 }
 
-async fn stray_pubrel(stage: Stage) {
-    let mut client = stage.client("c").await;
+async fn stray_pubrel(target: Target) {
+    let mut client = target.client("c").await;
     client.send(&ack(PUBREL, 77)).await;
     assert!([0, 0x92].contains(&client.acked(PUBCOMP, 77).await));
     client.quiet().await;
 }
 
-async fn reused_id(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn reused_id(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 0).await;
     for n in 0..20 {
         client.publish(&Publish::new(&topic, n.to_string(), 1 + n % 2, 5)).await;
@@ -102,10 +102,10 @@ async fn reused_id(stage: Stage) {
     }
 }
 
-async fn refused_pubrec(stage: Stage) {
-    let (mut reader, topic) = (stage.client("r").await, stage.name("t"));
+async fn refused_pubrec(target: Target) {
+    let (mut reader, topic) = (target.client("r").await, target.name("t"));
     reader.subscribe(&topic, 2).await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     publisher.publish(&Publish::new(&topic, "bad", 2, 1)).await;
     let bad = reader.delivery().await;
     reader.send(&frame(0x50, &[&bad.id.to_be_bytes()[..], &[0x99]].concat())).await;
@@ -114,10 +114,10 @@ async fn refused_pubrec(stage: Stage) {
     reader.quiet().await;
 }
 
-async fn repeated_pubrec(stage: Stage) {
-    let (mut reader, topic) = (stage.client("r").await, stage.name("t"));
+async fn repeated_pubrec(target: Target) {
+    let (mut reader, topic) = (target.client("r").await, target.name("t"));
     reader.subscribe(&topic, 2).await;
-    stage.client("p").await.publish(&Publish::new(&topic, "x", 2, 1)).await;
+    target.client("p").await.publish(&Publish::new(&topic, "x", 2, 1)).await;
     let publish = reader.delivery().await;
     for _ in 0..3 {
         reader.send(&ack(PUBREC, publish.id)).await;
@@ -127,8 +127,8 @@ async fn repeated_pubrec(stage: Stage) {
     reader.quiet().await;
 }
 
-async fn stray_acks(stage: Stage) {
-    let mut client = stage.client("c").await;
+async fn stray_acks(target: Target) {
+    let mut client = target.client("c").await;
     client.send(&[ack(PUBACK, 1_000), ack(PUBCOMP, 1_001)].concat()).await;
     client.quiet().await;
     // To a PUBREC, [MQTT-4.3.3-4] in MQTT 5 wants a PUBREL, which may say 0x92.
@@ -136,20 +136,21 @@ async fn stray_acks(stage: Stage) {
     client.until(|packet| matches!(packet, Packet::Pong).then_some(())).await;
 }
 
-async fn acks_in_order(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
-    let packets: Vec<u8> = (1..=200).flat_map(|id| Publish::new(&topic, "x", 1, id * 3).bytes(stage.version)).collect();
+async fn acks_in_order(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
+    let packets: Vec<u8> =
+        (1..=200).flat_map(|id| Publish::new(&topic, "x", 1, id * 3).bytes(target.version)).collect();
     client.send(&packets).await;
     for id in 1..=200 {
         assert!(matches!(client.next().await, Packet::Ack { kind: PUBACK, id: found, .. } if found == id * 3));
     }
 }
 
-async fn order(stage: Stage) {
+async fn order(target: Target) {
     for qos in 0..3 {
-        let (mut reader, topic) = (stage.client("r").await, stage.name(&format!("t{qos}")));
+        let (mut reader, topic) = (target.client("r").await, target.name(&format!("t{qos}")));
         reader.subscribe(&topic, qos).await;
-        let mut publisher = stage.client("p").await;
+        let mut publisher = target.client("p").await;
         // In bursts that no lane for QoS 0 may drop.
         for burst in 0..3_u16 {
             for n in 1..=100 {
@@ -177,8 +178,8 @@ async fn order(stage: Stage) {
     }
 }
 
-async fn dup_is_not_passed_on(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn dup_is_not_passed_on(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 2).await;
     for qos in [1, 2] {
         client.publish(&Publish::new(&topic, "x", qos, 1).again()).await;
@@ -186,24 +187,24 @@ async fn dup_is_not_passed_on(stage: Stage) {
     }
 }
 
-async fn independent_ids(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn independent_ids(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 2).await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     for qos in [1, 2] {
         publisher.publish(&Publish::new(&topic, "in", qos, 50)).await;
         let open = client.delivery().await;
         // The same identifier, the other way.
-        client.publish(&Publish::new(&stage.name("elsewhere"), "out", qos, open.id)).await;
+        client.publish(&Publish::new(&target.name("elsewhere"), "out", qos, open.id)).await;
         client.take(&open).await;
     }
     client.quiet().await;
 }
 
-async fn distinct_ids(stage: Stage) {
-    let (mut reader, topic) = (stage.client("r").await, stage.name("t"));
+async fn distinct_ids(target: Target) {
+    let (mut reader, topic) = (target.client("r").await, target.name("t"));
     reader.subscribe(&topic, 2).await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     let mut open = Vec::new();
     for n in 0..20 {
         publisher.publish(&Publish::new(&topic, n.to_string(), 1 + n % 2, 1)).await;
@@ -218,8 +219,8 @@ async fn distinct_ids(stage: Stage) {
     }
 }
 
-async fn payloads(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn payloads(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 2).await;
     for qos in 0..3 {
         for payload in [Bytes::new(), (0..=255).collect()] {
@@ -230,8 +231,8 @@ async fn payloads(stage: Stage) {
     }
 }
 
-async fn big_payload(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn big_payload(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 2).await;
     for qos in 0..3 {
         let payload = "0123456789".repeat(20_000);
@@ -240,9 +241,9 @@ async fn big_payload(stage: Stage) {
     }
 }
 
-async fn odd_topics(stage: Stage) {
-    let mut client = stage.client("c").await;
-    let base = stage.name("t");
+async fn odd_topics(target: Target) {
+    let mut client = target.client("c").await;
+    let base = target.name("t");
     let long = format!("{base}/{}", "x".repeat(500));
     let topics = [
         format!("/{base}"),
@@ -265,24 +266,24 @@ async fn odd_topics(stage: Stage) {
     client.quiet().await;
 }
 
-async fn nobody(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn nobody(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.say(&Publish::new(&topic, "x", 1, 1)).await;
     assert!([0, 0x10].contains(&client.acked(PUBACK, 1).await));
     client.say(&Publish::new(&topic, "x", 2, 2)).await;
     assert!([0, 0x10].contains(&client.acked(PUBREC, 2).await));
 }
 
-pub(crate) async fn ping_in_flight(stage: Stage) {
-    let topic = stage.name("t");
-    let (mut reader, _) = stage.lasting_client("r").await;
+pub(crate) async fn ping_in_flight(target: Target) {
+    let topic = target.name("t");
+    let (mut reader, _) = target.lasting_client("r").await;
     reader.subscribe(&topic, 1).await;
     reader.leave().await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     for n in 0..150 {
         publisher.post(&topic, &n.to_string()).await;
     }
-    let (mut reader, ..) = stage.connect(&Connect { keep_alive: 2, ..stage.lasting("r") }).await;
+    let (mut reader, ..) = target.connect(&Connect { keep_alive: 2, ..target.lasting("r") }).await;
     let mut seen = 0;
     let end = Instant::now() + Duration::from_secs(4);
     // Longer than a keep-alive, and more often than it asks for.
@@ -302,8 +303,8 @@ pub(crate) async fn ping_in_flight(stage: Stage) {
     assert!(seen > 0);
 }
 
-async fn publish_in_flight(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn publish_in_flight(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 1).await;
     for n in 1..=150 {
         client.publish(&Publish::new(&topic, n.to_string(), 1, n)).await;
@@ -313,11 +314,11 @@ async fn publish_in_flight(stage: Stage) {
     }
 }
 
-async fn client_window(stage: Stage) {
-    let (mut reader, ..) = stage.connect(&stage.clean("r").with(prop::RECEIVE_MAXIMUM, Value::Two(3))).await;
-    let topic = stage.name("t");
+async fn client_window(target: Target) {
+    let (mut reader, ..) = target.connect(&target.clean("r").with(prop::RECEIVE_MAXIMUM, Value::Two(3))).await;
+    let topic = target.name("t");
     reader.subscribe(&topic, 1).await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     for n in 0..30 {
         publisher.post(&topic, &n.to_string()).await;
     }
@@ -333,11 +334,11 @@ async fn client_window(stage: Stage) {
     }
 }
 
-async fn client_window_qos_2(stage: Stage) {
-    let (mut reader, ..) = stage.connect(&stage.clean("r").with(prop::RECEIVE_MAXIMUM, Value::Two(1))).await;
-    let topic = stage.name("t");
+async fn client_window_qos_2(target: Target) {
+    let (mut reader, ..) = target.connect(&target.clean("r").with(prop::RECEIVE_MAXIMUM, Value::Two(1))).await;
+    let topic = target.name("t");
     reader.subscribe(&topic, 2).await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     for n in 0..5 {
         publisher.publish(&Publish::new(&topic, n.to_string(), 2, 1)).await;
     }
@@ -352,11 +353,11 @@ async fn client_window_qos_2(stage: Stage) {
     }
 }
 
-async fn qos_0_passes(stage: Stage) {
-    let (mut reader, ..) = stage.connect(&stage.clean("r").with(prop::RECEIVE_MAXIMUM, Value::Two(1))).await;
-    let topic = stage.name("t");
+async fn qos_0_passes(target: Target) {
+    let (mut reader, ..) = target.connect(&target.clean("r").with(prop::RECEIVE_MAXIMUM, Value::Two(1))).await;
+    let topic = target.name("t");
     reader.subscribe(&topic, 1).await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     publisher.post(&topic, "1").await;
     publisher.post(&topic, "2").await;
     let open = reader.delivery().await;
@@ -366,13 +367,13 @@ async fn qos_0_passes(stage: Stage) {
     reader.gets("2").await;
 }
 
-async fn server_window(stage: Stage) {
-    let (mut client, _, props) = stage.connect(&stage.clean("c")).await;
+async fn server_window(target: Target) {
+    let (mut client, _, props) = target.connect(&target.clean("c")).await;
     let limit = match props.get(prop::RECEIVE_MAXIMUM) {
         Some(Value::Two(limit)) => *limit,
         _ => return,
     };
-    let topic = stage.name("t");
+    let topic = target.name("t");
     for id in 1..=limit {
         client.say(&Publish::new(&topic, "x", 2, id)).await;
         assert_eq!(client.acked(PUBREC, id).await & 0x80, 0);
@@ -386,14 +387,14 @@ async fn server_window(stage: Stage) {
     }
 }
 
-async fn full_window(stage: Stage) {
-    let (mut client, _, props) = stage.connect(&stage.clean("c")).await;
+async fn full_window(target: Target) {
+    let (mut client, _, props) = target.connect(&target.clean("c")).await;
     let limit = match props.get(prop::RECEIVE_MAXIMUM) {
         Some(Value::Two(limit)) => *limit,
         // 3.1.1 has none.
         _ => 300,
     };
-    let topic = stage.name("t");
+    let topic = target.name("t");
     for round in 0..3 {
         for id in 1..=limit {
             client.say(&Publish::new(&topic, round.to_string(), 2, id)).await;
@@ -408,11 +409,11 @@ async fn full_window(stage: Stage) {
     }
 }
 
-async fn client_packet_size(stage: Stage) {
-    let (mut reader, ..) = stage.connect(&stage.clean("r").with(prop::MAXIMUM_PACKET, Value::Four(200))).await;
-    let topic = stage.name("t");
+async fn client_packet_size(target: Target) {
+    let (mut reader, ..) = target.connect(&target.clean("r").with(prop::MAXIMUM_PACKET, Value::Four(200))).await;
+    let topic = target.name("t");
     reader.subscribe(&topic, 2).await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     for qos in 0..3 {
         publisher.publish(&Publish::new(&topic, "x".repeat(300), qos, 1)).await;
         publisher.publish(&Publish::new(&topic, "small", qos, 2)).await;
@@ -420,11 +421,11 @@ async fn client_packet_size(stage: Stage) {
     }
 }
 
-async fn server_packet_size(stage: Stage) {
-    let (mut client, _, props) = stage.connect(&stage.clean("c")).await;
+async fn server_packet_size(target: Target) {
+    let (mut client, _, props) = target.connect(&target.clean("c")).await;
     let Some(Value::Four(limit)) = props.get(prop::MAXIMUM_PACKET) else { return };
     let limit = usize::try_from(*limit).unwrap();
-    let topic = stage.name("t");
+    let topic = target.name("t");
     let around = Publish::new(&topic, "", 1, 1).bytes(V5).len();
     client.publish(&Publish::new(&topic, "x".repeat(limit - around - 2), 1, 1)).await;
     let over = Publish::new(&topic, "x".repeat(limit), 1, 2).bytes(V5);
@@ -433,14 +434,14 @@ async fn server_packet_size(stage: Stage) {
     client.ended(&[0x95]).await;
 }
 
-async fn dollar_topic(stage: Stage) {
-    let mut client = stage.client("c").await;
+async fn dollar_topic(target: Target) {
+    let mut client = target.client("c").await;
     client.subscribe("$SYS/#", 1).await;
-    let mut forger = stage.client("f").await;
+    let mut forger = target.client("f").await;
     forger.say(&Publish::new("$SYS/fake", "fake", 1, 1)).await;
     match forger.next().await {
         Packet::Ack { kind: PUBACK, code, .. } => {
-            assert!(!stage.is_v5() || [0, 0x10, 0x87, 0x90].contains(&code), "{code:#x}");
+            assert!(!target.is_v5() || [0, 0x10, 0x87, 0x90].contains(&code), "{code:#x}");
         }
         // [MQTT-3.3.5-2] of 3.1.1
         Packet::Closed => {}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::client::Client;
-use crate::stage::{BOTH, ONLY_V5, Row, Stage, row};
+use crate::target::{BOTH, ONLY_V5, Row, Target, row};
 use crate::wire::{Packet, Props, Publish, Value, prop};
 
 /// Options of a subscription (3.8.3.1).
@@ -26,9 +26,9 @@ pub(super) fn rows() -> Vec<Row> {
         row("[MQTT-3.3.1-11] retain handling 2: never", ONLY_V5, handling_2),
         row("retain handling 3 is an error", ONLY_V5, handling_3),
         row("a retained message comes at the lower QoS of both", BOTH, lower_qos),
-        row("[MQTT-3.3.1-9] 2,000 retained messages to one SUBSCRIBE at QoS 0", BOTH, |stage| many(stage, 0)),
-        row("[MQTT-3.3.1-9] 1,000 retained messages to one SUBSCRIBE at QoS 1", BOTH, |stage| many(stage, 1)),
-        row("[MQTT-3.3.1-9] 1,000 retained messages to one SUBSCRIBE at QoS 2", BOTH, |stage| many(stage, 2)),
+        row("[MQTT-3.3.1-9] 2,000 retained messages to one SUBSCRIBE at QoS 0", BOTH, |target| many(target, 0)),
+        row("[MQTT-3.3.1-9] 1,000 retained messages to one SUBSCRIBE at QoS 1", BOTH, |target| many(target, 1)),
+        row("[MQTT-3.3.1-9] 1,000 retained messages to one SUBSCRIBE at QoS 2", BOTH, |target| many(target, 2)),
         row("retained messages outlive the session of their publisher", BOTH, outlive),
         row("wildcards find retained messages as they find others", BOTH, wildcards),
         row("each filter of a SUBSCRIBE finds its retained messages", BOTH, each_filter),
@@ -41,11 +41,11 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-async fn set_and_replace(stage: Stage) {
-    let (mut publisher, topic) = (stage.client("p").await, stage.name("t"));
+async fn set_and_replace(target: Target) {
+    let (mut publisher, topic) = (target.client("p").await, target.name("t"));
     for payload in ["first", "second"] {
         publisher.publish(&Publish::new(&topic, payload, 1, 1).retained()).await;
-        let mut reader = stage.client("r").await;
+        let mut reader = target.client("r").await;
         reader.subscribe(&topic, 1).await;
         let kept = reader.gets(payload).await;
         assert!(kept.retain && !kept.dup);
@@ -54,11 +54,11 @@ async fn set_and_replace(stage: Stage) {
     }
 }
 
-async fn clear(stage: Stage) {
-    let (mut publisher, topic) = (stage.client("p").await, stage.name("t"));
+async fn clear(target: Target) {
+    let (mut publisher, topic) = (target.client("p").await, target.name("t"));
     for qos in 0..3 {
         publisher.publish(&Publish::new(&topic, "kept", 1, 1).retained()).await;
-        let mut reader = stage.client("r").await;
+        let mut reader = target.client("r").await;
         reader.subscribe(&topic, 1).await;
         reader.gets("kept").await;
         publisher.publish(&Publish::new(&topic, "", qos, 1).retained()).await;
@@ -71,33 +71,33 @@ async fn clear(stage: Stage) {
     }
 }
 
-pub(crate) async fn not_retained(stage: Stage) {
-    let (mut publisher, topic) = (stage.client("p").await, stage.name("t"));
+pub(crate) async fn not_retained(target: Target) {
+    let (mut publisher, topic) = (target.client("p").await, target.name("t"));
     publisher.publish(&Publish::new(&topic, "kept", 1, 1).retained()).await;
     for (qos, payload) in [(0, ""), (1, ""), (2, ""), (1, "other")] {
         publisher.publish(&Publish::new(&topic, payload, qos, 1)).await;
         publisher.quiet().await;
-        let mut reader = stage.client("r").await;
+        let mut reader = target.client("r").await;
         reader.subscribe(&topic, 1).await;
         assert!(reader.gets("kept").await.retain);
         reader.leave().await;
     }
 }
 
-async fn flag(stage: Stage) {
-    let (mut publisher, topic) = (stage.client("p").await, stage.name("t"));
-    let mut early = stage.client("early").await;
+async fn flag(target: Target) {
+    let (mut publisher, topic) = (target.client("p").await, target.name("t"));
+    let mut early = target.client("early").await;
     early.subscribe(&topic, 1).await;
     publisher.publish(&Publish::new(&topic, "x", 1, 1).retained()).await;
     assert!(!early.gets("x").await.retain);
-    let mut late = stage.client("late").await;
+    let mut late = target.client("late").await;
     late.subscribe(&topic, 1).await;
     assert!(late.gets("x").await.retain);
 }
 
-async fn as_published(stage: Stage) {
-    let (mut publisher, topic) = (stage.client("p").await, stage.name("t"));
-    let mut reader = stage.client("r").await;
+async fn as_published(target: Target) {
+    let (mut publisher, topic) = (target.client("p").await, target.name("t"));
+    let mut reader = target.client("r").await;
     reader.subscribe(&topic, 1 | AS_PUBLISHED).await;
     publisher.publish(&Publish::new(&topic, "live", 1, 1)).await;
     assert!(!reader.gets("live").await.retain);
@@ -107,8 +107,8 @@ async fn as_published(stage: Stage) {
     assert!(reader.gets("").await.retain);
 }
 
-async fn handling_0(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn handling_0(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.publish(&Publish::new(&topic, "kept", 1, 1).retained()).await;
     for _ in 0..3 {
         client.subscribe(&topic, 1).await;
@@ -117,8 +117,8 @@ async fn handling_0(stage: Stage) {
     }
 }
 
-async fn handling_1(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn handling_1(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.publish(&Publish::new(&topic, "kept", 1, 1).retained()).await;
     client.subscribe(&topic, 1 | IF_NEW).await;
     client.gets("kept").await;
@@ -129,27 +129,29 @@ async fn handling_1(stage: Stage) {
     client.gets("kept").await;
 }
 
-async fn handling_2(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn handling_2(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.publish(&Publish::new(&topic, "kept", 1, 1).retained()).await;
     client.subscribe(&topic, 1 | NEVER).await;
     nothing_more(&mut client, &topic).await;
 }
 
-async fn handling_3(stage: Stage) {
-    let mut client = stage.client("c").await;
-    client.send(&crate::wire::subscribe(stage.version, &[(&stage.name("t"), IF_NEW | NEVER)], &Props::default())).await;
+async fn handling_3(target: Target) {
+    let mut client = target.client("c").await;
+    client
+        .send(&crate::wire::subscribe(target.version, &[(&target.name("t"), IF_NEW | NEVER)], &Props::default()))
+        .await;
     client.ended(&[0x81, 0x82]).await;
 }
 
-async fn lower_qos(stage: Stage) {
-    let mut publisher = stage.client("p").await;
+async fn lower_qos(target: Target) {
+    let mut publisher = target.client("p").await;
     for qos in 0..3 {
-        let topic = stage.name(&format!("t{qos}"));
+        let topic = target.name(&format!("t{qos}"));
         publisher.publish(&Publish::new(&topic, "x", qos, 1).retained()).await;
         publisher.quiet().await;
         for wanted in 0..3 {
-            let mut reader = stage.client("r").await;
+            let mut reader = target.client("r").await;
             reader.subscribe(&topic, wanted).await;
             assert_eq!(reader.gets("x").await.qos, qos.min(wanted), "{qos} for {wanted}");
             reader.leave().await;
@@ -157,20 +159,20 @@ async fn lower_qos(stage: Stage) {
     }
 }
 
-pub(crate) async fn many(stage: Stage, qos: u8) {
-    let mut publisher = stage.client("p").await;
+pub(crate) async fn many(target: Target, qos: u8) {
+    let mut publisher = target.client("p").await;
     let count = if qos == 0 { 2_000 } else { 1_000 };
     for n in 0..count {
-        publisher.say(&Publish::new(&stage.name(&format!("/{n}")), n.to_string(), 0, 0).retained()).await;
+        publisher.say(&Publish::new(&target.name(&format!("/{n}")), n.to_string(), 0, 0).retained()).await;
     }
     for n in 0..if qos == 0 { 0 } else { count } {
-        publisher.publish(&Publish::new(&stage.name(&format!("/{n}")), n.to_string(), qos, 1).retained()).await;
+        publisher.publish(&Publish::new(&target.name(&format!("/{n}")), n.to_string(), qos, 1).retained()).await;
     }
     publisher.quiet().await;
-    let mut reader = stage.client("r").await;
-    reader.subscribe(&stage.name("/#"), qos).await;
+    let mut reader = target.client("r").await;
+    reader.subscribe(&target.name("/#"), qos).await;
     let mut seen = HashSet::new();
-    publisher.post(&stage.name("/end"), "end").await;
+    publisher.post(&target.name("/end"), "end").await;
     loop {
         let message = reader.message().await;
         if message.text() == "end" && qos > 0 {
@@ -185,21 +187,21 @@ pub(crate) async fn many(stage: Stage, qos: u8) {
     assert!(seen.len() >= count, "{} of {count}", seen.len());
 }
 
-async fn outlive(stage: Stage) {
-    let topic = stage.name("t");
-    let mut publisher = stage.client("p").await;
+async fn outlive(target: Target) {
+    let topic = target.name("t");
+    let mut publisher = target.client("p").await;
     publisher.publish(&Publish::new(&topic, "kept", 1, 1).retained()).await;
     publisher.leave().await;
-    stage.client("p").await.leave().await;
-    let mut reader = stage.client("r").await;
+    target.client("p").await.leave().await;
+    let mut reader = target.client("r").await;
     reader.subscribe(&topic, 1).await;
     reader.gets("kept").await;
 }
 
-async fn wildcards(stage: Stage) {
-    let mut publisher = stage.client("p").await;
+async fn wildcards(target: Target) {
+    let mut publisher = target.client("p").await;
     for topic in ["/a", "/a/b", "/a/b/c", "/x/b"] {
-        publisher.publish(&Publish::new(&stage.name(topic), topic, 1, 1).retained()).await;
+        publisher.publish(&Publish::new(&target.name(topic), topic, 1, 1).retained()).await;
     }
     let found: [(&str, &[&str]); 6] = [
         ("/a/#", &["/a", "/a/b", "/a/b/c"]),
@@ -210,8 +212,8 @@ async fn wildcards(stage: Stage) {
         ("/a/b/c/d/#", &[]),
     ];
     for (filter, topics) in found {
-        let mut reader = stage.client("r").await;
-        reader.subscribe(&stage.name(filter), 1).await;
+        let mut reader = target.client("r").await;
+        reader.subscribe(&target.name(filter), 1).await;
         let mut seen = Vec::new();
         for _ in topics {
             seen.push(reader.message().await.text().to_owned());
@@ -223,9 +225,9 @@ async fn wildcards(stage: Stage) {
     }
 }
 
-async fn each_filter(stage: Stage) {
-    let mut client = stage.client("c").await;
-    let topics = [stage.name("a"), stage.name("b"), stage.name("c")];
+async fn each_filter(target: Target) {
+    let mut client = target.client("c").await;
+    let topics = [target.name("a"), target.name("b"), target.name("c")];
     for topic in &topics {
         client.publish(&Publish::new(topic, topic.as_str(), 1, 1).retained()).await;
     }
@@ -239,27 +241,27 @@ async fn each_filter(stage: Stage) {
     assert_eq!(seen, topics);
 }
 
-async fn expiry(stage: Stage) {
-    let (mut publisher, topic) = (stage.client("p").await, stage.name("t"));
+async fn expiry(target: Target) {
+    let (mut publisher, topic) = (target.client("p").await, target.name("t"));
     let expiring = |payload: &str, seconds| {
         Publish::new(&topic, payload, 1, 1).retained().with(prop::MESSAGE_EXPIRY, Value::Four(seconds))
     };
     publisher.publish(&expiring("long", 100)).await;
     sleep(Duration::from_millis(1_200)).await;
-    let mut reader = stage.client("r").await;
+    let mut reader = target.client("r").await;
     reader.subscribe(&topic, 1).await;
     let left = reader.gets("long").await;
     assert!(matches!(left.props.get(prop::MESSAGE_EXPIRY), Some(Value::Four(97..=99))), "[MQTT-3.3.2-6] {left:?}");
     reader.leave().await;
     publisher.publish(&expiring("short", 1)).await;
     sleep(Duration::from_millis(2_200)).await;
-    let mut reader = stage.client("r").await;
+    let mut reader = target.client("r").await;
     reader.subscribe(&topic, 1).await;
     nothing_more(&mut reader, &topic).await;
 }
 
-async fn properties(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn properties(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     let publish = Publish::new(&topic, "x", 1, 1)
         .retained()
         .with(prop::CONTENT_TYPE, Value::Text("text/plain".to_owned()))
@@ -274,27 +276,27 @@ async fn properties(stage: Stage) {
     assert_eq!(kept.user(), [("b", "1"), ("a", "2")]);
 }
 
-async fn qos_0(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn qos_0(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.publish(&Publish::new(&topic, "x", 0, 0).retained()).await;
     client.subscribe(&topic, 2).await;
     client.gets("x").await;
 }
 
-async fn subscription_id(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn subscription_id(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.publish(&Publish::new(&topic, "x", 1, 1).retained()).await;
     let props = Props::default().with(prop::SUBSCRIPTION_ID, Value::Variable(300));
     client.subscribe_with(&[(&topic, 1)], &props).await;
     assert_eq!(client.gets("x").await.props.all(prop::SUBSCRIPTION_ID), [&Value::Variable(300)]);
 }
 
-async fn dollar(stage: Stage) {
-    let mut client = stage.client("c").await;
+async fn dollar(target: Target) {
+    let mut client = target.client("c").await;
     client.subscribe("#", 1).await;
     client.subscribe("+/#", 1).await;
     client.subscribe("+", 1).await;
-    let topic = stage.name("end");
+    let topic = target.name("end");
     client.post(&topic, "end").await;
     loop {
         let message = client.message().await;
@@ -305,14 +307,14 @@ async fn dollar(stage: Stage) {
     }
 }
 
-async fn resumed(stage: Stage) {
-    let (mut reader, _) = stage.lasting_client("r").await;
-    let topic = stage.name("t");
+async fn resumed(target: Target) {
+    let (mut reader, _) = target.lasting_client("r").await;
+    let topic = target.name("t");
     reader.publish(&Publish::new(&topic, "kept", 1, 1).retained()).await;
     reader.subscribe(&topic, 1).await;
     reader.gets("kept").await;
     reader.leave().await;
-    let (mut reader, resumed) = stage.lasting_client("r").await;
+    let (mut reader, resumed) = target.lasting_client("r").await;
     assert!(resumed);
     nothing_more(&mut reader, &topic).await;
 }

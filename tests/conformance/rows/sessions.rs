@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::stage::{BOTH, ONLY_V5, ONLY_V311, Row, Stage, row};
+use crate::target::{BOTH, ONLY_V5, ONLY_V311, Row, Target, row};
 use crate::wire::{Packet, Props, Publish, V5, Value, disconnect, prop};
 
 pub(super) fn rows() -> Vec<Row> {
@@ -26,13 +26,13 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-async fn take_over(stage: Stage) {
+async fn take_over(target: Target) {
     for lasting in [false, true] {
-        let connect = if lasting { stage.lasting("c") } else { stage.clean("c") };
-        let (mut old, ..) = stage.connect(&connect).await;
-        let (mut new, resumed, _) = stage.connect(&connect).await;
+        let connect = if lasting { target.lasting("c") } else { target.clean("c") };
+        let (mut old, ..) = target.connect(&connect).await;
+        let (mut new, resumed, _) = target.connect(&connect).await;
         assert_eq!(resumed, lasting);
-        if stage.is_v5() {
+        if target.is_v5() {
             assert!(matches!(old.next().await, Packet::Disconnect { code: 0x8e, .. }));
         }
         assert_eq!(old.next().await, Packet::Closed);
@@ -41,21 +41,21 @@ async fn take_over(stage: Stage) {
     }
 }
 
-async fn take_over_across_versions(stage: Stage) {
-    let mut old = stage.client("c").await;
-    let mut new = stage.other_version("c").await;
+async fn take_over_across_versions(target: Target) {
+    let mut old = target.client("c").await;
+    let mut new = target.other_version("c").await;
     old.ended(&[0x8e]).await;
     new.quiet().await;
 }
 
-async fn take_over_leaves_others(stage: Stage) {
+async fn take_over_leaves_others(target: Target) {
     let mut others = Vec::new();
     for n in 0..10 {
-        others.push(stage.client(&format!("other{n}")).await);
+        others.push(target.client(&format!("other{n}")).await);
     }
     let mut connections = Vec::new();
     for _ in 0..30 {
-        connections.push(stage.client("c").await);
+        connections.push(target.client("c").await);
     }
     for other in &mut others {
         other.quiet().await;
@@ -63,139 +63,140 @@ async fn take_over_leaves_others(stage: Stage) {
     connections.pop().unwrap().quiet().await;
 }
 
-async fn clean_session(stage: Stage) {
-    let topic = stage.name("t");
-    let mut client = stage.client("c").await;
+async fn clean_session(target: Target) {
+    let topic = target.name("t");
+    let mut client = target.client("c").await;
     client.subscribe(&topic, 1).await;
     client.leave().await;
-    stage.client("p").await.post(&topic, "lost").await;
-    let (mut client, resumed) = stage.lasting_client("c").await;
+    target.client("p").await.post(&topic, "lost").await;
+    let (mut client, resumed) = target.lasting_client("c").await;
     assert!(!resumed);
     client.post(&topic, "not subscribed").await;
     client.quiet().await;
 }
 
-async fn expiry_0(stage: Stage) {
-    let zero = stage.lasting("c").with(prop::SESSION_EXPIRY, Value::Four(0));
-    let absent = crate::wire::Connect { props: Props::default(), ..stage.lasting("c") };
+async fn expiry_0(target: Target) {
+    let zero = target.lasting("c").with(prop::SESSION_EXPIRY, Value::Four(0));
+    let absent = crate::wire::Connect { props: Props::default(), ..target.lasting("c") };
     for connect in [zero, absent] {
-        let (mut client, ..) = stage.connect(&connect).await;
-        client.subscribe(&stage.name("t"), 1).await;
+        let (mut client, ..) = target.connect(&connect).await;
+        client.subscribe(&target.name("t"), 1).await;
         client.cut_off();
         sleep(Duration::from_millis(100)).await;
-        let (client, resumed) = stage.lasting_client("c").await;
+        let (client, resumed) = target.lasting_client("c").await;
         assert!(!resumed);
         client.leave().await;
-        stage.client("c").await.leave().await;
+        target.client("c").await.leave().await;
     }
 }
 
-async fn expiry_1(stage: Stage) {
-    let topic = stage.name("t");
-    let short = stage.lasting("c").with(prop::SESSION_EXPIRY, Value::Four(2));
-    let (mut client, ..) = stage.connect(&short).await;
+async fn expiry_1(target: Target) {
+    let topic = target.name("t");
+    let short = target.lasting("c").with(prop::SESSION_EXPIRY, Value::Four(2));
+    let (mut client, ..) = target.connect(&short).await;
     client.subscribe(&topic, 1).await;
     client.leave().await;
     sleep(Duration::from_millis(500)).await;
-    let (client, resumed, _) = stage.connect(&short).await;
+    let (client, resumed, _) = target.connect(&short).await;
     assert!(resumed);
     client.leave().await;
-    stage.client("p").await.post(&topic, "too late").await;
+    target.client("p").await.post(&topic, "too late").await;
     sleep(Duration::from_millis(3_200)).await;
-    let (mut client, resumed, _) = stage.connect(&short).await;
+    let (mut client, resumed, _) = target.connect(&short).await;
     assert!(!resumed);
     client.subscribe(&topic, 1).await;
     client.quiet().await;
 }
 
-async fn lives_on(stage: Stage) {
-    let topic = stage.name("t");
-    let (mut client, _) = stage.lasting_client("c").await;
+async fn lives_on(target: Target) {
+    let topic = target.name("t");
+    let (mut client, _) = target.lasting_client("c").await;
     client.subscribe(&topic, 1).await;
     client.leave().await;
-    stage.client("p").await.post(&topic, "x").await;
+    target.client("p").await.post(&topic, "x").await;
     sleep(Duration::from_millis(1_500)).await;
-    let (mut client, resumed) = stage.lasting_client("c").await;
+    let (mut client, resumed) = target.lasting_client("c").await;
     assert!(resumed);
     client.gets("x").await;
 }
 
-async fn clean_and_kept(stage: Stage) {
-    let topic = stage.name("t");
-    let clean = stage.clean("c").with(prop::SESSION_EXPIRY, Value::Four(60));
-    let (mut client, ..) = stage.connect(&clean).await;
+async fn clean_and_kept(target: Target) {
+    let topic = target.name("t");
+    let clean = target.clean("c").with(prop::SESSION_EXPIRY, Value::Four(60));
+    let (mut client, ..) = target.connect(&clean).await;
     client.subscribe(&topic, 1).await;
     client.leave().await;
-    stage.client("p").await.post(&topic, "x").await;
-    let (mut client, resumed) = stage.lasting_client("c").await;
+    target.client("p").await.post(&topic, "x").await;
+    let (mut client, resumed) = target.lasting_client("c").await;
     assert!(resumed);
     client.gets("x").await;
 }
 
-async fn updated(stage: Stage) {
+async fn updated(target: Target) {
     // To the end of it.
-    let (mut client, _) = stage.lasting_client("c").await;
+    let (mut client, _) = target.lasting_client("c").await;
     client.send(&disconnect(0, &Props::default().with(prop::SESSION_EXPIRY, Value::Four(0)))).await;
     client.ended(&[]).await;
-    let (mut client, resumed, _) = stage.connect(&stage.lasting("c").with(prop::SESSION_EXPIRY, Value::Four(1))).await;
+    let (mut client, resumed, _) =
+        target.connect(&target.lasting("c").with(prop::SESSION_EXPIRY, Value::Four(1))).await;
     assert!(!resumed);
     // To a longer life.
     client.send(&disconnect(0, &Props::default().with(prop::SESSION_EXPIRY, Value::Four(60)))).await;
     client.ended(&[]).await;
     sleep(Duration::from_millis(2_200)).await;
-    let (_, resumed) = stage.lasting_client("c").await;
+    let (_, resumed) = target.lasting_client("c").await;
     assert!(resumed);
 }
 
-async fn not_from_0(stage: Stage) {
-    let mut client = stage.client("c").await;
+async fn not_from_0(target: Target) {
+    let mut client = target.client("c").await;
     client.send(&disconnect(0, &Props::default().with(prop::SESSION_EXPIRY, Value::Four(60)))).await;
     client.ended(&[0x82]).await;
-    let (_, resumed) = stage.lasting_client("c").await;
+    let (_, resumed) = target.lasting_client("c").await;
     assert!(!resumed);
 }
 
-async fn options_are_kept(stage: Stage) {
-    let topic = stage.name("t");
-    let (mut client, _) = stage.lasting_client("c").await;
+async fn options_are_kept(target: Target) {
+    let topic = target.name("t");
+    let (mut client, _) = target.lasting_client("c").await;
     let props = Props::default().with(prop::SUBSCRIPTION_ID, Value::Variable(5));
     // No local, retain as published.
     assert_eq!(client.subscribe_with(&[(&topic, 0x0c | 1)], &props).await, [1]);
     client.leave().await;
-    let (mut client, resumed) = stage.lasting_client("c").await;
+    let (mut client, resumed) = target.lasting_client("c").await;
     assert!(resumed);
     client.post(&topic, "own").await;
-    stage.client("p").await.publish(&Publish::new(&topic, "kept", 2, 1).retained()).await;
+    target.client("p").await.publish(&Publish::new(&topic, "kept", 2, 1).retained()).await;
     let seen = client.gets("kept").await;
     assert!(seen.retain && seen.qos == 1, "{seen:?}");
     assert_eq!(seen.props.all(prop::SUBSCRIPTION_ID), [&Value::Variable(5)]);
 }
 
-async fn unsubscribed(stage: Stage) {
-    let (gone, kept) = (stage.name("a"), stage.name("b"));
-    let (mut client, _) = stage.lasting_client("c").await;
+async fn unsubscribed(target: Target) {
+    let (gone, kept) = (target.name("a"), target.name("b"));
+    let (mut client, _) = target.lasting_client("c").await;
     client.subscribe(&gone, 1).await;
     client.subscribe(&kept, 1).await;
     client.unsubscribe(&[&gone]).await;
     client.leave().await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     publisher.post(&gone, "x").await;
     publisher.post(&kept, "y").await;
-    let (mut client, _) = stage.lasting_client("c").await;
+    let (mut client, _) = target.lasting_client("c").await;
     client.gets("y").await;
     client.quiet().await;
 }
 
-async fn mixed(stage: Stage) {
-    let topic = stage.name("t");
-    let (mut client, _) = stage.lasting_client("c").await;
+async fn mixed(target: Target) {
+    let topic = target.name("t");
+    let (mut client, _) = target.lasting_client("c").await;
     client.subscribe(&topic, 2).await;
     client.leave().await;
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     for n in 0..30 {
         publisher.publish(&Publish::new(&topic, n.to_string(), n % 3, 1)).await;
     }
-    let (mut client, _) = stage.lasting_client("c").await;
+    let (mut client, _) = target.lasting_client("c").await;
     let mut seen = Vec::new();
     while seen.last() != Some(&29) {
         let message = client.message().await;
@@ -208,16 +209,16 @@ async fn mixed(stage: Stage) {
     assert_eq!(seen, (0..30).filter(|n| n % 3 > 0).collect::<Vec<_>>());
 }
 
-async fn crowd(stage: Stage) {
-    let topic = stage.name("t");
+async fn crowd(target: Target) {
+    let topic = target.name("t");
     for n in 0..200 {
-        let (mut client, _) = stage.lasting_client(&format!("c{n}")).await;
+        let (mut client, _) = target.lasting_client(&format!("c{n}")).await;
         client.subscribe(&topic, 1).await;
         client.leave().await;
     }
-    stage.client("p").await.post(&topic, "x").await;
+    target.client("p").await.post(&topic, "x").await;
     for n in 0..200 {
-        let (mut client, resumed) = stage.lasting_client(&format!("c{n}")).await;
+        let (mut client, resumed) = target.lasting_client(&format!("c{n}")).await;
         assert!(resumed);
         client.gets("x").await;
         client.quiet().await;

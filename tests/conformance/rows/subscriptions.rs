@@ -1,7 +1,7 @@
 //! SUBSCRIBE, UNSUBSCRIBE and topic filters.
 
 use crate::client::Client;
-use crate::stage::{BOTH, ONLY_V5, Row, Stage, row};
+use crate::target::{BOTH, ONLY_V5, Row, Target, row};
 use crate::wire::{Packet, Props, Publish, Value, prop, subscribe, unsubscribe};
 
 pub(super) fn rows() -> Vec<Row> {
@@ -19,7 +19,7 @@ pub(super) fn rows() -> Vec<Row> {
         row("[MQTT-3.8.3-3] no local", ONLY_V5, no_local),
         row("without no local a client hears itself", BOTH, hears_itself),
         row("[MQTT-3.10.4-1,5] unsubscribing ends delivery, and is answered", BOTH, unsubscribing),
-        row("[MQTT-3.10.4-2] what was on its way before may still come", BOTH, unsubscribing_in_flight),
+        row("[MQTT-3.10.4-2] what was on its kind before may still come", BOTH, unsubscribing_in_flight),
         row("[MQTT-3.8.3-1,2] SUBSCRIBE without a filter is an error", BOTH, no_filter),
         row("[MQTT-3.8.3-5] reserved bits of the options", BOTH, reserved_options),
         row("[MQTT-3.8.3-4] QoS 3 is an error", BOTH, qos_3),
@@ -29,8 +29,8 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-async fn wildcards(stage: Stage) {
-    let mut client = stage.client("c").await;
+async fn wildcards(target: Target) {
+    let mut client = target.client("c").await;
     let cases: [(&str, &[&str], &[&str]); 9] = [
         ("/sport/#", &["/sport", "/sport/", "/sport/a", "/sport/a/b"], &["/sports", "/Sport"]),
         ("/sport/+", &["/sport/", "/sport/a"], &["/sport", "/sport/a/b"]),
@@ -43,28 +43,28 @@ async fn wildcards(stage: Stage) {
         ("/a/+/+/#", &["/a/b/c", "/a/b/c/d", "/a///"], &["/a/b"]),
     ];
     for (filter, matching, others) in cases {
-        client.subscribe(&stage.name(filter), 1).await;
+        client.subscribe(&target.name(filter), 1).await;
         for topic in others {
-            client.post(&stage.name(topic), "not matching").await;
+            client.post(&target.name(topic), "not matching").await;
         }
         for topic in matching {
-            client.post(&stage.name(topic), topic).await;
+            client.post(&target.name(topic), topic).await;
             assert_eq!(client.message().await.text(), *topic, "{filter}");
         }
-        client.unsubscribe(&[&stage.name(filter)]).await;
+        client.unsubscribe(&[&target.name(filter)]).await;
     }
 }
 
-async fn dollar(stage: Stage) {
-    let mut client = stage.client("c").await;
+async fn dollar(target: Target) {
+    let mut client = target.client("c").await;
     for filter in ["#", "+/#", "+/monitor/+"] {
         client.subscribe(filter, 1).await;
     }
     // It may be refused, or end the forger's connection.
-    let mut forger = stage.client("f").await;
+    let mut forger = target.client("f").await;
     forger.say(&Publish::new("$SYS/monitor/x", "hidden", 1, 1)).await;
     forger.next().await;
-    let end = stage.name("end");
+    let end = target.name("end");
     client.post(&end, "end").await;
     loop {
         let message = client.message().await;
@@ -76,10 +76,10 @@ async fn dollar(stage: Stage) {
 }
 
 /// Subscribing to `filter` is refused: by its code, or by the end of the connection.
-async fn refused(stage: &Stage, filter: &str) {
-    let mut client = stage.client("c").await;
-    client.send(&subscribe(stage.version, &[(filter, 0)], &Props::default())).await;
-    let codes: &[u8] = if stage.is_v5() { &[0x80, 0x8f] } else { &[0x80] };
+async fn refused(target: &Target, filter: &str) {
+    let mut client = target.client("c").await;
+    client.send(&subscribe(target.version, &[(filter, 0)], &Props::default())).await;
+    let codes: &[u8] = if target.is_v5() { &[0x80, 0x8f] } else { &[0x80] };
     match client.next().await {
         Packet::SubAck { codes: given, .. } => {
             assert!(given.len() == 1 && codes.contains(&given[0]), "{filter:?}: {given:x?}");
@@ -91,17 +91,17 @@ async fn refused(stage: &Stage, filter: &str) {
     }
 }
 
-async fn bad_filters(stage: Stage) {
+async fn bad_filters(target: Target) {
     for filter in ["a/#/b", "a#", "#a", "#/a", "a/b#", "a+/b", "a/+b", "+a", "a++", "a/##", "++"] {
-        refused(&stage, filter).await;
+        refused(&target, filter).await;
     }
     for filter in ["a+/b", "+b"] {
-        let mut client = stage.client("c").await;
-        client.send(&unsubscribe(stage.version, &[filter])).await;
+        let mut client = target.client("c").await;
+        client.send(&unsubscribe(target.version, &[filter])).await;
         // It cannot be subscribed to, so 0x11 is as right as 0x8F.
         match client.next().await {
             Packet::UnsubAck { codes, .. } => {
-                assert!(!stage.is_v5() || [0x11, 0x8f].contains(&codes[0]), "{codes:x?}");
+                assert!(!target.is_v5() || [0x11, 0x8f].contains(&codes[0]), "{codes:x?}");
                 client.leave().await;
             }
             Packet::Closed => {}
@@ -111,21 +111,21 @@ async fn bad_filters(stage: Stage) {
     }
 }
 
-async fn empty_filters(stage: Stage) {
+async fn empty_filters(target: Target) {
     for filter in ["", "a\0b"] {
-        refused(&stage, filter).await;
+        refused(&target, filter).await;
     }
 }
 
-async fn codes(stage: Stage) {
-    let mut client = stage.client("c").await;
-    let names: Vec<String> = (0..5).map(|n| stage.name(&n.to_string())).collect();
+async fn codes(target: Target) {
+    let mut client = target.client("c").await;
+    let names: Vec<String> = (0..5).map(|n| target.name(&n.to_string())).collect();
     let filters = [(&*names[0], 2), (&*names[1], 0), (&*names[2], 1), (&*names[3], 2), (&*names[4], 0)];
     assert_eq!(client.subscribe_with(&filters, &Props::default()).await, [2, 0, 1, 2, 0]);
 }
 
-async fn replaces(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn replaces(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     for qos in [2, 0, 1, 1] {
         client.subscribe(&topic, qos).await;
         client.publish(&Publish::new(&topic, "x", 2, 1)).await;
@@ -134,12 +134,12 @@ async fn replaces(stage: Stage) {
     }
 }
 
-async fn overlapping(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("a/b"));
+async fn overlapping(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("a/b"));
     for (filter, qos) in [("a/#", 2), ("a/+", 1), ("a/b", 0)] {
-        client.subscribe(&stage.name(filter), qos).await;
+        client.subscribe(&target.name(filter), qos).await;
     }
-    let mut publisher = stage.client("p").await;
+    let mut publisher = target.client("p").await;
     for n in 0..10 {
         publisher.publish(&Publish::new(&topic, n.to_string(), 2, 1)).await;
     }
@@ -161,11 +161,11 @@ async fn subscribe_as(client: &mut Client, filter: &str, id: u32) {
     assert_eq!(client.subscribe_with(&[(filter, 1)], &props).await, [1]);
 }
 
-async fn identifiers(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("a/b"));
+async fn identifiers(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("a/b"));
     subscribe_as(&mut client, &topic, 1).await;
-    subscribe_as(&mut client, &stage.name("a/+"), 268_435_455).await;
-    subscribe_as(&mut client, &stage.name("x"), 7).await;
+    subscribe_as(&mut client, &target.name("a/+"), 268_435_455).await;
+    subscribe_as(&mut client, &target.name("x"), 7).await;
     client.post(&topic, "x").await;
     // Both in one copy, or one in each.
     let mut seen = Vec::new();
@@ -180,8 +180,8 @@ async fn identifiers(stage: Stage) {
     client.quiet().await;
 }
 
-async fn identifier_replaced(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn identifier_replaced(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     subscribe_as(&mut client, &topic, 1).await;
     subscribe_as(&mut client, &topic, 2).await;
     client.post(&topic, "x").await;
@@ -191,46 +191,46 @@ async fn identifier_replaced(stage: Stage) {
     assert_eq!(client.gets("y").await.props.get(prop::SUBSCRIPTION_ID), None);
 }
 
-async fn identifier_0(stage: Stage) {
-    let mut client = stage.client("c").await;
+async fn identifier_0(target: Target) {
+    let mut client = target.client("c").await;
     let props = Props::default().with(prop::SUBSCRIPTION_ID, Value::Variable(0));
-    client.send(&subscribe(stage.version, &[("a", 1)], &props)).await;
+    client.send(&subscribe(target.version, &[("a", 1)], &props)).await;
     client.ended(&[0x81, 0x82]).await;
 }
 
-async fn no_local(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn no_local(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 0x04 | 1).await;
     client.post(&topic, "own").await;
-    stage.client("p").await.post(&topic, "another's").await;
+    target.client("p").await.post(&topic, "another's").await;
     client.gets("another's").await;
     client.quiet().await;
 }
 
-async fn hears_itself(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn hears_itself(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 1).await;
     client.post(&topic, "own").await;
     client.gets("own").await;
 }
 
-async fn unsubscribing(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn unsubscribing(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 1).await;
-    client.subscribe(&stage.name("u"), 1).await;
-    let codes = client.unsubscribe(&[&topic, &stage.name("never"), &stage.name("/#")]).await;
-    assert!(!stage.is_v5() || codes == [0, 0x11, 0x11], "{codes:x?}");
+    client.subscribe(&target.name("u"), 1).await;
+    let codes = client.unsubscribe(&[&topic, &target.name("never"), &target.name("/#")]).await;
+    assert!(!target.is_v5() || codes == [0, 0x11, 0x11], "{codes:x?}");
     client.post(&topic, "x").await;
-    client.post(&stage.name("u"), "y").await;
+    client.post(&target.name("u"), "y").await;
     client.gets("y").await;
     let codes = client.unsubscribe(&[&topic]).await;
-    assert!(!stage.is_v5() || codes == [0x11], "{codes:x?}");
+    assert!(!target.is_v5() || codes == [0x11], "{codes:x?}");
 }
 
-async fn unsubscribing_in_flight(stage: Stage) {
-    let (mut client, topic) = (stage.client("c").await, stage.name("t"));
+async fn unsubscribing_in_flight(target: Target) {
+    let (mut client, topic) = (target.client("c").await, target.name("t"));
     client.subscribe(&topic, 2).await;
-    stage.client("p").await.publish(&Publish::new(&topic, "x", 2, 1)).await;
+    target.client("p").await.publish(&Publish::new(&topic, "x", 2, 1)).await;
     let open = client.delivery().await;
     client.unsubscribe(&[&topic]).await;
     // The exchange that has begun is brought to its end.
@@ -238,45 +238,45 @@ async fn unsubscribing_in_flight(stage: Stage) {
     client.quiet().await;
 }
 
-async fn no_filter(stage: Stage) {
-    for packet in [subscribe(stage.version, &[], &Props::default()), unsubscribe(stage.version, &[])] {
-        let mut client = stage.client("c").await;
+async fn no_filter(target: Target) {
+    for packet in [subscribe(target.version, &[], &Props::default()), unsubscribe(target.version, &[])] {
+        let mut client = target.client("c").await;
         client.send(&packet).await;
         client.ended(&[0x81, 0x82]).await;
     }
 }
 
-async fn reserved_options(stage: Stage) {
-    let reserved: &[u8] = if stage.is_v5() { &[0x40, 0x80, 0xc1] } else { &[0x04, 0x08, 0x10, 0x40, 0x80] };
+async fn reserved_options(target: Target) {
+    let reserved: &[u8] = if target.is_v5() { &[0x40, 0x80, 0xc1] } else { &[0x04, 0x08, 0x10, 0x40, 0x80] };
     for options in reserved {
-        let mut client = stage.client("c").await;
-        client.send(&subscribe(stage.version, &[("a", *options)], &Props::default())).await;
+        let mut client = target.client("c").await;
+        client.send(&subscribe(target.version, &[("a", *options)], &Props::default())).await;
         client.ended(&[0x81, 0x82]).await;
     }
 }
 
-async fn qos_3(stage: Stage) {
-    let mut client = stage.client("c").await;
-    client.send(&subscribe(stage.version, &[("a", 3)], &Props::default())).await;
+async fn qos_3(target: Target) {
+    let mut client = target.client("c").await;
+    client.send(&subscribe(target.version, &[("a", 3)], &Props::default())).await;
     client.ended(&[0x81, 0x82]).await;
 }
 
-async fn hundred(stage: Stage) {
-    let mut client = stage.client("c").await;
-    let topics: Vec<String> = (0..100).map(|n| stage.name(&format!("t{n}"))).collect();
+async fn hundred(target: Target) {
+    let mut client = target.client("c").await;
+    let topics: Vec<String> = (0..100).map(|n| target.name(&format!("t{n}"))).collect();
     let filters: Vec<(&str, u8)> = topics.iter().map(|topic| (topic.as_str(), 1)).collect();
     assert_eq!(client.subscribe_with(&filters, &Props::default()).await, [1; 100]);
     client.post(&topics[99], "x").await;
     client.gets("x").await;
     let names: Vec<&str> = topics.iter().map(String::as_str).collect();
     let codes = client.unsubscribe(&names).await;
-    assert!(!stage.is_v5() || codes == [0; 100]);
+    assert!(!target.is_v5() || codes == [0; 100]);
 }
 
-async fn odd_filters(stage: Stage) {
-    let mut client = stage.client("c").await;
+async fn odd_filters(target: Target) {
+    let mut client = target.client("c").await;
     for name in ["/a b/ü/😀/+", "/ /+", "//+", "/a/b/c/d/e/f/g/h/i/j/+"] {
-        let filter = stage.name(name);
+        let filter = target.name(name);
         client.subscribe(&filter, 1).await;
         client.post(&filter.replace('+', "x"), name).await;
         client.gets(name).await;
@@ -284,10 +284,10 @@ async fn odd_filters(stage: Stage) {
     }
 }
 
-pub(crate) async fn across_versions(stage: Stage) {
-    let (mut reader, topic) = (stage.client("r").await, stage.name("t"));
+pub(crate) async fn across_versions(target: Target) {
+    let (mut reader, topic) = (target.client("r").await, target.name("t"));
     reader.subscribe(&topic, 2).await;
-    let mut publisher = stage.other_version("p").await;
+    let mut publisher = target.other_version("p").await;
     for qos in 0..3 {
         publisher.publish(&Publish::new(&topic, qos.to_string(), qos, 1)).await;
         reader.gets(&qos.to_string()).await;

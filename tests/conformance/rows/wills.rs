@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
-use crate::stage::{BOTH, ONLY_V5, Row, Stage, row};
+use crate::target::{BOTH, ONLY_V5, Row, Target, row};
 use crate::wire::{Connect, Props, Publish, Value, Will, disconnect, frame, pair, prop, word};
 
 pub(super) fn rows() -> Vec<Row> {
@@ -36,91 +36,92 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 /// A client with a will, and one who reads it.
-async fn pair_of(stage: &Stage, connect: Connect) -> (Client, Client) {
-    let mut reader = stage.client("r").await;
-    reader.subscribe(&stage.name("w"), 2).await;
-    (stage.connect(&connect).await.0, reader)
+async fn pair_of(target: &Target, connect: Connect) -> (Client, Client) {
+    let mut reader = target.client("r").await;
+    reader.subscribe(&target.name("w"), 2).await;
+    (target.connect(&connect).await.0, reader)
 }
 
-fn will(stage: &Stage, payload: &str) -> Will {
-    Will::new(&stage.name("w"), payload)
+fn will(target: &Target, payload: &str) -> Will {
+    Will::new(&target.name("w"), payload)
 }
 
 /// The next message is one that is published now: no will was before it.
-async fn none_came(stage: &Stage, reader: &mut Client) {
-    stage.client("marker").await.post(&stage.name("w"), "marker").await;
+async fn none_came(target: &Target, reader: &mut Client) {
+    target.client("marker").await.post(&target.name("w"), "marker").await;
     reader.gets("marker").await;
 }
 
-async fn broken(stage: Stage) {
-    let (client, mut reader) = pair_of(&stage, stage.clean("c").will(will(&stage, "gone"))).await;
+async fn broken(target: Target) {
+    let (client, mut reader) = pair_of(&target, target.clean("c").will(will(&target, "gone"))).await;
     client.cut_off();
     assert!(!reader.gets("gone").await.retain);
 }
 
-async fn silent(stage: Stage) {
-    let connect = Connect { keep_alive: 1, ..stage.clean("c").will(will(&stage, "gone")) };
-    let (_client, mut reader) = pair_of(&stage, connect).await;
+async fn silent(target: Target) {
+    let connect = Connect { keep_alive: 1, ..target.clean("c").will(will(&target, "gone")) };
+    let (_client, mut reader) = pair_of(&target, connect).await;
     reader.gets("gone").await;
 }
 
-async fn at_fault(stage: Stage) {
-    let (mut client, mut reader) = pair_of(&stage, stage.clean("c").will(will(&stage, "gone"))).await;
+async fn at_fault(target: Target) {
+    let (mut client, mut reader) = pair_of(&target, target.clean("c").will(will(&target, "gone"))).await;
     client.send(&frame(0x36, b"\0\x01a\0\x01x")).await;
     client.ended(&[0x81, 0x82]).await;
     reader.gets("gone").await;
     // A second CONNECT is one as well.
-    let (mut client, ..) = stage.connect(&stage.clean("c").will(will(&stage, "gone"))).await;
-    client.send(&stage.clean("c").bytes(stage.version)).await;
+    let (mut client, ..) = target.connect(&target.clean("c").will(will(&target, "gone"))).await;
+    client.send(&target.clean("c").bytes(target.version)).await;
     client.ended(&[0x82]).await;
     reader.gets("gone").await;
 }
 
-async fn disconnect_with_will(stage: Stage) {
-    let (mut client, mut reader) = pair_of(&stage, stage.clean("c").will(will(&stage, "gone"))).await;
+async fn disconnect_with_will(target: Target) {
+    let (mut client, mut reader) = pair_of(&target, target.clean("c").will(will(&target, "gone"))).await;
     client.send(&disconnect(0x04, &Props::default())).await;
     client.ended(&[]).await;
     reader.gets("gone").await;
 }
 
-async fn discarded(stage: Stage) {
-    for connect in [stage.clean("c"), stage.lasting("c")] {
-        let (client, mut reader) = pair_of(&stage, connect.will(will(&stage, "gone"))).await;
+async fn discarded(target: Target) {
+    for connect in [target.clean("c"), target.lasting("c")] {
+        let (client, mut reader) = pair_of(&target, connect.will(will(&target, "gone"))).await;
         client.leave().await;
-        none_came(&stage, &mut reader).await;
+        none_came(&target, &mut reader).await;
         reader.leave().await;
     }
 }
 
-async fn once(stage: Stage) {
-    let (client, mut reader) = pair_of(&stage, stage.lasting("c").will(will(&stage, "gone"))).await;
+async fn once(target: Target) {
+    let (client, mut reader) = pair_of(&target, target.lasting("c").will(will(&target, "gone"))).await;
     client.cut_off();
     reader.gets("gone").await;
-    let (client, resumed) = stage.lasting_client("c").await;
+    let (client, resumed) = target.lasting_client("c").await;
     assert!(resumed);
     client.cut_off();
-    none_came(&stage, &mut reader).await;
+    none_came(&target, &mut reader).await;
 }
 
-async fn retained(stage: Stage) {
+async fn retained(target: Target) {
     let (client, mut reader) =
-        pair_of(&stage, stage.clean("c").will(Will { retain: true, ..will(&stage, "gone") })).await;
+        pair_of(&target, target.clean("c").will(Will { retain: true, ..will(&target, "gone") })).await;
     client.cut_off();
     assert!(!reader.gets("gone").await.retain);
-    reader.subscribe(&stage.name("w"), 1).await;
+    reader.subscribe(&target.name("w"), 1).await;
     assert!(reader.gets("gone").await.retain);
 }
 
-async fn at_its_qos(stage: Stage) {
+async fn at_its_qos(target: Target) {
     for qos in 0..3 {
-        let (client, mut reader) = pair_of(&stage, stage.clean("c").will(Will { qos, ..will(&stage, "gone") })).await;
+        let (client, mut reader) =
+            pair_of(&target, target.clean("c").will(Will { qos, ..will(&target, "gone") })).await;
         client.cut_off();
         assert_eq!(reader.gets("gone").await.qos, qos);
         reader.leave().await;
     }
 }
 
-async fn properties(stage: Stage) {
+async fn properties(target: Target) {
     let props = Props::default()
         .with(prop::PAYLOAD_FORMAT, Value::Byte(1))
         .with(prop::MESSAGE_EXPIRY, Value::Four(77))
@@ -130,8 +131,8 @@ async fn properties(stage: Stage) {
         .with(prop::USER, pair("b", "1"))
         .with(prop::USER, pair("a", "2"))
         .with(prop::USER, pair("b", "3"));
-    let will = Will { props: props.clone(), ..will(&stage, "gone") };
-    let (client, mut reader) = pair_of(&stage, stage.clean("c").will(will)).await;
+    let will = Will { props: props.clone(), ..will(&target, "gone") };
+    let (client, mut reader) = pair_of(&target, target.clean("c").will(will)).await;
     client.cut_off();
     let seen = reader.gets("gone").await.props;
     for id in [prop::PAYLOAD_FORMAT, prop::CONTENT_TYPE, prop::RESPONSE_TOPIC, prop::CORRELATION] {
@@ -142,98 +143,98 @@ async fn properties(stage: Stage) {
     assert_eq!(seen.get(prop::WILL_DELAY), None);
 }
 
-async fn sizes(stage: Stage) {
+async fn sizes(target: Target) {
     for payload in [String::new(), "x".repeat(60_000)] {
-        let (client, mut reader) = pair_of(&stage, stage.clean("c").will(will(&stage, &payload))).await;
+        let (client, mut reader) = pair_of(&target, target.clean("c").will(will(&target, &payload))).await;
         client.cut_off();
         reader.gets(&payload).await;
         reader.leave().await;
     }
 }
 
-async fn of_its_own(stage: Stage) {
-    let (client, mut reader) = pair_of(&stage, stage.lasting("c").will(will(&stage, "first"))).await;
+async fn of_its_own(target: Target) {
+    let (client, mut reader) = pair_of(&target, target.lasting("c").will(will(&target, "first"))).await;
     client.leave().await;
-    let (client, ..) = stage.connect(&stage.lasting("c").will(will(&stage, "second"))).await;
+    let (client, ..) = target.connect(&target.lasting("c").will(will(&target, "second"))).await;
     client.cut_off();
     reader.gets("second").await;
-    let (client, _) = stage.lasting_client("c").await;
+    let (client, _) = target.lasting_client("c").await;
     client.cut_off();
-    none_came(&stage, &mut reader).await;
+    none_came(&target, &mut reader).await;
 }
 
-async fn delayed(stage: Stage) {
-    let connect = stage.lasting("c").will(will(&stage, "gone").delayed(1));
-    let (client, mut reader) = pair_of(&stage, connect).await;
+async fn delayed(target: Target) {
+    let connect = target.lasting("c").will(will(&target, "gone").delayed(1));
+    let (client, mut reader) = pair_of(&target, connect).await;
     client.cut_off();
     let start = Instant::now();
     reader.gets("gone").await;
     assert!(start.elapsed() > Duration::from_millis(800), "{:?}", start.elapsed());
 }
 
-async fn delayed_and_cancelled(stage: Stage) {
-    let connect = stage.lasting("c").will(will(&stage, "gone").delayed(1));
-    let (client, mut reader) = pair_of(&stage, connect).await;
+async fn delayed_and_cancelled(target: Target) {
+    let connect = target.lasting("c").will(will(&target, "gone").delayed(1));
+    let (client, mut reader) = pair_of(&target, connect).await;
     client.cut_off();
-    let (client, resumed) = stage.lasting_client("c").await;
+    let (client, resumed) = target.lasting_client("c").await;
     assert!(resumed);
     sleep(Duration::from_millis(1_500)).await;
-    none_came(&stage, &mut reader).await;
+    none_came(&target, &mut reader).await;
     client.leave().await;
 }
 
-async fn session_ends_first(stage: Stage) {
-    let connect = stage.clean("c").with(prop::SESSION_EXPIRY, Value::Four(1));
-    let (client, mut reader) = pair_of(&stage, connect.will(will(&stage, "gone").delayed(600))).await;
+async fn session_ends_first(target: Target) {
+    let connect = target.clean("c").with(prop::SESSION_EXPIRY, Value::Four(1));
+    let (client, mut reader) = pair_of(&target, connect.will(will(&target, "gone").delayed(600))).await;
     client.cut_off();
     reader.gets("gone").await;
 }
 
-async fn clean_start(stage: Stage) {
-    let connect = stage.lasting("c").will(will(&stage, "gone").delayed(600));
-    let (client, mut reader) = pair_of(&stage, connect).await;
+async fn clean_start(target: Target) {
+    let connect = target.lasting("c").will(will(&target, "gone").delayed(600));
+    let (client, mut reader) = pair_of(&target, connect).await;
     client.cut_off();
-    none_came(&stage, &mut reader).await;
-    let _new = stage.client("c").await;
+    none_came(&target, &mut reader).await;
+    let _new = target.client("c").await;
     reader.gets("gone").await;
-    none_came(&stage, &mut reader).await;
+    none_came(&target, &mut reader).await;
 }
 
-async fn no_session_no_delay(stage: Stage) {
-    let (client, mut reader) = pair_of(&stage, stage.clean("c").will(will(&stage, "gone").delayed(600))).await;
+async fn no_session_no_delay(target: Target) {
+    let (client, mut reader) = pair_of(&target, target.clean("c").will(will(&target, "gone").delayed(600))).await;
     client.cut_off();
     reader.gets("gone").await;
 }
 
-async fn taken_over(stage: Stage) {
-    let (mut client, mut reader) = pair_of(&stage, stage.clean("c").will(will(&stage, "gone"))).await;
-    let _new = stage.client("c").await;
+async fn taken_over(target: Target) {
+    let (mut client, mut reader) = pair_of(&target, target.clean("c").will(will(&target, "gone"))).await;
+    let _new = target.client("c").await;
     client.ended(&[0x8e]).await;
     reader.gets("gone").await;
 }
 
-async fn taken_over_in_time(stage: Stage) {
-    let connect = stage.lasting("c").will(will(&stage, "gone").delayed(1));
-    let (mut client, mut reader) = pair_of(&stage, connect).await;
-    let (_new, resumed) = stage.lasting_client("c").await;
+async fn taken_over_in_time(target: Target) {
+    let connect = target.lasting("c").will(will(&target, "gone").delayed(1));
+    let (mut client, mut reader) = pair_of(&target, connect).await;
+    let (_new, resumed) = target.lasting_client("c").await;
     assert!(resumed);
     client.ended(&[0x8e]).await;
     sleep(Duration::from_millis(1_500)).await;
-    none_came(&stage, &mut reader).await;
+    none_came(&target, &mut reader).await;
 }
 
-async fn taken_over_clean(stage: Stage) {
-    let connect = stage.lasting("c").will(will(&stage, "gone").delayed(600));
-    let (mut client, mut reader) = pair_of(&stage, connect).await;
-    let _new = stage.client("c").await;
+async fn taken_over_clean(target: Target) {
+    let connect = target.lasting("c").will(will(&target, "gone").delayed(600));
+    let (mut client, mut reader) = pair_of(&target, connect).await;
+    let _new = target.client("c").await;
     client.ended(&[0x8e]).await;
     reader.gets("gone").await;
-    none_came(&stage, &mut reader).await;
+    none_came(&target, &mut reader).await;
 }
 
-pub(crate) async fn own_will_after_take_over(stage: Stage) {
-    let (mut client, mut reader) = pair_of(&stage, stage.lasting("c").will(will(&stage, "old"))).await;
-    let (new, resumed, _) = stage.connect(&stage.lasting("c").will(will(&stage, "new"))).await;
+pub(crate) async fn own_will_after_take_over(target: Target) {
+    let (mut client, mut reader) = pair_of(&target, target.lasting("c").will(will(&target, "old"))).await;
+    let (new, resumed, _) = target.connect(&target.lasting("c").will(will(&target, "new"))).await;
     assert!(resumed);
     client.ended(&[0x8e]).await;
     reader.gets("old").await;
@@ -241,22 +242,22 @@ pub(crate) async fn own_will_after_take_over(stage: Stage) {
     reader.gets("new").await;
 }
 
-async fn forbidden(stage: Stage) {
-    let mut reader = stage.client("r").await;
+async fn forbidden(target: Target) {
+    let mut reader = target.client("r").await;
     reader.subscribe("$SYS/will", 1).await;
-    reader.subscribe(&stage.name("w"), 1).await;
-    let (client, ..) = stage.connect(&stage.clean("c").will(Will::new("$SYS/will", "gone"))).await;
+    reader.subscribe(&target.name("w"), 1).await;
+    let (client, ..) = target.connect(&target.clean("c").will(Will::new("$SYS/will", "gone"))).await;
     client.cut_off();
     // The next will of the same client comes after the first has been dealt with.
-    let (client, ..) = stage.connect(&stage.clean("c").will(will(&stage, "gone"))).await;
+    let (client, ..) = target.connect(&target.clean("c").will(will(&target, "gone"))).await;
     client.cut_off();
-    assert_eq!(reader.message().await.topic, stage.name("w"));
+    assert_eq!(reader.message().await.topic, target.name("w"));
 }
 
-async fn bad_topic(stage: Stage) {
+async fn bad_topic(target: Target) {
     for topic in ["a/+", "#", "", "a\0b"] {
-        let mut client = stage.dial().await;
-        client.send(&stage.clean("c").will(Will::new(topic, "x")).bytes(stage.version)).await;
+        let mut client = target.dial().await;
+        client.send(&target.clean("c").will(Will::new(topic, "x")).bytes(target.version)).await;
         let end = client.next().await;
         match end {
             crate::wire::Packet::Closed => continue,
@@ -267,5 +268,5 @@ async fn bad_topic(stage: Stage) {
         }
     }
     // The broker goes on.
-    stage.client("p").await.publish(&Publish::new(&stage.name("t"), "x", 1, 1)).await;
+    target.client("p").await.publish(&Publish::new(&target.name("t"), "x", 1, 1)).await;
 }

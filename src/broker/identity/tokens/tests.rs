@@ -9,12 +9,12 @@ mod mint;
 
 use mint::Mint;
 
-struct World {
+struct Harness {
     folder: TempDir,
     config: JwtConfig,
 }
 
-impl World {
+impl Harness {
     fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), config: JwtConfig::default() }
     }
@@ -27,19 +27,19 @@ impl World {
 
     /// Takes tokens of this mint by its key alone.
     fn with(mint: &Mint) -> Self {
-        let mut world = Self::new();
-        let file = world.file("key", mint.key_file());
+        let mut harness = Self::new();
+        let file = harness.file("key", mint.key_file());
         match mint {
-            Mint::Secret(_) => world.config.secret_file = file,
-            Mint::Rsa(_) | Mint::Ec(_) => world.config.key_file = file,
+            Mint::Secret(_) => harness.config.secret_file = file,
+            Mint::Rsa(_) | Mint::Ec(_) => harness.config.key_file = file,
         }
-        world
+        harness
     }
 
     fn with_set(keys: Value) -> Self {
-        let mut world = Self::new();
-        world.config.jwks_file = world.file("jwks", json!({ "keys": keys }).to_string());
-        world
+        let mut harness = Self::new();
+        harness.config.jwks_file = harness.file("jwks", json!({ "keys": keys }).to_string());
+        harness
     }
 
     fn keys(&self) -> Keys {
@@ -78,7 +78,7 @@ fn why(keys: &Keys, token: &str) -> String {
 #[test]
 fn a_token_of_each_algorithm_is_taken() {
     for mint in mints() {
-        let keys = World::with(&mint).keys();
+        let keys = Harness::with(&mint).keys();
         for user in [None, Some("alice")] {
             let token = keys.check(&mint.token(&claims(json!({}))), user).unwrap();
             assert_eq!(token.identity, Identity { user: "alice".into(), role: Role::User });
@@ -91,7 +91,7 @@ fn a_token_of_each_algorithm_is_taken() {
 #[test]
 fn a_token_that_was_touched_is_refused() {
     for mint in mints() {
-        let keys = World::with(&mint).keys();
+        let keys = Harness::with(&mint).keys();
         let token = mint.token(&claims(json!({})));
         let (message, signature) = token.rsplit_once('.').unwrap();
         let (header, _) = message.split_once('.').unwrap();
@@ -107,7 +107,7 @@ fn a_token_that_was_touched_is_refused() {
 #[test]
 fn a_public_key_is_no_secret() {
     for mint in [Mint::rsa(), Mint::ec()] {
-        let keys = World::with(&mint).keys();
+        let keys = Harness::with(&mint).keys();
         let confused = Mint::Secret(mint.key_file());
         assert_eq!(why(&keys, &confused.token(&claims(json!({})))), "no key is for its algorithm and key id");
         let lying = confused.signed(&json!({ "alg": mint.algorithm() }), &claims(json!({})));
@@ -121,7 +121,7 @@ fn a_public_key_is_no_secret() {
 fn the_key_id_selects_among_several() {
     let (first, second, third) = (Mint::ec(), Mint::ec(), Mint::rsa());
     let set = json!([first.jwk("one"), { "kty": "XYZ", "kid": "new" }, second.jwk("two"), third.jwk("three")]);
-    let keys = World::with_set(set).keys();
+    let keys = Harness::with_set(set).keys();
     let named = |mint: &Mint, id: &str| mint.signed(&json!({ "alg": mint.algorithm(), "kid": id }), &claims(json!({})));
     for (mint, id) in [(&first, "one"), (&second, "two"), (&third, "three")] {
         assert!(keys.check(&named(mint, id), None).is_ok(), "{id}");
@@ -135,7 +135,7 @@ fn the_key_id_selects_among_several() {
 #[test]
 fn times_are_kept() {
     let mint = Mint::secret();
-    let keys = World::with(&mint).keys();
+    let keys = Harness::with(&mint).keys();
     let check = |change: Value| keys.check(&mint.token(&claims(change)), None);
     let exp = now() + 100;
     assert_eq!(check(json!({ "exp": exp })).unwrap().expires_ms, (exp + LEEWAY) * 1_000);
@@ -159,8 +159,8 @@ fn times_are_kept() {
 #[test]
 fn subject_role_audience_and_issuer_are_checked() {
     let mint = Mint::secret();
-    let mut world = World::with(&mint);
-    let keys = world.keys();
+    let mut harness = Harness::with(&mint);
+    let keys = harness.keys();
     let reason = |keys: &Keys, change: Value| why(keys, &mint.token(&claims(change)));
     let token = mint.token(&claims(json!({})));
     assert_eq!(keys.check(&token, Some("bob")).unwrap_err().to_string(), "its subject is not the MQTT user name");
@@ -169,9 +169,9 @@ fn subject_role_audience_and_issuer_are_checked() {
     let critical = mint.signed(&json!({ "alg": "HS256", "crit": ["b64"], "b64": false }), &claims(json!({})));
     assert_eq!(why(&keys, &critical), "it has critical extensions, of which none is understood");
 
-    world.config.audience = Some("chat".to_owned());
-    world.config.issuer = Some("https://id.example.com".to_owned());
-    let keys = world.keys();
+    harness.config.audience = Some("chat".to_owned());
+    harness.config.issuer = Some("https://id.example.com".to_owned());
+    let keys = harness.keys();
     let good = json!({ "aud": ["other", "chat"], "iss": "https://id.example.com" });
     assert!(keys.check(&mint.token(&claims(good)), None).is_ok());
     assert_eq!(reason(&keys, json!({ "aud": "x", "iss": "https://id.example.com" })), "it is for another audience");
@@ -182,29 +182,29 @@ fn subject_role_audience_and_issuer_are_checked() {
 
 #[test]
 fn keys_that_cannot_work_are_refused_at_once() {
-    let mut world = World::new();
-    world.config.secret_file = world.file("short", "0123456789012345678901234567890\n");
-    assert!(world.refused().contains("at least 32 bytes"));
-    world.config.secret_file = world.file("pem", Mint::ec().key_file());
-    assert!(world.refused().contains("is a PEM file"));
-    world.config.secret_file = world.file("long", "01234567890123456789012345678901\r\n");
-    assert!(Keys::load(&world.config).is_ok());
+    let mut harness = Harness::new();
+    harness.config.secret_file = harness.file("short", "0123456789012345678901234567890\n");
+    assert!(harness.refused().contains("at least 32 bytes"));
+    harness.config.secret_file = harness.file("pem", Mint::ec().key_file());
+    assert!(harness.refused().contains("is a PEM file"));
+    harness.config.secret_file = harness.file("long", "01234567890123456789012345678901\r\n");
+    assert!(Keys::load(&harness.config).is_ok());
 
-    world.config = JwtConfig { key_file: world.file("nonsense", "secret"), ..JwtConfig::default() };
-    assert!(world.refused().ends_with("holds no public key of RSA or P-256 in PEM form"));
-    world.config.key_file = world.file("private", rcgen::KeyPair::generate().unwrap().serialize_pem());
-    assert!(world.refused().contains("holds a private key"));
-    world.config.key_file = world.file("rsa1024", RSA_1024);
-    assert!(world.refused().ends_with("is an RSA key of less than 2048 bits"));
-    world.config.key_file = Some("/nonexistent/key".into());
-    assert!(world.refused().starts_with("cannot read the token key /nonexistent/key"));
+    harness.config = JwtConfig { key_file: harness.file("nonsense", "secret"), ..JwtConfig::default() };
+    assert!(harness.refused().ends_with("holds no public key of RSA or P-256 in PEM form"));
+    harness.config.key_file = harness.file("private", rcgen::KeyPair::generate().unwrap().serialize_pem());
+    assert!(harness.refused().contains("holds a private key"));
+    harness.config.key_file = harness.file("rsa1024", RSA_1024);
+    assert!(harness.refused().ends_with("is an RSA key of less than 2048 bits"));
+    harness.config.key_file = Some("/nonexistent/key".into());
+    assert!(harness.refused().starts_with("cannot read the token key /nonexistent/key"));
 
-    assert!(World::with_set(json!([])).refused().contains("has no key"));
-    assert!(World::with_set(json!([Mint::secret().jwk("one")])).refused().contains("has no key"));
+    assert!(Harness::with_set(json!([])).refused().contains("has no key"));
+    assert!(Harness::with_set(json!([Mint::secret().jwk("one")])).refused().contains("has no key"));
     let mut encrypting = Mint::rsa().jwk("one");
     encrypting["use"] = json!("enc");
-    assert!(World::with_set(json!([encrypting])).refused().contains("has no key"));
-    assert!(World::with_set(json!("x")).refused().ends_with("is not a JSON Web Key Set"));
+    assert!(Harness::with_set(json!([encrypting])).refused().contains("has no key"));
+    assert!(Harness::with_set(json!("x")).refused().ends_with("is not a JSON Web Key Set"));
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn only_what_has_the_form_of_a_token_is_taken_for_one() {
 proptest! {
     #[test]
     fn no_text_is_taken_and_none_panics(parts in prop::collection::vec("[A-Za-z0-9_-]{0,40}", 0..5)) {
-        let keys = World::with(&Mint::secret()).keys();
+        let keys = Harness::with(&Mint::secret()).keys();
         prop_assert!(keys.check(&parts.join("."), None).is_err());
     }
 }

@@ -31,9 +31,9 @@ fn found<V: Copy + Ord>(tree: &FilterTree<u32, V>, topic: &str) -> Vec<(u32, V)>
 
 /// Every node is free, or one other node leads to it; no node but the root is bare.
 fn check_nodes<V>(tree: &FilterTree<u32, V>) {
-    let mut led_to: Vec<Place> = tree.free.clone();
-    for (place, node) in tree.nodes.iter().enumerate() {
-        assert_eq!(node.is_bare(), tree.free.contains(&u32::try_from(place).unwrap()) || tree.is_empty());
+    let mut led_to: Vec<NodeIndex> = tree.free.clone();
+    for (index, node) in tree.nodes.iter().enumerate() {
+        assert_eq!(node.is_bare(), tree.free.contains(&u32::try_from(index).unwrap()) || tree.is_empty());
         node.below.for_each(|_, below| led_to.push(*below));
         led_to.extend(node.one.iter().chain(&node.all));
     }

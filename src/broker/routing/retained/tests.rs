@@ -69,7 +69,7 @@ proptest! {
 #[test]
 fn one_look_ends_after_some_thousand_topics_and_the_next_one_goes_on() {
     let mut topics = RetainedTopics::default();
-    for number in 0..LOOK * 2 {
+    for number in 0..SCAN_MAX * 2 {
         topics.keep(format!("u{number:06}/self/profile").into(), entry(1, None, None));
     }
     topics.keep("v/self/presence".into(), entry(1, None, None));

@@ -12,11 +12,11 @@ pub(super) struct Cursor {
     taken: u64,
     state: State,
     /// It waits for its turn to be read, or is being read.
-    lined_up: bool,
+    scheduled: bool,
     /// The lowest number that was set aside.
     aside: Option<u64>,
     /// What is in memory or handed out, and which of both. Not used for rows.
-    items: BTreeMap<u64, Place>,
+    items: BTreeMap<u64, ItemState>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,15 +35,15 @@ enum State {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Ready,
+enum ItemState {
+    Loaded,
     HandedOut,
 }
 
 impl Cursor {
     /// Of a sequence of which nothing is on disk.
     pub(super) fn live() -> Self {
-        Self { taken: 0, state: State::Live, lined_up: false, aside: None, items: BTreeMap::new() }
+        Self { taken: 0, state: State::Live, scheduled: false, aside: None, items: BTreeMap::new() }
     }
 
     /// Of a sequence that is to be read from its beginning.
@@ -74,7 +74,7 @@ impl Cursor {
     }
 
     /// Something was committed. Whether it is taken now.
-    pub(super) fn announce(&mut self, seq: u64, room: bool) -> bool {
+    pub(super) fn notify(&mut self, seq: u64, room: bool) -> bool {
         if seq <= self.taken {
             return false;
         }
@@ -101,11 +101,11 @@ impl Cursor {
 
     /// No subscription matches any more; what is not handed out is dropped.
     pub(super) fn unwatch(&mut self) {
-        if let Some((&first, _)) = self.items.iter().find(|(_, place)| **place == Place::Ready) {
+        if let Some((&first, _)) = self.items.iter().find(|(_, state)| **state == ItemState::Loaded) {
             self.taken = first - 1;
         }
-        self.items.retain(|_, place| *place == Place::HandedOut);
-        (self.state, self.lined_up) = (State::Unwatched, false);
+        self.items.retain(|_, state| *state == ItemState::HandedOut);
+        (self.state, self.scheduled) = (State::Unwatched, false);
     }
 
     /// A page is asked for: behind which number.
@@ -118,7 +118,7 @@ impl Cursor {
     /// A page came, with this last number; `None`: it was empty. The cursor is live once `last` reaches the announced
     /// number, or when the page was empty and nothing was announced since it was asked for.
     pub(super) fn answer(&mut self, last: Option<u64>) {
-        self.lined_up = false;
+        self.scheduled = false;
         self.taken = self.taken.max(last.unwrap_or(0));
         let State::Behind { target, news } = self.state else { return };
         let reached = target.is_some_and(|target| target <= self.taken);
@@ -128,32 +128,32 @@ impl Cursor {
     }
 
     /// Whether it has to join the topics that wait to be read; then it counts as waiting.
-    pub(super) fn line_up(&mut self) -> bool {
-        let now = self.is_behind() && !self.lined_up;
-        self.lined_up |= now;
+    pub(super) fn schedule(&mut self) -> bool {
+        let now = self.is_behind() && !self.scheduled;
+        self.scheduled |= now;
         now
     }
 
     /// Its page will not come.
     pub(super) fn not_answered(&mut self) {
-        self.lined_up = false;
+        self.scheduled = false;
     }
 
     /// Something is in memory now; `false` if it was already.
     pub(super) fn add(&mut self, seq: u64) -> bool {
         let known = self.items.contains_key(&seq);
-        self.items.entry(seq).or_insert(Place::Ready);
+        self.items.entry(seq).or_insert(ItemState::Loaded);
         !known
     }
 
     pub(super) fn hand_out(&mut self, seq: u64) {
-        self.items.insert(seq, Place::HandedOut);
+        self.items.insert(seq, ItemState::HandedOut);
     }
 
     /// What was handed out is in memory again; `false` if it was not handed out.
     pub(super) fn take_back(&mut self, seq: u64) -> bool {
-        let place = self.items.get_mut(&seq).filter(|place| **place == Place::HandedOut);
-        place.map(|place| *place = Place::Ready).is_some()
+        let state = self.items.get_mut(&seq).filter(|state| **state == ItemState::HandedOut);
+        state.map(|state| *state = ItemState::Loaded).is_some()
     }
 
     pub(super) fn remove(&mut self, seq: u64) {
@@ -175,7 +175,7 @@ impl Cursor {
 
     /// Up to where a reader may have seen it without an acknowledgement.
     pub(super) fn seen(&self, topic: &Arc<str>) -> Seen {
-        let handed_out = self.items.iter().rev().find(|(_, place)| **place == Place::HandedOut);
+        let handed_out = self.items.iter().rev().find(|(_, state)| **state == ItemState::HandedOut);
         Seen { topic: Arc::clone(topic), seq: handed_out.map_or(0, |(seq, _)| *seq) }
     }
 }

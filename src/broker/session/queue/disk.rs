@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::cursor::Cursor;
-use super::{Item, Load, QUEUE_BYTES, QUEUE_ITEMS, Queue, Source, TOPICS_MAX};
+use super::{Load, OutgoingMessage, QUEUE_BYTES, QUEUE_ITEMS, Queue, Source, TOPICS_MAX};
 use crate::store::{DocumentRef, Page, QueueRow, Seen};
 
 /// What is to be asked of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Read {
-    pub(crate) what: Wanted,
+pub(crate) struct PageRequest {
+    pub(crate) what: ReadRange,
     /// How much at most.
     pub(crate) page: Page,
     /// Tells answers apart: one that comes too late is none.
@@ -18,7 +18,7 @@ pub(crate) struct Read {
 
 /// What is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum ReadRange {
     /// Rows behind this number. The answer is [`Queue::rows_came`].
     Rows(u64),
     /// Documents of a topic behind this number. The answer is [`Queue::documents_came`].
@@ -29,8 +29,8 @@ pub(crate) enum Wanted {
 
 impl Queue {
     /// A row was committed. `false`: it is read from disk later, or known already.
-    pub(crate) fn announce_row(&mut self, seq: u64, item: Item) -> bool {
-        let taken = self.open && self.rows.announce(seq, self.disk.has_room(item.size()));
+    pub(crate) fn notify_row(&mut self, seq: u64, item: OutgoingMessage) -> bool {
+        let taken = self.open && self.rows.notify(seq, self.disk.has_room(item.size()));
         if taken {
             self.append(item);
         }
@@ -38,17 +38,17 @@ impl Queue {
     }
 
     /// A document was committed. `false`: it is read from disk later, or known already.
-    pub(crate) fn announce_document(&mut self, reference: &DocumentRef, item: Item) -> bool {
+    pub(crate) fn notify_document(&mut self, reference: &DocumentRef, item: OutgoingMessage) -> bool {
         let room = self.disk.has_room(item.size());
         if !self.open || !self.know(&reference.topic) {
             return false;
         }
         let Some(cursor) = self.topics.get_mut(&reference.topic) else { return false };
-        let taken = cursor.announce(reference.seq, room) && cursor.add(reference.seq);
+        let taken = cursor.notify(reference.seq, room) && cursor.add(reference.seq);
         if taken {
             self.append(item);
         } else {
-            self.line_up(&reference.topic);
+            self.schedule(&reference.topic);
         }
         taken
     }
@@ -62,7 +62,7 @@ impl Queue {
     pub(crate) fn behind_on(&mut self, topic: &Arc<str>) {
         if self.open && self.know(topic) {
             self.topics.entry(Arc::clone(topic)).and_modify(Cursor::fall_behind);
-            self.line_up(topic);
+            self.schedule(topic);
         }
     }
 
@@ -71,7 +71,7 @@ impl Queue {
         for topic in topics {
             if self.open && self.know(topic) {
                 self.topics.entry(Arc::clone(topic)).and_modify(Cursor::watch);
-                self.line_up(topic);
+                self.schedule(topic);
             }
         }
     }
@@ -84,31 +84,31 @@ impl Queue {
             seen.push(cursor.seen(topic));
             cursor.unwatch();
         }
-        self.drop_ready(|item| matches!(&item.source, Source::Document(reference) if !still_read(&reference.topic)));
+        self.drop_loaded(|item| matches!(&item.source, Source::Document(reference) if !still_read(&reference.topic)));
         self.topics.retain(|_, cursor| !cursor.is_done());
-        self.turns.retain(|topic| self.topics.get(topic).is_some_and(Cursor::is_behind));
-        self.reading.take_if(|read| matches!(&read.what, Wanted::Documents(topic, _) if !still_read(topic)));
+        self.read_order.retain(|topic| self.topics.get(topic).is_some_and(Cursor::is_behind));
+        self.reading.take_if(|read| matches!(&read.what, ReadRange::Documents(topic, _) if !still_read(topic)));
         seen
     }
 
     /// What to ask the store next, if something is on disk and at least half the room is free. One at a time: until its
     /// answer comes, or [`Self::read_failed`].
-    pub(crate) fn next_read(&mut self) -> Option<Read> {
+    pub(crate) fn next_read(&mut self) -> Option<PageRequest> {
         let Load { items, bytes } = self.disk;
-        if !self.open || self.reading.is_some() || self.is_crowded() {
+        if !self.open || self.reading.is_some() || self.disk_half_full() {
             return None;
         }
-        let first = if self.rows_turn { self.ask_rows() } else { None };
+        let first = if self.rows_next { self.ask_rows() } else { None };
         let what = first.or_else(|| self.ask_topics()).or_else(|| self.ask_documents()).or_else(|| self.ask_rows())?;
-        self.rows_turn = !matches!(what, Wanted::Rows(_));
+        self.rows_next = !matches!(what, ReadRange::Rows(_));
         self.reads += 1;
         let page = Page { rows: QUEUE_ITEMS - items, bytes: QUEUE_BYTES - bytes };
-        self.reading = Some(Read { what, page, number: self.reads });
+        self.reading = Some(PageRequest { what, page, number: self.reads });
         self.reading.clone()
     }
 
     /// The rows that were asked for. Those that were released are the window's only.
-    pub(crate) fn rows_came(&mut self, read: &Read, rows: Vec<QueueRow>) {
+    pub(crate) fn rows_came(&mut self, read: &PageRequest, rows: Vec<QueueRow>) {
         if !self.is_answered(read) {
             return;
         }
@@ -117,7 +117,7 @@ impl Queue {
             self.release_held(row.seq);
             if !row.released {
                 let seq = row.seq;
-                let mut item = Item::from(row);
+                let mut item = OutgoingMessage::from(row);
                 item.copy |= seq <= self.rows_sent;
                 self.append(item);
             }
@@ -128,40 +128,41 @@ impl Queue {
     }
 
     /// The documents that were asked for, as items.
-    pub(crate) fn documents_came(&mut self, read: &Read, documents: Vec<Item>) {
-        let Wanted::Documents(topic, _) = &read.what else { return };
+    pub(crate) fn documents_came(&mut self, read: &PageRequest, documents: Vec<OutgoingMessage>) {
+        let ReadRange::Documents(topic, _) = &read.what else { return };
         if !self.is_answered(read) {
             return;
         }
-        let seq_of = |item: &Item| if let Source::Document(reference) = &item.source { reference.seq } else { 0 };
+        let seq_of =
+            |item: &OutgoingMessage| if let Source::Document(reference) = &item.source { reference.seq } else { 0 };
         let Some(cursor) = self.topics.get_mut(topic) else { return };
         cursor.answer(documents.last().map(seq_of));
         for item in documents {
             if cursor.add(seq_of(&item)) {
                 self.disk.add(item.size());
-                self.ready.push_back(item);
+                self.loaded.push_back(item);
             }
         }
-        self.line_up(topic);
+        self.schedule(topic);
         self.forget_if_idle(topic);
     }
 
     /// The topics that wait.
-    pub(crate) fn topics_came(&mut self, read: &Read, topics: &[Arc<str>]) {
+    pub(crate) fn topics_came(&mut self, read: &PageRequest, topics: &[Arc<str>]) {
         if self.is_answered(read) {
             self.watch(topics);
         }
     }
 
     /// The store did not answer, or whoever asked it is gone: the same is asked again.
-    pub(crate) fn read_failed(&mut self, read: &Read) {
+    pub(crate) fn read_failed(&mut self, read: &PageRequest) {
         if !self.is_answered(read) {
             return;
         }
         match &read.what {
-            Wanted::Rows(_) => {}
-            Wanted::Topics => self.missed = true,
-            Wanted::Documents(topic, _) => self.not_answered(topic),
+            ReadRange::Rows(_) => {}
+            ReadRange::Topics => self.missed = true,
+            ReadRange::Documents(topic, _) => self.not_answered(topic),
         }
     }
 
@@ -174,7 +175,7 @@ impl Queue {
     pub(crate) fn is_to_read(&self, reference: &DocumentRef) -> bool {
         match self.topics.get(&reference.topic) {
             Some(cursor) => cursor.is_behind() && !cursor.has_reached(reference.seq),
-            None => self.missed || self.reading.as_ref().is_some_and(|read| read.what == Wanted::Topics),
+            None => self.missed || self.reading.as_ref().is_some_and(|read| read.what == ReadRange::Topics),
         }
     }
 
@@ -198,17 +199,18 @@ impl Queue {
     pub(crate) fn offer_again(&mut self) {
         let again = |(topic, cursor): (&Arc<str>, &mut Cursor)| cursor.rewind().then(|| Arc::clone(topic));
         for topic in self.topics.iter_mut().filter_map(again).collect::<Vec<_>>() {
-            let is_it = |read: &mut Read| matches!(&read.what, Wanted::Documents(asked, _) if *asked == topic);
+            let is_it =
+                |read: &mut PageRequest| matches!(&read.what, ReadRange::Documents(asked, _) if *asked == topic);
             if self.reading.take_if(is_it).is_some() {
                 self.not_answered(&topic);
             }
-            self.line_up(&topic);
+            self.schedule(&topic);
         }
     }
 
     fn not_answered(&mut self, topic: &Arc<str>) {
         self.topics.entry(Arc::clone(topic)).and_modify(Cursor::not_answered);
-        self.line_up(topic);
+        self.schedule(topic);
     }
 
     /// Makes sure that a topic has a cursor; a new one is behind from 0: its first read claims it. `false` if there is no
@@ -237,30 +239,30 @@ impl Queue {
     }
 
     /// Adds a topic to those that wait to be read, if it is behind and not among them.
-    fn line_up(&mut self, topic: &Arc<str>) {
-        if self.topics.get_mut(topic).is_some_and(Cursor::line_up) {
-            self.turns.push_back(Arc::clone(topic));
+    fn schedule(&mut self, topic: &Arc<str>) {
+        if self.topics.get_mut(topic).is_some_and(Cursor::schedule) {
+            self.read_order.push_back(Arc::clone(topic));
         }
     }
 
-    fn ask_rows(&mut self) -> Option<Wanted> {
-        self.rows.ask().map(Wanted::Rows)
+    fn ask_rows(&mut self) -> Option<ReadRange> {
+        self.rows.ask().map(ReadRange::Rows)
     }
 
-    fn ask_documents(&mut self) -> Option<Wanted> {
-        std::iter::from_fn(|| self.turns.pop_front()).find_map(|topic| {
+    fn ask_documents(&mut self) -> Option<ReadRange> {
+        std::iter::from_fn(|| self.read_order.pop_front()).find_map(|topic| {
             let after = self.topics.get_mut(&topic)?.ask()?;
-            Some(Wanted::Documents(topic, after))
+            Some(ReadRange::Documents(topic, after))
         })
     }
 
-    fn ask_topics(&mut self) -> Option<Wanted> {
+    fn ask_topics(&mut self) -> Option<ReadRange> {
         let now = self.missed && self.topics.len() <= TOPICS_MAX / 2;
         self.missed &= !now;
-        now.then_some(Wanted::Topics)
+        now.then_some(ReadRange::Topics)
     }
 
-    fn is_answered(&mut self, read: &Read) -> bool {
+    fn is_answered(&mut self, read: &PageRequest) -> bool {
         self.reading.take_if(|asked| asked.number == read.number).is_some()
     }
 }

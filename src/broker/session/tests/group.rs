@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-const GROUP: Lane = Lane::Group(7);
+const GROUP: QueueRef = QueueRef::Group(7);
 
-struct World {
+struct Harness {
     seq: u64,
     rows: BTreeSet<u64>,
     queue: Queue,
@@ -23,7 +23,7 @@ struct Member {
     flying: BTreeMap<u16, u64>,
 }
 
-impl World {
+impl Harness {
     fn new() -> Self {
         let member = || Member { window: Window::new(3), connected: false, flying: BTreeMap::new() };
         let members = (0..3).map(|_| member()).collect();
@@ -36,7 +36,7 @@ impl World {
             0..3 => {
                 self.seq += 1;
                 self.rows.insert(self.seq);
-                self.queue.announce_row(self.seq, row(self.seq, "t", usize::from(argument) * 300, QoS::AtLeastOnce));
+                self.queue.notify_row(self.seq, row(self.seq, "t", usize::from(argument) * 300, QoS::AtLeastOnce));
             }
             3 => self.read(),
             4..7 => self.pull(member),
@@ -48,14 +48,14 @@ impl World {
 
     fn read(&mut self) {
         let Some(read) = self.queue.next_read() else { return };
-        let Wanted::Rows(after) = read.what else { panic!("only rows are here") };
+        let ReadRange::Rows(after) = read.what else { panic!("only rows are here") };
         let rows = self.rows.range(after + 1..).take(3).map(|&seq| queue_row(seq, "t", QoS::AtLeastOnce));
         self.queue.rows_came(&read, rows.collect());
     }
 
     fn pull(&mut self, member: usize) {
         let Member { window, connected: true, flying } = &mut self.members[member] else { return };
-        let Some(Pulled::Item(item)) = self.queue.pull(window.has_room(), 0) else { return };
+        let Some(Pulled::Send(item)) = self.queue.pull(window.has_room(), 0) else { return };
         let Source::Row(seq) = item.source else { panic!("only rows are here") };
         assert!(item.copy || !self.doubtful.contains(&seq), "{seq} is a copy");
         let sent = window.take_id(&item, GROUP).unwrap();
@@ -75,7 +75,7 @@ impl World {
         let Some((&id, &seq)) = flying.iter().nth(at) else { return };
         flying.remove(&id);
         let flight = window.puback(id).unwrap();
-        assert_eq!((flight.lane, flight.source), (GROUP, Source::Row(seq)));
+        assert_eq!((flight.queue_ref, flight.source), (GROUP, Source::Row(seq)));
         assert!(self.rows.remove(&seq), "{seq} was acknowledged before");
     }
 
@@ -106,16 +106,16 @@ proptest! {
     fn a_member_that_goes_leaves_its_part_to_the_others(
         actions in prop::collection::vec((0..13_u8, any::<u8>()), 0..200)
     ) {
-        let mut world = World::new();
+        let mut harness = Harness::new();
         for (action, argument) in actions {
-            world.act(action, argument);
+            harness.act(action, argument);
         }
-        (0..3).for_each(|member| world.join(member));
+        (0..3).for_each(|member| harness.join(member));
         for round in 0..1_000 {
-            world.read();
-            world.pull(round % 3);
-            world.acknowledge(round % 3, 0);
+            harness.read();
+            harness.pull(round % 3);
+            harness.acknowledge(round % 3, 0);
         }
-        prop_assert!(world.rows.is_empty(), "never delivered: {:?}", world.rows);
+        prop_assert!(harness.rows.is_empty(), "never delivered: {:?}", harness.rows);
     }
 }

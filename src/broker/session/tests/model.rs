@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
-use crate::broker::session::item::SourceKey;
+use crate::broker::session::outgoing_message::SourceKey;
 
 const INFLIGHT: u16 = 5;
 const SIZES: [usize; 4] = [10, 1_000, 60_000, 90_000];
@@ -30,7 +30,7 @@ enum News {
 #[derive(Debug)]
 enum Answer {
     Rows(Vec<QueueRow>),
-    Documents(Vec<Item>),
+    Documents(Vec<OutgoingMessage>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,18 +47,18 @@ struct Last {
     in_place: u64,
 }
 
-struct World {
+struct Harness {
     now: u64,
     seq: u64,
     /// The last number that was announced.
-    announced: Option<u64>,
+    notified: Option<u64>,
     rows: BTreeMap<u64, Row>,
     documents: BTreeMap<(Arc<str>, u64), (usize, bool)>,
     news: VecDeque<News>,
     queue: Queue,
     window: Window,
     connected: bool,
-    reads: Vec<(Read, Option<Answer>)>,
+    reads: Vec<(PageRequest, Option<Answer>)>,
     /// What the client is to acknowledge, by its packet identifier.
     flying: BTreeMap<u16, Flying>,
     /// What the server has in flight, over all connections.
@@ -73,12 +73,12 @@ struct World {
     last: HashMap<Arc<str>, Last>,
 }
 
-impl World {
+impl Harness {
     fn new() -> Self {
         Self {
             now: 1,
             seq: 0,
-            announced: None,
+            notified: None,
             rows: BTreeMap::new(),
             documents: BTreeMap::new(),
             news: VecDeque::new(),
@@ -147,20 +147,20 @@ impl World {
         if !self.news.iter().any(|news| matches!(news, News::Row(_, row) if row.topic == topic)) {
             self.seq += 1;
             let (message, qos) = (message(topic, 10, QoS::AtMostOnce, None), QoS::AtMostOnce);
-            self.queue.push(Item::memory(message, target(qos, self.seq)), self.announced);
+            self.queue.push(OutgoingMessage::memory(message, target(qos, self.seq)), self.notified);
         }
     }
 
     fn hear(&mut self) {
         match self.news.pop_front() {
             Some(News::Row(seq, row)) => {
-                self.announced = Some(seq);
+                self.notified = Some(seq);
                 let message = message(row.topic, row.size, row.qos, row.expires_at);
-                self.queue.announce_row(seq, Item::row(seq, message, target(row.qos, seq)));
+                self.queue.notify_row(seq, OutgoingMessage::row(seq, message, target(row.qos, seq)));
             }
             Some(News::Document(topic, seq, size)) => {
-                self.announced = Some(seq);
-                self.queue.announce_document(&reference(&topic, seq), document(&topic, seq, size, false));
+                self.notified = Some(seq);
+                self.queue.notify_document(&reference(&topic, seq), document(&topic, seq, size, false));
             }
             None => {}
         }
@@ -168,7 +168,7 @@ impl World {
 
     fn hear_names(&mut self) {
         for news in std::mem::take(&mut self.news) {
-            self.announced = None;
+            self.notified = None;
             match news {
                 News::Row(..) => self.queue.behind_on_rows(),
                 News::Document(topic, ..) => self.queue.behind_on(&topic),
@@ -192,7 +192,7 @@ impl World {
             fits
         };
         *answer = Some(match &read.what {
-            Wanted::Rows(after) => {
+            ReadRange::Rows(after) => {
                 let rows = self.rows.range(after + 1..).enumerate().take_while(|(n, (_, row))| fits(*n, row.size));
                 let rows = rows.map(|(_, (&seq, row))| QueueRow {
                     seq,
@@ -204,14 +204,14 @@ impl World {
                 });
                 Answer::Rows(rows.collect())
             }
-            Wanted::Documents(topic, after) => {
+            ReadRange::Documents(topic, after) => {
                 let all = self.documents.range((Arc::clone(topic), after + 1)..).take_while(|((t, _), _)| t == topic);
                 let some = all.enumerate().take_while(|(n, (_, (size, _)))| fits(*n, *size));
                 Answer::Documents(
                     some.map(|(_, ((_, seq), (size, again)))| document(topic, *seq, *size, *again)).collect(),
                 )
             }
-            Wanted::Topics => panic!("there are few topics"),
+            ReadRange::Topics => panic!("there are few topics"),
         });
     }
 
@@ -243,7 +243,7 @@ impl World {
                 self.window.forget(&item.source);
                 self.settle(&SourceKey::Row(seq));
             }
-            Some(Pulled::Item(item)) => {
+            Some(Pulled::Send(item)) => {
                 self.is_in_order(&item, room);
                 self.send(&item);
             }
@@ -252,7 +252,7 @@ impl World {
     }
 
     /// Nothing passes anything of its topic, but for QoS 0 where the window has no room.
-    fn is_in_order(&mut self, item: &Item, room: bool) {
+    fn is_in_order(&mut self, item: &OutgoingMessage, room: bool) {
         let (number, topic) = (item.ids[0].into(), &item.message.topic);
         let last = self.last.entry(Arc::clone(topic)).or_default();
         let qos_0 = item.qos == QoS::AtMostOnce;
@@ -266,9 +266,9 @@ impl World {
         }
     }
 
-    fn send(&mut self, item: &Item) {
+    fn send(&mut self, item: &OutgoingMessage) {
         let Some(key) = item.source.key() else { return };
-        let sent = self.window.take_id(item, Lane::Own).unwrap();
+        let sent = self.window.take_id(item, QueueRef::Own).unwrap();
         assert!(!self.owned.contains(&key), "{key:?} was owned by the client");
         assert!(self.sent.insert(key.clone()), "{key:?} comes twice");
         assert!(sent.dup || !self.doubtful.contains(&key), "{key:?} is a copy");
@@ -289,11 +289,11 @@ impl World {
         let Some((&id, &state)) = self.flying.iter().nth(at) else { return };
         match state {
             Flying::Published(QoS::ExactlyOnce) => {
-                let Rec::Release(Some(seq)) = self.window.pubrec(id, false) else { panic!("{id} is no row") };
+                let PubrecOutcome::Release(Some(seq)) = self.window.pubrec(id, false) else { panic!("{id} is no row") };
                 self.rows.get_mut(&seq).unwrap().released = true;
                 self.owned.insert(SourceKey::Row(seq));
                 self.flying.insert(id, Flying::Released);
-                assert_eq!(self.window.pubrec(id, false), Rec::AlreadyReleased);
+                assert_eq!(self.window.pubrec(id, false), PubrecOutcome::AlreadyReleased);
             }
             Flying::Published(_) => {
                 let key = self.window.puback(id).unwrap().source.key().unwrap();
@@ -356,7 +356,7 @@ impl World {
         self.cut(0);
         self.news.clear();
         self.reads.clear();
-        self.announced = None;
+        self.notified = None;
         let sent = |key: &SourceKey| self.doubtful.contains(key);
         self.rows.iter_mut().for_each(|(seq, row)| row.maybe_sent |= sent(&SourceKey::Row(*seq)));
         self.ids.retain(|key, _| matches!(key, SourceKey::Row(seq) if self.rows[seq].packet_id.is_some()));
@@ -386,10 +386,10 @@ proptest! {
     fn everything_arrives_in_order_and_says_when_it_may_come_twice(
         actions in prop::collection::vec((0..38_u8, any::<u8>()), 0..300)
     ) {
-        let mut world = World::new();
+        let mut harness = Harness::new();
         for (action, argument) in actions {
-            world.act(action, argument);
+            harness.act(action, argument);
         }
-        world.settles();
+        harness.settles();
     }
 }

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::super::aliases::{Alias, AliasError, Inward, Outward, TOPIC_ALIASES};
+use super::super::aliases::{Alias, AliasError, ClientAliases, ServerAliases, TOPIC_ALIASES};
 use super::super::queue::{QUEUE_ITEMS, TOPICS_MAX};
 use super::*;
 use crate::store::Seen;
@@ -18,7 +18,7 @@ fn a_document_for_a_qos_2_reader_has_qos_1_and_its_correlation_data_in_wire_form
     let message = document_message(&topic("d"), Bytes::from_static(b"{}"), Some(&Bytes::from_static(&[1, 2])), true);
     assert_eq!(message.properties[..], [9, 0, 2, 1, 2]);
     assert_eq!(message.payload[..], *b"{\"redelivered\":true}");
-    let item = Item::document(message, reference(&topic("d"), 1), QoS::ExactlyOnce, vec![], true);
+    let item = OutgoingMessage::document(message, reference(&topic("d"), 1), QoS::ExactlyOnce, vec![], true);
     assert_eq!((item.qos, item.copy), (QoS::AtLeastOnce, true));
 }
 
@@ -26,24 +26,24 @@ fn a_document_for_a_qos_2_reader_has_qos_1_and_its_correlation_data_in_wire_form
 fn a_queue_from_disk_is_bounded_and_goes_on_where_it_ended() {
     let mut queue = Queue::new(LIMITS);
     let most = QUEUE_ITEMS as u64;
-    assert!((1..=most).all(|seq| queue.announce_row(seq, row(seq, "t", 1, QoS::AtLeastOnce))));
-    assert!(!queue.announce_row(most + 1, row(most + 1, "t", 1, QoS::AtLeastOnce)));
+    assert!((1..=most).all(|seq| queue.notify_row(seq, row(seq, "t", 1, QoS::AtLeastOnce))));
+    assert!(!queue.notify_row(most + 1, row(most + 1, "t", 1, QoS::AtLeastOnce)));
     assert_eq!(queue.next_read(), None, "there is no room");
     assert_eq!(drain(&mut queue), (1..=most).collect::<Vec<_>>());
     let read = queue.next_read().unwrap();
-    assert_eq!(read.what, Wanted::Rows(most));
-    assert!(!queue.announce_row(most + 2, row(most + 2, "t", 1, QoS::AtLeastOnce)), "a page is under way");
+    assert_eq!(read.what, ReadRange::Rows(most));
+    assert!(!queue.notify_row(most + 2, row(most + 2, "t", 1, QoS::AtLeastOnce)), "a page is under way");
     queue.rows_came(&read, vec![queue_row(most + 1, "t", QoS::AtLeastOnce)]);
     let read = queue.next_read().unwrap();
     queue.rows_came(&read, vec![queue_row(most + 2, "t", QoS::AtLeastOnce)]);
     assert_eq!((drain(&mut queue), queue.next_read()), (vec![most + 1, most + 2], None));
-    assert!(queue.announce_row(most + 3, row(most + 3, "t", 1, QoS::AtLeastOnce)));
+    assert!(queue.notify_row(most + 3, row(most + 3, "t", 1, QoS::AtLeastOnce)));
 }
 
 #[test]
 fn one_item_always_fits_and_memory_has_its_own_limit() {
     let mut queue = Queue::new(MemoryLimits { messages: 3, bytes: 100 });
-    let item = |size| Item::memory(message("t", size, QoS::AtLeastOnce, None), target(QoS::AtLeastOnce, 1));
+    let item = |size| OutgoingMessage::memory(message("t", size, QoS::AtLeastOnce, None), target(QoS::AtLeastOnce, 1));
     assert_eq!(queue.push(item(1_000), None), Pushed::Taken);
     assert!(queue.is_above_half());
     assert_eq!(queue.push(item(1), None), Pushed::Full);
@@ -55,9 +55,9 @@ fn one_item_always_fits_and_memory_has_its_own_limit() {
 #[test]
 fn an_announced_row_that_is_gone_is_not_looked_for_again() {
     let mut queue = Queue::new(LIMITS);
-    queue.announce_row(1, row(1, "t", 90_000, QoS::AtLeastOnce));
-    queue.announce_row(2, row(2, "t", 90_000, QoS::AtLeastOnce));
-    queue.announce_row(3, row(3, "t", 90_000, QoS::AtLeastOnce));
+    queue.notify_row(1, row(1, "t", 90_000, QoS::AtLeastOnce));
+    queue.notify_row(2, row(2, "t", 90_000, QoS::AtLeastOnce));
+    queue.notify_row(3, row(3, "t", 90_000, QoS::AtLeastOnce));
     drain(&mut queue);
     let read = queue.next_read().unwrap();
     queue.rows_came(&read, vec![]);
@@ -67,12 +67,12 @@ fn an_announced_row_that_is_gone_is_not_looked_for_again() {
 #[test]
 fn what_is_announced_while_an_empty_page_is_under_way_is_read() {
     let announcements: [fn(&mut Queue); 2] =
-        [|queue| assert!(!queue.announce_row(1, row(1, "t", 1, QoS::AtLeastOnce))), |queue| queue.behind_on_rows()];
-    for announce in announcements {
+        [|queue| assert!(!queue.notify_row(1, row(1, "t", 1, QoS::AtLeastOnce))), |queue| queue.behind_on_rows()];
+    for notify in announcements {
         let mut queue = Queue::kept(LIMITS);
         queue.open();
         let read = queue.next_read().unwrap();
-        announce(&mut queue);
+        notify(&mut queue);
         queue.rows_came(&read, vec![]);
         let read = queue.next_read().unwrap();
         queue.rows_came(&read, vec![queue_row(1, "t", QoS::AtLeastOnce)]);
@@ -83,7 +83,7 @@ fn what_is_announced_while_an_empty_page_is_under_way_is_read() {
 #[test]
 fn qos_0_waits_for_its_place_among_rows_that_are_read() {
     let mut queue = Queue::kept(LIMITS);
-    let zero = |n| Item::memory(message("t", 1, QoS::AtMostOnce, None), target(QoS::AtMostOnce, n));
+    let zero = |n| OutgoingMessage::memory(message("t", 1, QoS::AtMostOnce, None), target(QoS::AtMostOnce, n));
     assert_eq!(queue.push(zero(9), Some(9)), Pushed::Full, "nobody reads");
     queue.open();
     assert_eq!(queue.push(zero(9), None), Pushed::Full, "its place is not known");
@@ -103,7 +103,7 @@ fn what_is_given_back_too_late_is_read_and_comes_once() {
     queue.open();
     let read = queue.next_read().unwrap();
     queue.rows_came(&read, vec![queue_row(1, "t", QoS::AtLeastOnce)]);
-    queue.announce_document(&reference(&d, 2), document(&d, 2, 10, false));
+    queue.notify_document(&reference(&d, 2), document(&d, 2, 10, false));
     read_documents(&mut queue, &d, &[2]);
     let late: Vec<_> = std::iter::from_fn(|| pulled(&mut queue)).collect();
     assert_eq!(late.len(), 2);
@@ -121,8 +121,8 @@ fn what_is_given_back_too_late_is_read_and_comes_once() {
 fn an_expired_row_is_named_and_what_is_only_in_memory_is_dropped() {
     let mut queue = Queue::new(LIMITS);
     let (message, target) = (message("t", 1, QoS::AtLeastOnce, Some(5)), target(QoS::AtLeastOnce, 1));
-    queue.push(Item::memory(Arc::clone(&message), target.clone()), None);
-    queue.announce_row(1, Item::row(1, message, target));
+    queue.push(OutgoingMessage::memory(Arc::clone(&message), target.clone()), None);
+    queue.notify_row(1, OutgoingMessage::row(1, message, target));
     assert!(matches!(queue.pull(false, 5), Some(Pulled::Expired(item)) if item.source == Source::Row(1)));
     assert_eq!(queue.pull(true, 5), None);
 }
@@ -133,9 +133,10 @@ fn without_room_in_the_window_qos_0_passes_what_waits_for_it_and_nothing_else_do
         let mut queue = Queue::new(LIMITS);
         for n in 1..=6 {
             match n % 2 {
-                0 => assert!(queue.announce_row(n, row(n, "t", 1, QoS::AtLeastOnce))),
+                0 => assert!(queue.notify_row(n, row(n, "t", 1, QoS::AtLeastOnce))),
                 _ => {
-                    let zero = Item::memory(message("t", 1, QoS::AtMostOnce, None), target(QoS::AtMostOnce, n));
+                    let zero =
+                        OutgoingMessage::memory(message("t", 1, QoS::AtMostOnce, None), target(QoS::AtMostOnce, n));
                     assert_eq!(queue.push(zero, Some(n)), Pushed::Taken);
                 }
             }
@@ -145,7 +146,7 @@ fn without_room_in_the_window_qos_0_passes_what_waits_for_it_and_nothing_else_do
     assert_eq!(drain(&mut mixed()), [1, 2, 3, 4, 5, 6], "with room nothing passes anything");
     let mut queue = mixed();
     for n in [1, 3, 5] {
-        assert!(matches!(queue.pull(false, 0), Some(Pulled::Item(item)) if item.ids == [n]));
+        assert!(matches!(queue.pull(false, 0), Some(Pulled::Send(item)) if item.ids == [n]));
     }
     assert_eq!(queue.pull(false, 0), None);
     assert_eq!(drain(&mut queue), [2, 4, 6]);
@@ -168,7 +169,7 @@ fn an_answer_for_a_connection_that_is_gone_is_none() {
 /// Asks for documents of one topic and answers.
 fn read_documents(queue: &mut Queue, topic: &Arc<str>, seqs: &[u64]) -> u64 {
     let read = queue.next_read().unwrap();
-    let Wanted::Documents(asked, after) = read.what.clone() else { panic!("{read:?}") };
+    let ReadRange::Documents(asked, after) = read.what.clone() else { panic!("{read:?}") };
     assert_eq!(asked, *topic);
     let behind = seqs.iter().filter(|seq| **seq > after);
     queue.documents_came(&read, behind.map(|&seq| document(topic, seq, 10, false)).collect());
@@ -195,7 +196,7 @@ fn a_document_that_was_set_aside_is_offered_again_only_when_asked_for() {
 #[test]
 fn documents_of_a_subscription_that_ended_and_came_back_come_once() {
     let (mut queue, d) = (Queue::new(LIMITS), topic("d"));
-    queue.announce_document(&reference(&d, 1), document(&d, 1, 10, false));
+    queue.notify_document(&reference(&d, 1), document(&d, 1, 10, false));
     read_documents(&mut queue, &d, &[1, 2, 3]);
     assert_eq!(pulled(&mut queue).unwrap().ids, [1]);
     assert_eq!(queue.unwatch(|_| false), [Seen { topic: Arc::clone(&d), seq: 1 }]);
@@ -213,15 +214,15 @@ fn topics_beyond_the_limit_are_found_when_others_are_done() {
     while !waiting.is_empty() {
         let read = queue.next_read().unwrap();
         match &read.what {
-            Wanted::Documents(topic, 0) => {
+            ReadRange::Documents(topic, 0) => {
                 queue.documents_came(&read, vec![document(topic, 1, 10, false)]);
                 assert_eq!(drain(&mut queue), [1]);
                 queue.acknowledged(&reference(topic, 1));
                 assert!(waiting.remove(topic), "{topic} comes twice");
             }
-            Wanted::Documents(..) => queue.documents_came(&read, vec![]),
-            Wanted::Topics => queue.topics_came(&read, &waiting.iter().cloned().collect::<Vec<_>>()),
-            Wanted::Rows(_) => panic!("no rows are here"),
+            ReadRange::Documents(..) => queue.documents_came(&read, vec![]),
+            ReadRange::Topics => queue.topics_came(&read, &waiting.iter().cloned().collect::<Vec<_>>()),
+            ReadRange::Rows(_) => panic!("no rows are here"),
         }
     }
 }
@@ -238,22 +239,22 @@ fn what_a_row_was_sent_with_before_a_restart_it_is_sent_with_again() {
     assert_eq!(window.restore(&stored(1, 0x8001, true)), Some(0x8001));
     assert_eq!(window.restore(&stored(2, 0x8002, false)), None);
     assert_eq!(window.restore(&stored(1, 0x8001, true)), None, "its PUBREL was sent");
-    let sent = window.take_id(&row(3, "t", 1, QoS::AtLeastOnce), Lane::Group(1)).unwrap();
+    let sent = window.take_id(&row(3, "t", 1, QoS::AtLeastOnce), QueueRef::Group(1)).unwrap();
     assert_eq!(sent, Sent { id: 1, dup: false, must_store: false });
-    let again = Item::from(stored(2, 0x8002, false));
-    assert_eq!(window.take_id(&again, Lane::Own), Some(Sent { id: 0x8002, dup: true, must_store: true }));
-    assert_eq!(window.take_id(&row(4, "t", 1, QoS::ExactlyOnce), Lane::Own).unwrap().id, 0x8003);
+    let again = OutgoingMessage::from(stored(2, 0x8002, false));
+    assert_eq!(window.take_id(&again, QueueRef::Own), Some(Sent { id: 0x8002, dup: true, must_store: true }));
+    assert_eq!(window.take_id(&row(4, "t", 1, QoS::ExactlyOnce), QueueRef::Own).unwrap().id, 0x8003);
     assert!(window.pubcomp(0x8001).is_some());
 }
 
 #[test]
 fn acknowledgements_of_another_kind_or_of_nothing_settle_nothing() {
     let mut window = Window::new(10);
-    let one = window.take_id(&row(1, "t", 1, QoS::AtLeastOnce), Lane::Own).unwrap().id;
-    let two = window.take_id(&row(2, "t", 1, QoS::ExactlyOnce), Lane::Own).unwrap().id;
+    let one = window.take_id(&row(1, "t", 1, QoS::AtLeastOnce), QueueRef::Own).unwrap().id;
+    let two = window.take_id(&row(2, "t", 1, QoS::ExactlyOnce), QueueRef::Own).unwrap().id;
     assert_eq!((window.puback(two), window.pubcomp(two), window.pubcomp(one)), (None, None, None));
-    assert_eq!((window.pubrec(one, false), window.pubrec(99, true)), (Rec::Unknown, Rec::Unknown));
-    assert!(matches!(window.pubrec(two, true), Rec::Done(_)));
+    assert_eq!((window.pubrec(one, false), window.pubrec(99, true)), (PubrecOutcome::Unknown, PubrecOutcome::Unknown));
+    assert!(matches!(window.pubrec(two, true), PubrecOutcome::Done(_)));
     assert!(window.puback(one).is_some());
     assert_eq!(window.len(), 0);
 }
@@ -262,11 +263,11 @@ fn acknowledgements_of_another_kind_or_of_nothing_settle_nothing() {
 fn the_window_is_the_smaller_of_both_maxima() {
     let mut window = Window::new(2);
     window.resume(1);
-    assert!(window.take_id(&row(1, "t", 1, QoS::AtLeastOnce), Lane::Own).is_some());
-    assert_eq!(window.take_id(&row(2, "t", 1, QoS::AtLeastOnce), Lane::Own), None);
+    assert!(window.take_id(&row(1, "t", 1, QoS::AtLeastOnce), QueueRef::Own).is_some());
+    assert_eq!(window.take_id(&row(2, "t", 1, QoS::AtLeastOnce), QueueRef::Own), None);
     window.suspend();
     window.resume(65_535);
-    let again = window.take_id(&row(1, "t", 1, QoS::AtLeastOnce), Lane::Own);
+    let again = window.take_id(&row(1, "t", 1, QoS::AtLeastOnce), QueueRef::Own);
     assert_eq!(again, Some(Sent { id: 1, dup: true, must_store: false }));
     assert!(window.has_room());
 }
@@ -274,19 +275,19 @@ fn the_window_is_the_smaller_of_both_maxima() {
 #[test]
 fn identifiers_of_what_is_gone_from_the_disk_are_free() {
     let mut window = Window::new(10);
-    assert!((1..4).all(|seq| window.take_id(&row(seq, "t", 1, QoS::AtLeastOnce), Lane::Own).is_some()));
+    assert!((1..4).all(|seq| window.take_id(&row(seq, "t", 1, QoS::AtLeastOnce), QueueRef::Own).is_some()));
     window.suspend();
-    assert_eq!(window.take_id(&row(3, "t", 1, QoS::AtLeastOnce), Lane::Own).unwrap().id, 3);
+    assert_eq!(window.take_id(&row(3, "t", 1, QoS::AtLeastOnce), QueueRef::Own).unwrap().id, 3);
     assert_eq!(window.len(), 1);
 }
 
 #[test]
 fn the_end_of_a_connection_gives_back_what_is_a_groups_and_keeps_what_was_released() {
     let mut window = Window::new(10);
-    let released = window.take_id(&row(1, "t", 1, QoS::ExactlyOnce), Lane::Own).unwrap().id;
-    assert!(matches!(window.pubrec(released, false), Rec::Release(_)));
+    let released = window.take_id(&row(1, "t", 1, QoS::ExactlyOnce), QueueRef::Own).unwrap().id;
+    assert!(matches!(window.pubrec(released, false), PubrecOutcome::Release(_)));
     for seq in 2..4 {
-        window.take_id(&row(seq, "t", 1, QoS::AtLeastOnce), Lane::Group(5)).unwrap();
+        window.take_id(&row(seq, "t", 1, QoS::AtLeastOnce), QueueRef::Group(5)).unwrap();
     }
     let back: Vec<_> = window.suspend().into_iter().map(|(group, item)| (group, item.source)).collect();
     assert_eq!(back, [(5, Source::Row(2)), (5, Source::Row(3))]);
@@ -314,14 +315,14 @@ fn a_qos_2_message_is_taken_once() {
 
 #[test]
 fn aliases_stand_for_topics_both_ways() {
-    let mut inward = Inward::default();
+    let mut inward = ClientAliases::default();
     assert_eq!(inward.resolve(0, "t"), Err(AliasError::Invalid));
     assert_eq!(inward.resolve(TOPIC_ALIASES + 1, "t"), Err(AliasError::Invalid));
     assert_eq!(inward.resolve(TOPIC_ALIASES, ""), Err(AliasError::Unknown));
     assert_eq!(inward.resolve(3, "t"), Ok(topic("t")));
     assert_eq!((inward.resolve(3, ""), inward.resolve(2, "")), (Ok(topic("t")), Err(AliasError::Unknown)));
-    let mut outward = Outward::new(1);
+    let mut outward = ServerAliases::new(1);
     assert_eq!(outward.of(&topic("a")), Some(Alias::New(1)));
     assert_eq!((outward.of(&topic("b")), outward.of(&topic("a"))), (None, Some(Alias::Known(1))));
-    assert_eq!(Outward::new(0).of(&topic("a")), None);
+    assert_eq!(ServerAliases::new(0).of(&topic("a")), None);
 }

@@ -12,7 +12,7 @@ fn all() -> Vec<(Version, Vec<u8>)> {
 }
 
 /// Reads whatever it is, as a connection would.
-fn judge(version: Version, bytes: &[u8]) -> Result<(), Fault> {
+fn read_all(version: Version, bytes: &[u8]) -> Result<(), PacketError> {
     match frame(bytes, version, WIDE.packet)? {
         Framing::Incomplete { wants } => {
             assert!(wants > bytes.len() && wants <= WIDE.packet, "{wants} of {bytes:x?}");
@@ -21,7 +21,7 @@ fn judge(version: Version, bytes: &[u8]) -> Result<(), Fault> {
         Framing::Whole { first, body, total } => {
             assert!(body.end == total && total <= bytes.len());
             if first >> 4 == CONNECT {
-                return connect(&bytes[body], &WIDE).map(|_| ()).map_err(|refused| refused.fault);
+                return connect(&bytes[body], &WIDE).map(|_| ()).map_err(|refused| refused.error);
             }
             match packet(version, first, &bytes[body], &WIDE)? {
                 Packet::Publish(read) => passes_on(version, &read),
@@ -32,7 +32,7 @@ fn judge(version: Version, bytes: &[u8]) -> Result<(), Fault> {
 }
 
 /// What is let in can be sent out, and is then correct for the strictest reader.
-fn passes_on(version: Version, read: &Publish<'_>) -> Result<(), Fault> {
+fn passes_on(version: Version, read: &Publish<'_>) -> Result<(), PacketError> {
     let out = PublishOut {
         dup: read.dup,
         qos: read.qos,
@@ -64,7 +64,7 @@ fn a_packet_that_has_not_come_whole_is_waited_for() {
         let two = [&bytes[..], &bytes].concat();
         let Ok(Framing::Whole { first, body, total }) = frame(&two, version, WIDE.packet) else { panic!("{bytes:x?}") };
         assert_eq!((first, body.end, total), (bytes[0], total, bytes.len()));
-        assert_eq!(judge(version, &bytes), Ok(()), "{bytes:x?}");
+        assert_eq!(read_all(version, &bytes), Ok(()), "{bytes:x?}");
     }
 }
 
@@ -74,7 +74,7 @@ fn a_packet_that_is_cut_at_any_byte_is_none() {
         let Ok(Framing::Whole { first, body, .. }) = frame(&bytes, version, WIDE.packet) else { panic!("{bytes:x?}") };
         let body = &bytes[body];
         for end in 0..body.len() {
-            let judged = judge(version, &whole(first, &[&body[..end]]));
+            let judged = read_all(version, &whole(first, &[&body[..end]]));
             let kind = first >> 4;
             // A payload has no end of its own; MQTT 5 lets reasons be left out; one filter is a packet, too.
             let may_end = match kind {
@@ -95,11 +95,11 @@ fn the_size_is_judged_before_anything_else_came() {
     let limit = 1_000;
     for (header, judged) in [
         (&[0x30, 0xe5, 0x07][..], Ok(Framing::Incomplete { wants: 1_000 })),
-        (&[0x30, 0xe6, 0x07], Err(Fault::PacketSize { size: 1_001, limit })),
-        (&[0x30, 0xff, 0xff, 0xff, 0x7f], Err(Fault::PacketSize { size: 268_435_460, limit })),
-        (&[0x30, 0xff, 0xff, 0xff, 0xff], Err(Fault::Length)),
-        (&[0x36], Err(Fault::Qos)),
-        (&[0xd0], Err(Fault::Direction(13))),
+        (&[0x30, 0xe6, 0x07], Err(PacketError::PacketSize { size: 1_001, limit })),
+        (&[0x30, 0xff, 0xff, 0xff, 0x7f], Err(PacketError::PacketSize { size: 268_435_460, limit })),
+        (&[0x30, 0xff, 0xff, 0xff, 0xff], Err(PacketError::Length)),
+        (&[0x36], Err(PacketError::Qos)),
+        (&[0xd0], Err(PacketError::Direction(13))),
         (&[], Ok(Framing::Incomplete { wants: 2 })),
         (&[0x30], Ok(Framing::Incomplete { wants: 2 })),
         (&[0x30, 0x80, 0x80], Ok(Framing::Incomplete { wants: 4 })),
@@ -109,7 +109,7 @@ fn the_size_is_judged_before_anything_else_came() {
         }
     }
     assert_eq!(frame(&[0xc0, 0x80, 0], V311, limit), Ok(Framing::Whole { first: 0xc0, body: 3..3, total: 3 }));
-    assert_eq!(frame(&[0xc0, 0x80, 0], V5, limit), Err(Fault::Padded));
+    assert_eq!(frame(&[0xc0, 0x80, 0], V5, limit), Err(PacketError::Padded));
 }
 
 /// As many as `WIRE_MUTATIONS` says.
@@ -142,9 +142,9 @@ fn no_packet_that_was_tampered_with_does_harm() {
             // The length is right again: what is wrong lies deeper.
             bytes[1] = (bytes.len() - 2) as u8;
         }
-        match judge(*version, &bytes) {
+        match read_all(*version, &bytes) {
             Ok(()) => accepted += 1,
-            Err(fault) => assert!(fault.code() >= 0x80 && !fault.reason().is_empty()),
+            Err(error) => assert!(error.code() >= 0x80 && !error.reason().is_empty()),
         }
     }
     assert!(accepted > rounds / 50 && accepted < rounds, "{accepted} of {rounds}");

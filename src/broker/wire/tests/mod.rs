@@ -43,7 +43,7 @@ pub(super) fn properties(version: Version, properties: &[u8]) -> Vec<u8> {
 }
 
 /// Reads bytes that are one packet.
-pub(super) fn read<'a>(version: Version, bytes: &'a [u8], limits: &WireLimits) -> Result<Packet<'a>, Fault> {
+pub(super) fn read<'a>(version: Version, bytes: &'a [u8], limits: &WireLimits) -> Result<Packet<'a>, PacketError> {
     match frame(bytes, version, limits.packet)? {
         Framing::Whole { first, body, total } if total == bytes.len() => packet(version, first, &bytes[body], limits),
         other => panic!("{other:?} of {bytes:x?}"),

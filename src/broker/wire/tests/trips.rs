@@ -77,7 +77,7 @@ proptest! {
         let codes = if is_receipt { OF_RECEIPT } else { OF_RELEASE };
         let said = Ack { id, code: *code.get(codes) };
         let mut out = Vec::new();
-        let fits = ack(&mut out, Form { version, max_packet, reasons }, kind, said, reason.as_deref());
+        let fits = ack(&mut out, ClientEncoding { version, max_packet, reasons }, kind, said, reason.as_deref());
         prop_assert!(out.len() <= max_packet);
         prop_assert_eq!(fits, max_packet > 4 || version == V311 || said.code == 0);
         if fits {

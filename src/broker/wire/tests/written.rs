@@ -1,9 +1,9 @@
 use super::*;
 use crate::chat::qos::QoS;
 
-const OLD: Form = Form { version: V311, max_packet: usize::MAX, reasons: true };
-const NEW: Form = Form { version: V5, max_packet: usize::MAX, reasons: true };
-const CURT: Form = Form { reasons: false, ..NEW };
+const OLD: ClientEncoding = ClientEncoding { version: V311, max_packet: usize::MAX, reasons: true };
+const NEW: ClientEncoding = ClientEncoding { version: V5, max_packet: usize::MAX, reasons: true };
+const CURT: ClientEncoding = ClientEncoding { reasons: false, ..NEW };
 
 fn written(write: impl FnOnce(&mut Vec<u8>) -> bool) -> Vec<u8> {
     let mut out = Vec::new();
@@ -34,7 +34,7 @@ fn connacks_are_as_the_specification_draws_them() {
     assert_eq!(written(|out| connack(out, CURT, &full)), plain);
     assert_eq!(written(|out| connack(out, OLD, &full)), [0x20, 2, 0, 0]);
     for (max_packet, expected) in [(35, &explained), (34, &plain), (29, &plain), (28, &vec![])] {
-        assert_eq!(written(|out| connack(out, Form { max_packet, ..NEW }, &full)), *expected, "{max_packet}");
+        assert_eq!(written(|out| connack(out, ClientEncoding { max_packet, ..NEW }, &full)), *expected, "{max_packet}");
     }
 }
 
@@ -43,13 +43,13 @@ fn acknowledgements_are_as_short_as_they_may_be() {
     for (kind, first) in
         [(AckKind::Puback, 0x40), (AckKind::Pubrec, 0x50), (AckKind::Pubrel, 0x62), (AckKind::Pubcomp, 0x70)]
     {
-        let said = |form, code, reason| written(|out| ack(out, form, kind, Ack { id: 0x0102, code }, reason));
+        let said = |encoding, code, reason| written(|out| ack(out, encoding, kind, Ack { id: 0x0102, code }, reason));
         assert_eq!(said(NEW, 0, None), [first, 2, 1, 2]);
         assert_eq!(said(NEW, 0x92, None), [first, 3, 1, 2, 0x92]);
         assert_eq!(said(NEW, 0x87, Some("no")), [first, 9, 1, 2, 0x87, 5, 0x1f, 0, 2, b'n', b'o']);
         assert_eq!(said(CURT, 0x87, Some("no")), [first, 3, 1, 2, 0x87]);
-        assert_eq!(said(Form { max_packet: 10, ..NEW }, 0x87, Some("no")), [first, 3, 1, 2, 0x87]);
-        assert!(said(Form { max_packet: 4, ..NEW }, 0x87, Some("no")).is_empty());
+        assert_eq!(said(ClientEncoding { max_packet: 10, ..NEW }, 0x87, Some("no")), [first, 3, 1, 2, 0x87]);
+        assert!(said(ClientEncoding { max_packet: 4, ..NEW }, 0x87, Some("no")).is_empty());
         assert_eq!(said(OLD, 0x87, Some("no")), [first, 2, 1, 2]);
     }
 }
@@ -74,8 +74,11 @@ fn a_disconnect_is_for_mqtt_5() {
     assert_eq!(written(|out| disconnect(out, NEW, 0x8d, None)), [0xe0, 1, 0x8d]);
     assert_eq!(written(|out| disconnect(out, NEW, 0x8d, Some("no"))), b"\xe0\x07\x8d\x05\x1f\0\x02no");
     assert_eq!(written(|out| disconnect(out, CURT, 0x8d, Some("no"))), [0xe0, 1, 0x8d]);
-    assert_eq!(written(|out| disconnect(out, Form { max_packet: 8, ..NEW }, 0x8d, Some("no"))), [0xe0, 1, 0x8d]);
-    assert!(written(|out| disconnect(out, Form { max_packet: 2, ..NEW }, 0x8d, Some("no"))).is_empty());
+    assert_eq!(
+        written(|out| disconnect(out, ClientEncoding { max_packet: 8, ..NEW }, 0x8d, Some("no"))),
+        [0xe0, 1, 0x8d]
+    );
+    assert!(written(|out| disconnect(out, ClientEncoding { max_packet: 2, ..NEW }, 0x8d, Some("no"))).is_empty());
     assert!(written(|out| disconnect(out, OLD, 0x8d, Some("no"))).is_empty());
     let mut pong = Vec::new();
     pingresp(&mut pong);

@@ -38,7 +38,7 @@ fn the_contents_of_a_message_are_checked() {
 #[test]
 fn tokens_that_never_were_and_tokens_that_are_no_more() {
     let mut config = SimConfig::default();
-    config.world.auto_devices = None;
+    config.devices.auto_devices = None;
     let mut sim = Sim::new(config);
     let mut client = sim.login();
     sim.put("gone", DevicePatch { state: Some(Presence::Uninstalled), ..DevicePatch::default() });

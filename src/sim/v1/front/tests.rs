@@ -3,7 +3,7 @@
 use super::*;
 use crate::fcm::fault::{Fault, FcmCode};
 use crate::sim::SimConfig;
-use crate::sim::config::WorldConfig;
+use crate::sim::config::VirtualDevicesConfig;
 use crate::sim::device::{DevicePatch, Presence};
 use crate::sim::v1::V1Config;
 use crate::sim::v1::config::Quotas;
@@ -14,20 +14,20 @@ use serde_json::{Value, json};
 /// Sun, 06 Nov 1994 08:49:37 GMT
 const NOW: u64 = 784_111_777_000;
 
-struct Bench {
+struct Harness {
     service: Service,
     dice: Dice,
     header: String,
     now: u64,
 }
 
-impl Bench {
+impl Harness {
     fn new(v1: V1Config) -> Self {
-        Self::with_world(v1, WorldConfig::default())
+        Self::with_world(v1, VirtualDevicesConfig::default())
     }
 
-    fn with_world(v1: V1Config, world: WorldConfig) -> Self {
-        let mut service = Service::new(&SimConfig { v1: Some(v1), world, ..SimConfig::default() });
+    fn with_world(v1: V1Config, devices: VirtualDevicesConfig) -> Self {
+        let mut service = Service::new(&SimConfig { v1: Some(v1), devices, ..SimConfig::default() });
         let header = format!("Bearer {}", service.v1.tokens.sell(Grant::Messages, u64::MAX));
         Self { service, dice: Dice::new(1, 1), header, now: NOW }
     }
@@ -60,106 +60,106 @@ impl Bench {
 
     /// The ids that a device got.
     fn got(&self, token: &str) -> Vec<String> {
-        let device = self.service.world.device(token, 0, 100);
+        let device = self.service.devices.device(token, 0, 100);
         device.map_or_else(Vec::new, |device| device.messages.into_iter().map(|record| record.message_id).collect())
     }
 }
 
 #[test]
 fn a_device_has_its_quota_and_the_wait_is_told_in_both_forms() {
-    let mut bench = Bench::quotas(Quotas { device_per_minute: 2, ..Quotas::default() });
-    bench.statuses("t", 2);
-    bench.now += 15_000;
-    let reply = bench.send(json!({"token": "t"}));
+    let mut harness = Harness::quotas(Quotas { device_per_minute: 2, ..Quotas::default() });
+    harness.statuses("t", 2);
+    harness.now += 15_000;
+    let reply = harness.send(json!({"token": "t"}));
     assert_eq!((reply.status, reply.retry_after.as_deref()), (429, Some("45")));
     let fault = Fault::of(&serde_json::from_str(&reply.body).unwrap()).unwrap();
     assert_eq!((fault.code, &*fault.quotas[0]), (Some(FcmCode::QuotaExceeded), "Device message rate exceeded"));
-    bench.service.v1.faults.quota_retry_after = Some(RetryAfter::Date(30));
-    let reply = bench.send(json!({"token": "t"}));
+    harness.service.v1.faults.quota_retry_after = Some(RetryAfter::Date(30));
+    let reply = harness.send(json!({"token": "t"}));
     assert_eq!(reply.retry_after.as_deref(), Some("Sun, 06 Nov 1994 08:50:22 GMT"));
-    assert_eq!(bench.statuses("other", 1), [200]);
-    bench.now += 45_000;
-    assert_eq!(bench.statuses("t", 1), [200]);
-    assert_eq!((bench.got("t").len(), bench.service.v1.stats.accepted), (3, 4), "429 delivers nothing");
+    assert_eq!(harness.statuses("other", 1), [200]);
+    harness.now += 45_000;
+    assert_eq!(harness.statuses("t", 1), [200]);
+    assert_eq!((harness.got("t").len(), harness.service.v1.stats.accepted), (3, 4), "429 delivers nothing");
 }
 
 #[test]
 fn the_projects_quota_counts_mistakes_but_not_429() {
-    let mut bench = Bench::quotas(Quotas { project_per_minute: 3, ..Quotas::default() });
-    assert_eq!(bench.send(json!({})).status, 400);
-    assert_eq!(bench.statuses("sim-device-quota:x", 4), [429; 4]);
-    assert_eq!(bench.statuses("sim-unregistered:x", 1), [404]);
-    assert_eq!(bench.statuses("t", 2), [200, 429]);
-    bench.now += 60_000;
-    assert_eq!(bench.statuses("t", 1), [200]);
+    let mut harness = Harness::quotas(Quotas { project_per_minute: 3, ..Quotas::default() });
+    assert_eq!(harness.send(json!({})).status, 400);
+    assert_eq!(harness.statuses("sim-device-quota:x", 4), [429; 4]);
+    assert_eq!(harness.statuses("sim-unregistered:x", 1), [404]);
+    assert_eq!(harness.statuses("t", 2), [200, 429]);
+    harness.now += 60_000;
+    assert_eq!(harness.statuses("t", 1), [200]);
 }
 
 #[test]
 fn collapsible_messages_beyond_the_burst_are_taken_at_once_and_delivered_late() {
     let quotas = Quotas { collapsible_burst: 2, collapsible_refill_ms: 1_000, ..Quotas::default() };
-    let mut bench = Bench::quotas(quotas);
+    let mut harness = Harness::quotas(quotas);
     for id in ["1", "2", "3", "4"] {
         let message = json!({"token": "t", "data": {"mid": id}, "android": {"collapse_key": "k"}});
-        assert_eq!(bench.send(message).status, 200);
+        assert_eq!(harness.send(message).status, 200);
     }
-    assert_eq!(bench.got("t"), ["1", "2"]);
-    assert_eq!(bench.service.next_due(), Some(NOW + 1_000));
-    bench.service.tick(NOW + 1_000);
-    assert_eq!(bench.got("t"), ["1", "2", "4"], "the newer one took the place of the older");
-    assert_eq!((bench.service.next_due(), bench.service.v1.stats.held_back), (None, 2));
+    assert_eq!(harness.got("t"), ["1", "2"]);
+    assert_eq!(harness.service.next_due(), Some(NOW + 1_000));
+    harness.service.tick(NOW + 1_000);
+    assert_eq!(harness.got("t"), ["1", "2", "4"], "the newer one took the place of the older");
+    assert_eq!((harness.service.next_due(), harness.service.v1.stats.held_back), (None, 2));
 }
 
 #[test]
 fn what_is_stored_for_a_device_that_is_away_expires() {
-    let mut bench = Bench::new(V1Config::default());
+    let mut harness = Harness::new(V1Config::default());
     let state = |state| DevicePatch { state: Some(state), ..DevicePatch::default() };
-    bench.service.put("t", state(Presence::Offline), NOW).unwrap();
+    harness.service.put("t", state(Presence::Offline), NOW).unwrap();
     for (id, ttl) in [("now-or-never", "0s"), ("short", "1.5s"), ("long", "60s")] {
         let message = json!({"token": "t", "data": {"mid": id}, "android": {"ttl": ttl}});
-        assert_eq!(bench.send(message).status, 200);
+        assert_eq!(harness.send(message).status, 200);
     }
-    bench.service.put("t", state(Presence::Online), NOW + 1_500).unwrap();
-    assert_eq!(bench.got("t"), ["long"]);
+    harness.service.put("t", state(Presence::Online), NOW + 1_500).unwrap();
+    assert_eq!(harness.got("t"), ["long"]);
 }
 
 #[test]
 fn copies_of_a_message_are_seen_by_their_mid() {
-    let mut bench = Bench::new(V1Config::default());
+    let mut harness = Harness::new(V1Config::default());
     for _ in 0..2 {
-        assert_eq!(bench.send(json!({"token": "t", "data": {"mid": "m"}})).status, 200);
-        assert_eq!(bench.send(json!({"token": "t"})).status, 200);
+        assert_eq!(harness.send(json!({"token": "t", "data": {"mid": "m"}})).status, 200);
+        assert_eq!(harness.send(json!({"token": "t"})).status, 200);
     }
-    assert_eq!((bench.service.stats.delivered, bench.service.stats.duplicates), (4, 1));
+    assert_eq!((harness.service.stats.delivered, harness.service.stats.duplicates), (4, 1));
 }
 
 #[test]
 fn topics_reach_their_subscribers() {
-    let mut bench = Bench::new(V1Config::default());
+    let mut harness = Harness::new(V1Config::default());
     let topics = Some(["news".to_owned()].into());
-    bench.service.put("t", DevicePatch { topics, ..DevicePatch::default() }, NOW).unwrap();
-    assert_eq!(bench.send(json!({"topic": "news", "data": {"mid": "1"}})).status, 200);
-    assert_eq!(bench.send(json!({"condition": "'news' in topics", "data": {"mid": "2"}})).status, 200);
-    assert_eq!(bench.got("t"), ["1", "2"]);
+    harness.service.put("t", DevicePatch { topics, ..DevicePatch::default() }, NOW).unwrap();
+    assert_eq!(harness.send(json!({"topic": "news", "data": {"mid": "1"}})).status, 200);
+    assert_eq!(harness.send(json!({"condition": "'news' in topics", "data": {"mid": "2"}})).status, 200);
+    assert_eq!(harness.got("t"), ["1", "2"]);
 }
 
 #[test]
 fn tokens_that_never_were_are_told_in_words_and_nothing_is_only_validated_for_them() {
-    let world = WorldConfig { auto_devices: None, ..WorldConfig::default() };
-    let mut bench = Bench::with_world(V1Config::default(), world);
-    let reply = bench.send(json!({"token": "t"}));
-    assert_eq!(Some(reply), Reply::of(Mishap::InvalidRegistration, "message.token"));
+    let devices = VirtualDevicesConfig { auto_devices: None, ..VirtualDevicesConfig::default() };
+    let mut harness = Harness::with_world(V1Config::default(), devices);
+    let reply = harness.send(json!({"token": "t"}));
+    assert_eq!(Some(reply), Reply::of(FaultKind::InvalidRegistration, "message.token"));
     let body = json!({"validateOnly": true, "message": {"token": "t"}}).to_string();
-    assert!(matches!(bench.ask(body.as_bytes()).manner, Manner::Whole(reply) if reply.status == 400));
-    bench.service.put("t", DevicePatch::default(), NOW).unwrap();
-    let Manner::Whole(reply) = bench.ask(body.as_bytes()).manner else { panic!() };
+    assert!(matches!(harness.ask(body.as_bytes()).manner, Manner::Whole(reply) if reply.status == 400));
+    harness.service.put("t", DevicePatch::default(), NOW).unwrap();
+    let Manner::Whole(reply) = harness.ask(body.as_bytes()).manner else { panic!() };
     assert_eq!(reply, Reply::sent("demo-project", "fake_message_id"));
-    assert_eq!((bench.got("t").len(), bench.service.v1.stats.validated), (0, 1));
+    assert_eq!((harness.got("t").len(), harness.service.v1.stats.validated), (0, 1));
 }
 
 #[test]
 fn the_place_comes_first_then_the_token_then_the_project() {
-    let mut bench = Bench::new(V1Config::default());
-    let header = bench.header.clone();
+    let mut harness = Harness::new(V1Config::default());
+    let header = harness.header.clone();
     let good = Ask {
         method: "POST",
         path: "/v1/projects/demo-project/messages:send",
@@ -167,7 +167,7 @@ fn the_place_comes_first_then_the_token_then_the_project() {
         authorization: Some(&header),
         body: Some(br#"{"message":{"token":"t"}}"#),
     };
-    let mut status = |ask: Ask<'_>| match answer(&mut bench.service, &ask, &mut bench.dice, NOW).manner {
+    let mut status = |ask: Ask<'_>| match answer(&mut harness.service, &ask, &mut harness.dice, NOW).manner {
         Manner::Whole(reply) => reply.status,
         manner => panic!("{manner:?}"),
     };
@@ -185,18 +185,18 @@ fn the_place_comes_first_then_the_token_then_the_project() {
     ] {
         assert_eq!(status(ask), wanted, "{} {} {:?}", ask.method, ask.path, ask.authorization);
     }
-    assert_eq!(bench.service.v1.stats.violations.authority, 1);
+    assert_eq!(harness.service.v1.stats.violations.authority, 1);
 }
 
 #[test]
 fn the_same_seed_makes_the_same_things_go_wrong() {
     let run = |seed| {
-        let rules = vec![Rule { chance: 0.3, ..Rule::always(Mishap::Unavailable) }];
+        let rules = vec![Rule { chance: 0.3, ..Rule::always(FaultKind::Unavailable) }];
         let faults = V1Faults { rules, jitter_ms: 50, ..V1Faults::default() };
-        let mut bench = Bench::new(V1Config { faults, ..V1Config::default() });
-        bench.dice = Dice::new(seed, 1);
+        let mut harness = Harness::new(V1Config { faults, ..V1Config::default() });
+        harness.dice = Dice::new(seed, 1);
         let body = json!({"message": {"token": "t"}}).to_string();
-        (0..50).map(|_| bench.ask(body.as_bytes())).collect::<Vec<_>>()
+        (0..50).map(|_| harness.ask(body.as_bytes())).collect::<Vec<_>>()
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
@@ -204,16 +204,16 @@ fn the_same_seed_makes_the_same_things_go_wrong() {
 
 #[test]
 fn an_app_confirms_when_its_sender_has_heard_or_before_if_it_is_to() {
-    let mut bench = Bench::new(V1Config::default());
+    let mut harness = Harness::new(V1Config::default());
     let message =
         json!({"token": "t", "data": {"mid": "m", "ack": "self/receipts"}, "apns": {"payload": {"aps": {"badge": 1}}}});
-    let confirmed = |bench: &Bench, now: u64| bench.service.v1.confirmations(0, 10, now).len();
-    bench.service.v1.faults.latency_ms = 50;
-    bench.send(message.clone());
-    assert_eq!((confirmed(&bench, NOW + 49), confirmed(&bench, NOW + 50)), (0, 1));
-    bench.service.v1.faults = V1Faults { latency_ms: 50, confirm_before_answer: true, ..V1Faults::default() };
-    bench.send(message);
-    assert_eq!(confirmed(&bench, NOW + 50), 2);
-    let device = bench.service.world.device("t", 0, 10).unwrap();
+    let confirmed = |harness: &Harness, now: u64| harness.service.v1.confirmations(0, 10, now).len();
+    harness.service.v1.faults.latency_ms = 50;
+    harness.send(message.clone());
+    assert_eq!((confirmed(&harness, NOW + 49), confirmed(&harness, NOW + 50)), (0, 1));
+    harness.service.v1.faults = V1Faults { latency_ms: 50, confirm_before_answer: true, ..V1Faults::default() };
+    harness.send(message);
+    assert_eq!(confirmed(&harness, NOW + 50), 2);
+    let device = harness.service.devices.device("t", 0, 10).unwrap();
     assert_eq!(device.messages[1].apns, Some(json!({"payload": {"aps": {"badge": 1}}})));
 }

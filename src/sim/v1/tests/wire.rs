@@ -4,7 +4,7 @@ use super::*;
 use crate::sim::device::{DevicePatch, Presence, Refuse};
 use crate::sim::event::SimEvent;
 use crate::sim::v1::fault::{Rule, V1Faults};
-use crate::sim::v1::mishap::Mishap;
+use crate::sim::v1::fault_kind::FaultKind;
 use crate::sim::v1::reply::Reply;
 
 #[tokio::test]
@@ -50,13 +50,13 @@ async fn http2_is_spoken_in_the_clear_too_and_tls_only_with_alpn() {
 async fn every_scripted_answer_comes_byte_by_byte() {
     let running = start(V1Config::default()).await;
     let mut client = running.client().await;
-    for (mishap, word) in Mishap::ALL {
-        let Some(wanted) = Reply::of(mishap, "message.token") else { continue };
+    for (kind, word) in FaultKind::ALL {
+        let Some(wanted) = Reply::of(kind, "message.token") else { continue };
         let token = format!("sim-{word}+7:x");
         let heard = client.push(&token).await.unwrap();
         assert_eq!((heard.status, heard.text()), (wanted.status, wanted.body), "{word}");
         assert_eq!((&*heard.content_type, heard.retry_after.as_deref()), (wanted.content_type, Some("7")), "{word}");
-        assert_eq!(running.sim.received(&token).len(), usize::from(mishap.is_taken()), "{word}");
+        assert_eq!(running.sim.received(&token).len(), usize::from(kind.is_taken()), "{word}");
     }
     running.stop().await;
 }
@@ -105,7 +105,7 @@ async fn a_silent_stream_lasts_until_the_client_resets_it() {
 async fn rules_devices_and_delays_make_things_go_wrong_too() {
     let running = start(V1Config::default()).await;
     let mut client = running.client().await;
-    let rules = vec![Rule { prefix: "a".into(), ..Rule::times(Mishap::Unavailable, 1) }];
+    let rules = vec![Rule { prefix: "a".into(), ..Rule::times(FaultKind::Unavailable, 1) }];
     running.v1.set_faults(V1Faults { rules, latency_ms: 1, jitter_ms: 2, ..V1Faults::default() }).unwrap();
     assert_eq!(client.push("b").await.unwrap().status, 200);
     assert_eq!([client.push("a").await.unwrap().status, client.push("a").await.unwrap().status], [503, 200]);
@@ -115,7 +115,7 @@ async fn rules_devices_and_delays_make_things_go_wrong_too() {
     let slow = client.begin(&json!({"message": {"token": "sim-accept~40:x"}})).await.unwrap();
     assert_eq!(client.push("fast").await.unwrap().status, 200);
     assert_eq!(hear(slow).await.unwrap().status, 200);
-    assert_eq!(running.v1.stats().mishaps, [("sender-id-mismatch", 1), ("unavailable", 1)].into());
+    assert_eq!(running.v1.stats().fault_kinds, [("sender-id-mismatch", 1), ("unavailable", 1)].into());
     running.stop().await;
 }
 

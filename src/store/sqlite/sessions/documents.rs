@@ -1,15 +1,15 @@
 //! Documents of the bridge, as readers of a broker of our own get them: from the outbox until the first of them has a
 //! document; then it is a row in the queue of each other one.
 
-use super::row::{NewRows, Row};
-use super::{known, may_be_sent, queue, row};
+use super::row::{NewRows, StoredRow};
+use super::{may_be_sent, queue, queue_facts, row};
 use crate::chat::qos::QoS;
 use crate::store::sqlite::column::{NEVER, from_sql, sql_ms};
 use crate::store::sqlite::outbox::{self, NO_TOPIC};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{
-    Acknowledged, DocumentPage, DocumentRef, Message, Origin, Page, QueueId, QueuedDocument, Seen, Settled,
-    TakenDocument, Waiting,
+    AckOutcome, AckedDocument, Acknowledged, DocumentPage, DocumentRef, Message, Origin, OutboxDocument, Page, QueueId,
+    QueuedDocument, Seen,
 };
 use bytes::Bytes;
 use rusqlite::params;
@@ -40,7 +40,7 @@ pub(in crate::store) fn read(
     tx.execute(CLAIM, params![&**topic, NEVER])?;
     let (mut after, mut own) = (sql_ms(after), DocumentPage::default());
     if let Some(queue) = queue {
-        if let Some(known) = known(tx, queue)? {
+        if let Some(known) = queue_facts(tx, queue)? {
             may_be_sent(tx, queue, known, NEVER)?;
         }
         own = own_documents(tx, topic, queue, after, page)?;
@@ -91,13 +91,13 @@ fn own_documents(
             found.more = true;
             break;
         }
-        let Row { seq, message, target, origin, .. } = Row::read(queue, row)?;
+        let StoredRow { seq, message, target, origin, .. } = StoredRow::read(queue, row)?;
         bytes += message.payload.len();
         let reference =
             DocumentRef { topic: topic.clone(), seq: from_sql(seq), origin: origin.unwrap_or(Origin::Note) };
         let Message { payload, properties, .. } = message;
         let correlation = (!properties.is_empty()).then_some(properties);
-        let waiting = Waiting { reference, payload, correlation, redelivered: seq <= crashed };
+        let waiting = OutboxDocument { reference, payload, correlation, redelivered: seq <= crashed };
         found.documents.push(QueuedDocument { waiting, own: Some(target) });
     }
     Ok(found)
@@ -167,12 +167,12 @@ pub(in crate::store) fn own_topics(
     Ok(topics)
 }
 
-pub(in crate::store) fn acknowledged(tx: &mut Tx<'_>, what: &Acknowledged) -> rusqlite::Result<Settled> {
-    let mut settled = Settled::default();
+pub(in crate::store) fn acknowledged(tx: &mut Tx<'_>, what: &Acknowledged) -> rusqlite::Result<AckOutcome> {
+    let mut settled = AckOutcome::default();
     if let Some(queue) = what.queue {
         settled.rows = queue::remove(tx, queue, &what.rows)?;
     }
-    for TakenDocument { reference, others } in &what.documents {
+    for AckedDocument { reference, others } in &what.documents {
         let seq = sql_ms(reference.seq);
         // Its body may go with its delivery.
         let document = if others.is_empty() { None } else { outbox::one(tx, &reference.topic, seq)? };
@@ -191,8 +191,8 @@ pub(in crate::store) fn acknowledged(tx: &mut Tx<'_>, what: &Acknowledged) -> ru
     Ok(settled)
 }
 
-fn hand_on(tx: &mut Tx<'_>, document: Waiting, others: &[crate::store::Target]) -> rusqlite::Result<()> {
-    let Waiting { reference, payload, correlation, .. } = document;
+fn hand_on(tx: &mut Tx<'_>, document: OutboxDocument, others: &[crate::store::Target]) -> rusqlite::Result<()> {
+    let OutboxDocument { reference, payload, correlation, .. } = document;
     let properties: Bytes = correlation.unwrap_or_default();
     let (qos, topic) = (QoS::AtLeastOnce, reference.topic);
     let message = Message { topic, payload, properties, qos, retain: false, expires_at: None };
@@ -202,7 +202,7 @@ fn hand_on(tx: &mut Tx<'_>, document: Waiting, others: &[crate::store::Target]) 
 /// Documents up to these have been seen and are marked the next time. Without any reader that is all that may have been.
 pub(in crate::store) fn seen(tx: &Tx<'_>, seen: &[Seen], still_read: bool) -> rusqlite::Result<()> {
     if !still_read {
-        return outbox::parted(tx, seen);
+        return outbox::unclaim(tx, seen);
     }
     seen.iter().try_for_each(|seen| outbox::mark_seen(tx, seen))
 }

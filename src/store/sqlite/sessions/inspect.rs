@@ -3,7 +3,7 @@
 use super::{SESSION, retained, state};
 use crate::store::sqlite::Inspector;
 use crate::store::sqlite::column::from_sql;
-use crate::store::sqlite::fault;
+use crate::store::sqlite::errors;
 use crate::store::{KeptRetained, QueueId, SessionSummary, StoreError};
 use rusqlite::params;
 
@@ -21,7 +21,7 @@ impl Inspector {
     /// # Errors
     /// When the file cannot be read.
     pub fn sessions(&self, after: &str, limit: u32) -> Result<Vec<SessionSummary>, StoreError> {
-        self.session_page(after, limit).map_err(fault::of_look)
+        self.session_page(after, limit).map_err(errors::of_inspection)
     }
 
     /// The retained messages, by their topics: the next behind `after`, at most `limit`.
@@ -34,7 +34,7 @@ impl Inspector {
             let rows = statement.query_map(params![after, limit], retained::kept)?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
-        page().map_err(fault::of_look)
+        page().map_err(errors::of_inspection)
     }
 
     fn session_page(&self, after: &str, limit: u32) -> rusqlite::Result<Vec<SessionSummary>> {

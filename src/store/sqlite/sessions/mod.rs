@@ -31,29 +31,29 @@ const SENT: &str = "UPDATE queues SET sent_up_to = ?2 WHERE queue = ?1";
 
 /// What has to be known of a queue to put something in.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Known {
+pub(super) struct QueueFacts {
     connected: bool,
     sent_up_to: i64,
 }
 
 /// The queue, unless it has ended.
-fn known(tx: &mut Tx<'_>, queue: QueueId) -> rusqlite::Result<Option<Known>> {
-    if let Some(known) = tx.draft.queues.get(&queue) {
+fn queue_facts(tx: &mut Tx<'_>, queue: QueueId) -> rusqlite::Result<Option<QueueFacts>> {
+    if let Some(known) = tx.memory_draft.queues.get(&queue) {
         return Ok(*known);
     }
-    let known = tx.one(KNOWN, [queue], |row| Ok(Known { connected: row.get(0)?, sent_up_to: row.get(1)? }))?;
-    tx.draft.queues.insert(queue, known);
+    let known = tx.one(KNOWN, [queue], |row| Ok(QueueFacts { connected: row.get(0)?, sent_up_to: row.get(1)? }))?;
+    tx.memory_draft.queues.insert(queue, known);
     Ok(known)
 }
 
 /// Before the row `seq` is announced to a connection: raises `sent_up_to`, once per connection.
-fn may_be_sent(tx: &mut Tx<'_>, queue: QueueId, known: Known, seq: i64) -> rusqlite::Result<()> {
+fn may_be_sent(tx: &mut Tx<'_>, queue: QueueId, known: QueueFacts, seq: i64) -> rusqlite::Result<()> {
     if known.connected && known.sent_up_to < seq { sent_up_to(tx, queue, NEVER) } else { Ok(()) }
 }
 
 fn sent_up_to(tx: &mut Tx<'_>, queue: QueueId, seq: i64) -> rusqlite::Result<()> {
     tx.execute(SENT, params![queue, seq])?;
-    tx.draft.queues.remove(&queue);
+    tx.memory_draft.queues.remove(&queue);
     Ok(())
 }
 

@@ -1,12 +1,12 @@
 //! Messages of clients: into the queues, out of them, and the steps of QoS 2 between.
 
 use super::retained;
-use super::row::{self, COPY, NewRows, RELEASED, Row};
-use super::{known, sent_up_to};
+use super::row::{self, COPY, NewRows, RELEASED, StoredRow};
+use super::{queue_facts, sent_up_to};
 use crate::chat::qos::QoS;
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{Dropped, Enqueue, Fresh, GivenRow, Message, Page, QueueId, QueueRow, RowPage, Target};
+use crate::store::{CommitEvent, Enqueue, GivenRow, Message, Page, QueueId, QueueRow, RowCount, RowPage, Target};
 use rusqlite::params;
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ const RELEASE: [&str; 2] = [
 pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite::Result<bool> {
     let message = &enqueue.message;
     if let Some((queue, id)) = enqueue.incoming
-        && known(tx, queue)?.is_some()
+        && queue_facts(tx, queue)?.is_some()
         && tx.execute(TAKE, params![queue, id])? == 0
     {
         return Ok(false);
@@ -58,9 +58,9 @@ fn put(tx: &mut Tx<'_>, message: &Arc<Message>, targets: &[Target]) -> rusqlite:
     let seq = tx.next_seq()?;
     let connected = NewRows { seq, message, origin: None }.put(tx, targets)?;
     let passing = targets.iter().filter(|target| target.qos == QoS::AtMostOnce);
-    if let Some(fresh) = &mut tx.draft.fresh {
+    if let Some(events) = &mut tx.memory_draft.events {
         // Who is away will look on the disk.
-        fresh.extend(connected.into_iter().chain(passing).map(|target| Fresh::Row {
+        events.extend(connected.into_iter().chain(passing).map(|target| CommitEvent::Row {
             seq: from_sql(seq),
             message: Arc::clone(message),
             target: target.clone(),
@@ -80,8 +80,8 @@ fn put_copy(tx: &mut Tx<'_>, message: &Message, targets: &[Target]) -> rusqlite:
 }
 
 /// Rows of a group become rows of one member.
-pub(in crate::store) fn give(tx: &mut Tx<'_>, group: QueueId, rows: &[GivenRow]) -> rusqlite::Result<(Dropped, u64)> {
-    let (mut given, mut last) = (Dropped::default(), 0);
+pub(in crate::store) fn give(tx: &mut Tx<'_>, group: QueueId, rows: &[GivenRow]) -> rusqlite::Result<(RowCount, u64)> {
+    let (mut given, mut last) = (RowCount::default(), 0);
     for GivenRow { seq, message, target, copy } in rows {
         let Some(removed) = row::remove(tx, group, sql_ms(*seq))? else { continue };
         given.add(Some(removed));
@@ -116,7 +116,7 @@ pub(in crate::store) fn read_rows(
             found.more = true;
             break;
         }
-        let Row { seq, message, target, packet_id, released, copy, .. } = Row::read(queue, row)?;
+        let StoredRow { seq, message, target, packet_id, released, copy, .. } = StoredRow::read(queue, row)?;
         if packet_id.is_none() && message.expires_at.is_some_and(|at| at <= now) {
             expired.push(seq);
             continue;
@@ -137,8 +137,8 @@ pub(in crate::store) fn read_rows(
 }
 
 /// Takes rows out that their reader has; returns what they counted for.
-pub(in crate::store) fn remove(tx: &Tx<'_>, queue: QueueId, rows: &[u64]) -> rusqlite::Result<Dropped> {
-    let mut removed = Dropped::default();
+pub(in crate::store) fn remove(tx: &Tx<'_>, queue: QueueId, rows: &[u64]) -> rusqlite::Result<RowCount> {
+    let mut removed = RowCount::default();
     for seq in rows {
         removed.add(row::remove(tx, queue, sql_ms(*seq))?);
     }
@@ -161,7 +161,7 @@ pub(in crate::store) fn released(tx: &Tx<'_>, queue: QueueId, rows: &[u64]) -> r
     Ok(())
 }
 
-impl Dropped {
+impl RowCount {
     pub(super) fn add(&mut self, more: Option<Self>) {
         let more = more.unwrap_or_default();
         self.rows += more.rows;

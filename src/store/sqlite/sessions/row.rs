@@ -1,11 +1,11 @@
 //! A row of a queue: how it is written, read and removed.
 
-use super::{known, may_be_sent};
+use super::{may_be_sent, queue_facts};
 use crate::chat::id::Sid;
 use crate::chat::qos::QoS;
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{Dropped, Message, Origin, QueueId, Target};
+use crate::store::{Message, Origin, QueueId, RowCount, Target};
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl NewRows<'_> {
     pub(super) fn put<'t>(&self, tx: &mut Tx<'_>, targets: &'t [Target]) -> rusqlite::Result<Vec<&'t Target>> {
         let mut live = Vec::with_capacity(targets.len());
         for target in targets.iter().filter(|target| target.qos > QoS::AtMostOnce) {
-            live.extend(known(tx, target.queue)?.map(|known| (target, known)));
+            live.extend(queue_facts(tx, target.queue)?.map(|known| (target, known)));
         }
         let (inline, mut readers, mut connected) = (live.len() == 1, 0i64, Vec::new());
         for (target, known) in live {
@@ -85,7 +85,7 @@ impl NewRows<'_> {
 }
 
 /// What stands in a row, by the columns of [`super::queue::ROWS`].
-pub(super) struct Row {
+pub(super) struct StoredRow {
     pub(super) seq: i64,
     pub(super) message: Message,
     pub(super) target: Target,
@@ -97,7 +97,7 @@ pub(super) struct Row {
     pub(super) origin: Option<Origin>,
 }
 
-impl Row {
+impl StoredRow {
     pub(super) fn read(queue: QueueId, row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let how: i64 = row.get(1)?;
         let out_of_range = || rusqlite::Error::IntegralValueOutOfRange(1, how);
@@ -131,7 +131,7 @@ impl Row {
 }
 
 /// Takes a row out; returns what it counted for, which is nothing if it was a document. `None`: it was not there.
-pub(super) fn remove(tx: &Tx<'_>, queue: QueueId, seq: i64) -> rusqlite::Result<Option<Dropped>> {
+pub(super) fn remove(tx: &Tx<'_>, queue: QueueId, seq: i64) -> rusqlite::Result<Option<RowCount>> {
     let removed = tx
         .conn
         .prepare_cached(REMOVE)?
@@ -141,7 +141,7 @@ pub(super) fn remove(tx: &Tx<'_>, queue: QueueId, seq: i64) -> rusqlite::Result<
     if shared {
         let_go(tx, seq)?;
     }
-    Ok(Some(if counts { Dropped { rows: 1, bytes } } else { Dropped::default() }))
+    Ok(Some(if counts { RowCount { rows: 1, bytes } } else { RowCount::default() }))
 }
 
 /// Decrements `bodies.readers`, and removes a body without rows.

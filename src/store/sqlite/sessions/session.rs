@@ -37,7 +37,7 @@ pub(in crate::store) fn keep(
     let found = find(tx, key, SESSION)?;
     let queue = match found {
         Some(queue) => {
-            tx.draft.queues.remove(&queue);
+            tx.memory_draft.queues.remove(&queue);
             tx.execute(UPDATE, params![queue, user, client, expiry_s])?;
             queue
         }
@@ -57,7 +57,7 @@ pub(in crate::store) fn keep(
 
 pub(in crate::store) fn keep_group(tx: &mut Tx<'_>, name: &str) -> rusqlite::Result<QueueId> {
     if let Some(queue) = find(tx, name, GROUP)? {
-        tx.draft.queues.remove(&queue);
+        tx.memory_draft.queues.remove(&queue);
         tx.execute(IS_READ, [queue])?;
         return Ok(queue);
     }
@@ -79,8 +79,8 @@ pub(in crate::store) fn left(
     expiry_s: u32,
     will_due: Option<u64>,
 ) -> rusqlite::Result<()> {
-    tx.draft.queues.remove(&queue);
-    let last = tx.draft.numbers.next - 1;
+    tx.memory_draft.queues.remove(&queue);
+    let last = tx.memory_draft.numbers.next - 1;
     tx.execute(LEFT, params![queue, sql_ms(at), expiry_s, last])?;
     match will_due {
         Some(due_at) => retained::will_due(tx, queue, due_at),
@@ -90,7 +90,7 @@ pub(in crate::store) fn left(
 
 /// No session or group has a connection any more.
 pub(in crate::store) fn all_left(tx: &mut Tx<'_>, at: u64) -> rusqlite::Result<()> {
-    tx.draft.queues.clear();
+    tx.memory_draft.queues.clear();
     retained::wills_due(tx, at)?;
     tx.execute(ALL_LEFT, [sql_ms(at)]).map(drop)
 }
@@ -115,7 +115,7 @@ pub(in crate::store) fn end_group(tx: &mut Tx<'_>, name: &str) -> rusqlite::Resu
 
 /// The queue ends: at once for everybody, but its rows go in chunks. Returns whether there are more of them.
 pub(in crate::store) fn end(tx: &mut Tx<'_>, queue: QueueId) -> rusqlite::Result<bool> {
-    tx.draft.queues.remove(&queue);
+    tx.memory_draft.queues.remove(&queue);
     if tx.execute(END, params![queue, ENDED])? == 0 {
         return Ok(false);
     }

@@ -3,7 +3,7 @@
 use super::{ENDED, GROUP, retained};
 use crate::store::sqlite::column::from_sql;
 use crate::store::sqlite::tx::Tx;
-use crate::store::{BrokerState, Dropped, KeptGroup, KeptSession, KeptSubscription, QueueId, SessionRecord};
+use crate::store::{BrokerState, KeptGroup, KeptSession, KeptSubscription, QueueId, RowCount, SessionRecord};
 use std::collections::HashMap;
 
 /// What had a connection before the last stop: all that may have been sent to it was sent.
@@ -19,7 +19,7 @@ const INCOMING: &str = "SELECT queue, id FROM incoming";
 
 pub(in crate::store) fn broker_state(tx: &Tx<'_>) -> rusqlite::Result<BrokerState> {
     let counts = tx.all(COUNTS, [], |row| {
-        Ok((row.get::<_, QueueId>(0)?, Dropped { rows: from_sql(row.get(1)?), bytes: from_sql(row.get(2)?) }))
+        Ok((row.get::<_, QueueId>(0)?, RowCount { rows: from_sql(row.get(1)?), bytes: from_sql(row.get(2)?) }))
     })?;
     let counts: HashMap<_, _> = counts.into_iter().collect();
     let mut subscriptions = by_queue(tx, SUBSCRIPTIONS, |row| {
@@ -31,7 +31,7 @@ pub(in crate::store) fn broker_state(tx: &Tx<'_>) -> rusqlite::Result<BrokerStat
     let mut rows = statement.query([ENDED])?;
     while let Some(row) = rows.next()? {
         let (queue, kind): (_, i64) = (row.get(0)?, row.get(1)?);
-        let Dropped { rows, bytes } = counts.get(&queue).copied().unwrap_or_default();
+        let RowCount { rows, bytes } = counts.get(&queue).copied().unwrap_or_default();
         if kind == GROUP {
             state.groups.push(KeptGroup { queue, name: row.get(2)?, rows, bytes });
             continue;

@@ -6,7 +6,7 @@ use crate::chat::topic::status_topic;
 use crate::chat::transport::Transport;
 use crate::store::sqlite::{Settings, open};
 use crate::store::tests::{MANY, NOW, RECEIPTS, Rig, accepted};
-use crate::store::{Deliveries, Destination, DueQuery, Limits, NewDelivery, NewMessage, Several};
+use crate::store::{Deliveries, Destination, DueQuery, Limits, NewDelivery, NewMessage, SeveralDeliveries};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,12 +15,12 @@ use std::time::Duration;
 /// A store, and how many rows were changed before its last batch.
 fn counted() -> (Rig, Arc<AtomicU64>) {
     let dir = tempfile::tempdir().unwrap();
-    let settings = Settings { patience: Duration::ZERO, ..Settings::new(dir.path().join("store.db")) };
+    let settings = Settings { max_commit_delay: Duration::ZERO, ..Settings::new(dir.path().join("store.db")) };
     let changed = Arc::new(AtomicU64::new(0));
     let counter = changed.clone();
     let hook = Box::new(move |conn: &rusqlite::Connection| counter.store(conn.total_changes(), Relaxed));
-    let (store, keeper, recovery) = open::open_with(&settings, NOW, hook).unwrap();
-    (Rig { dir, settings, store, keeper, recovery, sids: SidSource::default() }, changed)
+    let (store, writer_thread, recovery) = open::open_with(&settings, NOW, hook).unwrap();
+    (Rig { dir, settings, store, writer_thread, recovery, sids: SidSource::default() }, changed)
 }
 
 /// How many rows were changed since `since`, which is now from here on.
@@ -50,11 +50,11 @@ async fn a_message_with_one_delivery_changes_so_many_rows_and_no_more() {
     assert_eq!(since(&rig, &changed, &mut before).await, 2);
     rig.record(sid, Event::RECEIPT, NOW).await;
     assert_eq!(since(&rig, &changed, &mut before).await, 2);
-    let query = DueQuery { transport: Transport::Ccs, now: NOW, limit: 1, at_once: 0, pace: MANY };
+    let query = DueQuery { transport: Transport::Ccs, now: NOW, limit: 1, sent_on_accept: 0, pipelining: MANY };
     rig.store.take_due(query).await.unwrap().await.unwrap();
     let new = rig.new_message("a2");
     rig.accept(new).await;
-    assert_eq!(rig.store.take_gone_at_once(&Transport::Ccs).len(), 1);
+    assert_eq!(rig.store.take_sent_on_accept(&Transport::Ccs).len(), 1);
     assert_eq!(since(&rig, &changed, &mut before).await, 2, "the claim of what goes at once costs none");
     let documents = rig.next(RECEIPTS, 0).await;
     assert_eq!(since(&rig, &changed, &mut before).await, 1, "how far the topic was read");
@@ -84,7 +84,8 @@ async fn a_message_with_one_delivery_leaves_nothing_where_those_with_several_are
     let new = rig.new_message("a2");
     let Deliveries::Only(push) = new.deliveries.clone() else { unreachable!("it has one") };
     let destination = Destination::Push { push, address: Bytes::from_static(b"T") };
-    let several_deliveries = Several::new(new.sid, vec![NewDelivery { sid: rig.sid(), destination }]).unwrap();
+    let several_deliveries =
+        SeveralDeliveries::new(new.sid, vec![NewDelivery { sid: rig.sid(), destination }]).unwrap();
     rig.accept(NewMessage { deliveries: Deliveries::Several(several_deliveries), ..new }).await;
     assert_eq!(several(), (1, 1));
 }

@@ -2,7 +2,7 @@
 
 use crate::chat::delivery::{Event, State};
 use crate::chat::id::SidSource;
-use crate::chat::recipient_queue::Pace;
+use crate::chat::recipient_queue::Pipelining;
 use crate::chat::status::Status;
 use crate::chat::transport::Transport;
 use crate::store::sqlite::{Settings, open};
@@ -10,8 +10,8 @@ use crate::store::tests::sessions::{put, said};
 use crate::store::tests::several::{INBOX_OF, ccs, inbox};
 use crate::store::tests::{MANY, NOW, Rig};
 use crate::store::{
-    Accepted, CloseError, Committed, Deliveries, DueQuery, Enqueue, Fresh, Inspector, Limits, NewMessage, Recorded,
-    StoreError, StoreHealth, TakenBy,
+    Accepted, AckedBy, CloseError, CommitEvent, Committed, Deliveries, DueQuery, Enqueue, Inspector, Limits,
+    NewMessage, Recorded, StoreError, StoreHealth,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -40,8 +40,8 @@ fn with_hook(queue: usize, mut before: impl FnMut() + Send + 'static) -> (Rig, A
         before();
         conn.pragma_update(None, "max_page_count", disk.load(Relaxed)).unwrap();
     });
-    let (store, keeper, recovery) = open::open_with(&settings, NOW, hook).unwrap();
-    (Rig { dir, settings, store, keeper, recovery, sids: SidSource::default() }, pages)
+    let (store, writer_thread, recovery) = open::open_with(&settings, NOW, hook).unwrap();
+    (Rig { dir, settings, store, writer_thread, recovery, sids: SidSource::default() }, pages)
 }
 
 /// Holds the writer.
@@ -90,7 +90,7 @@ async fn a_full_disk_stops_everything_and_loses_nothing() {
     // What was answered before is on disk; the rest has no answer.
     let last = pending.pop().unwrap();
     tokio::pin!(last);
-    assert!(futures_ready(&mut last).is_none());
+    assert!(poll_once(&mut last).is_none());
     pages.store(1_000_000, Relaxed);
     for committed in pending {
         assert_eq!(committed.await.unwrap(), Accepted::Stored);
@@ -121,8 +121,8 @@ async fn a_full_disk_puts_nothing_into_a_queue_twice_and_tells_of_nothing_that_i
     }
     let rows = rig.rows_of(two).await;
     assert_eq!(rows.len(), 100);
-    let told = rig.store.fresh().await.items.into_iter().filter_map(|fresh| match fresh {
-        Fresh::Row { seq, target, .. } if target.queue == two => Some(seq),
+    let told = rig.store.commit_events().await.items.into_iter().filter_map(|fresh| match fresh {
+        CommitEvent::Row { seq, target, .. } if target.queue == two => Some(seq),
         _ => None,
     });
     assert!(told.eq(rows.iter().map(|row| row.seq)));
@@ -160,8 +160,8 @@ async fn closing_while_the_disk_refuses_answers_nobody_falsely() {
         pending.push(rig.store.accept(new).await.unwrap());
     }
     blocked(&rig).await;
-    let Rig { dir, settings, keeper, sids, .. } = rig;
-    assert!(matches!(keeper.close().await, Err(CloseError::Blocked { .. })));
+    let Rig { dir, settings, writer_thread, sids, .. } = rig;
+    assert!(matches!(writer_thread.close().await, Err(CloseError::Blocked { .. })));
     let mut stored = 0;
     for committed in pending {
         match committed.await {
@@ -240,7 +240,7 @@ async fn a_full_disk_moves_several_deliveries_once() {
     tries.mark_unchanged();
     drop(rig.store.sweep(NOW).await.unwrap());
     tries.changed().await.unwrap();
-    let published = rig.store.published(vec![document.reference], TakenBy::Broker, NOW).await.unwrap();
+    let published = rig.store.published(vec![document.reference], AckedBy::Broker, NOW).await.unwrap();
     let receipt = rig.store.record(sids[0], Event::RECEIPT, NOW).await.unwrap();
     let mut pending = Vec::new();
     for n in 0..200 {
@@ -274,8 +274,8 @@ async fn a_look_at_a_damaged_store_says_that_it_is_damaged() {
         let new = big(&mut rig, n);
         rig.accept(new).await;
     }
-    let Rig { dir: _dir, settings, keeper, .. } = rig;
-    keeper.close().await.unwrap();
+    let Rig { dir: _dir, settings, writer_thread, .. } = rig;
+    writer_thread.close().await.unwrap();
     let mut bytes = std::fs::read(&settings.path).unwrap();
     let half = bytes.len() / 2;
     bytes[half..].fill(0x5a);
@@ -300,8 +300,8 @@ async fn a_full_disk_parks_nobody() {
     tries.mark_unchanged();
     drop(rig.store.sweep(NOW).await.unwrap());
     tries.changed().await.unwrap();
-    let pace = Pace::Pipelined(PLACES);
-    let query = DueQuery { transport: Transport::Ccs, now: NOW, limit: 100, at_once: 0, pace };
+    let pipelining = Pipelining::Pipelined(PLACES);
+    let query = DueQuery { transport: Transport::Ccs, now: NOW, limit: 100, sent_on_accept: 0, pipelining };
     let taken = rig.store.take_due(query).await.unwrap();
     let mut pending = Vec::new();
     for n in 0..200 {
@@ -319,7 +319,7 @@ async fn a_full_disk_parks_nobody() {
 }
 
 /// The answer, if it is there already.
-fn futures_ready<T>(committed: &mut std::pin::Pin<&mut Committed<T>>) -> Option<Result<T, StoreError>> {
+fn poll_once<T>(committed: &mut std::pin::Pin<&mut Committed<T>>) -> Option<Result<T, StoreError>> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match committed.as_mut().poll(&mut context) {
         std::task::Poll::Ready(answer) => Some(answer),

@@ -112,7 +112,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
                 Phase::Changing { step: 1, of: 2 },
                 Phase::Committing,
                 Phase::Rebuilding,
-                Phase::FoldingIn
+                Phase::Checkpointing
             ]
         ),
         "{phases:?}"
@@ -202,7 +202,7 @@ async fn a_change_that_takes_long_tells_how_far_it_is() {
     watch(Phase::Copying { done: 2, of: 9 });
     assert_eq!(lines(), 0, "nobody waits long for a small one");
     let phases = [Phase::Copying { done: 3, of: 9 }, Phase::Changing { step: 1, of: 2 }, Phase::Committing];
-    for (count, phase) in phases.into_iter().chain([Phase::Rebuilding, Phase::FoldingIn]).enumerate() {
+    for (count, phase) in phases.into_iter().chain([Phase::Rebuilding, Phase::Checkpointing]).enumerate() {
         advance(ms(1)).await;
         watch(phase);
         watch(phase);
@@ -223,7 +223,7 @@ const KILLS: [(&str, u32); 7] = [
     ("Changing", 2),
     ("Committing", 1),
     ("Rebuilding", 1),
-    ("FoldingIn", 1),
+    ("Checkpointing", 1),
 ];
 /// The phase, the look and the file, for the child.
 const CHILD: [&str; 3] = ["CHANGE_PHASE", "CHANGE_LOOK", "CHANGE_PATH"];
@@ -275,7 +275,7 @@ fn a_change_that_is_killed_leaves_the_old_store_or_the_new_one() {
         }
         let path = copied.path().join("store.db");
         kill_at(phase, look, &path);
-        let found = if ["Rebuilding", "FoldingIn"].contains(&phase) { &new } else { &old };
+        let found = if ["Rebuilding", "Checkpointing"].contains(&phase) { &new } else { &old };
         assert_eq!(content(&path), *found, "{phase} {look}");
         assert_eq!(copy_of(&path).exists(), phase != "Copying", "{phase} {look}");
         if copy_of(&path).exists() {

@@ -2,7 +2,7 @@
 
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{
-    accept, dispatch, file, inbox, inspect as store, message, outbox, recipient_queue, recover, request, sweep,
+    accept, dispatch, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, upstream,
 };
 
 fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
@@ -35,15 +35,15 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (message::FORGET_PARTS, "INDEX deliveries_message (message=?)"),
         (dispatch::IN_INBOXES, "INDEX deliveries_message (message=?)"),
         (recover::SHARED_BODIES, "INDEX deliveries_look (look_at=?)"),
-        (sweep::WALK, "PRIMARY KEY ((topic,seq)>(?,?))"),
+        (sweep::SCAN, "PRIMARY KEY ((topic,seq)>(?,?))"),
         (request::BY_ID, "INDEX deliveries_id (id=? AND bal=?)"),
         (request::FIRST_OF_ORDER, "INDEX deliveries_order (bal=? AND order_key=?)"),
         (accept::UNSETTLED, "INDEX deliveries_order (bal=? AND order_key=?)"),
         (outbox::PAGE, "PRIMARY KEY (topic=? AND seq>?)"),
         (outbox::OLDEST_NOTE, "INDEX outbox_notes (topic=?)"),
         (outbox::NEXT_TOPIC, "PRIMARY KEY (topic>?)"),
-        (inbox::UNACKED, "PRIMARY KEY (topic=? AND seq<?)"),
-        (inbox::UNROUTED, "PRIMARY KEY (topic=? AND seq>?)"),
+        (upstream::UNACKED, "PRIMARY KEY (topic=? AND seq<?)"),
+        (upstream::UNROUTED, "PRIMARY KEY (topic=? AND seq>?)"),
         (queue::ROWS, "SEARCH q USING PRIMARY KEY (queue=? AND seq>?)\nSEARCH b USING INTEGER PRIMARY KEY (rowid=?)"),
         (row::REMOVE, "PRIMARY KEY (queue=? AND seq=?)"),
         (session::FIND, "INDEX queues_key (key=? AND kind=?)"),

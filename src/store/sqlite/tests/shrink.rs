@@ -2,11 +2,11 @@
 
 use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::Recipient;
-use crate::chat::recipient_queue::Pace;
+use crate::chat::recipient_queue::Pipelining;
 use crate::chat::refusal::RetryClock;
 use crate::chat::transport::Transport;
 use crate::store::tests::{NOW, Rig};
-use crate::store::{Deliveries, Limits, NewPush, TakenBy};
+use crate::store::{AckedBy, Deliveries, Limits, NewPush};
 use bytes::Bytes;
 use rusqlite::Connection;
 use std::time::Duration;
@@ -38,7 +38,7 @@ async fn fill(rig: &mut Rig, messages: usize, name: &str) {
 /// Sends them all, and lets their sender read what is told of them.
 async fn drain(rig: &Rig, now: u64) {
     loop {
-        let taken = rig.take_by(now, 500, Pace::Pipelined(1)).await;
+        let taken = rig.take_by(now, 500, Pipelining::Pipelined(1)).await;
         if taken.claimed.is_empty() {
             break;
         }
@@ -54,7 +54,7 @@ async fn drain(rig: &Rig, now: u64) {
             break;
         }
         let references = waiting.into_iter().map(|document| document.reference).collect();
-        rig.store.published(references, TakenBy::Reader, now).await.unwrap().await.unwrap();
+        rig.store.published(references, AckedBy::Owner, now).await.unwrap().await.unwrap();
     }
 }
 

@@ -51,7 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// What a bystander sees of a core.
 struct Bystander {
-    bench: Bench,
+    harness: Harness,
     window: usize,
     most: usize,
     connections: BTreeMap<u64, Seen>,
@@ -72,16 +72,16 @@ struct Seen {
 }
 
 impl Bystander {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: ServiceSettings) -> Self {
         // With an elastic pool old ones stay until another is there, and one more is opened where none takes messages.
         let most = match settings.pool {
             Pool::Fixed(most) => most,
             Pool::Elastic { most, .. } => 2 * most + 1,
         };
         let window = settings.window;
-        let bench = Bench::new(settings);
+        let harness = Harness::new(settings);
         let mut seen = Self {
-            bench,
+            harness,
             window,
             most,
             connections: BTreeMap::new(),
@@ -97,10 +97,10 @@ impl Bystander {
 
     /// Compares what the core wanted with what it may want.
     fn look(&mut self) {
-        for (connection, _) in std::mem::take(&mut self.bench.dials) {
+        for (connection, _) in std::mem::take(&mut self.harness.dials) {
             assert!(self.connections.insert(connection, Seen::default()).is_none(), "a number is used twice");
         }
-        for report in self.bench.take_reports() {
+        for report in self.harness.take_reports() {
             let sid = match report {
                 Report::Receipt { .. } => continue,
                 Report::Back { sid, .. } => sid,
@@ -108,7 +108,7 @@ impl Bystander {
             };
             assert!(self.reported.insert(sid.millis()), "{sid} is reported twice");
         }
-        for (connection, number) in self.bench.take_sent() {
+        for (connection, number) in self.harness.take_sent() {
             let recipient = self.recipients[&number];
             for (other, seen) in &self.connections {
                 let same = |number: &&u64| self.recipients[*number] == recipient && !self.reported.contains(*number);
@@ -125,12 +125,12 @@ impl Bystander {
             seen.in_flight.push(number);
             assert!(seen.in_flight.len() <= self.window, "the window is exceeded");
         }
-        for ack_ref in std::mem::take(&mut self.bench.acks) {
+        for ack_ref in std::mem::take(&mut self.harness.acks) {
             self.acked += 1;
             assert!(self.connections.contains_key(&ack_ref.connection.0), "acknowledged on a foreign connection");
         }
         // What is to end takes nothing from then on; the test plays the rest.
-        let retired: Vec<u64> = std::mem::take(&mut self.bench.retired).into_iter().map(|(id, _)| id).collect();
+        let retired: Vec<u64> = std::mem::take(&mut self.harness.retired).into_iter().map(|(id, _)| id).collect();
         for id in retired {
             if let Some(seen) = self.connections.get_mut(&id) {
                 seen.takes = false;
@@ -142,8 +142,8 @@ impl Bystander {
     }
 
     fn look_at_changes(&mut self) {
-        for (id, change) in std::mem::take(&mut self.bench.changes) {
-            if let (Change::Lost { .. }, Some(seen)) = (change, self.connections.get_mut(&id)) {
+        for (id, change) in std::mem::take(&mut self.harness.changes) {
+            if let (ConnectionChange::Lost { .. }, Some(seen)) = (change, self.connections.get_mut(&id)) {
                 seen.takes = false;
             }
         }
@@ -156,37 +156,37 @@ impl Bystander {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Send { recipient, ttl_s } if self.bench.core.has_room() => {
+            Step::Send { recipient, ttl_s } if self.harness.core.has_room() => {
                 self.handed += 1;
                 self.recipients.insert(self.handed, recipient);
-                let now_ms = self.bench.now().unix_ms;
+                let now_ms = self.harness.now().unix_ms;
                 let deadline_ms = ttl_s.map_or(NEVER, |ttl_s| now_ms + ttl_s * 1_000);
-                self.bench.send_until(self.handed, recipient, deadline_ms);
+                self.harness.send_until(self.handed, recipient, deadline_ms);
             }
             Step::Up(index) => {
                 if let Some(id) = self.pick(index, |seen| !seen.up) {
                     let seen = self.connections.get_mut(&id).expect("picked");
                     (seen.up, seen.takes) = (true, true);
-                    self.bench.up(id);
+                    self.harness.up(id);
                 }
             }
             Step::Answer(index, kind) => self.answer(index, kind),
             Step::Drain(index) => {
                 if let Some(id) = self.pick(index, |seen| seen.up) {
                     self.connections.get_mut(&id).expect("picked").takes = false;
-                    self.bench.event(id, Event::Draining);
+                    self.harness.event(id, Event::Draining);
                 }
             }
             Step::End(index, end, written) => {
                 if let Some(id) = self.pick(index, |_| true) {
                     let seen = self.connections.remove(&id).expect("picked");
                     let unwritten = if written { vec![] } else { seen.in_flight };
-                    self.bench.end_unwritten(id, end, &unwritten);
+                    self.harness.end_unwritten(id, end, &unwritten);
                 }
             }
             Step::Receipt(index) if self.handed > 0 => {
                 let number = 1 + index.index(self.handed as usize) as u64;
-                self.bench.event(1, receipt(number));
+                self.harness.event(1, receipt(number));
             }
             Step::Device(index) => {
                 if let Some(id) = self.pick(index, |seen| seen.up) {
@@ -195,15 +195,15 @@ impl Bystander {
                     self.acks.push(ack_ref.clone());
                     let receipt =
                         Receipt { original: "x".to_owned(), status: String::new(), handed_over_ms: None, ack_ref };
-                    self.bench.event(id, Event::Receipt(receipt));
+                    self.harness.event(id, Event::Receipt(receipt));
                 }
             }
             Step::Ack(index) if !self.acks.is_empty() => {
                 let ack_ref = self.acks.remove(index.index(self.acks.len()));
-                self.bench.core.handle_ack(ack_ref);
-                self.bench.drain();
+                self.harness.core.handle_ack(ack_ref);
+                self.harness.drain();
             }
-            Step::Pass(ms) => self.bench.pass(Duration::from_millis(ms)),
+            Step::Pass(ms) => self.harness.pass(Duration::from_millis(ms)),
             Step::Send { .. } | Step::Receipt(_) | Step::Ack(_) => {}
         }
         self.look();
@@ -222,7 +222,7 @@ impl Bystander {
             Kind::NotTaken => Event::NotTaken(sid(number)),
             Kind::Unwritten => Event::Unwritten(sid(number)),
         };
-        self.bench.event(id, event);
+        self.harness.event(id, event);
     }
 
     /// All is well from now on: everything is answered, and every connection that is asked for comes up.
@@ -232,34 +232,34 @@ impl Bystander {
             for id in dialing {
                 self.connections.get_mut(&id).expect("there").takes = true;
                 self.connections.get_mut(&id).expect("there").up = true;
-                self.bench.up(id);
+                self.harness.up(id);
                 self.look();
             }
             let ending: Vec<u64> = self.connections.iter().filter(|(_, seen)| !seen.takes).map(|(id, _)| *id).collect();
             for id in ending {
                 self.connections.remove(&id);
-                self.bench.end(id, End::Retired);
+                self.harness.end(id, End::Retired);
                 self.look();
             }
             while let Some(id) = self.pick_any_in_flight() {
                 let number = self.connections.get_mut(&id).expect("there").in_flight.remove(0);
-                self.bench.answer(id, number);
+                self.harness.answer(id, number);
                 self.look();
             }
-            if self.bench.core.snapshot().pending == 0 && self.bench.link() == Link::Up {
+            if self.harness.core.snapshot().pending == 0 && self.harness.link() == Link::Up {
                 return;
             }
             // Where nothing was answered, one message has to find out.
-            if matches!(self.bench.link(), Link::Probing(_)) {
+            if matches!(self.harness.link(), Link::Probing(_)) {
                 self.handed += 1;
                 self.recipients.insert(self.handed, 9);
-                self.bench.send(self.handed, 9);
+                self.harness.send(self.handed, 9);
                 self.look();
             }
-            self.bench.pass_secs(1);
+            self.harness.pass_secs(1);
             self.look();
         }
-        panic!("there is no end of it: {:?}", self.bench.core);
+        panic!("there is no end of it: {:?}", self.harness.core);
     }
 
     fn pick_any_in_flight(&self) -> Option<u64> {
@@ -267,32 +267,33 @@ impl Bystander {
     }
 
     fn stop(&mut self) {
-        self.bench.core.handle_stop(self.bench.now());
-        self.bench.drain();
+        self.harness.core.handle_stop(self.harness.now());
+        self.harness.drain();
         self.look();
         for id in self.connections.keys().copied().collect::<Vec<_>>() {
             self.connections.remove(&id);
-            self.bench.end(id, End::Retired);
+            self.harness.end(id, End::Retired);
             self.look();
         }
-        assert!(self.bench.core.is_over());
+        assert!(self.harness.core.is_over());
         assert_eq!(self.reported.len() as u64, self.handed, "each message is reported once");
     }
 }
 
-fn any_settings() -> impl Strategy<Value = Settings> {
+fn any_settings() -> impl Strategy<Value = ServiceSettings> {
     let elastic = Pool::Elastic {
         most: 2,
-        age: Duration::from_secs(100),
-        idle: Duration::from_secs(20),
-        spare: Duration::from_secs(10),
+        age_max: Duration::from_secs(100),
+        idle_max: Duration::from_secs(20),
+        spare_idle_max: Duration::from_secs(10),
     };
     let pool = prop_oneof![(1..=3usize).prop_map(Pool::Fixed), Just(elastic)];
-    let replay = prop_oneof![3 => Just(Replay::Marked), 1 => Just(Replay::Ambiguous(ambiguous()))];
-    (pool, 1..=4usize, replay).prop_map(|(pool, window, replay)| Settings {
-        answer: (replay == Replay::Marked).then_some(Duration::from_secs(8)),
-        drain: Duration::from_secs(20),
-        replay,
+    let on_connection_end =
+        prop_oneof![3 => Just(OnConnectionEnd::Marked), 1 => Just(OnConnectionEnd::Ambiguous(ambiguous()))];
+    (pool, 1..=4usize, on_connection_end).prop_map(|(pool, window, on_connection_end)| ServiceSettings {
+        answer_timeout: (on_connection_end == OnConnectionEnd::Marked).then_some(Duration::from_secs(8)),
+        drain_limit: Duration::from_secs(20),
+        on_connection_end,
         ..settings(pool, window)
     })
 }

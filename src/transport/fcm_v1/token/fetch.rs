@@ -78,7 +78,7 @@ struct Answer {
 }
 
 #[derive(Deserialize)]
-struct Refusal {
+struct TokenRefusal {
     error: String,
     #[serde(default)]
     error_description: String,
@@ -142,10 +142,10 @@ fn place(uri: &Uri, headers: &HeaderMap) -> String {
 }
 
 fn refused(status: u16, headers: &HeaderMap, body: &[u8]) -> FetchError {
-    let refusal: Option<Refusal> = serde_json::from_slice(body).ok();
+    let refusal: Option<TokenRefusal> = serde_json::from_slice(body).ok();
     let stale = refusal.as_ref().is_some_and(|refusal| refusal.error == "invalid_grant");
     let words = match refusal {
-        Some(Refusal { error, error_description }) => format!("{error} {error_description}"),
+        Some(TokenRefusal { error, error_description }) => format!("{error} {error_description}"),
         None => "without an explanation".to_owned(),
     };
     let detail = cut_detail(&words).replace(char::is_control, " ");

@@ -151,7 +151,7 @@ fn become_account(file: &tempfile::NamedTempFile, name: &str, change: impl FnOnc
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_account_that_changes_buys_the_next_token_at_once() {
+async fn a_service_account_that_changes_fetches_the_next_token_at_once() {
     let file = account::tests::file(|document| document["client_email"] = "old@demo-1".into());
     let mut rig = Rig::of_file(file.path().to_owned(), token_for(HOUR));
     assert_eq!(rig.asked_by().await, "old@demo-1");

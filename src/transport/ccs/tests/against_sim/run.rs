@@ -14,7 +14,7 @@ use crate::sim::config::{Overrun, WireConfig};
 use crate::sim::device::{DEFAULT_CATEGORY, DevicePatch, Presence};
 use crate::sim::event::SimEvent;
 use crate::sim::stats::{Stats, Violations};
-use crate::sim::tests::{Bench, Parting};
+use crate::sim::tests::{Harness, Parting};
 use crate::transport::ccs::connection::{end_of, event_of};
 use crate::transport::ccs::{Ccs, CcsConfig};
 use crate::transport::core::{Core, End, Ended, Event as CoreEvent, Now, Output};
@@ -41,8 +41,8 @@ pub(super) struct Run {
     actions: VecDeque<(u64, Action)>,
     no_route_until: u64,
 
-    bench: Bench,
-    world_due: Option<u64>,
+    harness: Harness,
+    bench_due: Option<u64>,
     wires: BTreeMap<u64, Wire>,
 
     core: Core<Ccs>,
@@ -81,9 +81,9 @@ impl Run {
             login_ms: 10_000,
             ..WireConfig::default()
         };
-        let mut bench = Bench::new(SimConfig { wire, seed: case.seed, ..SimConfig::default() });
+        let mut harness = Harness::new(SimConfig { wire, seed: case.seed, ..SimConfig::default() });
         for device in 0..case.devices {
-            bench.put(&token(device), DevicePatch::default(), 0);
+            harness.put(&token(device), DevicePatch::default(), 0);
         }
         let window = case.window + if case.pushy { 2 } else { 0 };
         let config = CcsConfig {
@@ -103,8 +103,8 @@ impl Run {
             steps: 0,
             actions: case.script.iter().cloned().collect(),
             no_route_until: 0,
-            bench,
-            world_due: None,
+            harness,
+            bench_due: None,
             wires: BTreeMap::new(),
             core,
             core_due: None,
@@ -129,7 +129,7 @@ impl Run {
     }
 
     pub(super) fn stats(&self) -> (Stats, Snapshot) {
-        (self.bench.stats(), self.core.snapshot())
+        (self.harness.stats(), self.core.snapshot())
     }
 
     /// Lets time pass.
@@ -153,7 +153,7 @@ impl Run {
     /// Ends the trouble.
     pub(super) fn calm_down(&mut self) {
         assert!(self.actions.is_empty());
-        self.bench.set_faults(faults(&[]));
+        self.harness.set_faults(faults(&[]));
     }
 
     /// Lets time pass until nothing is left to do, which has to be before `end`.
@@ -170,10 +170,10 @@ impl Run {
             && self.acks.is_empty()
             && self.core.snapshot().pending == 0
             && self.is_whole()
-            && self.bench.stats().now.unacked == 0
+            && self.harness.stats().now.unacked == 0
             && self.wires.len() == self.clients.len()
             && self.clients.values().all(Client::is_quiet)
-            && (0..self.case.devices).all(|device| self.bench.device(&token(device)).summary.on_the_way == 0)
+            && (0..self.case.devices).all(|device| self.harness.device(&token(device)).summary.on_the_way == 0)
     }
 
     /// Whether there are exactly the connections that are to be kept, and all of them serve, and operators are told so.
@@ -189,7 +189,7 @@ impl Run {
             "{} waiting, {} pending, {} unacknowledged at the server, {} clients, {} wires",
             self.waiting.len(),
             self.core.snapshot().pending,
-            self.bench.stats().now.unacked,
+            self.harness.stats().now.unacked,
             self.clients.len(),
             self.wires.len()
         )
@@ -213,7 +213,7 @@ impl Run {
             self.acks.front().map(|(due, _)| *due),
             self.events.front().map(|(due, ..)| *due),
             self.core_due.map(|due| self.ms(due)),
-            self.world_due,
+            self.bench_due,
         ];
         let clients = self.clients.values().flat_map(|client| {
             let wire = &self.wires[&client.server];
@@ -239,22 +239,22 @@ impl Run {
         let patch = DevicePatch::default();
         match action {
             Action::Push { device, count, receipt } => self.push(device % self.case.devices, count, receipt),
-            Action::Speak { device: of, count } => self.bench.speak(&device(of), count.into()),
+            Action::Speak { device: of, count } => self.harness.speak(&device(of), count.into()),
             Action::Slow { device: of, delay_ms } => {
                 let patch = DevicePatch { state: Some(Presence::Slow), delay_ms: Some(delay_ms), ..patch };
-                self.bench.put(&device(of), patch, self.now);
+                self.harness.put(&device(of), patch, self.now);
             }
             Action::Online { device: of } => {
-                self.bench.put(&device(of), DevicePatch { state: Some(Presence::Online), ..patch }, self.now);
+                self.harness.put(&device(of), DevicePatch { state: Some(Presence::Online), ..patch }, self.now);
             }
             Action::Echo { device: of } => {
                 let patch = DevicePatch { echo: Some(DEFAULT_CATEGORY.into()), ..patch };
-                self.bench.put(&device(of), patch, self.now);
+                self.harness.put(&device(of), patch, self.now);
             }
-            Action::Faults(list) => self.bench.set_faults(faults(&list)),
-            Action::Drain { at, plan } => self.at(at, |run, server| run.bench.drain(server, plan)),
-            Action::Close { at } => self.at(at, |run, server| run.bench.close(server)),
-            Action::Reset { at } => self.at(at, |run, server| run.bench.reset(server)),
+            Action::Faults(list) => self.harness.set_faults(faults(&list)),
+            Action::Drain { at, plan } => self.at(at, |run, server| run.harness.drain(server, plan)),
+            Action::Close { at } => self.at(at, |run, server| run.harness.close(server)),
+            Action::Reset { at } => self.at(at, |run, server| run.harness.reset(server)),
             Action::Cut { at } => self.at(at, |run, server| run.wire(server, |wire| wire.cut_at = Some(0))),
             Action::Silence { at, ms } => self.at(at, |run, server| {
                 let until = run.now + ms;
@@ -421,7 +421,7 @@ impl Run {
             self.end(id, End::Failed);
             return true;
         }
-        let server = self.bench.connect(self.now);
+        let server = self.harness.connect(self.now);
         self.wires.insert(server, Wire { due: Some(self.now), ..Wire::default() });
         self.clients.insert(id, Client::new(server, self.case.window, self.case.pushy, self.instant()));
         self.tell(id, Input::Tick);
@@ -541,7 +541,7 @@ impl Run {
         let wire = self.wires.get_mut(&server).expect("a wire");
         match wire.up.pop(self.now) {
             Some(Item::Bytes(bytes)) if wire.parting_until.is_none() => {
-                self.bench.receive(server, &bytes);
+                self.harness.receive(server, &bytes);
                 wire.due = Some(self.now);
             }
             Some(Item::Bytes(_)) | None => {}
@@ -552,12 +552,12 @@ impl Run {
 
     /// Whether the server reads: it throws away what comes behind its own end.
     fn reads(&self, server: u64, wire: &Wire) -> bool {
-        wire.parting_until.is_some() || self.bench.wants_read(server)
+        wire.parting_until.is_some() || self.harness.wants_read(server)
     }
 
     fn serve(&mut self) -> bool {
-        self.world_due = self.bench.tick(self.now);
-        for server in self.bench.take_wakes() {
+        self.bench_due = self.harness.tick(self.now);
+        for server in self.harness.take_wakes() {
             if let Some(wire) = self.wires.get_mut(&server) {
                 wire.due = Some(self.now);
             }
@@ -570,8 +570,8 @@ impl Run {
             wire.due = None;
             return true;
         }
-        let served = self.bench.serve(server, self.now);
-        for event in self.bench.take_events() {
+        let served = self.harness.serve(server, self.now);
+        for event in self.harness.take_events() {
             match event {
                 SimEvent::Refused { message_id, code, .. } if code != "CONNECTION_DRAINING" => {
                     self.refused.insert(message_id.to_string());
@@ -603,7 +603,7 @@ impl Run {
 
     /// The server's side of a connection is gone. The wire stays as long as the client has its end.
     fn leave(&mut self, server: u64) {
-        self.bench.leave(server);
+        self.harness.leave(server);
         let wire = self.wires.get_mut(&server).expect("a wire");
         (wire.parting_until, wire.due, wire.server_gone) = (None, None, true);
         if wire.client_gone {
@@ -620,7 +620,7 @@ impl Run {
     pub(super) fn shut_down(&mut self, patience: u64) {
         for device in 0..self.case.devices {
             self.push(device, 4, true);
-            self.bench.speak(&token(device), 2);
+            self.harness.speak(&token(device), 2);
         }
         let moment = self.now + self.weather.upto(2 * self.case.latency_ms + 20);
         self.until(moment);
@@ -642,9 +642,9 @@ impl Run {
     pub(super) fn check_quiet(&self) {
         assert!(self.reports.values().all(|report| !matches!(report, Report::Back { fate: Fate::Lost, .. })));
         self.check_devices();
-        let stats = self.bench.stats();
+        let stats = self.harness.stats();
         for device in (0..self.case.devices).map(token) {
-            let said = self.bench.device(&device).summary.sent;
+            let said = self.harness.device(&device).summary.sent;
             let handed: &[String] = self.upstream.get(&device).map_or(&[], Vec::as_slice);
             for number in 1..=said {
                 assert!(handed.contains(&number.to_string()), "message {number} of {device} was never handed up");
@@ -655,7 +655,7 @@ impl Run {
         }
         for (sid, device, receipt) in &self.sent {
             let id = sid.to_string();
-            let there = self.bench.device(&token(*device)).messages.iter().any(|message| message.message_id == id);
+            let there = self.harness.device(&token(*device)).messages.iter().any(|message| message.message_id == id);
             assert_eq!(self.receipts.contains(&id), *receipt && there, "the receipt of {sid}");
         }
         let handed: usize = self.upstream.values().map(Vec::len).sum();
@@ -668,13 +668,13 @@ impl Run {
     }
 
     fn check_devices(&self) {
-        let stats = self.bench.stats();
+        let stats = self.harness.stats();
         assert_eq!(stats.violations, Violations::default());
         assert!(stats.most_unanswered <= self.case.window);
         assert_eq!((stats.upstream.dropped, stats.receipts.dropped), (0, 0));
         assert_eq!(self.reports.len(), self.sent.len(), "each send is reported once");
         for device in 0..self.case.devices {
-            let got = self.bench.device(&token(device)).messages;
+            let got = self.harness.device(&token(device)).messages;
             let mine = self.sent.iter().filter(|(_, to, _)| *to == device).map(|(sid, ..)| *sid);
             for sid in mine.clone() {
                 let id = sid.to_string();

@@ -12,7 +12,7 @@ use crate::ops::clock::{every, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Note, Received, StoreError, Unrouted, Upstream as NewUpstream};
-use crate::transport::{AckRef, DeviceMessage, RejectedUpstream, Upstream};
+use crate::transport::{AckRef, DeviceMessage, ReceivedUpstream, RejectedUpstream};
 use futures_util::TryFutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::VecDeque;
@@ -41,7 +41,7 @@ pub(super) struct DeviceIntake {
     acks: mpsc::Sender<AckRef>,
     /// In the order in which they were asked for.
     pending: VecDeque<(Pending, AckRef)>,
-    held: VecDeque<Upstream>,
+    held: VecDeque<ReceivedUpstream>,
 }
 
 /// Gives routes to messages that came when there was none for their app; returns how many got one. One page has its routes
@@ -89,17 +89,17 @@ impl DeviceIntake {
         Ok(())
     }
 
-    async fn take(&mut self, upstream: Upstream) -> Result<(), StoreError> {
+    async fn take(&mut self, upstream: ReceivedUpstream) -> Result<(), StoreError> {
         if self.held.is_empty() && self.context.spool_has_room() {
             return self.store(upstream).await;
         }
         if self.held.is_empty() {
             let rows = self.context.metrics.get(Metric::SpoolRows);
             tracing::error!(rows, "the spool is full: messages of devices are not acknowledged until a BAL takes some");
-            self.context.tell(BridgeEvent::SpoolFull { rows });
+            self.context.emit_event(BridgeEvent::SpoolFull { rows });
         }
         // One that came again is acknowledged on the connection that brought it last.
-        let same = |one: &&mut Upstream| one.message_id == upstream.message_id && one.from == upstream.from;
+        let same = |one: &&mut ReceivedUpstream| one.message_id == upstream.message_id && one.from == upstream.from;
         if let Some(known) = self.held.iter_mut().find(same) {
             known.ack_ref = upstream.ack_ref;
         } else if self.held.len() < HELD_MAX {
@@ -119,7 +119,7 @@ impl DeviceIntake {
         let event = BridgeEvent::UpstreamRejected { transport, code, sample, connection };
         let topic = BridgeTopic::Events.to_string();
         let note = Note { topic, payload: event.to_payload(at).into(), correlation: None, at };
-        let committed = self.context.store.tell(note).await?;
+        let committed = self.context.store.queue_note(note).await?;
         self.pending.push_back((Box::pin(committed.map_ok(|()| None)), ack_ref));
         Ok(())
     }
@@ -149,14 +149,14 @@ impl DeviceIntake {
         Ok(())
     }
 
-    async fn store(&mut self, upstream: Upstream) -> Result<(), StoreError> {
+    async fn store(&mut self, upstream: ReceivedUpstream) -> Result<(), StoreError> {
         let (sid, now) = self.context.next_sid();
         let route = self.context.route(upstream.category.as_deref());
-        let Upstream { from, category, message_id, data, ack_ref } = upstream;
+        let ReceivedUpstream { from, category, message_id, data, ack_ref } = upstream;
         tracing::debug!(target: message_log::TARGET, %sid, from = %from, category, "message of a device: to disk, then acknowledged");
         if route.is_none() {
             self.context.metrics.count(Metric::UpstreamUnrouted);
-            self.context.tell(BridgeEvent::NoRoute { id: sid, category: category.clone() });
+            self.context.emit_event(BridgeEvent::NoRoute { id: sid, category: category.clone() });
         }
         let message = UpstreamMessage { id: sid, token: from, category, ccs_id: message_id, data, ts: now };
         let payload = message.to_payload().into();

@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
+use crate::harness::Harness;
 use crate::wire::{Connect, Props, V5, V311};
-use crate::world::World;
 
 pub(crate) const BOTH: &[u8] = &[V311, V5];
 pub(crate) const ONLY_V5: &[u8] = &[V5];
@@ -20,7 +20,7 @@ pub(crate) const ONLY_V311: &[u8] = &[V311];
 /// Rows that run at a time. Most of a row is waiting.
 const AT_A_TIME: usize = 24;
 
-type Script = dyn Fn(Stage) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+type Script = dyn Fn(Target) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
 /// One statement of the specification, and what shows that it holds.
 #[derive(Clone)]
@@ -33,34 +33,34 @@ pub(crate) struct Row {
 pub(crate) fn row<F>(
     name: impl Into<String>,
     versions: &'static [u8],
-    script: impl Fn(Stage) -> F + Send + Sync + 'static,
+    script: impl Fn(Target) -> F + Send + Sync + 'static,
 ) -> Row
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let script = Arc::new(move |stage| -> Pin<Box<dyn Future<Output = ()> + Send>> { Box::pin(script(stage)) });
+    let script = Arc::new(move |target| -> Pin<Box<dyn Future<Output = ()> + Send>> { Box::pin(script(target)) });
     Row { name: name.into(), versions, script }
 }
 
 /// A broker to talk to, in one version, with names that nobody else uses.
 #[derive(Clone)]
-pub(crate) struct Stage {
+pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) version: u8,
     tag: String,
 }
 
-impl Stage {
+impl Target {
     pub(crate) fn new(address: SocketAddr, version: u8, tag: String) -> Self {
         Self { address, version, tag }
     }
 
-    /// A topic or client id of this stage's own.
+    /// A topic or client id of this target's own.
     pub(crate) fn name(&self, name: &str) -> String {
         format!("{}{name}", self.tag)
     }
 
-    /// A filter of a shared subscription on a topic of this stage's own.
+    /// A filter of a shared subscription on a topic of this target's own.
     pub(crate) fn share(&self, group: &str, topic: &str) -> String {
         format!("$share/{}{group}/{}", self.tag, self.name(topic))
     }
@@ -106,19 +106,19 @@ impl Stage {
 /// Runs every row in each of its versions, each against a broker of its own. Yields the failures.
 pub(crate) async fn run_embedded(rows: Vec<Row>) -> Vec<String> {
     run(rows, |row, version, tag| async move {
-        let mut world = World::open().await;
-        let stage = Stage::new(world.address, version, tag);
+        let mut harness = Harness::open().await;
+        let target = Target::new(harness.address, version, tag);
         let mut script = JoinSet::new();
-        script.spawn((row.script)(stage));
+        script.spawn((row.script)(target));
         let ended = loop {
             tokio::select! {
                 ended = script.join_next() => break ended,
-                Some(inbound) = world.port.inbound.recv() => inbound.ack.release(AckWord::Done),
+                Some(inbound) = harness.port.inbound.recv() => inbound.ack.release(AckWord::Done),
             }
         };
         let failure = ended.and_then(Result::err).map(|error| reason(error.into_panic()));
         // A broker that lost its mind would not close.
-        world.close().await;
+        harness.close().await;
         failure
     })
     .await
@@ -128,7 +128,7 @@ pub(crate) async fn run_embedded(rows: Vec<Row>) -> Vec<String> {
 pub(crate) async fn run_at(address: SocketAddr, rows: Vec<Row>) -> Vec<String> {
     run(rows, move |row, version, tag| async move {
         let mut script = JoinSet::new();
-        script.spawn((row.script)(Stage::new(address, version, tag)));
+        script.spawn((row.script)(Target::new(address, version, tag)));
         script.join_next().await.and_then(Result::err).map(|error| reason(error.into_panic()))
     })
     .await

@@ -3,7 +3,7 @@
 
 use super::config::V1Config;
 use super::fault::V1Faults;
-use super::quota::QuotaDesk;
+use super::quota::QuotaUse;
 use super::stats::V1Stats;
 use super::tokens::Tokens;
 use crate::sim::device::Confirm;
@@ -34,17 +34,17 @@ pub struct AppAck {
 }
 
 #[derive(Debug)]
-pub(in crate::sim) struct Desk {
+pub(in crate::sim) struct V1State {
     pub(super) project: Arc<str>,
     pub(super) token_life_s: u64,
     pub(super) faults: V1Faults,
-    pub(super) quota: QuotaDesk,
+    pub(super) quota: QuotaUse,
     pub(super) tokens: Tokens,
     pub(super) stats: V1Stats,
     confirmations: VecDeque<AppAck>,
 }
 
-impl Desk {
+impl V1State {
     /// `config` is `None` where there is no v1 side.
     pub(in crate::sim) fn new(config: Option<&V1Config>, seed: u64) -> Self {
         let config = config.cloned().unwrap_or_default();
@@ -52,7 +52,7 @@ impl Desk {
             project: config.project.into(),
             token_life_s: config.token_life_s,
             faults: config.faults,
-            quota: QuotaDesk::new(config.quotas),
+            quota: QuotaUse::new(config.quotas),
             tokens: Tokens::new(Dice::new(seed, TOKEN_DICE)),
             stats: V1Stats::default(),
             confirmations: VecDeque::new(),
@@ -81,11 +81,11 @@ impl Desk {
     }
 
     /// The next message that was held back and is to be delivered now.
-    pub(in crate::sim) fn release(&mut self, now: u64) -> Option<crate::sim::world::Push> {
+    pub(in crate::sim) fn release(&mut self, now: u64) -> Option<crate::sim::virtual_devices::Push> {
         self.quota.release(now)
     }
 
-    /// When [`Desk::release`] gives something.
+    /// When [`V1State::release`] gives something.
     pub(in crate::sim) fn next_due(&self) -> Option<u64> {
         self.quota.next_due()
     }

@@ -19,19 +19,19 @@ const NEVER: u64 = u64::MAX;
 
 /// The number of the last connection of this process.
 static LAST: AtomicU64 = AtomicU64::new(0);
-/// From where [`Link::clock`] counts.
+/// From where [`ConnectionHandle::clock`] counts.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// One connection, for all but its own task. Times are those of [`Link::clock`].
+/// One connection, for all but its own task. Times are those of [`ConnectionHandle::clock`].
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct ConnectionHandle {
     number: u64,
     /// When the client was last heard of; [`NEVER`] while the broker does not read what it may have sent.
-    heard_ms: AtomicU64,
+    last_packet_ms: AtomicU64,
     /// Since when the socket has taken nothing; [`NEVER`] while nothing waits for it.
     stalled_ms: AtomicU64,
     /// The longest time for which the client may be silent; [`NEVER`] if it need not speak.
-    silence_ms: AtomicU64,
+    keep_alive_ms: AtomicU64,
     /// When the token ends with which the client came, in Unix milliseconds.
     expires_ms: AtomicU64,
     task: AtomicWaker,
@@ -58,13 +58,13 @@ pub(crate) enum Ending {
     Stop,
 }
 
-impl Link {
+impl ConnectionHandle {
     pub(crate) fn new(peer: SocketAddr) -> Arc<Self> {
         Arc::new(Self {
             number: LAST.fetch_add(1, Relaxed) + 1,
-            heard_ms: AtomicU64::new(Self::clock()),
+            last_packet_ms: AtomicU64::new(Self::clock()),
             stalled_ms: AtomicU64::new(NEVER),
-            silence_ms: AtomicU64::new(NEVER),
+            keep_alive_ms: AtomicU64::new(NEVER),
             expires_ms: AtomicU64::new(NEVER),
             task: AtomicWaker::new(),
             gone: SetOnce::new(),
@@ -127,7 +127,7 @@ impl Link {
             Some(Refusal::TokenExpired)
         } else if u128::from(since(&self.stalled_ms)) >= WRITE_STALL.as_millis() {
             Some(Refusal::NotReading)
-        } else if since(&self.heard_ms) >= self.silence_ms.load(Relaxed) {
+        } else if since(&self.last_packet_ms) >= self.keep_alive_ms.load(Relaxed) {
             Some(Refusal::KeepAlive)
         } else {
             None
@@ -141,18 +141,18 @@ impl Link {
 
     /// The keep alive that goes for the client, in seconds; 0 if it need not speak ([MQTT-3.1.2-22]).
     pub(super) fn set_keep_alive(&self, seconds: u16) {
-        let silence = if seconds == 0 { NEVER } else { u64::from(seconds) * 1_500 };
-        self.silence_ms.store(silence, Relaxed);
+        let keep_alive_ms = if seconds == 0 { NEVER } else { u64::from(seconds) * 1_500 };
+        self.keep_alive_ms.store(keep_alive_ms, Relaxed);
     }
 
     /// A packet came, or the client is read again.
-    pub(super) fn heard(&self) {
-        self.heard_ms.store(Self::clock(), Relaxed);
+    pub(super) fn packet_received(&self) {
+        self.last_packet_ms.store(Self::clock(), Relaxed);
     }
 
     /// Stops the keep alive while the client is not read.
-    pub(super) fn deaf(&self) {
-        self.heard_ms.store(NEVER, Relaxed);
+    pub(super) fn stop_keep_alive(&self) {
+        self.last_packet_ms.store(NEVER, Relaxed);
     }
 
     /// The socket takes nothing, from now on or still.
@@ -164,7 +164,7 @@ impl Link {
     }
 
     /// The socket has taken something, or nothing waits for it.
-    pub(super) fn flows(&self) {
+    pub(super) fn not_stalled(&self) {
         self.stalled_ms.store(NEVER, Relaxed);
     }
 

@@ -12,7 +12,7 @@ use crate::store::{DocumentRef, Message, QueueRow, Target};
 const CORRELATION_DATA: u8 = 0x09;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Item {
+pub(crate) struct OutgoingMessage {
     pub(crate) message: Arc<Message>,
     /// The quality of service with which it is delivered.
     pub(crate) qos: QoS,
@@ -57,7 +57,7 @@ impl Source {
     }
 }
 
-impl Item {
+impl OutgoingMessage {
     /// What is not on disk, or not for this reader.
     pub(crate) fn memory(message: Arc<Message>, target: Target) -> Self {
         Self::new(message, target, Source::Memory)
@@ -91,7 +91,7 @@ impl Item {
     }
 }
 
-impl From<QueueRow> for Item {
+impl From<QueueRow> for OutgoingMessage {
     fn from(row: QueueRow) -> Self {
         Self { copy: row.maybe_sent, ..Self::row(row.seq, row.message, row.target) }
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// What is to become of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
-pub enum Mishap {
+pub enum FaultKind {
     /// Nothing goes wrong. With a delay: a slow answer.
     Accept,
     /// 400: the token is none, said in words.
@@ -85,7 +85,7 @@ pub enum Mishap {
     AcceptCut,
 }
 
-impl Mishap {
+impl FaultKind {
     /// All of them with their words.
     pub const ALL: [(Self, &'static str); 38] = [
         (Self::Accept, "accept"),
@@ -131,12 +131,12 @@ impl Mishap {
     /// What `word` means: one of ours, or one of FCM's such as `SENDER_ID_MISMATCH`.
     pub fn of(word: &str) -> Option<Self> {
         let word = word.to_ascii_lowercase().replace('_', "-");
-        Self::ALL.into_iter().find(|(_, name)| *name == word).map(|(mishap, _)| mishap)
+        Self::ALL.into_iter().find(|(_, name)| *name == word).map(|(kind, _)| kind)
     }
 
     /// Its word.
     pub fn as_str(self) -> &'static str {
-        Self::ALL.into_iter().find(|(mishap, _)| *mishap == self).map_or("accept", |(_, name)| name)
+        Self::ALL.into_iter().find(|(kind, _)| *kind == self).map_or("accept", |(_, name)| name)
     }
 
     /// Whether the message is delivered all the same.
@@ -160,7 +160,7 @@ impl Mishap {
 #[error("{0:?} is none of the things that can go wrong")]
 pub struct UnknownMishap(String);
 
-impl TryFrom<String> for Mishap {
+impl TryFrom<String> for FaultKind {
     type Error = UnknownMishap;
 
     fn try_from(word: String) -> Result<Self, UnknownMishap> {
@@ -168,22 +168,22 @@ impl TryFrom<String> for Mishap {
     }
 }
 
-impl From<Mishap> for &'static str {
-    fn from(mishap: Mishap) -> Self {
-        mishap.as_str()
+impl From<FaultKind> for &'static str {
+    fn from(kind: FaultKind) -> Self {
+        kind.as_str()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Mishap;
+    use super::FaultKind;
 
     #[test]
-    fn every_word_means_its_own_mishap_in_every_spelling() {
-        for (mishap, word) in Mishap::ALL {
-            assert_eq!((Mishap::of(word), mishap.as_str()), (Some(mishap), word));
-            assert_eq!(Mishap::of(&word.to_uppercase().replace('-', "_")), Some(mishap));
+    fn every_word_means_its_own_kind_of_fault_in_every_spelling() {
+        for (kind, word) in FaultKind::ALL {
+            assert_eq!((FaultKind::of(word), kind.as_str()), (Some(kind), word));
+            assert_eq!(FaultKind::of(&word.to_uppercase().replace('-', "_")), Some(kind));
         }
-        assert_eq!(Mishap::of("sunshine"), None);
+        assert_eq!(FaultKind::of("sunshine"), None);
     }
 }

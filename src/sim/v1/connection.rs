@@ -6,9 +6,9 @@
 //! ```
 
 use super::config::ConnectionLimits;
+use super::frame_watch::{End, FrameWatch, Sight};
 use super::socket::Socket;
 use super::stream::{self, Done};
-use super::tap::{End, Sight, Tap};
 use crate::sim::fault::Dice;
 use crate::sim::handle::Shared;
 use bytes::Bytes;
@@ -52,41 +52,41 @@ pub(super) struct Setting {
 
 /// Serves a connection until it ends.
 pub(super) async fn run(mut setting: Setting, socket: Socket) {
-    let (tap, sight) = Tap::new(socket);
+    let (watch, sight) = FrameWatch::new(socket);
     let mut builder = h2::server::Builder::new();
     builder.max_concurrent_streams(setting.limits.streams);
-    let mut h2 = match timeout(HANDSHAKE_TIME, builder.handshake::<_, Bytes>(tap)).await {
+    let mut h2 = match timeout(HANDSHAKE_TIME, builder.handshake::<_, Bytes>(watch)).await {
         Ok(Ok(h2)) => h2,
         Ok(Err(error)) => return tracing::info!(%error, "HTTP/2 handshake failed"),
         Err(_) => return tracing::info!("HTTP/2 handshake took too long"),
     };
-    let mut line = Line::new(&setting, sight);
+    let mut connection = ServedConnection::new(&setting, sight);
     let mut work = FuturesUnordered::new();
-    while line.ended.is_none() {
-        let due = line.due(work.is_empty());
+    while connection.ended.is_none() {
+        let due = connection.due(work.is_empty());
         tokio::select! {
             biased;
-            () = setting.stop.cancelled(), if line.is_open() => line.leave(Parting::Shutdown),
-            Some(order) = setting.orders.recv() => line.obey(order),
-            Some(done) = work.next(), if !work.is_empty() => line.done(done),
-            event = next(&mut h2, &line) => match event {
+            () = setting.stop.cancelled(), if connection.is_open() => connection.leave(Parting::Shutdown),
+            Some(order) = setting.orders.recv() => connection.obey(order),
+            Some(done) = work.next(), if !work.is_empty() => connection.done(done),
+            event = next(&mut h2, &connection) => match event {
                 Event::Stream(request, respond) => {
-                    if let Some((request, respond, dice)) = line.stream(*request, respond, work.len()) {
-                        work.push(stream::serve(line.shared.clone(), request, respond, dice));
+                    if let Some((request, respond, dice)) = connection.stream(*request, respond, work.len()) {
+                        work.push(stream::serve(connection.shared.clone(), request, respond, dice));
                     }
                 }
                 // Counted below.
                 Event::Refused => {}
-                Event::TooManyPings => line.leave(Parting::Pings),
-                Event::Ended(how) => line.ended = Some(how),
+                Event::TooManyPings => connection.leave(Parting::Pings),
+                Event::Ended(how) => connection.ended = Some(how),
             },
-            () = sleep_until(due) => line.timed(work.is_empty()),
+            () = sleep_until(due) => connection.timed(work.is_empty()),
         }
-        line.tell(work.len());
+        connection.tell(work.len());
     }
     let streams = work.len();
     drop(work);
-    line.over(streams);
+    connection.over(streams);
 }
 
 /// What happened on the socket.
@@ -108,13 +108,13 @@ enum How {
 }
 
 /// The next thing on the socket. Cancel-safe: the library keeps everything.
-async fn next(h2: &mut Connection<Tap, Bytes>, line: &Line) -> Event {
+async fn next(h2: &mut Connection<FrameWatch, Bytes>, connection: &ServedConnection) -> Event {
     poll_fn(|cx| {
         let polled = h2.poll_accept(cx);
-        if line.is_open() && line.sight.pings() >= line.limits.pings {
+        if connection.is_open() && connection.sight.pings() >= connection.limits.pings {
             return Poll::Ready(Event::TooManyPings);
         }
-        if polled.is_pending() && line.sight.has_refused() {
+        if polled.is_pending() && connection.sight.has_refused() {
             return Poll::Ready(Event::Refused);
         }
         polled.map(|accepted| match accepted {
@@ -169,7 +169,7 @@ enum Phase {
     },
 }
 
-struct Line {
+struct ServedConnection {
     shared: Arc<Shared>,
     limits: ConnectionLimits,
     number: u64,
@@ -187,7 +187,7 @@ struct Line {
     told: usize,
 }
 
-impl Line {
+impl ServedConnection {
     fn new(setting: &Setting, sight: Sight) -> Self {
         let now = Instant::now();
         Self {
@@ -210,7 +210,7 @@ impl Line {
         self.phase == Phase::Open
     }
 
-    /// When [`Line::timed`] has something to do.
+    /// When [`ServedConnection::timed`] has something to do.
     fn due(&self, idle: bool) -> Instant {
         match self.phase {
             Phase::Leaving { until } | Phase::Closing { until } => until,

@@ -2,7 +2,7 @@
 
 use super::column::{from_sql, sid, sql_ms};
 use super::outbox::{self, Document, NO_TOPIC};
-use super::tx::{Settled, Tx};
+use super::tx::{HistoryEntry, Tx};
 use crate::chat::id::{Row, Sid, Token};
 use crate::store::{Acks, Received, Route, Unrouted, Upstream};
 use rusqlite::params;
@@ -38,7 +38,7 @@ pub(in crate::store) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite
     let topic = message.route.as_ref().map_or(NO_TOPIC, |route| &route.topic);
     let bal = message.route.as_ref().map(|route| route.bal.as_str());
     // The number that the document gets below; a repeat takes none.
-    let seq = tx.draft.numbers.next;
+    let seq = tx.memory_draft.numbers.next;
     let params = params![row, tail, key, bal, message.category, topic, seq, sql_ms(message.at)];
     if tx.execute(INSERT, params)? == 0 {
         return Ok(Received::Duplicate);
@@ -46,8 +46,8 @@ pub(in crate::store) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite
     let acks = message.route.as_ref().map_or(Acks::OnPublish, |route| route.acks);
     let (origin, at) = (acks.origin(message.sid), message.at);
     outbox::queue(tx, &Document { topic, origin, at, correlation: None, payload: &message.payload })?;
-    tx.draft.figures.spool_rows += 1;
-    tx.draft.figures.spool_bytes += bytes;
+    tx.memory_draft.figures.spool_rows += 1;
+    tx.memory_draft.figures.spool_bytes += bytes;
     Ok(Received::Stored)
 }
 
@@ -109,9 +109,9 @@ pub(super) fn published(tx: &Tx<'_>, row: Row, at: u64) -> rusqlite::Result<bool
 /// The BAL has it: removes it from the spool and keeps its key. False if that was done before.
 pub(super) fn done(tx: &mut Tx<'_>, row: Row, topic: &str, seq: i64, at: u64) -> rusqlite::Result<bool> {
     let Some(bytes) = outbox::remove(tx, topic, seq)? else { return Ok(false) };
-    tx.draft.figures.unspool(bytes);
+    tx.memory_draft.figures.unspool(bytes);
     tx.execute(DONE, params![row, sql_ms(at)])?;
-    tx.draft.inbox.add(Settled { at, row });
+    tx.memory_draft.upstream.add(HistoryEntry { at, row });
     Ok(true)
 }
 

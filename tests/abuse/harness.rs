@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::ClientConfig;
 
-use super::ways::{Authority, WAYS, Way};
+use super::sockets::{Authority, SOCKETS, SocketKind};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a number is looked at that must change.
@@ -24,7 +24,7 @@ pub(crate) const CONNECT_SECONDS: u64 = 5;
 /// The broker's limit for what waits for one session.
 pub(crate) const QUEUED_MIB: usize = 4;
 
-pub(crate) struct House {
+pub(crate) struct Harness {
     child: Child,
     addresses: [SocketAddr; 4],
     ops: SocketAddr,
@@ -35,7 +35,7 @@ pub(crate) struct House {
     _folder: TempDir,
 }
 
-impl House {
+impl Harness {
     pub(crate) async fn open() -> Self {
         let folder = TempDir::new().unwrap();
         let authority = Authority::new();
@@ -53,7 +53,7 @@ impl House {
         let broker = line_with(&mut lines, &mut log, "broker is open").await;
         let started = line_with(&mut lines, &mut log, "bridge started").await;
         let addresses =
-            WAYS.map(|way| address_after(&broker, &format!("{}: Some(", format!("{way:?}").to_lowercase())));
+            SOCKETS.map(|kind| address_after(&broker, &format!("{}: Some(", format!("{kind:?}").to_lowercase())));
         let ops = address_after(&started, "ops=");
         let log = Arc::new(Mutex::new(log));
         let mut reader = JoinSet::new();
@@ -66,8 +66,8 @@ impl House {
         Self { child, addresses, ops, tls: authority.client(), log, reader, _authority: authority, _folder: folder }
     }
 
-    pub(crate) fn address(&self, way: Way) -> SocketAddr {
-        self.addresses[way as usize]
+    pub(crate) fn address(&self, kind: SocketKind) -> SocketAddr {
+        self.addresses[kind as usize]
     }
 
     /// Resident memory, in MiB.

@@ -1,14 +1,14 @@
 //! The virtual devices of all connections, and what happens to them. Time comes in as Unix milliseconds; what happened
-//! goes out by [`World::poll`]. Knows no wire protocol.
+//! goes out by [`VirtualDevices::poll`]. Knows no wire protocol.
 //!
-//! Invariant: what is remembered stays within the limits of [`WorldConfig`], whatever is sent.
+//! Invariant: what is remembered stays within the limits of [`VirtualDevicesConfig`], whatever is sent.
 
 mod setup;
 
 pub use setup::{DeviceSummary, DeviceView, RecordView, WorldError};
 
 use super::condition::Condition;
-use super::config::WorldConfig;
+use super::config::VirtualDevicesConfig;
 use super::device::{Confirm, Device, Handed, Message, Presence, Storage};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
@@ -65,7 +65,7 @@ pub enum Refusal {
     Ordered(String),
 }
 
-/// What happened in the world.
+/// What happened at the devices.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Happening {
     /// A device got a message.
@@ -114,8 +114,8 @@ pub enum Happening {
 
 /// The virtual devices.
 #[derive(Debug)]
-pub struct World {
-    config: WorldConfig,
+pub struct VirtualDevices {
+    config: VirtualDevicesConfig,
     devices: Vec<Device>,
     /// Tokens, old ones too, to places in `devices`.
     tokens: HashMap<Arc<str>, usize>,
@@ -133,9 +133,9 @@ pub struct World {
 /// Entries of forgotten records that are left alone.
 const AGES_SLACK: usize = 64;
 
-impl World {
-    /// An empty world.
-    pub fn new(config: WorldConfig) -> Self {
+impl VirtualDevices {
+    /// No device.
+    pub fn new(config: VirtualDevicesConfig) -> Self {
         Self {
             config,
             devices: Vec::new(),
@@ -200,7 +200,7 @@ impl World {
         }
     }
 
-    /// When [`World::tick`] is due.
+    /// When [`VirtualDevices::tick`] is due.
     pub fn next_due(&self) -> Option<u64> {
         self.arrivals.peek().map(|Reverse((due, _))| *due)
     }

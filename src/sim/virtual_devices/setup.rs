@@ -1,6 +1,6 @@
-//! Setting devices up, letting them speak, and looking at them: the control side of the world.
+//! Setting devices up, letting them speak, and looking at them: the control side of the devices.
 
-use super::{Happening, World, is_token};
+use super::{Happening, VirtualDevices, is_token};
 use crate::sim::condition::is_topic;
 use crate::sim::device::{DevicePatch, Presence, Refuse};
 use crate::sim::log::Record;
@@ -111,7 +111,7 @@ impl From<&Record> for RecordView {
     }
 }
 
-impl World {
+impl VirtualDevices {
     /// Changes a device, or makes it. Nothing changes if there is an error.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! The connections: which are opened, given up and ended, and when.
 
-use super::connections::{Connection, InFlight, Phase, Why};
+use super::connections::{Connection, DrainReason, InFlight, Phase};
 use super::redial::Failure;
-use super::service::{Position, Response, Service};
+use super::service::{Location, Response, Service};
 use super::{Core, End, Ended, Manner, Now, Output};
 use crate::chat::id::Sid;
-use crate::transport::{Change, ConnectionId, Report};
+use crate::transport::{ConnectionChange, ConnectionId, Report};
 use std::time::{Duration, Instant};
 
 /// Connections that may be draining for each one that is kept. Beyond that the oldest is closed for the next.
@@ -14,14 +14,14 @@ pub(super) const DRAINING_MAX: usize = 4;
 const LATE_MAX: u32 = 5;
 
 impl<S: Service> Core<S> {
-    pub(super) fn tend(&mut self, now: Instant) {
+    pub(super) fn upkeep(&mut self, now: Instant) {
         for id in self.connections.dispensable(now) {
-            self.connections.drain(id, Why::Ordinary, now);
-            self.redial.served();
+            self.connections.drain(id, DrainReason::Ordinary, now);
+            self.redial.reset_failures();
             self.retire(id);
         }
-        if self.crowded {
-            self.make_way(now);
+        if self.at_connection_limit {
+            self.end_draining(now);
         }
         while self.connections.wants_more(self.demand, now) && self.may_dial(now) {
             let draining = self.connections.count(Connection::is_draining);
@@ -37,9 +37,9 @@ impl<S: Service> Core<S> {
 
     /// The account allows no connection beside those that drain: each of them ends as soon as it owes no answer, or only
     /// answers that are overdue.
-    fn make_way(&mut self, now: Instant) {
+    fn end_draining(&mut self, now: Instant) {
         for id in self.connections.ids(Connection::is_draining) {
-            match (self.connections.all.get(&id).and_then(Connection::oldest), self.settings.answer) {
+            match (self.connections.all.get(&id).and_then(Connection::oldest), self.settings.answer_timeout) {
                 (None, _) => self.retire(id),
                 (Some(oldest), Some(answer)) if self.is_overdue(oldest, answer, now) => self.close(id),
                 (Some(_), _) => {}
@@ -53,7 +53,7 @@ impl<S: Service> Core<S> {
         if alone && self.connections.any(Connection::is_dialing) {
             return false;
         }
-        if self.crowded && self.connections.any(Connection::is_ending) {
+        if self.at_connection_limit && self.connections.any(Connection::is_ending) {
             return false;
         }
         match self.redial.wait(now) {
@@ -93,22 +93,22 @@ impl<S: Service> Core<S> {
         if self.connections.up(id, capacity, now.instant, random) {
             self.redial.up();
             self.failure = None;
-            self.crowded = false;
+            self.at_connection_limit = false;
             self.snapshot.connects += 1;
             tracing::info!(connection = id.0, capacity, "connection takes messages");
-            self.report(Report::Connection { connection: id, change: Change::Up });
+            self.report(Report::Connection { connection: id, change: ConnectionChange::Up });
         }
     }
 
     /// The peer ends the connection: that is no failure, and the next one is wanted at once.
     pub(super) fn on_draining(&mut self, id: ConnectionId, now: Now) {
-        if !self.connections.drain(id, Why::Ordinary, now.instant) {
+        if !self.connections.drain(id, DrainReason::Ordinary, now.instant) {
             return;
         }
         self.snapshot.drains += 1;
         self.redial.drained();
         tracing::info!(connection = id.0, "connection is draining");
-        self.report(Report::Connection { connection: id, change: Change::Draining });
+        self.report(Report::Connection { connection: id, change: ConnectionChange::Draining });
     }
 
     /// Notes what the end of a message on a connection says of its peer.
@@ -134,7 +134,7 @@ impl<S: Service> Core<S> {
     /// Notes that the push service takes messages.
     pub(super) fn note_taken(&mut self, now: Instant) {
         self.last_answer = Some(now);
-        if self.silent.take().is_some() {
+        if self.unanswered_at.take().is_some() {
             tracing::info!("messages are answered again");
         }
     }
@@ -142,7 +142,7 @@ impl<S: Service> Core<S> {
     /// Whether something written at a time waits for its answer for longer than it may. While the driver was held up no
     /// answer could be seen, so that time does not count.
     pub(super) fn is_overdue(&self, written: Instant, limit: Duration, now: Instant) -> bool {
-        now >= written.max(self.listening) + limit
+        now >= written.max(self.responsive_since) + limit
     }
 
     /// Gives up connections that owe an answer for too long, and ends those that were waited for long enough.
@@ -157,8 +157,8 @@ impl<S: Service> Core<S> {
     /// any other.
     pub(super) fn watch_answers(&mut self, now: Now) {
         let now = now.instant;
-        if let Some(answer) = self.settings.answer {
-            if self.note_overdue(answer, now) && self.silent.replace(now).is_none() {
+        if let Some(answer) = self.settings.answer_timeout {
+            if self.note_overdue(answer, now) && self.unanswered_at.replace(now).is_none() {
                 tracing::error!(server = %self.settings.server, "no message is answered: one at a time is sent as a probe until one is");
             }
             let owes = |one: &Connection| one.oldest().is_some_and(|written| self.is_overdue(written, answer, now));
@@ -172,13 +172,13 @@ impl<S: Service> Core<S> {
             }
             let is_old = |at: Option<Instant>| at.is_none_or(|at| now >= at + answer);
             let unused = self.connections.any(Connection::takes) && !self.has_probe() && is_old(self.held_back);
-            if unused && self.silent.is_some() && is_old(self.silent) {
-                self.silent = None;
+            if unused && self.unanswered_at.is_some() && is_old(self.unanswered_at) {
+                self.unanswered_at = None;
                 tracing::info!("no message came to be the probe: the connection counts as up again");
             }
         }
         let ends = |one: &Connection| {
-            one.draining_since().is_some_and(|since| self.is_overdue(since, self.settings.drain, now))
+            one.draining_since().is_some_and(|since| self.is_overdue(since, self.settings.drain_limit, now))
         };
         self.connections.ids(ends).into_iter().for_each(|id| self.close(id));
     }
@@ -186,10 +186,10 @@ impl<S: Service> Core<S> {
     /// Marks the messages that have passed their time for an answer by now. Returns whether one did so for the first time
     /// while nothing was answered since it was written.
     fn note_overdue(&mut self, answer: Duration, now: Instant) -> bool {
-        let (listening, last_answer) = (self.listening, self.last_answer);
+        let (responsive_since, last_answer) = (self.responsive_since, self.last_answer);
         let mut nothing_answered = false;
         for connection in self.connections.all.values_mut().filter(|one| one.is_open() || one.is_suspect()) {
-            let overdue = |flight: &&mut InFlight| now >= flight.at.max(listening) + answer;
+            let overdue = |flight: &&mut InFlight| now >= flight.at.max(responsive_since) + answer;
             for flight in connection.in_flight.values_mut().take_while(overdue) {
                 if std::mem::replace(&mut flight.had_time, true) {
                     continue;
@@ -205,14 +205,14 @@ impl<S: Service> Core<S> {
 
     /// A connection that loses answers takes nothing new, and another is opened beside it.
     fn suspect(&mut self, id: ConnectionId, now: Instant, why: String) {
-        if !self.connections.drain(id, Why::Suspect, now) {
+        if !self.connections.drain(id, DrainReason::Suspect, now) {
             return;
         }
         self.snapshot.suspects += 1;
         self.redial.drained();
         tracing::warn!(connection = id.0, server = %self.settings.server, why, "connection takes no more messages: another one is opened");
         let detail = format!("{}: {why}", self.settings.server);
-        self.report(Report::Connection { connection: id, change: Change::Lost { detail } });
+        self.report(Report::Connection { connection: id, change: ConnectionChange::Lost { detail } });
     }
 
     /// Whether a message waits for its answer on a connection.
@@ -227,10 +227,10 @@ impl<S: Service> Core<S> {
     pub(super) fn on_ended(&mut self, id: ConnectionId, ended: Ended, now: Now) {
         ended.unwritten.iter().for_each(|sid| self.on_unwritten(id, *sid));
         let Some(connection) = self.connections.all.remove(&id) else { return };
-        let answer = self.settings.answer;
+        let answer = self.settings.answer_timeout;
         for (number, flight) in &connection.in_flight {
-            let position = Position::InFlight { connection: id, number: *number };
-            if self.messages.all.get(&flight.sid).is_some_and(|message| message.position == position) {
+            let location = Location::InFlight { connection: id, number: *number };
+            if self.messages.all.get(&flight.sid).is_some_and(|message| message.location == location) {
                 let others = connection.last_answer.is_some_and(|last| last >= flight.at);
                 let had_time = answer.is_some_and(|answer| self.is_overdue(flight.at, answer, now.instant));
                 self.on_unanswered(flight.sid, connection.is_ending() && others && had_time);
@@ -239,7 +239,7 @@ impl<S: Service> Core<S> {
         self.snapshot.auth_failures += u64::from(ended.end == End::AuthFailed);
         self.snapshot.reconnects += u64::from(!connection.is_dialing() && ended.end != End::Retired);
         let change = self.redial_after(id, connection.phase, &ended, now.instant);
-        if self.phase == super::Phase::Running
+        if self.state == super::CoreState::Running
             && let Some(change) = change
         {
             self.report(Report::Connection { connection: id, change });
@@ -248,7 +248,13 @@ impl<S: Service> Core<S> {
 
     /// What an end means for the next connection, and what operators are to hear of it: attempts that fail before the
     /// log-in are in the log, and a drain was told.
-    fn redial_after(&mut self, id: ConnectionId, phase: Phase, ended: &Ended, now: Instant) -> Option<Change> {
+    fn redial_after(
+        &mut self,
+        id: ConnectionId,
+        phase: Phase,
+        ended: &Ended,
+        now: Instant,
+    ) -> Option<ConnectionChange> {
         let Ended { end, detail, .. } = ended;
         let (connection, server) = (id.0, &self.settings.server);
         let detail = format!("{server}: {detail}");
@@ -256,31 +262,31 @@ impl<S: Service> Core<S> {
         let (failure, change) = match (phase, end) {
             (_, End::AuthFailed) => {
                 tracing::error!(connection, detail, "the push service refuses the login");
-                (Failure::Refused, Some(Change::AuthFailed { detail }))
+                (Failure::Refused, Some(ConnectionChange::AuthFailed { detail }))
             }
             (Phase::Draining { .. } | Phase::Closing, _) | (_, End::Retired) => {
                 tracing::info!(connection, detail, "connection closed");
-                self.crowded = false;
+                self.at_connection_limit = false;
                 self.redial.ended(now);
                 return None;
             }
             (Phase::Dialing, End::TooMany) if self.connections.any(Connection::is_ending) => {
                 tracing::info!(connection, detail, "the next connection waits for the end of a draining one");
-                self.crowded = true;
+                self.at_connection_limit = true;
                 return None;
             }
             (Phase::Dialing, End::TooMany) if self.redial.may_count_ended(now) => {
                 tracing::info!(connection, detail, "the push service counts a connection that has ended");
-                (Failure::Crowded, None)
+                (Failure::ConnectionLimit, None)
             }
             (Phase::Open { .. }, End::Dismissed) => {
                 tracing::info!(connection, detail, "connection was ended by the push service");
                 self.redial.drained();
-                return Some(Change::Draining);
+                return Some(ConnectionChange::Draining);
             }
             (Phase::Open { since, .. }, _) => {
                 tracing::warn!(connection, detail, "connection lost");
-                (Failure::Lost(now.saturating_duration_since(since)), Some(Change::Lost { detail }))
+                (Failure::Lost(now.saturating_duration_since(since)), Some(ConnectionChange::Lost { detail }))
             }
             (Phase::Dialing, _) => {
                 tracing::warn!(connection, detail, "connection failed");
@@ -288,7 +294,7 @@ impl<S: Service> Core<S> {
             }
         };
         self.failure = Some(words);
-        if id > self.outdated {
+        if id > self.last_with_old_credentials {
             let random = self.random();
             self.redial.failed(failure, now, random);
         }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use fcm_mqtt_bridge::broker::identity::users::{Cost, UsersFile};
-use fcm_mqtt_bridge::broker::{Bound, Broker, BrokerConfig, BrokerError, BrokerLimits, Listen, Surroundings};
+use fcm_mqtt_bridge::broker::{Bound, Broker, BrokerConfig, BrokerDependencies, BrokerError, BrokerLimits, Listen};
 use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt::{self, AckWord, BrokerLink, Inbound, Outbound, Outcome, Port};
 use fcm_mqtt_bridge::ops::clock::now_ms;
@@ -29,7 +29,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How often the store's file is looked at while somebody waits for a document to leave it.
 const LOOK: Duration = Duration::from_millis(2);
 
-pub(crate) struct World {
+pub(crate) struct Harness {
     pub(crate) address: std::net::SocketAddr,
     pub(crate) bound: Bound,
     pub(crate) port: Port,
@@ -55,7 +55,7 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-impl World {
+impl Harness {
     pub(crate) async fn open() -> Self {
         Self::with(BrokerLimits::default()).await
     }
@@ -78,9 +78,13 @@ impl World {
         let mut tasks = JoinSet::new();
         let metrics = Arc::new(Metrics::new());
         let (reload, reloaded) = watch::channel(0);
-        let surroundings =
-            Surroundings { metrics: Arc::clone(&metrics), reload: reloaded, store: store.clone(), told: |_, _| () };
-        tasks.spawn(broker.run(outlet, surroundings, stop.clone()));
+        let dependencies = BrokerDependencies {
+            metrics: Arc::clone(&metrics),
+            reload: reloaded,
+            store: store.clone(),
+            told: |_, _| (),
+        };
+        tasks.spawn(broker.run(outlet, dependencies, stop.clone()));
         soon("the door", port.broker_link.wait_for(|broker_link| *broker_link == BrokerLink::Up)).await.unwrap();
         Self { address, bound, port, metrics, reload, stop, broker: tasks, store, writer, outbox, _folder: folder }
     }
@@ -102,7 +106,7 @@ impl World {
     pub(crate) async fn publish(&self, topic: &str, payload: &str) -> oneshot::Receiver<Outcome> {
         let at = self.outbox.next_time();
         let note = Note { topic: topic.to_owned(), payload: payload.to_owned().into(), correlation: None, at };
-        soon("a commit", self.store.tell(note).await.unwrap()).await.unwrap();
+        soon("a commit", self.store.queue_note(note).await.unwrap()).await.unwrap();
         self.outbox.when_gone(at)
     }
 

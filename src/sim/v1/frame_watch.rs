@@ -33,7 +33,7 @@ pub(super) enum End {
 }
 
 /// The socket that the library is given.
-pub(super) struct Tap {
+pub(super) struct FrameWatch {
     socket: Socket,
     sight: Sight,
 }
@@ -59,7 +59,7 @@ struct State {
     end: Option<End>,
 }
 
-impl Tap {
+impl FrameWatch {
     pub(super) fn new(socket: Socket) -> (Self, Sight) {
         let sight = Sight(Arc::new(Mutex::new(State {
             inbound: Cursor::behind(PREFACE_LEN),
@@ -149,7 +149,7 @@ impl State {
     }
 }
 
-impl AsyncRead for Tap {
+impl AsyncRead for FrameWatch {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let end = this.sight.state().end;
@@ -169,7 +169,7 @@ impl AsyncRead for Tap {
     }
 }
 
-impl AsyncWrite for Tap {
+impl AsyncWrite for FrameWatch {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_waiting(cx))?;
         if self.sight.state().end.is_some() {

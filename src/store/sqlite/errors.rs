@@ -31,7 +31,7 @@ pub(super) fn of_verb(error: Error) -> StoreError {
 }
 
 /// An error of [`Inspector`](crate::store::Inspector).
-pub(super) fn of_look(error: Error) -> StoreError {
+pub(super) fn of_inspection(error: Error) -> StoreError {
     let reason = error.to_string();
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged { reason },
@@ -62,13 +62,13 @@ mod tests {
     fn a_look_that_fails_tells_what_is_to_be_done() {
         for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR, ffi::SQLITE_CANTOPEN, ffi::SQLITE_BUSY, ffi::SQLITE_READONLY]
         {
-            assert!(matches!(of_look(failure(code)), StoreError::Blocked { .. }), "{code}");
+            assert!(matches!(of_inspection(failure(code)), StoreError::Blocked { .. }), "{code}");
         }
         for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB] {
-            assert!(matches!(of_look(failure(code)), StoreError::Damaged { .. }), "{code}");
+            assert!(matches!(of_inspection(failure(code)), StoreError::Damaged { .. }), "{code}");
         }
         for error in [failure(ffi::SQLITE_ERROR), failure(ffi::SQLITE_CONSTRAINT), Error::QueryReturnedNoRows] {
-            assert!(matches!(of_look(error), StoreError::Failed { .. }));
+            assert!(matches!(of_inspection(error), StoreError::Failed { .. }));
         }
     }
 

@@ -25,14 +25,14 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum SocketKind {
     Tcp,
     Tls,
     Ws,
     Wss,
 }
 
-pub(crate) const WAYS: [Way; 4] = [Way::Tcp, Way::Tls, Way::Ws, Way::Wss];
+pub(crate) const SOCKETS: [SocketKind; 4] = [SocketKind::Tcp, SocketKind::Tls, SocketKind::Ws, SocketKind::Wss];
 
 /// Bytes to and from the broker, whatever is below them.
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -111,20 +111,25 @@ impl Authority {
 }
 
 /// Connects up to where MQTT begins.
-pub(crate) async fn dial(way: Way, to: SocketAddr, from: IpAddr, tls: &ClientConfig) -> io::Result<Box<dyn Wire>> {
+pub(crate) async fn dial(
+    kind: SocketKind,
+    to: SocketAddr,
+    from: IpAddr,
+    tls: &ClientConfig,
+) -> io::Result<Box<dyn Wire>> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.bind(SocketAddr::new(from, 0))?;
-    through(way, socket.connect(to).await?, tls).await
+    through(kind, socket.connect(to).await?, tls).await
 }
 
 /// The same on a connection that is there already.
-pub(crate) async fn through(way: Way, stream: TcpStream, tls: &ClientConfig) -> io::Result<Box<dyn Wire>> {
+pub(crate) async fn through(kind: SocketKind, stream: TcpStream, tls: &ClientConfig) -> io::Result<Box<dyn Wire>> {
     stream.set_nodelay(true)?;
-    Ok(match way {
-        Way::Tcp => Box::new(stream),
-        Way::Tls => Box::new(secure(stream, tls).await?),
-        Way::Ws => Box::new(upgrade(stream).await?),
-        Way::Wss => Box::new(upgrade(secure(stream, tls).await?).await?),
+    Ok(match kind {
+        SocketKind::Tcp => Box::new(stream),
+        SocketKind::Tls => Box::new(secure(stream, tls).await?),
+        SocketKind::Ws => Box::new(upgrade(stream).await?),
+        SocketKind::Wss => Box::new(upgrade(secure(stream, tls).await?).await?),
     })
 }
 

@@ -19,7 +19,7 @@ pub(super) const REMEMBERED: usize = 256;
 
 /// What may be written now.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct LogLimit {
     reasons: Vec<Reason>,
     /// When an address last had a line of a reason.
     told: HashMap<(usize, IpAddr), Instant>,
@@ -40,7 +40,7 @@ struct Allowance {
     at: Instant,
 }
 
-impl Lines {
+impl LogLimit {
     pub(super) fn new(reasons: usize) -> Self {
         let full =
             Reason { firsts: Allowance::of(FIRSTS_PER_MINUTE), others: Allowance::of(OTHERS_PER_MINUTE), untold: 0 };

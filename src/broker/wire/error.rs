@@ -8,7 +8,7 @@ use super::super::refusals::Refusal;
 
 /// Why a connection ends because of a packet. The text is for the log, and that of a broken rule for the client too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum Fault {
+pub(crate) enum PacketError {
     #[error("a length has more than four bytes")]
     Length,
     #[error("a length has more bytes than it needs")]
@@ -47,7 +47,7 @@ pub(crate) enum Fault {
     #[error("property {0:#x} does not belong here")]
     Property(u8),
     #[error("property {0:#x} is there twice")]
-    Twice(u8),
+    Duplicate(u8),
     #[error("property {0:#x} has a value that it cannot have")]
     Range(u8),
     #[error("more than {0} user properties")]
@@ -85,7 +85,7 @@ pub(crate) enum Fault {
     SessionExpiry,
 }
 
-impl Fault {
+impl PacketError {
     /// The reason code of MQTT 5 (4.13).
     pub(crate) fn code(self) -> u8 {
         match self {

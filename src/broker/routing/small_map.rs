@@ -8,13 +8,13 @@ use std::hash::Hash;
 const FEW: usize = 16;
 
 #[derive(Debug)]
-pub(super) enum Map<K, V> {
+pub(super) enum SmallMap<K, V> {
     Few(Vec<(K, V)>),
     #[expect(clippy::box_collection, reason = "there are many maps and few of these, and a map is twice a vector")]
     Many(Box<HashMap<K, V>>),
 }
 
-impl<K: Hash + Eq, V> Map<K, V> {
+impl<K: Hash + Eq, V> SmallMap<K, V> {
     pub(super) const fn new() -> Self {
         Self::Few(Vec::new())
     }

@@ -1,0 +1,148 @@
+//! Figures, health and wake-ups: what the handles see without asking the writer.
+
+use super::downstream::Claimed;
+use super::error::StoreHealth;
+use super::figures::StoreFigures;
+use super::sessions::{COMMIT_EVENTS_BYTES, COMMIT_EVENTS_MAX, CommitEvent, CommitEvents};
+use crate::chat::transport::Transport;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, watch};
+
+/// What the writer shows to the handles.
+#[derive(Debug, Default)]
+pub(super) struct SharedStatus {
+    /// Under a mutex like the topics below; held for a copy only.
+    figures: Mutex<StoreFigures>,
+    /// A set under a mutex, so that a topic that gets a thousand documents is reported once: a channel would have to be
+    /// unbounded or make the writer wait for its receiver. Held for an insert or a take only.
+    topics_with_documents: Mutex<BTreeSet<String>>,
+    pub(super) documents_came: Notify,
+    /// A broker takes `events`; then nobody takes `topics_with_documents`: see [`super::Store::listen`].
+    listening: AtomicBool,
+    /// A bounded list under a mutex and no channel: when it is full the writer goes on and keeps only names of topics
+    /// and queues, whose rows the receiver reads from the store.
+    events: Mutex<PendingEvents>,
+    pub(super) events_came: Notify,
+    pub(super) health: watch::Sender<StoreHealth>,
+    pub(super) due: watch::Sender<u64>,
+    /// Messages accepted as in flight that their transport has not taken; no more than the transports have room for.
+    /// Under a mutex like the topics.
+    on_accept: Mutex<Vec<(Transport, Claimed)>>,
+    pub(super) sent_on_accept: watch::Sender<u64>,
+}
+
+impl SharedStatus {
+    pub(super) fn figures(&self) -> StoreFigures {
+        *lock(&self.figures)
+    }
+
+    pub(super) fn show(&self, figures: StoreFigures) {
+        *lock(&self.figures) = figures;
+    }
+
+    pub(super) fn take_topics_with_documents(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *lock(&self.topics_with_documents))
+    }
+
+    /// From now on each commit tells what it brought.
+    pub(super) fn listen(&self) {
+        self.listening.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn has_listener(&self) -> bool {
+        self.listening.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn take_events(&self) -> CommitEvents {
+        std::mem::take(&mut *lock(&self.events)).batch
+    }
+
+    /// What a commit brought, in its order.
+    pub(super) fn notify_events(&self, events: Vec<CommitEvent>) {
+        if !events.is_empty() {
+            let mut pending = lock(&self.events);
+            events.into_iter().for_each(|event| pending.add(event));
+            drop(pending);
+            self.events_came.notify_one();
+        }
+    }
+
+    /// What a commit brought: documents on these topics, and whether a message became due.
+    pub(super) fn notify(&self, topics: HashSet<String>, due: bool) {
+        if !topics.is_empty() && !self.has_listener() {
+            lock(&self.topics_with_documents).extend(topics);
+            self.documents_came.notify_one();
+        }
+        if due {
+            self.due.send_modify(|n| *n = n.wrapping_add(1));
+        }
+    }
+
+    /// What was accepted as in flight already.
+    pub(super) fn notify_sent_on_accept(&self, mut on_accept: Vec<(Transport, Claimed)>) {
+        if !on_accept.is_empty() {
+            lock(&self.on_accept).append(&mut on_accept);
+            self.sent_on_accept.send_modify(|n| *n = n.wrapping_add(1));
+        }
+    }
+
+    pub(super) fn take_sent_on_accept(&self, transport: &Transport) -> Vec<Claimed> {
+        let mut on_accept = lock(&self.on_accept);
+        on_accept.extract_if(.., |(by, _)| by == transport).map(|(_, claimed)| claimed).collect()
+    }
+
+    /// Shows how the disk is. True if it changed between ok and blocked; another reason of the same block is no change.
+    pub(super) fn set_health(&self, now: StoreHealth) -> bool {
+        self.health.send_if_modified(|health| {
+            let changed = (*health == StoreHealth::Ok) != (now == StoreHealth::Ok);
+            *health = now;
+            changed
+        })
+    }
+}
+
+/// What was not taken yet, and its bytes.
+#[derive(Debug, Default)]
+struct PendingEvents {
+    batch: CommitEvents,
+    bytes: usize,
+}
+
+impl PendingEvents {
+    /// Once there are names, only names are added: the receiver reads the rows from the store, in their order.
+    fn add(&mut self, event: CommitEvent) {
+        let batch = &mut self.batch;
+        let bytes = match (&event, batch.items.last()) {
+            // The same message for another queue.
+            (CommitEvent::Row { message, .. }, Some(CommitEvent::Row { message: last, .. }))
+                if Arc::ptr_eq(message, last) =>
+            {
+                0
+            }
+            (CommitEvent::Row { message, .. }, _) => {
+                message.topic.len() + message.payload.len() + message.properties.len()
+            }
+            (CommitEvent::Document { reference, payload, correlation }, _) => {
+                reference.topic.len() + payload.len() + correlation.as_ref().map_or(0, bytes::Bytes::len)
+            }
+        };
+        let room = batch.items.len() < COMMIT_EVENTS_MAX
+            && (self.bytes + bytes <= COMMIT_EVENTS_BYTES || batch.items.is_empty());
+        if room && batch.topics.is_empty() && batch.queues.is_empty() {
+            self.bytes += bytes;
+            batch.items.push(event);
+            return;
+        }
+        match event {
+            CommitEvent::Row { target, .. } => _ = batch.queues.insert(target.queue),
+            // Clients choose topics, but only as many as have documents on the disk.
+            CommitEvent::Document { reference, .. } => _ = batch.topics.insert(reference.topic.to_string()),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
