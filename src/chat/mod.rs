@@ -3,6 +3,9 @@
 //! Invariant: a value of a type in here is a valid value; the limits are checked when it is made.
 
 pub mod access;
+pub mod attention;
+pub mod contact;
+pub mod conversation;
 pub mod delivery;
 pub mod fan_out;
 pub mod filter;
@@ -11,10 +14,13 @@ pub mod message;
 pub mod presence;
 pub mod principal;
 pub mod push;
+pub mod push_decision;
+pub mod push_document;
 pub mod qos;
 pub mod recipient_queue;
 pub mod refusal;
 pub mod route;
 pub mod status;
+pub mod suffix;
 pub mod topic;
 pub mod transport;

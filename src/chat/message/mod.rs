@@ -10,7 +10,7 @@ mod condition;
 mod content;
 mod downstream;
 mod error;
-mod fields;
+pub(in crate::chat) mod fields;
 mod gate;
 mod presence;
 mod receipt;
@@ -64,6 +64,6 @@ pub fn document_id(payload: &[u8]) -> Option<MessageId> {
     MessageId::new(id).ok()
 }
 
-fn json(document: &impl serde::Serialize) -> Vec<u8> {
+pub(in crate::chat) fn json(document: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(document).expect("text, numbers and maps with text keys have a JSON form")
 }
