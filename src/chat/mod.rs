@@ -14,6 +14,7 @@ pub mod message;
 pub mod presence;
 pub mod principal;
 pub mod push;
+pub mod push_budget;
 pub mod push_decision;
 pub mod push_document;
 pub mod qos;
