@@ -1,8 +1,15 @@
 //! The domain: the words of `topics.md`, pure. No tokio, no clock, no sockets, no random source.
 //!
 //! Invariant: a value of a type in here is a valid value; the limits are checked when it is made.
+//!
+//! The rules of chat between users are here, and the bridge does not apply them yet: [`suffix`] (what users write), [`contact`]
+//! and [`conversation`] (what users are to each other, and how far each has read), [`attention`], [`push_decision`],
+//! [`push_budget`] and [`push_document`] (whether a device is pushed, and what with).
 
 pub mod access;
+pub mod attention;
+pub mod contact;
+pub mod conversation;
 pub mod delivery;
 pub mod fan_out;
 pub mod filter;
@@ -11,10 +18,14 @@ pub mod message;
 pub mod presence;
 pub mod principal;
 pub mod push;
+pub mod push_budget;
+pub mod push_decision;
+pub mod push_document;
 pub mod qos;
 pub mod recipient_queue;
 pub mod refusal;
 pub mod route;
 pub mod status;
+pub mod suffix;
 pub mod topic;
 pub mod transport;

@@ -9,11 +9,11 @@ use serde_json::{Map, Value};
 const VERSION: f64 = 1.0;
 
 /// A payload's fields that were not read yet.
-pub(super) struct Fields(Map<String, Value>);
+pub(in crate::chat) struct Fields(Map<String, Value>);
 
 impl Fields {
     /// Reads one JSON object out of at most `max` bytes.
-    pub(super) fn read(payload: &[u8], max: usize) -> Result<Self, Rejection> {
+    pub(in crate::chat) fn read(payload: &[u8], max: usize) -> Result<Self, Rejection> {
         if payload.len() > max {
             return Err(Rejection::new(ErrorCode::TooBig, format!("the payload is longer than {max} bytes")));
         }
@@ -25,24 +25,31 @@ impl Fields {
         }
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+    pub(in crate::chat) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(in crate::chat) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    /// What was not read, in its order; fields that are `null` are not given.
+    pub(in crate::chat) fn rest(&mut self) -> Map<String, Value> {
+        let mut rest = std::mem::take(&mut self.0);
+        rest.retain(|_, value| !value.is_null());
+        rest
+    }
+
+    pub(in crate::chat) fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
-    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+    pub(in crate::chat) fn take(&mut self, name: &str) -> Option<Value> {
         self.0.shift_remove(name).filter(|value| !value.is_null())
     }
 
     /// `v`: absent or 1.
-    pub(super) fn version(&mut self) -> Result<(), Rejection> {
+    pub(in crate::chat) fn version(&mut self) -> Result<(), Rejection> {
         match self.take("v") {
             None => Ok(()),
             Some(v) if v.as_f64() == Some(VERSION) => Ok(()),
@@ -51,7 +58,7 @@ impl Fields {
     }
 
     /// `id`, as its sender chose it.
-    pub(super) fn id(&mut self) -> Result<Option<MessageId>, Rejection> {
+    pub(in crate::chat) fn id(&mut self) -> Result<Option<MessageId>, Rejection> {
         let bad = |fault: String| Rejection::new(ErrorCode::BadId, format!("`id` {fault}"));
         match self.take("id") {
             None => Ok(None),
@@ -60,7 +67,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn string(&mut self, name: &str) -> Result<Option<String>, Rejection> {
+    pub(in crate::chat) fn string(&mut self, name: &str) -> Result<Option<String>, Rejection> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -69,7 +76,7 @@ impl Fields {
     }
 
     /// A string of 1 to `max` characters without control characters.
-    pub(super) fn word(&mut self, name: &str, max: usize) -> Result<Option<String>, Rejection> {
+    pub(in crate::chat) fn word(&mut self, name: &str, max: usize) -> Result<Option<String>, Rejection> {
         let Some(text) = self.string(name)? else { return Ok(None) };
         if text.is_empty() {
             return Err(Rejection::bad_field(name, "is empty"));
@@ -83,7 +90,7 @@ impl Fields {
         Ok(Some(text))
     }
 
-    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, Rejection> {
+    pub(in crate::chat) fn flag(&mut self, name: &str) -> Result<Option<bool>, Rejection> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(flag)),
@@ -91,7 +98,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, Rejection> {
+    pub(in crate::chat) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, Rejection> {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Object(map)) => Ok(Some(map)),

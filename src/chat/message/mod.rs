@@ -10,7 +10,7 @@ mod condition;
 mod content;
 mod downstream;
 mod error;
-mod fields;
+pub(in crate::chat) mod fields;
 mod gate;
 mod presence;
 mod receipt;
@@ -67,7 +67,7 @@ pub fn document_id(payload: &[u8]) -> Option<MessageId> {
 /// Room for most documents, so that the text is not moved while it grows.
 const ROOM: usize = 512;
 
-fn json(document: &impl serde::Serialize) -> Vec<u8> {
+pub(in crate::chat) fn json(document: &impl serde::Serialize) -> Vec<u8> {
     let mut text = Vec::with_capacity(ROOM);
     serde_json::to_writer(&mut text, document).expect("text, numbers and maps with text keys have a JSON form");
     text

@@ -118,7 +118,7 @@ impl Rejection {
         self.ref_id.as_ref()
     }
 
-    pub(super) fn bad_field(name: &str, fault: impl fmt::Display) -> Self {
+    pub(in crate::chat) fn bad_field(name: &str, fault: impl fmt::Display) -> Self {
         Self::new(ErrorCode::BadField, format!("`{name}` {fault}"))
     }
 }

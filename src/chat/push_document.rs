@@ -1,0 +1,344 @@
+//! What is in a push to a device of a user: its form by platform and by how much the device wants said.
+//!
+//! Every push names the account for which it is: an app that is logged in as somebody else drops it. All values are strings,
+//! and no key is one that the push services keep for themselves.
+
+use super::id::{Owner, Sid, Token};
+use super::push::{Priority, Push, Target};
+use super::suffix::devices::{Format, Platform};
+use super::suffix::profile::shown_name;
+use serde_json::{Map, Value, json};
+
+/// Largest `data` and `notification` together, in bytes of keys and values.
+pub const BYTES_MAX: usize = 4_096;
+/// Kept free for what a transport adds: `mid` and `ack` with their values.
+const TRANSPORT_BYTES: usize = 64;
+/// Pushes with this collapse key replace each other while the device is away. It is the only one: FCM keeps four for a device.
+pub const COLLAPSE: &str = "chat";
+
+/// What a push says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// A message, or an invitation.
+    Item(Item<'a>),
+    /// What was pushed up to here is seen elsewhere: notifications of the conversation go away.
+    Clear {
+        /// The other side of the conversation.
+        with: &'a Owner,
+        /// Up to this message.
+        sid: Sid,
+    },
+    /// There is more than single pushes could say: the app asks for it.
+    Sync,
+    /// Whoever has this token is to prove it by repeating the word.
+    Verify {
+        /// The word.
+        proof: &'a str,
+    },
+}
+
+/// A message or an invitation, as a push tells of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// An invitation instead of a message.
+    pub invitation: bool,
+    /// The other side of the conversation.
+    pub with: &'a Owner,
+    /// The bridge's id of it.
+    pub sid: Sid,
+    /// Who wrote it, as shown.
+    pub title: &'a str,
+    /// Its text, if it has one.
+    pub body: &'a str,
+    /// When it was stored, in Unix milliseconds.
+    pub ts: u64,
+    /// Nothing is to be seen or heard of it.
+    pub silent: bool,
+}
+
+/// To whom a push goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addressee<'a> {
+    /// For which user.
+    pub account: &'a Owner,
+    /// By which token.
+    pub token: &'a Token,
+    /// What the device runs on.
+    pub platform: Platform,
+    /// How much it wants said.
+    pub format: Format,
+    /// The language of fixed texts.
+    pub lang: Option<&'a str>,
+    /// Unread messages of the user, over all conversations.
+    pub unread: u64,
+}
+
+/// The title of a push: the name of the writer's profile, with the user name behind it where the reader may not know whose
+/// name that is.
+pub fn title(user: &Owner, name: Option<&str>, is_contact: bool) -> String {
+    match name.map(shown_name).filter(|name| !name.trim().is_empty()) {
+        Some(name) if is_contact => name,
+        Some(name) => format!("{name} ({user})"),
+        None => user.to_string(),
+    }
+}
+
+/// The push for a device.
+pub fn push(to: &Addressee<'_>, content: &Content<'_>) -> Push {
+    let mut draft = Draft::new(to);
+    match content {
+        Content::Item(item) if to.format == Format::Doorbell => draft.doorbell(item.silent),
+        Content::Item(item) => draft.item(item),
+        Content::Clear { with, sid } => {
+            draft.put("type", "clear");
+            draft.put("with", with.as_str());
+            draft.put("sid", sid.to_string());
+            draft.put("unread", to.unread.to_string());
+        }
+        Content::Sync => draft.doorbell(true),
+        Content::Verify { proof } => {
+            draft.put("type", "verify");
+            draft.put("proof", *proof);
+            draft.priority = Priority::High;
+        }
+    }
+    draft.finish()
+}
+
+/// A push on its way to be one.
+struct Draft<'a> {
+    to: &'a Addressee<'a>,
+    data: Map<String, Value>,
+    notification: Option<Map<String, Value>>,
+    priority: Priority,
+    collapse: Option<String>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(to: &'a Addressee<'a>) -> Self {
+        let data = Map::from_iter([("account".to_owned(), to.account.as_str().into())]);
+        Self { to, data, notification: None, priority: Priority::Normal, collapse: None }
+    }
+
+    fn put(&mut self, key: &str, value: impl Into<String>) {
+        self.data.insert(key.to_owned(), Value::String(value.into()));
+    }
+
+    fn doorbell(&mut self, silent: bool) {
+        self.put("type", "sync");
+        self.put("unread", self.to.unread.to_string());
+        self.collapse = Some(COLLAPSE.to_owned());
+        if !silent {
+            self.priority = Priority::High;
+            self.show(fixed_text(self.to.lang), "");
+        }
+    }
+
+    fn item(&mut self, item: &Item<'_>) {
+        self.put("type", if item.invitation { "invitation" } else { "message" });
+        self.put("with", item.with.as_str());
+        self.put("sid", item.sid.to_string());
+        self.put("ts", item.ts.to_string());
+        self.put("unread", self.to.unread.to_string());
+        if !item.silent {
+            self.priority = Priority::High;
+        }
+        if self.to.format == Format::Id {
+            if !item.silent {
+                self.show(fixed_text(self.to.lang), "");
+            }
+            return;
+        }
+        self.put("title", item.title);
+        // On iOS what is to be seen stands a second time in the notification.
+        let shown = !item.silent && self.to.platform == Platform::Ios;
+        let copies = if shown { 2 } else { 1 };
+        let fixed = "body".len() * copies + if shown { "title".len() + item.title.len() } else { 0 } + "cut1".len();
+        let room = BYTES_MAX.saturating_sub(TRANSPORT_BYTES + weight(&self.data) + fixed) / copies;
+        let body = cut(item.body, room);
+        if body.len() < item.body.len() {
+            self.put("cut", "1");
+        }
+        if !body.is_empty() {
+            self.put("body", body);
+        }
+        if shown {
+            self.show(item.title, body);
+        }
+    }
+
+    /// What the system shows by itself. An Android app and a web page make their own notifications out of the data.
+    fn show(&mut self, title: &str, body: &str) {
+        if self.to.platform != Platform::Ios {
+            return;
+        }
+        let texts = [("title", title), ("body", body)].into_iter().filter(|(_, text)| !text.is_empty());
+        self.notification = Some(texts.map(|(name, text)| (name.to_owned(), text.into())).collect());
+    }
+
+    fn finish(self) -> Push {
+        let Self { to, data, notification, priority, collapse } = self;
+        let mut fcm = Map::new();
+        let mut priority = priority;
+        if to.platform == Platform::Ios {
+            match notification {
+                Some(_) => fcm.insert("mutable_content".to_owned(), json!(true)),
+                None => {
+                    // Apple takes no push of high priority that shows nothing.
+                    priority = Priority::Normal;
+                    fcm.insert("content_available".to_owned(), json!(true))
+                }
+            };
+        }
+        let target = Target::Token(to.token.clone());
+        Push { target, data, notification, priority, collapse, receipt: true, fcm }
+    }
+}
+
+/// What is shown where no word of the message may be.
+fn fixed_text(lang: Option<&str>) -> &'static str {
+    match lang.map(|lang| lang.split(['-', '_']).next().unwrap_or(lang)) {
+        Some("de") => "Neue Nachricht",
+        Some("es") => "Mensaje nuevo",
+        Some("fr") => "Nouveau message",
+        Some("it") => "Nuovo messaggio",
+        Some("pt") => "Nova mensagem",
+        _ => "New message",
+    }
+}
+
+/// As much of `text` as fits into `bytes`, ending between two characters.
+fn cut(text: &str, bytes: usize) -> &str {
+    if text.len() <= bytes {
+        return text;
+    }
+    let end = (0..=bytes).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    &text[..end]
+}
+
+fn weight(map: &Map<String, Value>) -> usize {
+    map.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::id::SidSource;
+    use proptest::prelude::*;
+
+    struct Names {
+        alice: Owner,
+        bob: Owner,
+        token: Token,
+        sid: Sid,
+    }
+
+    fn names() -> Names {
+        let owner = |name| Owner::new(name).unwrap();
+        let sid = SidSource::default().next(1_700_000_000_000, 1);
+        Names { alice: owner("alice"), bob: owner("bob"), token: Token::new("t-1").unwrap(), sid }
+    }
+
+    impl Names {
+        fn to(&self, platform: Platform, format: Format) -> Addressee<'_> {
+            Addressee { account: &self.bob, token: &self.token, platform, format, lang: Some("de-CH"), unread: 3 }
+        }
+
+        fn item<'a>(&'a self, body: &'a str) -> Item<'a> {
+            Item { invitation: false, with: &self.alice, sid: self.sid, title: "Alice", body, ts: 5, silent: false }
+        }
+    }
+
+    #[test]
+    fn a_message_is_data_of_high_priority_on_android() {
+        let names = names();
+        let push = push(&names.to(Platform::Android, Format::Full), &Content::Item(names.item("hi")));
+        let expected = json!({"account": "bob", "type": "message", "with": "alice", "sid": names.sid.to_string(), "ts": "5",
+            "unread": "3", "title": "Alice", "body": "hi"});
+        assert_eq!(Value::Object(push.data), expected);
+        assert_eq!((push.priority, push.notification, push.collapse), (Priority::High, None, None));
+        assert!(push.fcm.is_empty());
+    }
+
+    #[test]
+    fn on_ios_what_is_seen_is_a_notification_and_what_is_not_has_no_priority() {
+        let names = names();
+        let ios = names.to(Platform::Ios, Format::Full);
+        let seen = push(&ios, &Content::Item(names.item("hi")));
+        assert_eq!(Value::Object(seen.notification.unwrap()), json!({"title": "Alice", "body": "hi"}));
+        assert_eq!((seen.priority, Value::Object(seen.fcm)), (Priority::High, json!({"mutable_content": true})));
+        for content in [
+            Content::Clear { with: &names.alice, sid: names.sid },
+            Content::Sync,
+            Content::Verify { proof: "p" },
+            Content::Item(Item { silent: true, ..names.item("hi") }),
+        ] {
+            let unseen = push(&ios, &content);
+            assert_eq!((unseen.priority, &unseen.notification), (Priority::Normal, &None), "{content:?}");
+            assert_eq!(Value::Object(unseen.fcm), json!({"content_available": true}));
+        }
+    }
+
+    #[test]
+    fn a_device_that_wants_no_text_gets_none() {
+        let names = names();
+        for platform in [Platform::Android, Platform::Ios, Platform::Web] {
+            for format in [Format::Id, Format::Doorbell] {
+                let push = push(&names.to(platform, format), &Content::Item(names.item("secret words")));
+                let text = serde_json::to_string(&push).unwrap();
+                assert!(!text.contains("secret") && !text.contains("Alice"), "{text}");
+                assert_eq!(push.collapse.as_deref() == Some(COLLAPSE), format == Format::Doorbell);
+                assert_eq!(push.data.contains_key("sid"), format == Format::Id);
+                if platform == Platform::Ios {
+                    assert_eq!(push.notification.unwrap()["title"], "Neue Nachricht");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clear_says_up_to_what_and_a_verify_nothing_but_its_word() {
+        let names = names();
+        let android = names.to(Platform::Android, Format::Full);
+        let clear = push(&android, &Content::Clear { with: &names.alice, sid: names.sid });
+        let sid = names.sid.to_string();
+        assert_eq!(
+            Value::Object(clear.data),
+            json!({"account": "bob", "type": "clear", "with": "alice", "sid": sid, "unread": "3"})
+        );
+        assert_eq!(clear.priority, Priority::Normal);
+        let verify = push(&android, &Content::Verify { proof: "p" });
+        assert_eq!(Value::Object(verify.data), json!({"account": "bob", "type": "verify", "proof": "p"}));
+        assert_eq!(verify.priority, Priority::High);
+    }
+
+    #[test]
+    fn a_stranger_is_called_by_both_names() {
+        let Names { alice, .. } = names();
+        assert_eq!(title(&alice, Some("Bob\u{202e}"), true), "Bob");
+        assert_eq!(title(&alice, Some("Bob"), false), "Bob (alice)");
+        assert_eq!(title(&alice, Some(" "), true), "alice");
+        assert_eq!(title(&alice, None, false), "alice");
+    }
+
+    proptest! {
+        #[test]
+        fn every_form_keeps_to_the_services_limits(body in "\\PC{0,3000}", title in "\\PC{0,64}", which in 0..9_usize, silent: bool) {
+            let names = names();
+            let platform = [Platform::Android, Platform::Ios, Platform::Web][which % 3];
+            let format = [Format::Full, Format::Id, Format::Doorbell][which / 3];
+            let item = Item { title: &title, silent, ..names.item(&body) };
+            let push = push(&names.to(platform, format), &Content::Item(item));
+            let notified = push.notification.as_ref().map_or(0, weight);
+            prop_assert!(weight(&push.data) + notified <= BYTES_MAX - TRANSPORT_BYTES);
+            prop_assert_eq!(push.data["account"].as_str(), Some("bob"));
+            let told = push.data.get("body").and_then(Value::as_str).unwrap_or_default();
+            prop_assert!(body.starts_with(told));
+            prop_assert_eq!(push.data.contains_key("cut"), format == Format::Full && told.len() < body.len());
+            for key in push.data.keys() {
+                let kept = ["from", "to", "message_type", "notification", "collapse_key"].contains(&key.as_str());
+                prop_assert!(!kept && !key.starts_with("google") && !key.starts_with("gcm"));
+            }
+        }
+    }
+}

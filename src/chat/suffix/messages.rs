@@ -1,0 +1,348 @@
+//! `messages`: what one user writes to another, or to a BAL, and the stamped copies of it.
+
+use crate::chat::id::{MessageId, Owner, Sid};
+use crate::chat::message::fields::Fields;
+use crate::chat::message::{ErrorCode, Limits, Rejection};
+use crate::chat::push::TTL_MAX;
+use crate::chat::push_decision::{Matter, Wish};
+use crate::chat::topic::Device;
+use serde_json::{Map, Value};
+
+/// Longest `body`, in characters.
+pub const BODY_MAX: usize = 16_384;
+/// Largest `data`, in bytes of its JSON.
+pub const DATA_MAX: usize = 32_768;
+/// Longest `type` and `thread`, in characters.
+pub const WORD_MAX: usize = 64;
+/// Most users in `mentions`.
+pub const MENTIONS_MAX: usize = 50;
+/// What a message is without a `type`.
+const TEXT: &str = "text";
+/// A message about another one that is never pushed by itself.
+const REACTION: &str = "reaction";
+/// Types that the bridge alone writes, or that a later release gives a meaning: what is stored today must not come alive then.
+const NOT_TYPES: [&str; 4] = ["notice", "call", "edit", "retract"];
+/// Fields of which the same is true.
+const LATER: [&str; 2] = ["not_before", "expires"];
+/// Fields of a push to a token. A message to a user is pushed in a form of the bridge's own.
+const OF_PUSHES: [&str; 6] = ["token", "topic", "condition", "notification", "collapse", "fcm"];
+/// What the bridge stamps: taken off, whatever a client writes.
+const STAMPED: [&str; 9] = ["from", "sid", "ts", "n", "group", "by", "edited", "redelivered", "status"];
+/// Names of groups begin like this, and there are none yet.
+const GROUP: &str = "g-";
+
+/// A message that was taken: checked, with its defaults filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UserMessage {
+    /// The writer's own id of it.
+    pub id: Option<MessageId>,
+    /// Whom it is for.
+    pub to: Owner,
+    /// Whether a device may be told of it by a push.
+    pub matter: Matter,
+    /// What the writer wishes of that.
+    pub wish: Wish,
+    /// Messages that it speaks of: `reply_to` and `ref`. They lie in the same conversation, or it is refused.
+    pub about: Vec<Sid>,
+    /// Who is named in it.
+    pub mentions: Vec<Owner>,
+    /// How long a push of it is worth sending, in seconds. It bounds no history.
+    pub ttl: u32,
+    /// Whether the writer wishes to hear of delivery.
+    pub receipt: bool,
+    /// The device that wrote it, as its client says; the embedded broker knows better.
+    pub dev: Option<Device>,
+    /// What its readers get, in the writer's order, without what is stamped: `id`, `to`, `type` and the rest.
+    document: Map<String, Value>,
+}
+
+/// What the bridge puts on a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp<'a> {
+    /// The bridge's id of the message.
+    pub sid: Sid,
+    /// Its place among all that this reader has of the conversation.
+    pub n: u64,
+    /// When it was stored, in Unix milliseconds.
+    pub ts: u64,
+    /// Who wrote it.
+    pub from: &'a Owner,
+    /// The device that wrote it: for the writer's own devices and for BALs.
+    pub dev: Option<&'a Device>,
+    /// Its reader may have it already.
+    pub redelivered: bool,
+}
+
+impl UserMessage {
+    /// Reads a payload.
+    ///
+    /// # Errors
+    /// With the code of topics.md, and with the writer's id if that could be read.
+    pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
+        let mut fields = Fields::read(payload, limits.payload_bytes)?;
+        let id = fields.id()?;
+        read(&mut fields, id.clone()).map_err(|rejection| rejection.about(id))
+    }
+
+    /// The text that a push shows, if there is one.
+    pub fn body(&self) -> Option<&str> {
+        self.document.get("body").and_then(Value::as_str)
+    }
+
+    /// What its readers get, without the stamp: to be kept, and to be compared with a repetition.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        crate::chat::message::json(&self.document)
+    }
+
+    /// Whether it says the same as one that was kept, whatever its id and device.
+    pub fn says_the_same(&self, kept: &[u8]) -> bool {
+        let Ok(mut kept) = serde_json::from_slice::<Map<String, Value>>(kept) else { return false };
+        let mut own = self.document.clone();
+        own.shift_remove("id");
+        kept.shift_remove("id");
+        own == kept
+    }
+}
+
+/// A copy for one reader of a message that was kept as `document`.
+pub fn stamped(document: &[u8], stamp: &Stamp<'_>) -> Vec<u8> {
+    let Stamp { sid, n, ts, from, dev, redelivered } = stamp;
+    let mut copy = format!("{{\"sid\":\"{sid}\",\"n\":{n},\"ts\":{ts},\"from\":\"{from}\"").into_bytes();
+    if let Some(dev) = dev {
+        copy.extend(format!(",\"dev\":\"{}\"", dev.as_str()).into_bytes());
+    }
+    if *redelivered {
+        copy.extend(b",\"redelivered\":true");
+    }
+    copy.push(b',');
+    // A document has `to` and `type` at least: there is something behind its brace.
+    copy.extend(&document[1.min(document.len())..]);
+    copy
+}
+
+fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejection> {
+    fields.version()?;
+    for name in OF_PUSHES.into_iter().filter(|name| fields.has(name)) {
+        return Err(Rejection::bad_field(name, "does not go with `to`"));
+    }
+    for name in LATER.into_iter().filter(|name| fields.has(name)) {
+        return Err(Rejection::bad_field(name, "has no meaning in this release"));
+    }
+    for name in STAMPED {
+        fields.take(name);
+    }
+    let to = recipient(fields)?;
+    let kind = fields.word("type", WORD_MAX)?.unwrap_or_else(|| TEXT.to_owned());
+    if NOT_TYPES.contains(&kind.as_str()) {
+        return Err(Rejection::bad_field("type", "is a word of the bridge's own, or has no meaning in this release"));
+    }
+    let matter = if kind == REACTION { Matter::Reaction } else { Matter::Message };
+    let about = [sid(fields, "reply_to")?, sid(fields, "ref")?];
+    if matter == Matter::Reaction && about[1].is_none() {
+        return Err(Rejection::new(ErrorCode::MissingField, "`ref` is missing: a reaction is about a message"));
+    }
+    let mentions = mentions(fields)?;
+    let (wish, ttl, receipt) = (wish(fields)?, ttl(fields)?, fields.flag("receipt")?.unwrap_or(true));
+    let dev = match fields.string("dev")? {
+        Some(dev) => Some(Device::new(dev).map_err(|fault| Rejection::bad_field("dev", fault))?),
+        None => None,
+    };
+    check_content(fields)?;
+    let mut document = Map::new();
+    let mut put = |name: &str, value: Option<Value>| value.map(|value| document.insert(name.to_owned(), value));
+    put("id", id.as_ref().map(|id| id.as_str().into()));
+    put("to", Some(to.as_str().into()));
+    put("type", Some(kind.into()));
+    for (name, sid) in ["reply_to", "ref"].into_iter().zip(&about) {
+        put(name, sid.map(|sid| sid.to_string().into()));
+    }
+    put("mentions", (!mentions.is_empty()).then(|| mentions.iter().map(Owner::as_str).collect()));
+    document.extend(fields.rest());
+    let about = about.into_iter().flatten().collect();
+    Ok(UserMessage { id, to, matter, wish, about, mentions, ttl, receipt, dev, document })
+}
+
+fn recipient(fields: &mut Fields) -> Result<Owner, Rejection> {
+    let Some(to) = fields.string("to")? else {
+        return Err(Rejection::new(ErrorCode::MissingField, "`to` is missing: the name of a user or of a BAL"));
+    };
+    if to.starts_with(GROUP) {
+        return Err(Rejection::bad_field("to", "names a group, and there are none in this release"));
+    }
+    Owner::new(to).map_err(|fault| Rejection::bad_field("to", fault))
+}
+
+fn sid(fields: &mut Fields, name: &str) -> Result<Option<Sid>, Rejection> {
+    let Some(text) = fields.string(name)? else { return Ok(None) };
+    Sid::parse(&text).map(Some).ok_or_else(|| Rejection::bad_field(name, "is not the `sid` of a message"))
+}
+
+fn mentions(fields: &mut Fields) -> Result<Vec<Owner>, Rejection> {
+    let bad = || Rejection::bad_field("mentions", format_args!("is not a list of at most {MENTIONS_MAX} users"));
+    let Some(given) = fields.take("mentions") else { return Ok(Vec::new()) };
+    let names = given.as_array().filter(|names| names.len() <= MENTIONS_MAX).ok_or_else(bad)?;
+    names.iter().map(|name| name.as_str().and_then(|name| Owner::new(name).ok()).ok_or_else(bad)).collect()
+}
+
+fn wish(fields: &mut Fields) -> Result<Wish, Rejection> {
+    let Some(name) = fields.string("push")? else { return Ok(Wish::Auto) };
+    Wish::parse(&name).ok_or_else(|| Rejection::bad_field("push", "is none of auto, always, never, silent"))
+}
+
+fn ttl(fields: &mut Fields) -> Result<u32, Rejection> {
+    let bad = || Rejection::bad_field("ttl", format_args!("is no number of seconds up to {TTL_MAX}"));
+    let Some(ttl) = fields.take("ttl") else { return Ok(TTL_MAX) };
+    ttl.as_u64().and_then(|ttl| u32::try_from(ttl).ok()).filter(|ttl| *ttl <= TTL_MAX).ok_or_else(bad)
+}
+
+/// `body`, `data`, `files` stay where they are; one of them must be there.
+fn check_content(fields: &Fields) -> Result<(), Rejection> {
+    match fields.get("body") {
+        Some(Value::String(body)) if body.chars().count() > BODY_MAX => {
+            return Err(Rejection::bad_field("body", format_args!("is longer than {BODY_MAX} characters")));
+        }
+        None | Some(Value::String(_)) => {}
+        Some(_) => return Err(Rejection::bad_field("body", "is not a string")),
+    }
+    if fields.get("data").is_some_and(|data| data.to_string().len() > DATA_MAX) {
+        return Err(Rejection::bad_field("data", format_args!("is longer than {DATA_MAX} bytes")));
+    }
+    let is_file = |file: &Value| file.get("url").is_some_and(Value::is_string);
+    match fields.get("files") {
+        Some(Value::Array(files)) if files.iter().all(is_file) => {}
+        None => {}
+        Some(_) => return Err(Rejection::bad_field("files", "is not a list of objects with a `url`")),
+    }
+    if let Some(thread) = fields.get("thread") {
+        let is_word = |thread: &str| !thread.is_empty() && thread.chars().count() <= WORD_MAX;
+        if !thread.as_str().is_some_and(is_word) {
+            return Err(Rejection::bad_field("thread", format_args!("is no text of 1 to {WORD_MAX} characters")));
+        }
+    }
+    if !["body", "data", "files"].iter().any(|name| fields.has(name)) {
+        let detail = "nothing to deliver: none of `body`, `data`, `files`";
+        return Err(Rejection::new(ErrorCode::MissingField, detail));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::id::SidSource;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn parse(message: &Value) -> Result<UserMessage, ErrorCode> {
+        UserMessage::parse(message.to_string().as_bytes(), &Limits::default()).map_err(|rejection| rejection.code())
+    }
+
+    fn some_sid() -> Sid {
+        SidSource::default().next(1_700_000_000_000, 1)
+    }
+
+    #[test]
+    fn a_copy_is_what_was_written_with_a_stamp() {
+        let message = parse(&json!({"id": "m1", "to": "bob", "body": "hi", "x": {"any": [1, 2.5]}})).unwrap();
+        let (sid, alice) = (some_sid(), Owner::new("alice").unwrap());
+        let dev = Device::new("phone").unwrap();
+        let stamp = Stamp { sid, n: 17, ts: 5, from: &alice, dev: None, redelivered: false };
+        let copy: Value = serde_json::from_slice(&stamped(&message.to_bytes(), &stamp)).unwrap();
+        assert_eq!(
+            copy,
+            json!({"sid": sid.to_string(), "n": 17, "ts": 5, "from": "alice", "id": "m1", "to": "bob", "type": "text",
+                "body": "hi", "x": {"any": [1, 2.5]}})
+        );
+        let own = Stamp { dev: Some(&dev), redelivered: true, ..stamp };
+        let copy: Value = serde_json::from_slice(&stamped(&message.to_bytes(), &own)).unwrap();
+        assert_eq!((copy["dev"].as_str(), copy["redelivered"].as_bool()), (Some("phone"), Some(true)));
+    }
+
+    #[test]
+    fn what_the_bridge_stamps_is_taken_off_and_what_nobody_knows_travels() {
+        let mut forged = json!({"to": "bob", "body": "hi", "mine": true, "dev": "phone"});
+        for name in STAMPED {
+            forged[name] = json!("forged");
+        }
+        let message = parse(&forged).unwrap();
+        let document: Value = serde_json::from_slice(&message.to_bytes()).unwrap();
+        assert_eq!(document, json!({"to": "bob", "type": "text", "body": "hi", "mine": true}));
+        assert_eq!(message.dev.unwrap().as_str(), "phone");
+    }
+
+    #[test]
+    fn a_repetition_is_known_by_what_it_says() {
+        let kept = parse(&json!({"id": "m1", "to": "bob", "body": "hi", "data": {"a": 1, "b": 2}})).unwrap().to_bytes();
+        let again =
+            json!({"data": {"b": 2, "a": 1}, "dev": "tab", "body": "hi", "to": "bob", "type": "text", "id": "m1"});
+        assert!(parse(&again).unwrap().says_the_same(&kept), "in another order, from another device");
+        let other = json!({"id": "m1", "to": "bob", "body": "ho", "data": {"a": 1, "b": 2}});
+        assert!(!parse(&other).unwrap().says_the_same(&kept));
+        assert!(!parse(&again).unwrap().says_the_same(b"damaged"));
+    }
+
+    #[test]
+    fn limits_hold_at_their_edge() {
+        let of = |name: &str, value: Value| {
+            let mut message = json!({"to": "bob", "body": "hi"});
+            message[name] = value;
+            parse(&message).map(drop)
+        };
+        let names = |count: usize| (0..count).map(|i| format!("u{i}")).collect::<Value>();
+        for (name, inside, beyond) in [
+            ("body", json!("é".repeat(BODY_MAX)), json!("é".repeat(BODY_MAX + 1))),
+            ("data", json!("x".repeat(DATA_MAX - 2)), json!("x".repeat(DATA_MAX - 1))),
+            ("mentions", names(MENTIONS_MAX), names(MENTIONS_MAX + 1)),
+            ("type", json!("t".repeat(WORD_MAX)), json!("t".repeat(WORD_MAX + 1))),
+            ("thread", json!("t".repeat(WORD_MAX)), json!("t".repeat(WORD_MAX + 1))),
+            ("ttl", json!(TTL_MAX), json!(TTL_MAX + 1)),
+            ("push", json!("silent"), json!("loud")),
+            ("reply_to", json!(some_sid().to_string()), json!("m1")),
+            ("files", json!([{"url": "https://a/b"}]), json!([{"mime": "x/y"}])),
+        ] {
+            assert_eq!(of(name, inside), Ok(()), "{name}");
+            assert_eq!(of(name, beyond), Err(ErrorCode::BadField), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_later_release_will_understand_is_not_stored_today() {
+        for message in [
+            json!({"to": "g-1", "body": "hi"}),
+            json!({"to": "bob", "type": "edit", "ref": some_sid().to_string(), "body": "hi"}),
+            json!({"to": "bob", "type": "retract", "body": "hi"}),
+            json!({"to": "bob", "type": "call", "body": "hi"}),
+            json!({"to": "bob", "type": "notice", "body": "hi"}),
+            json!({"to": "bob", "body": "hi", "not_before": 1}),
+            json!({"to": "bob", "body": "hi", "expires": 1}),
+            json!({"to": "bob", "body": "hi", "token": "t"}),
+            json!({"to": "bob", "body": "hi", "notification": {}}),
+            json!({"to": "bob", "body": "hi", "fcm": {}}),
+            json!({"to": "b/b", "body": "hi"}),
+        ] {
+            assert_eq!(parse(&message).map(drop), Err(ErrorCode::BadField), "{message}");
+        }
+        for message in
+            [json!({"body": "hi"}), json!({"to": "bob"}), json!({"to": "bob", "type": "reaction", "body": "+"})]
+        {
+            assert_eq!(parse(&message).map(drop), Err(ErrorCode::MissingField), "{message}");
+        }
+        let reaction = parse(&json!({"to": "bob", "type": "reaction", "ref": some_sid().to_string(), "body": "+"}));
+        assert_eq!(reaction.unwrap().matter, Matter::Reaction);
+    }
+
+    #[test]
+    fn the_id_of_what_is_refused_is_told() {
+        let rejection = UserMessage::parse(br#"{"id":"m1","body":"hi"}"#, &Limits::default()).unwrap_err();
+        assert_eq!(rejection.ref_id().unwrap().as_str(), "m1");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = UserMessage::parse(&bytes, &Limits::default());
+            let stamp = Stamp { sid: some_sid(), n: 1, ts: 1, from: &Owner::new("a").unwrap(), dev: None, redelivered: false };
+            let _ = stamped(&bytes, &stamp);
+        }
+    }
+}

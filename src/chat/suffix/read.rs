@@ -1,0 +1,75 @@
+//! `read`: how far a user has read a conversation.
+
+use crate::chat::id::{Owner, Sid};
+use crate::chat::message::fields::Fields;
+use crate::chat::message::{ErrorCode, Limits, Rejection};
+use crate::chat::topic::Device;
+
+/// A read position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadPosition {
+    /// The other side of the conversation.
+    pub with: Owner,
+    /// The last message that was read.
+    pub sid: Sid,
+    /// The device, as its client says; the embedded broker knows better.
+    pub dev: Option<Device>,
+}
+
+impl ReadPosition {
+    /// Reads a payload.
+    ///
+    /// # Errors
+    /// With the code of topics.md.
+    pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
+        let mut fields = Fields::read(payload, limits.payload_bytes)?;
+        fields.version()?;
+        let with = peer(&mut fields, "with")?;
+        let sid = match fields.string("sid")? {
+            Some(text) => Sid::parse(&text),
+            None => return Err(Rejection::new(ErrorCode::MissingField, "`sid` is missing")),
+        };
+        let sid = sid.ok_or_else(|| Rejection::new(ErrorCode::BadId, "`sid` is not that of a message"))?;
+        Ok(Self { with, sid, dev: device(&mut fields)? })
+    }
+}
+
+/// The name of somebody else, which must be there.
+pub(super) fn peer(fields: &mut Fields, name: &str) -> Result<Owner, Rejection> {
+    let missing = || Rejection::new(ErrorCode::MissingField, format!("`{name}` is missing: the name of a user"));
+    let given = fields.string(name)?.ok_or_else(missing)?;
+    Owner::new(given).map_err(|fault| Rejection::bad_field(name, fault))
+}
+
+/// The device that a client says it is.
+pub(super) fn device(fields: &mut Fields) -> Result<Option<Device>, Rejection> {
+    let Some(dev) = fields.string("dev")? else { return Ok(None) };
+    Device::new(dev).map(Some).map_err(|fault| Rejection::bad_field("dev", fault))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::id::SidSource;
+    use serde_json::{Value, json};
+
+    fn parse(payload: &Value) -> Result<ReadPosition, ErrorCode> {
+        ReadPosition::parse(payload.to_string().as_bytes(), &Limits::default()).map_err(|rejection| rejection.code())
+    }
+
+    #[test]
+    fn a_position_names_the_peer_and_a_message() {
+        let sid = SidSource::default().next(1_700_000_000_000, 1);
+        let read = parse(&json!({"with": "alice", "sid": sid.to_string(), "dev": "web"})).unwrap();
+        assert_eq!((read.with.as_str(), read.sid), ("alice", sid));
+        for (payload, code) in [
+            (json!({"sid": sid.to_string()}), ErrorCode::MissingField),
+            (json!({"with": "alice"}), ErrorCode::MissingField),
+            (json!({"with": "a/b", "sid": sid.to_string()}), ErrorCode::BadField),
+            (json!({"with": "alice", "sid": "m1"}), ErrorCode::BadId),
+            (json!({"with": 1, "sid": sid.to_string()}), ErrorCode::BadField),
+        ] {
+            assert_eq!(parse(&payload), Err(code), "{payload}");
+        }
+    }
+}

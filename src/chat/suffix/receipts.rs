@@ -1,0 +1,142 @@
+//! `receipts`: what a device of a user has, or its user has read.
+
+use super::read::device;
+use crate::chat::id::{MessageId, Sid};
+use crate::chat::message::fields::Fields;
+use crate::chat::message::{ErrorCode, Limits, RECEIPT_IDS_MAX, Rejection};
+use crate::chat::topic::Device;
+use serde_json::Value;
+
+/// A receipt of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserReceipt {
+    /// Of which messages.
+    pub of: Of,
+    /// The user has read them; else the device has them.
+    pub read: bool,
+    /// The device, as its client says; the embedded broker knows better.
+    pub dev: Option<Device>,
+}
+
+/// What a receipt names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Of {
+    /// These messages of users, 1 to [`RECEIPT_IDS_MAX`].
+    Each(Vec<Sid>),
+    /// This one, and all of its conversation before it.
+    UpTo(Sid),
+    /// Pushes of BALs, by the `mid` in each of them: what an app confirms that has no conversation.
+    Pushes(Vec<MessageId>),
+}
+
+impl UserReceipt {
+    /// Reads a payload.
+    ///
+    /// # Errors
+    /// With the code of topics.md. The rejection names no id: those in a receipt are not its writer's.
+    pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
+        let mut fields = Fields::read(payload, limits.payload_bytes)?;
+        fields.version()?;
+        let up_to = fields.flag("up_to")?.unwrap_or(false);
+        let messages = several(&mut fields, "sid", "sids", |text| Sid::parse(text))?;
+        let pushes = several(&mut fields, "id", "ids", |text| MessageId::new(text).ok())?;
+        let of = match (messages, pushes) {
+            (Some(sids), None) => match (up_to, sids.as_slice()) {
+                (false, _) => Of::Each(sids),
+                (true, &[last]) => Of::UpTo(last),
+                (true, _) => return Err(Rejection::bad_field("up_to", "goes with one `sid`")),
+            },
+            (None, Some(_)) if up_to => return Err(Rejection::bad_field("up_to", "goes with one `sid`")),
+            (None, Some(ids)) => Of::Pushes(ids),
+            (Some(_), Some(_)) => return Err(Rejection::bad_field("sid", "goes without `id`")),
+            (None, None) => return Err(Rejection::new(ErrorCode::MissingField, "`sid` or `sids` is missing")),
+        };
+        let read = match fields.string("status")?.as_deref() {
+            Some("received") => false,
+            Some("read") => true,
+            Some(_) => return Err(Rejection::bad_field("status", "is not received or read")),
+            None => return Err(Rejection::new(ErrorCode::MissingField, "`status` is missing")),
+        };
+        Ok(Self { of, read, dev: device(&mut fields)? })
+    }
+}
+
+fn several<T>(
+    fields: &mut Fields,
+    one: &str,
+    many: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Option<Vec<T>>, Rejection> {
+    let given = match (fields.take(one), fields.take(many)) {
+        (None, None) => return Ok(None),
+        (Some(single), None) => vec![single],
+        (None, Some(Value::Array(several))) => several,
+        (None, Some(_)) => return Err(Rejection::bad_field(many, "is not an array")),
+        (Some(_), Some(_)) => return Err(Rejection::bad_field(many, format_args!("goes without `{one}`"))),
+    };
+    if given.is_empty() || given.len() > RECEIPT_IDS_MAX {
+        return Err(Rejection::bad_field(many, format_args!("has not 1 to {RECEIPT_IDS_MAX} ids")));
+    }
+    let bad =
+        || Rejection::new(ErrorCode::BadId, format!("`{one}` or `{many}` has something that is no id of a message"));
+    given.iter().map(|id| id.as_str().and_then(&read).ok_or_else(bad)).collect::<Result<_, _>>().map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::id::SidSource;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn parse(payload: &Value) -> Result<UserReceipt, ErrorCode> {
+        let payload = payload.to_string();
+        UserReceipt::parse(payload.as_bytes(), &Limits::default()).map_err(|rejection| rejection.code())
+    }
+
+    fn sids(count: usize) -> (Vec<Sid>, Vec<String>) {
+        let mut source = SidSource::default();
+        (0..count).map(|_| source.next(1_700_000_000_000, 1)).map(|sid| (sid, sid.to_string())).unzip()
+    }
+
+    #[test]
+    fn messages_one_by_one_or_up_to_one_and_pushes_by_their_mid() {
+        let (sids, texts) = sids(100);
+        let receipt = |of, read| Ok(UserReceipt { of, read, dev: None });
+        assert_eq!(parse(&json!({"sid": texts[0], "status": "received"})), receipt(Of::Each(vec![sids[0]]), false));
+        assert_eq!(parse(&json!({"sid": texts[0], "status": "read", "up_to": true})), receipt(Of::UpTo(sids[0]), true));
+        assert_eq!(parse(&json!({"sids": texts, "status": "read"})), receipt(Of::Each(sids), true));
+        let pushed = Of::Pushes(vec![MessageId::new("m1").unwrap()]);
+        assert_eq!(parse(&json!({"id": "m1", "status": "received"})), receipt(pushed, false));
+        let with_device = parse(&json!({"id": "m1", "status": "received", "dev": "phone"})).unwrap();
+        assert_eq!(with_device.dev.unwrap().as_str(), "phone");
+    }
+
+    #[test]
+    fn anything_else_is_told() {
+        let (_, texts) = sids(101);
+        for (payload, code) in [
+            (json!({"status": "read"}), ErrorCode::MissingField),
+            (json!({"sid": texts[0]}), ErrorCode::MissingField),
+            (json!({"sid": texts[0], "sids": [texts[1]], "status": "read"}), ErrorCode::BadField),
+            (json!({"sid": texts[0], "id": "m1", "status": "read"}), ErrorCode::BadField),
+            (json!({"sids": [], "status": "read"}), ErrorCode::BadField),
+            (json!({"sids": texts, "status": "read"}), ErrorCode::BadField),
+            (json!({"sids": texts[..2], "up_to": true, "status": "read"}), ErrorCode::BadField),
+            (json!({"ids": ["m1"], "up_to": true, "status": "read"}), ErrorCode::BadField),
+            (json!({"sid": "m1", "status": "read"}), ErrorCode::BadId),
+            (json!({"sid": texts[0], "status": "seen"}), ErrorCode::BadField),
+            (json!({"sid": texts[0], "status": "read", "dev": "a/b"}), ErrorCode::BadField),
+            (json!({"sid": texts[0], "status": "read", "v": 2}), ErrorCode::Version),
+        ] {
+            assert_eq!(parse(&payload), Err(code), "{payload}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = UserReceipt::parse(&bytes, &Limits::default());
+        }
+    }
+}
