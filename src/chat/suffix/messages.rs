@@ -122,10 +122,10 @@ pub fn stamped(document: &[u8], stamp: &Stamp<'_>) -> Vec<u8> {
 
 fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejection> {
     fields.version()?;
-    for name in OF_PUSHES.into_iter().filter(|name| fields.has(name)) {
+    if let Some(name) = OF_PUSHES.into_iter().find(|name| fields.has(name)) {
         return Err(Rejection::bad_field(name, "does not go with `to`"));
     }
-    for name in LATER.into_iter().filter(|name| fields.has(name)) {
+    if let Some(name) = LATER.into_iter().find(|name| fields.has(name)) {
         return Err(Rejection::bad_field(name, "has no meaning in this release"));
     }
     for name in STAMPED {

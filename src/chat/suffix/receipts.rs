@@ -38,7 +38,7 @@ impl UserReceipt {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         fields.version()?;
         let up_to = fields.flag("up_to")?.unwrap_or(false);
-        let messages = several(&mut fields, "sid", "sids", |text| Sid::parse(text))?;
+        let messages = several(&mut fields, "sid", "sids", Sid::parse)?;
         let pushes = several(&mut fields, "id", "ids", |text| MessageId::new(text).ok())?;
         let of = match (messages, pushes) {
             (Some(sids), None) => match (up_to, sids.as_slice()) {
