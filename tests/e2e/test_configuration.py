@@ -66,7 +66,7 @@ FAULTS = {
         {"extra": f'[fcm]\nproject_id = "p"\nca_file = "{written(f, "ca.pem", "x")}"'},
         "[fcm] ca_file: cannot read certificates",
     ),
-    "window too big": lambda f: ({"back_door": '[ccs]\nsender_id = "1"\napi_key = "k"\nwindow = 1001\n'}, "[ccs] window is not from 1 to 1000"),
+    "window too big": lambda f: ({"back_door": '[ccs]\nsender_id = "1"\napi_key = "k"\nwindow = 1001\n'}, "`ccs.window`: must be from 1 to 1000"),
     "level unknown": lambda f: ({"extra": '[log]\nlevel = "loud"'}, "log.level"),
 }
 

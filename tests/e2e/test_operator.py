@@ -221,7 +221,7 @@ class TestV1:
 
     def test_one_device_has_had_its_share_of_a_minute(self, v1, v1_bridge, v1_bal, watch):
         operator = watch(v1_bridge)
-        ids = [f"m{n}" for n in range(120)]
+        ids = [f"m{n}" for n in range(400)]
         for message_id in ids:
             v1_bal.push(message_id, "phone")
         eventually(lambda: len(v1.got("phone")) > 62, "the first go at once")
