@@ -155,7 +155,8 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// If an address is taken or cannot be used, is open to strangers, a limit is 0, or a file of users or keys is wrong.
+    /// If an address is taken or cannot be used, is open to strangers, `held_acks` is 0, or a file of users or
+    /// keys is wrong.
     pub async fn bind(config: BrokerConfig) -> Result<Self, BrokerError> {
         check(&config)?;
         let files = identity::watched_files(&config);
@@ -168,7 +169,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// If something is open to strangers, a limit is 0, or a file or folder cannot be used.
+    /// If something is open to strangers, `held_acks` is 0, or a file or folder cannot be used.
     pub fn check(config: &BrokerConfig) -> Result<(), BrokerError> {
         check(config)?;
         identity::Authenticator::new(config)?;

@@ -122,7 +122,7 @@ settings! {
         /// Messages of one chat user's connection per second; who sends more is read more slowly. BALs are held up by
         /// the disk alone.
         "broker_publish_rate" pub publish_rate: u32 = 200, in 1..=1_000_000;
-        /// Packets of one chat user's connection per second, as [`Self::publish_rate`]; 0: as many as it likes.
+        /// Packets of one chat user's connection per second, as [`Self::publish_rate`].
         "broker_packet_rate" pub packet_rate: u32 = 1_000, in 1..=1_000_000;
         /// Their bytes.
         "broker_byte_rate" pub byte_rate: u32 = 4_000_000, in 1_024..=4_294_967_295;

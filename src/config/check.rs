@@ -41,6 +41,9 @@ pub(super) fn load(file: Option<&Path>, environment: &HashMap<String, OsString>)
         if let Some(what) = files::mistaken(&path.to_string_lossy()) {
             return Err(bad(transports::GOOGLE_CREDENTIALS, format!("wants a path; this looks like {what}")));
         }
+        let Some(path) = path.to_str() else {
+            return Err(bad(transports::GOOGLE_CREDENTIALS, "the path is not UTF-8"));
+        };
         transports::adopt(&mut settings, Path::new(path))?;
     }
     let api_key = if transports::runs_ccs(&settings)? { Some(api_key(&settings)?) } else { None };
@@ -49,7 +52,10 @@ pub(super) fn load(file: Option<&Path>, environment: &HashMap<String, OsString>)
     let mqtt_password = secret("mqtt.password", client.password.as_ref(), client.password_file.as_ref())?;
     check_mqtt(&settings)?;
     check_apart(&settings)?;
-    out_of_range.map_or(Ok(()), Err)?;
+    if let Some(error) = out_of_range {
+        // A number below its range may have a least that depends on another one: that is the one to tell.
+        return Err(check_packets(&settings).err().unwrap_or(error).into());
+    }
     check_packets(&settings)?;
     settings.routes.owners()?;
     settings.bals.keys().try_for_each(|bal| owner(&format!("bals.{bal}"), bal).map(drop))?;

@@ -1,6 +1,6 @@
 //! From what was read to the settings: each part takes its keys from its section. Several parts may share one.
 
-use super::check::ConfigError;
+use super::check::{ConfigError, bad};
 use super::fields::{Kind, kind_of};
 use super::layers::fault;
 use super::{BrokerConfig, Fcm, Limits, Mqtt, Settings};
@@ -67,7 +67,10 @@ impl Sections {
     ) -> Result<T, ConfigError> {
         self.parts.push((section, kind_of::<T>));
         let Some(mut value) = self.values.get(section).cloned() else { return Ok(T::default()) };
-        if let (ValueKind::Table(table), Kind::Section(own)) = (&mut value.kind, kind_of::<T>(&[])) {
+        let ValueKind::Table(table) = &mut value.kind else {
+            return Err(bad(section, "wants a section (a table of keys and values)"));
+        };
+        if let Kind::Section(own) = kind_of::<T>(&[]) {
             table.retain(|key, _| own.contains(&key.as_str()));
         }
         let part = T::deserialize(value).map_err(|error| fault(section, &error))?;

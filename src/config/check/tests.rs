@@ -356,6 +356,10 @@ fn a_value_of_the_wrong_form_names_its_key() {
         ("[broker]\nws_origins = [[\"hush\"]]", "`broker.ws_origins[0]`: wants a list of texts"),
         ("[ccs]\nhost = [\"hush\"]", "`ccs.host`: wants text"),
         ("ccs = \"hush\"", "`ccs`: wants a section (a table of keys and values)"),
+        ("[[limits]]\nqueue_rows = \"hush\"", "`limits`: wants a section (a table of keys and values)"),
+        ("limits = [2000] # before [ccs]", "`limits`: wants a section (a table of keys and values)"),
+        ("[limits]\nbroker_packet_bytes = 0", "`limits.broker_packet_bytes`: must be from 131072 to"),
+        ("[limits]\nbroker_queued_bytes = 0", "`limits.broker_queued_bytes`: must be at least 262144"),
         ("[ops]\nlisten = \"hush\"", "`ops.listen`: wants an address with a port"),
         ("[bals.a]\nack = \"hush\"", "`bals.a.ack`: wants one of \"mqtt\", \"explicit\""),
         ("[routes]\n\"com.x\" = [\"hush\"]", "`routes.\"com.x\"`: wants the name of a BAL, as text"),
@@ -370,6 +374,14 @@ fn a_value_of_the_wrong_form_names_its_key() {
     let broken = refusal("[ccs]\napi_key = \"hush\nwindow = 1");
     let told = " is not TOML at line 2, column 16: invalid basic string";
     assert!(broken.contains(told) && !broken.contains("hush"), "{broken}");
+}
+
+#[test]
+fn a_path_that_is_no_text_is_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let environment = [("GOOGLE_APPLICATION_CREDENTIALS".to_owned(), OsString::from_vec(b"/\xff.json".to_vec()))];
+    let refused = load(None, &environment.into_iter().collect()).expect_err("was taken").to_string();
+    assert_eq!(refused, "`GOOGLE_APPLICATION_CREDENTIALS`: the path is not UTF-8");
 }
 
 #[test]
