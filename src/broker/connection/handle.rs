@@ -88,7 +88,7 @@ impl ConnectionHandle {
         self.end_as(Ending::Refused(why));
     }
 
-    /// The broker stops.
+    /// The broker stops, or the task of the connection ends for whatever reason.
     pub(crate) fn stop(&self) {
         self.end_as(Ending::Stop);
     }

@@ -229,6 +229,8 @@ impl Connection {
 
     /// Gives the session back and says the last words.
     async fn finish(mut self: Box<Self>, end: End) {
+        // Others do not wait any more for what this connection was still to read.
+        self.guard.handle.stop();
         // Nobody goes on with these, and one of them may hold what the end of the session waits for.
         self.requests.clear();
         self.following.clear();
@@ -237,7 +239,7 @@ impl Connection {
             self.report_end(refusal, detail);
         }
         // Others of its groups are not to wait for it.
-        self.sender.abandon(&self.guard.handle);
+        self.sender.abandon(&self.guard.session, &self.guard.handle);
         end.say(self.out.buffer(), self.encoding);
         // As far as the socket takes it at once: what follows may take a while.
         let handle = Arc::clone(&self.guard.handle);

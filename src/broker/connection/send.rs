@@ -102,9 +102,10 @@ impl Sender {
     }
 
     /// Ends the reads, and wakes other consumers of the queues, which ask for the same again.
-    pub(super) fn abandon(&mut self, handle: &super::ConnectionHandle) {
+    pub(super) fn abandon(&mut self, session: &Session, handle: &super::ConnectionHandle) {
         self.fills.clear();
-        self.send_queues.iter().for_each(|send_queue| send_queue.queue.pass_on(handle));
+        // Also of those that a SUBSCRIBE without its SUBACK added.
+        session.send_queues().iter().for_each(|send_queue| send_queue.queue.pass_on(handle));
     }
 
     /// Moves what the socket has of QoS 0 to the acknowledged: no other acknowledgement comes for it.

@@ -107,20 +107,20 @@ impl Connection {
         // The PUBRELs themselves are for the next connection.
         let releasing = [self.sender.releasing.take(), Some(self.release())].into_iter().flatten();
         let releasing = releasing.map(|releasing| releasing.map_ok(drop).boxed());
-        let asked = [self.sender.settling.take(), self.sender.assigning.take(), given].into_iter().flatten();
-        let mut asked = Box::pin(maybe_done(try_join_all(asked.chain(releasing))));
+        let others = [self.sender.settling.take(), self.sender.assigning.take(), given].into_iter().flatten();
+        let mut others = Box::pin(maybe_done(try_join_all(others.chain(releasing))));
         let asking = [self.sender.asking.take(), self.settle()].into_iter().flatten();
         let mut asking = Box::pin(maybe_done(try_join_all(asking)));
         let both = poll_fn(|cx| {
             // They are asked for when they are polled.
-            let _ = asked.as_mut().poll(cx);
+            let _ = others.as_mut().poll(cx);
             asking.as_mut().poll(cx)
         });
         let _ = timeout(OTHER_QUEUES_WAIT, both).await;
         Box::pin(async move {
             asking.as_mut().await;
             let settling = asking.as_mut().take_output().and_then(Result::ok).unwrap_or_default();
-            let _ = join(asked, try_join_all(settling)).await;
+            let _ = join(others, try_join_all(settling)).await;
         })
     }
 }

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
+use futures_util::FutureExt;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, unconstrained};
 use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -21,11 +22,13 @@ use crate::broker::refusals::Refusals;
 use crate::mqtt::{AckWord, Inbound, Notice, Sighting};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::{Metric, Metrics};
-use crate::store::Note;
 use crate::store::sqlite::{self as store, WriterThread};
+use crate::store::{Note, StoreHealth};
 
 const V311: u8 = 4;
 const V5: u8 = 5;
+const PUBLISH: u8 = 0x30;
+const DUP: u8 = 8;
 const PUBACK: u8 = 0x40;
 const PUBREC: u8 = 0x50;
 const PUBREL: u8 = 0x62;
@@ -111,6 +114,18 @@ impl Harness {
         other.busy_timeout(Duration::from_secs(10)).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         other
+    }
+
+    /// The store commits nothing, and has no room for more but what is reserved, as long as this is there.
+    async fn fill_store(&self) -> rusqlite::Connection {
+        let (disk, store) = (self.block_disk(), &self.hub.store);
+        // What it tries to commit is not taken from the room any more.
+        drop(store.is_imported().await.unwrap());
+        store.health().wait_for(|health| *health != StoreHealth::Ok).await.unwrap();
+        while let Some(asked) = unconstrained(store.is_imported()).now_or_never() {
+            drop(asked.unwrap());
+        }
+        disk
     }
 
     fn handle(&self) -> Arc<ConnectionHandle> {
@@ -804,7 +819,36 @@ async fn what_was_acknowledged_before_the_end_of_a_connection_does_not_come_agai
     let handle = harness.handle();
     reader.send(&[0xe0, 0]).await;
     handle.wait_gone().await;
+    assert!(handle.ending().is_some(), "nobody waits for what it was to read");
     assert_eq!(harness.hub.store.topics_to_publish().await.unwrap().await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_document_whose_acknowledgement_did_not_come_to_the_store_before_the_connection_ended_comes_again_as_a_copy()
+{
+    let harness = Harness::new();
+    let (topic, payload) = ("bal1/others/messages".to_owned(), Bytes::from("x"));
+    harness
+        .hub
+        .store
+        .queue_note(Note { topic, payload, correlation: None, at: now_ms() })
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    let mut reader = harness.client(V311).await;
+    reader.subscribe("bal1/others/messages", 1).await;
+    let (_, id, _, _) = reader.message().await;
+    let (disk, handle) = (harness.fill_store().await, harness.handle());
+    reader.send(&acked(PUBACK, id)).await;
+    reader.quiet().await;
+    reader.task.abort();
+    handle.wait_gone().await;
+    drop(disk);
+    let mut next = harness.client(V311).await;
+    next.subscribe("bal1/others/messages", 1).await;
+    let (first, _) = next.next().await.unwrap();
+    assert_eq!(first, PUBLISH | DUP | 2, "{first:x}");
 }
 
 #[tokio::test]

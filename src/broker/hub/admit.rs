@@ -18,7 +18,7 @@ use crate::broker::wire::{self, Connect, Version};
 use crate::chat::access::Rights;
 use crate::mqtt::ClientChange;
 use crate::ops::clock::now_ms;
-use crate::store::{Message, SessionRecord, StoreError, Will};
+use crate::store::{Message, SessionRecord, Will};
 
 /// How long the log-in may take, and the wait for the session as long again.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,9 +80,9 @@ impl Hub {
         let session = former.unwrap_or_else(|| self.new_session(&identified));
         let expiry_s = self.expiry(connect.session_expiry_s);
         let packet_ids = self.take(&session, connect, &identified, handle);
-        if self.keep(&session, expiry_s).await.is_err() {
+        if let Err(refusal) = self.keep(&session, expiry_s).await {
             self.leave(&session, handle, packet_ids, Leaving::Broke).await;
-            return Err(Refusal::NotStored.into());
+            return Err(refusal.into());
         }
         self.tell_sighting(&session, handle, ClientChange::Came).await;
         for SendQueue { queue, member } in session.send_queues() {
@@ -186,7 +186,7 @@ impl Hub {
 
     /// Puts the session on disk, if it is to outlive its connection. One that was and no longer does stays there until its
     /// end.
-    async fn keep(&self, session: &Session, expiry_s: u32) -> Result<(), StoreError> {
+    async fn keep(&self, session: &Session, expiry_s: u32) -> Result<(), Refusal> {
         let will = {
             let mut state = session.lock();
             state.expiry_s = expiry_s;
@@ -201,12 +201,15 @@ impl Hub {
             client: session.client.to_string(),
             expiry_s,
         };
-        let kept = self.store.keep_session(record, will).await?;
+        let not_stored = |_| Refusal::NotStored;
+        // What the session is sent counts as sent from this verb on: without it, copies would not be marked.
+        let asked = timeout(DISK, self.store.keep_session(record, will)).await;
+        let kept = asked.map_err(|_late| Refusal::NotStored)?.map_err(not_stored)?;
         if session.queue.stored().is_some() {
             // While the disk refuses, the session goes on as it is in memory.
-            return timeout(DISK, kept).await.map_or(Ok(()), |kept| kept.map(drop));
+            return timeout(DISK, kept).await.map_or(Ok(()), |kept| kept.map(drop).map_err(not_stored));
         }
-        let id = kept.await?;
+        let id = kept.await.map_err(not_stored)?;
         self.registry.stored_as(id, &session.queue);
         Ok(())
     }

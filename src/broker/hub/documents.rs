@@ -214,9 +214,12 @@ impl Hub {
             }
             let mut committed = Vec::with_capacity(taken.len());
             for (queue, taken) in taken {
-                // Not before: a queue that reads on from the disk still finds these documents there.
-                taken.documents.iter().for_each(|document| queue.acknowledged(&document.reference));
-                committed.push((queue, hub.store.acknowledged(taken).await?));
+                let documents: Vec<_> = taken.documents.iter().map(|document| document.reference.clone()).collect();
+                let pending = hub.store.acknowledged(taken).await?;
+                // Not before: until then a queue that reads on finds these documents on the disk, and the end of a connection
+                // has them marked, as it may come to the disk without this.
+                documents.iter().for_each(|document| queue.acknowledged(document));
+                committed.push((queue, pending));
             }
             let settled = async move {
                 for (queue, committed) in committed {
@@ -287,8 +290,9 @@ impl Hub {
         let (read, unread): (Vec<_>, Vec<_>) = seen.into_iter().partition(is_read);
         for (seen, still_read) in [(read, true), (unread, false)] {
             if !seen.is_empty() {
+                let store = self.store.clone();
                 // The next subscriber reads after this verb.
-                let _ = self.store.documents_seen(seen, still_read).await;
+                self.go_on(async move { drop(store.documents_seen(seen, still_read).await) }).await;
             }
         }
     }

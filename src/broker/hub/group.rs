@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
+use tokio::time::timeout;
 
 use super::Hub;
-use super::admit::FOREVER;
+use super::admit::{DISK, FOREVER};
 use super::queue::SharedQueue;
 use super::session::Session;
 use crate::broker::connection::ConnectionHandle;
+use crate::broker::refusals::Refusal;
 use crate::broker::session::{OutgoingMessage, Queue};
 use crate::broker::wire::Options;
 use crate::chat::qos::QoS;
@@ -78,11 +80,14 @@ impl Group {
 
 impl Hub {
     /// A connection begins to send what a group has. With the first one the store may count on it that rows are sent; it
-    /// hears of connections in the order in which they are.
+    /// hears of connections in the order in which they are. A connection of which the store cannot hear ends.
     pub(super) async fn attach_member(&self, queue: &SharedQueue, handle: &Arc<ConnectionHandle>) {
         let _alone = self.groups.lock().await;
-        if queue.stored().is_some() && !queue.is_connected() {
-            let _ = self.store.keep_group(queue.name().to_string()).await;
+        if queue.stored().is_some()
+            && !queue.is_connected()
+            && timeout(DISK, self.store.keep_group(queue.name().to_string())).await.is_err()
+        {
+            return handle.end(Refusal::NotStored);
         }
         queue.attach(handle);
     }
@@ -109,7 +114,7 @@ impl Hub {
         let Some(seen) = queue.detach(handle, back) else { return };
         self.documents_seen(seen).await;
         if let Some(id) = queue.stored() {
-            let _ = self.store.session_left(id, now_ms(), FOREVER, None).await;
+            let _ = timeout(DISK, self.store.session_left(id, now_ms(), FOREVER, None)).await;
         }
     }
 

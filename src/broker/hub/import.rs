@@ -132,7 +132,7 @@ impl Hub {
         let Destinations { targets, counted, .. } = self.distribute(&message, Some(session.queue.number()), false);
         let message = Enqueue { message, targets, incoming: None, retain, will_of: None };
         let handed_on = self.store.hand_on((queue, id), message).await?;
-        counted.stays();
+        counted.keep();
         handed_on.await
     }
 }

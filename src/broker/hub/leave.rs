@@ -103,7 +103,7 @@ impl Hub {
         if let Some(queue) = session.queue.stored() {
             let will_due = delay_s.map(|delay_s| now + u64::from(delay_s) * 1_000);
             // Nobody waits for the disk: without this it is at the next start as if the connection had been there until now.
-            let _ = self.store.session_left(queue, now, expiry_s, will_due).await;
+            let _ = timeout(DISK, self.store.session_left(queue, now, expiry_s, will_due)).await;
         }
         match delay_s {
             Some(0) => self.publish_will_of(session).await,
@@ -122,10 +122,14 @@ impl Hub {
         self.publish_will_of(session).await;
         // If the store is closed, the next start finds it. While the disk refuses, it is at least asked for before all that
         // follows.
-        if let Some(id) = self.registry.not_stored(&session.queue)
-            && let Ok(ended) = self.store.end_queue(id).await
-        {
-            let _ = timeout(DISK, ended).await;
+        if let Some(id) = self.registry.forget_stored(&session.queue) {
+            let store = self.store.clone();
+            let end = async move {
+                if let Ok(ended) = store.end_queue(id).await {
+                    let _ = timeout(DISK, ended).await;
+                }
+            };
+            self.go_on(end).await;
         }
     }
 

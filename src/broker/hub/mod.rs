@@ -34,8 +34,11 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::BrokerLimits;
 use super::connection::ConnectionHandle;
@@ -47,6 +50,7 @@ use crate::mqtt::{Inbound, Notice, Outbound, Sighting};
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
+use admit::DISK;
 pub(crate) use documents::Settling;
 pub(crate) use leave::Leaving;
 pub(crate) use publish::{NewPublish, NotStored, Promise, Publisher, Publishing};
@@ -59,6 +63,8 @@ use wills::DelayedWills;
 
 /// The address of a session that has no connection.
 const NOWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+/// Tasks that go on with what is not waited for any more; beyond them it is waited for.
+const GOING_ON: usize = 4_096;
 
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -84,6 +90,8 @@ pub(crate) struct Hub {
     last_notified: AtomicU64,
     /// The number of the last queue.
     last: AtomicU64,
+    /// The tasks of [`Self::go_on`].
+    going_on: TaskTracker,
 }
 
 pub(super) struct HubDependencies {
@@ -120,6 +128,7 @@ impl Hub {
             groups: tokio::sync::Mutex::default(),
             last_notified: AtomicU64::new(documents::UNKNOWN),
             last: AtomicU64::new(0),
+            going_on: TaskTracker::new(),
         })
     }
 
@@ -139,6 +148,23 @@ impl Hub {
             )
         };
         tokio::join!(self.publish_for_bridge(publish), closed.run_until_cancelled(endless));
+        self.going_on.close();
+        let _ = timeout(DISK, self.going_on.wait()).await;
+    }
+
+    /// Asks the store or the bridge for something that must come to them, and waits a while until it has. It goes on if that
+    /// takes longer, or if this is cut.
+    async fn go_on(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut work = Box::pin(work);
+        // So it has its place among others who wait for room.
+        if (&mut work).now_or_never().is_some() {
+            return;
+        }
+        if self.going_on.len() < GOING_ON {
+            let _ = timeout(DISK, self.going_on.spawn(work)).await;
+        } else {
+            work.await;
+        }
     }
 
     /// Tells all connections to end.

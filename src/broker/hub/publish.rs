@@ -147,8 +147,8 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// The store is asked to keep it.
-    pub(super) fn stays(mut self) {
+    /// They count it from now on: the store was asked to keep it.
+    pub(super) fn keep(mut self) {
         self.queues.clear();
     }
 }
@@ -308,22 +308,27 @@ impl Hub {
     }
 
     /// Has the store keep a message. Yields what tells when it is there, unless it is.
-    async fn keep_message(&self, for_disk: ForDisk) -> Result<Option<Committed<bool>>, StoreError> {
+    async fn keep_message(self: &Arc<Self>, for_disk: ForDisk) -> Result<Option<Committed<bool>>, StoreError> {
         let ForDisk { message, counted, again, is_will } = for_disk;
         let (targets, bytes) = (if again { message.targets.clone() } else { Vec::new() }, message.message.bytes());
         let stored = match is_will {
             true => self.store.enqueue_will(message).await?,
             false => self.store.enqueue(message).await?,
         };
-        counted.stays();
+        counted.keep();
         if !again {
             return Ok(Some(stored));
         }
-        if stored.await? {
-            let queues = targets.iter().filter_map(|target| self.registry.stored(target.queue));
-            queues.for_each(|queue| queue.waits_on_disk(1, bytes));
-        }
-        Ok(None)
+        let hub = Arc::clone(self);
+        let counted = async move {
+            if stored.await? {
+                let queues = targets.iter().filter_map(|target| hub.registry.stored(target.queue));
+                queues.for_each(|queue| queue.waits_on_disk(1, bytes));
+            }
+            Ok(None)
+        };
+        // In a task, as the store keeps it even if the connection ends meanwhile.
+        self.going_on.spawn(counted).await.unwrap_or(Err(StoreError::Closed))
     }
 }
 

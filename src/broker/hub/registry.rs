@@ -132,7 +132,7 @@ impl Registry {
     }
 
     /// A queue is on disk no longer. Yields its name there, if it was.
-    pub(super) fn not_stored(&self, queue: &SharedQueue) -> Option<QueueId> {
+    pub(super) fn forget_stored(&self, queue: &SharedQueue) -> Option<QueueId> {
         let id = queue.stored()?;
         queue.store_as(None);
         self.lock().stored.remove(&id);

@@ -34,7 +34,9 @@ impl Hub {
         }
         let mut retained = self.lock_retained();
         if message.payload.is_empty() {
-            return Ok(retained.clear(&message.topic).map(|_there_was_one| Retain::Clear));
+            // Also where there is none any more: the acknowledgement says that it is off the disk, whoever cleared it.
+            let was_there = retained.clear(&message.topic).is_some();
+            return Ok((was_there || message.qos > QoS::AtMostOnce).then_some(Retain::Clear));
         }
         let entry =
             RetainedEntry { bytes: message.bytes(), user: user.map(Into::into), expires_at: message.expires_at };
@@ -96,7 +98,7 @@ impl Hub {
             let counted = Counted { queues: vec![Arc::clone(&session.queue)], bytes: message.bytes() };
             let (targets, incoming, retain, will_of) = (vec![target], None, None, None);
             let _committed = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;
-            counted.stays();
+            counted.keep();
         }
         Ok(())
     }

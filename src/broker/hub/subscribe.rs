@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::time::timeout;
 
 use super::Hub;
+use super::admit::DISK;
 use super::group::Group;
 use super::queue::SharedQueue;
 use super::session::{Session, Subscription};
@@ -89,7 +91,9 @@ impl Hub {
         }
         for (group, kept) in granted.iter_mut().filter_map(|granted| granted.group.as_mut()) {
             self.group_is_kept(group, kept.take()).await?;
-            // Not before: nobody is to wait for a member that is not sent anything yet.
+        }
+        for (group, _) in granted.iter().filter_map(|granted| granted.group.as_ref()) {
+            // Not before all of them are kept: nobody is to wait for a member that is not sent anything yet.
             self.attach_member(&group.queue, &handle).await;
         }
         Ok(Box::pin(async move { self.follow(&session, granted).await }))
@@ -144,7 +148,9 @@ impl Hub {
             return Ok(None);
         }
         group.set_kept();
-        self.store.keep_group(group.name.to_string()).await.map(Some)
+        // Others wait for `groups`. Late is as if the store were closed: the connection ends, and its client comes again.
+        let asked = timeout(DISK, self.store.keep_group(group.name.to_string())).await;
+        asked.unwrap_or(Err(StoreError::Closed)).map(Some)
     }
 
     async fn group_is_kept(&self, group: &Group, kept: Option<Committed<QueueId>>) -> Result<(), StoreError> {
@@ -249,10 +255,11 @@ impl Hub {
     async fn end_group(&self, group: &Arc<Group>) {
         self.routes.remove(group.filter(), &group.queue);
         if group.is_kept() {
+            let (store, name) = (self.store.clone(), group.name.to_string());
             // If the store is closed, the next start finds it.
-            let _ = self.store.end_group(group.name.to_string()).await;
+            self.go_on(async move { drop(store.end_group(name).await) }).await;
         }
-        self.registry.not_stored(&group.queue);
+        self.registry.forget_stored(&group.queue);
         self.registry.remove_group(group);
     }
 

@@ -3,23 +3,24 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use tempfile::TempDir;
 use tokio::task::unconstrained;
 use tokio::time::sleep;
 
 use super::*;
 use crate::broker::BrokerConfig;
+use crate::broker::connection::Ending;
 use crate::broker::wire::Options;
 use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
 use crate::ops::clock::now_ms;
 use crate::store::sqlite::{self as store, WriterThread};
-use crate::store::{Message, SessionRecord, StoreHealth};
+use crate::store::{Message, QueueId, SessionRecord, StoreHealth, Will};
 
 struct Harness {
     hub: Arc<Hub>,
     notices: mpsc::Receiver<Notice>,
+    inbound: mpsc::Receiver<Inbound>,
     _writer: WriterThread,
     folder: TempDir,
 }
@@ -30,18 +31,19 @@ impl Harness {
         let (store, writer, _) = store::open(&store::Settings::new(folder.path().join("store")), now_ms()).unwrap();
         let config = BrokerConfig { anonymous: true, ..BrokerConfig::default() };
         let (notices_tx, notices) = mpsc::channel(8);
+        let (inbound_tx, inbound) = mpsc::channel(1);
         let hub = Hub::new(HubDependencies {
             limits,
             refusals: Arc::new(Refusals::new(Arc::new(Metrics::new()))),
             store,
             told: |_, _| (),
             authenticator: Arc::new(Authenticator::new(&config).unwrap()),
-            inbound: mpsc::channel(1).0,
+            inbound: inbound_tx,
             sightings: mpsc::channel(1).0,
             notices: notices_tx,
             stop: CancellationToken::new(),
         });
-        Self { hub, notices, _writer: writer, folder }
+        Self { hub, notices, inbound, _writer: writer, folder }
     }
 
     /// A session that outlives its connection.
@@ -83,6 +85,15 @@ impl Harness {
         drop(store.is_imported().await.unwrap());
         store.health().wait_for(|health| *health != StoreHealth::Ok).await.unwrap();
         while let Some(asked) = unconstrained(store.is_imported()).now_or_never() {
+            drop(asked.unwrap());
+        }
+        disk
+    }
+
+    /// As [`Self::fill_store`], and the reserve is used up as well.
+    async fn fill_reserve(&self) -> rusqlite::Connection {
+        let disk = self.fill_store().await;
+        while let Some(asked) = unconstrained(self.hub.store.drop_will(QueueId(0))).now_or_never() {
             drop(asked.unwrap());
         }
         disk
@@ -182,6 +193,25 @@ async fn a_member_of_a_group_is_counted_on_when_its_subscription_is_on_disk() {
 }
 
 #[tokio::test]
+async fn a_member_of_a_group_is_not_counted_on_before_the_other_groups_of_its_subscribe_are_on_disk() {
+    let harness = Harness::new(BrokerLimits::default());
+    let (one, other) = (harness.session("one").await, harness.session("other").await);
+    harness.subscribe(&one, "$share/g/t").await;
+    let group = Arc::clone(&harness.hub.routes.of("t", None)[0].queue);
+    // So the other group is not on disk.
+    let id = harness.hub.registry.forget_stored(&other.queue).unwrap();
+    harness.subscribe(&other, "$share/g/t $share/other/t").await;
+    harness.hub.registry.stored_as(id, &other.queue);
+    let disk = harness.block_disk();
+    let mut subscribing = Box::pin(harness.subscribe(&other, "$share/g/t $share/other/t"));
+    assert!((&mut subscribing).now_or_never().is_none(), "it waits");
+    assert_eq!(group.consumers().len(), 2);
+    drop(disk);
+    subscribing.await;
+    assert_eq!(group.consumers().len(), 3);
+}
+
+#[tokio::test]
 async fn a_publish_that_is_cut_while_it_waits_for_room_counts_for_nothing() {
     let harness = Harness::new(BrokerLimits::default());
     let session = harness.session("one").await;
@@ -205,6 +235,98 @@ async fn the_end_of_a_connection_comes_to_the_disk_however_much_waits_for_it() {
     drop(disk);
     let state = harness.hub.store.broker_state().await.unwrap().await.unwrap();
     assert!(state.sessions[0].left_at.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_connection_is_over_in_time_where_even_the_reserve_is_used_up() {
+    let harness = Harness::new(BrokerLimits::default());
+    let (session, handle) = (harness.session("one").await, handle());
+    session.lock().expiry_s = 60;
+    harness.subscribe(&session, "$share/g/t").await;
+    let group = Arc::clone(&harness.hub.routes.of("t", None)[0].queue);
+    group.attach(&handle);
+    let disk = harness.fill_reserve().await;
+    let leave = harness.hub.leave(&session, &handle, harness.hub.new_packet_ids(), Leaving::Broke);
+    timeout(DISK * 3, leave).await.unwrap();
+    group.consumers().iter().for_each(|handle| drop(group.detach(handle, Vec::new())));
+    harness.hub.attach_member(&group, &handle).await;
+    assert_eq!(handle.ending(), Some(Ending::Refused(Refusal::NotStored)), "the store would not mark copies");
+    assert!(!group.is_connected());
+    let (ended, over) = (harness.hub.end_session(&session), DISK * 3);
+    timeout(over, ended).await.unwrap();
+    drop(disk);
+    harness.hub.going_on.close();
+    harness.hub.going_on.wait().await;
+    assert_eq!(harness.groups().await, (0, 0));
+    let state = harness.hub.store.broker_state().await.unwrap().await.unwrap();
+    assert_eq!(state.sessions, []);
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_that_is_cut_comes_to_the_disk_all_the_same() {
+    let harness = Harness::new(BrokerLimits::default());
+    let session = harness.session("one").await;
+    let disk = harness.fill_reserve().await;
+    assert!(harness.hub.end_session(&session).now_or_never().is_none(), "it waits");
+    drop(disk);
+    harness.hub.going_on.close();
+    harness.hub.going_on.wait().await;
+    assert_eq!(harness.hub.store.broker_state().await.unwrap().await.unwrap().sessions, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_free_though_the_bridge_has_no_room_for_its_will_which_keeps_its_place() {
+    let mut harness = Harness::new(BrokerLimits::default());
+    for client in ["one", "two", "three"] {
+        let (key, handle): (Arc<str>, _) = (format!(":{client}").into(), handle());
+        let session = Session::new(Arc::clone(&key), None, client.into(), harness.hub.new_queue(&key));
+        let message = Message { payload: client.into(), ..new_publish("bal1/self/presence").message };
+        {
+            let mut state = session.lock();
+            state.expiry_s = 60;
+            state.will = Some(Box::new(Will { message, delay_s: 0 }));
+        }
+        let leave = harness.hub.leave(&session, &handle, harness.hub.new_packet_ids(), Leaving::Broke);
+        timeout(DISK * 2, leave).await.unwrap();
+        handle.wait_gone().await;
+    }
+    for client in ["one", "two", "three"] {
+        assert_eq!(harness.inbound.recv().await.unwrap().payload, client);
+    }
+}
+
+#[tokio::test]
+async fn a_clear_of_a_retained_message_is_acknowledged_when_it_is_off_the_disk_whoever_cleared_it() {
+    let harness = Harness::new(BrokerLimits::default());
+    let publish = |payload: &'static str| {
+        let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: false };
+        let mut new = new_publish("t");
+        (new.message.payload, new.message.retain) = (payload.into(), true);
+        match harness.hub.publish(by, new) {
+            Publishing::Waits(waits) => waits,
+            _ => panic!("it is for the disk"),
+        }
+    };
+    assert!(publish("x").await.unwrap().stored().await);
+    let disk = harness.fill_store().await;
+    assert!(publish("").now_or_never().is_none(), "it waits");
+    drop(disk);
+    assert!(publish("").await.unwrap().stored().await);
+    assert_eq!(harness.hub.store.read_retained(vec!["t".to_owned()]).await.unwrap().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_message_at_qos_2_that_comes_again_and_is_cut_is_counted_when_the_store_takes_it() {
+    let harness = Harness::new(BrokerLimits::default());
+    let (publisher, reader) = (harness.session("publisher").await, harness.session("reader").await);
+    harness.subscribe(&reader, "t").await;
+    let by = Publisher { session: Some(&publisher), rights: &Rights::Nobody, device: None, follows: false };
+    let publish = NewPublish { again: true, exactly_once: Some(7), ..new_publish("t") };
+    let Publishing::Waits(waits) = harness.hub.publish(by, publish) else { panic!("it is for the disk") };
+    harness.cut(async { drop(waits.await) });
+    harness.hub.going_on.close();
+    harness.hub.going_on.wait().await;
+    assert_eq!(reader.queue.on_disk(), (1, 1));
 }
 
 fn new_publish(topic: &str) -> NewPublish {

@@ -117,11 +117,14 @@ impl Hub {
         };
         match self.publish(by, publish) {
             Publishing::Waits(waits) => {
-                // Stored before a take-over; if the disk refuses, at least queued before later verbs. The bridge's
-                // answer is not awaited.
-                if let Ok(promise) = waits.await {
-                    let _ = timeout(DISK, promise.stored()).await;
-                }
+                // Stored before a take-over; if the disk refuses or the bridge is behind, it has at least its place before
+                // what follows. The bridge's answer is not awaited.
+                let published = async {
+                    if let Ok(promise) = waits.await {
+                        let _ = timeout(DISK, promise.stored()).await;
+                    }
+                };
+                self.go_on(published).await;
             }
             Publishing::Promised(_) => {}
             Publishing::Refused(refusal) => {
@@ -135,7 +138,7 @@ impl Hub {
     async fn forget_will(&self, session: &Session) {
         if let Some(queue) = session.queue.stored() {
             // If that does not come to the disk, the will is published once more after the next start.
-            let _ = self.store.drop_will(queue).await;
+            let _ = timeout(DISK, self.store.drop_will(queue)).await;
         }
     }
 }

@@ -16,7 +16,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// Verbs per transaction, at most.
 const BATCH_VERBS: usize = 512;
-/// Verbs that must not wait may be so many more than the others ([`VerbQueue::submit_reserved`]).
+/// Verbs that must not wait may be so many more than the others ([`VerbQueue::submit_reserved`]): some for each connection that
+/// comes or goes. Most are short; one with a will has up to 64 kB more for it, so all of them have 1 GB at the worst.
 const RESERVE: usize = 16_384;
 
 /// A verb in the queue. It may run several times before its answer is released.
@@ -105,7 +106,8 @@ impl VerbQueue {
         self.send(verb, WriterCommand::Urgent, Some(room)).await
     }
 
-    /// The same for what must not wait behind others: it has a reserve of its own, and waits when that is used up too.
+    /// The same for what must not wait behind others: it has a reserve of its own, and waits when that is used up too. It
+    /// overtakes what waits for room in [`Self::submit`]; what must follow another verb is submitted when that has been.
     pub(in crate::store) async fn submit_reserved<T, F>(&self, verb: F) -> Result<Committed<T>, StoreError>
     where
         F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,

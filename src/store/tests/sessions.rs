@@ -599,6 +599,24 @@ async fn a_delivery_into_an_inbox_is_told_with_its_body_and_moves_when_its_owner
 }
 
 #[tokio::test]
+async fn what_its_owner_has_is_delivered_even_where_the_end_of_the_session_comes_to_the_store_before() {
+    let mut rig = Rig::new(Limits::default());
+    let (guest, owner) = (rig.session("guest").await, rig.session("owner").await);
+    let (new, _) = rig.several("a1", vec![inbox()]);
+    rig.accept(new).await;
+    let found = rig.documents_of(INBOX_OF, Some(guest)).await;
+    ask!(rig, acknowledged, took(Some(guest), &[], vec![taken(&found[0], &[owner])]));
+    let own = rig.documents_of(INBOX_OF, Some(owner)).await;
+    ask!(rig, end_queue, owner);
+    let settled = ask!(
+        rig,
+        acknowledged,
+        Acknowledged { by: AckedBy::Owner, ..took(Some(owner), &[], vec![taken(&own[0], &[])]) }
+    );
+    assert_eq!((settled.moved.len(), rig.standing("a1").0), (1, Status::Delivered));
+}
+
+#[tokio::test]
 async fn messages_that_get_a_route_are_told_where_they_are_now() {
     let mut rig = Rig::new(Limits::default());
     let message = rig.upstream("1", None);

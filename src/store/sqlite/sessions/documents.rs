@@ -8,8 +8,8 @@ use crate::store::sqlite::column::{NEVER, from_sql, sql_ms};
 use crate::store::sqlite::outbox::{self, NO_TOPIC};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{
-    AckOutcome, AckedDocument, Acknowledged, DocumentPage, DocumentRef, Message, Origin, OutboxDocument, Page, QueueId,
-    QueuedDocument, Seen,
+    AckOutcome, AckedBy, AckedDocument, Acknowledged, DocumentPage, DocumentRef, Message, Origin, OutboxDocument, Page,
+    QueueId, QueuedDocument, Recorded, Seen,
 };
 use bytes::Bytes;
 use rusqlite::params;
@@ -184,8 +184,10 @@ pub(in crate::store) fn acknowledged(tx: &mut Tx<'_>, what: &Acknowledged) -> ru
             Some(queue) => row::remove(tx, queue, seq)?.is_some(),
             None => false,
         };
-        if first || own {
-            settled.moved.extend(outbox::delivered(tx, reference, what.by, what.at)?);
+        // The end of the queue may have come before what its client, who has the document, acknowledged.
+        if first || own || what.by == AckedBy::Owner {
+            let moved = outbox::delivered(tx, reference, what.by, what.at)?;
+            settled.moved.extend(moved.filter(|(_, recorded)| *recorded != Recorded::NoEffect));
         }
     }
     Ok(settled)
