@@ -3,8 +3,8 @@
 //! No message waits in here: only as many are claimed as the transport's channel has room for, and what cannot be handed
 //! over all the same goes back to the disk. Commits are awaited in the order in which they were asked for.
 //!
-//! "At once": the store stores a new message for which the transport has room as in flight in `accept` itself, and puts it
-//! into a list, which `take_sent_on_accept` empties. `take_due` never returns it.
+//! Claimed on acceptance: the store stores a new message for which the transport has room as in flight in `accept` itself,
+//! and puts it into a list, which `take_claimed_on_accept` empties. `take_due` never returns it.
 
 mod reports;
 
@@ -52,20 +52,20 @@ pub(super) struct Pause {
     pub(super) code: String,
 }
 
-/// Whether new messages may go at once.
+/// Whether new messages may be claimed on acceptance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
     /// The store was told of room.
     Open,
-    /// The transport takes nothing, or a message went back to the disk. Until the store has said that nothing goes at once any
-    /// more, what it hands out goes back as well, so that it does not pass that message.
+    /// The transport takes nothing, or a message went back to the disk. Until the store has said that nothing is claimed on
+    /// acceptance any more, what it hands out goes back as well, so that it does not pass that message.
     Closing,
     Closed,
 }
 
 /// What a commit was for, and what follows from it.
 enum After {
-    /// An answer of the push service to a message.
+    /// What became of a message.
     Answer(Sid),
     /// A receipt of a device; it is acknowledged now.
     Receipt { original: String, ack_ref: AckRef },
@@ -91,7 +91,7 @@ pub(super) struct Dispatcher {
     /// When it was last asked.
     asked_at: Instant,
     gate: Gate,
-    /// How many that went at once were taken.
+    /// How many messages claimed on acceptance were taken from the list.
     sent_on_accept: u64,
     commits: VecDeque<(Committed<Recorded>, After)>,
 }
@@ -130,7 +130,7 @@ impl Dispatcher {
         let mut due = self.context.store.due();
         let mut sent_on_accept = self.context.store.sent_on_accept();
         loop {
-            // While a question is under way, its answer says which of them go before it.
+            // While `take_due` is under way, its answer says which messages of the list go before its own.
             if self.taking.is_none() {
                 self.hand_over(Vec::new(), self.sent_on_accept).await?;
             }
@@ -218,15 +218,15 @@ impl Dispatcher {
         let closed = self.gate == Gate::Closing;
         self.hand_over(taken.claimed, taken.sent_on_accept).await?;
         if closed {
-            // What went back before, and what went at once until now, is on the disk again.
+            // What went back before, and what was claimed on acceptance until now, is on the disk again.
             self.gate = Gate::Closed;
             self.more = true;
         }
         Ok(())
     }
 
-    /// Sends what left the list of those that went at once before `claimed`, then `claimed`, then the rest of the list.
-    /// `sent_on_accept` is the length of the list, counted since the start, when the store answered.
+    /// Sends what was claimed on acceptance before `claimed`, then `claimed`, then the rest of the list.
+    /// `claimed_on_accept` is the length of the list, counted since the start, when the store answered.
     async fn hand_over(&mut self, claimed: Vec<Claimed>, sent_on_accept: u64) -> Result<(), StoreError> {
         let mut before = self.context.store.take_sent_on_accept(&self.transport);
         let first = usize::try_from(sent_on_accept.saturating_sub(self.sent_on_accept)).unwrap_or(usize::MAX);

@@ -63,7 +63,7 @@ pub(super) struct FormerSession {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct QueuedMessages {
-    /// In the order in which it is sent.
+    /// In the order in which they are sent.
     pub(super) messages: Vec<ImportedMessage>,
     /// QoS 2 messages that the session published and has not released, with their packet identifiers. The client knows
     /// that they arrived; nobody has got them yet.

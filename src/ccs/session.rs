@@ -103,7 +103,7 @@ pub(super) enum Phase {
 /// What the session may be waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    /// The login must be over.
+    /// The log-in must be over.
     Login,
     /// Nothing was heard: time to ask.
     Silence,
@@ -346,7 +346,7 @@ impl Session {
         self.timers = BTreeMap::from([(Timer::Shutdown, now + self.config.timing.close)]);
     }
 
-    /// Says goodbye and is gone. During the login it just goes: the peer may have begun a new stream already, of which
+    /// Says goodbye and is gone. During the log-in it just goes: the peer may have begun a new stream already, of which
     /// nothing is heard yet, and a closing tag of the old one would be out of place there.
     pub(super) fn close_stream(&mut self, reason: Reason) {
         if !matches!(self.phase, Phase::Closing | Phase::Login(_)) {

@@ -210,7 +210,7 @@ impl Connection {
         }
     }
 
-    /// Ends a login with a stream error; the error needs a stream to be in (RFC 6120, 4.9.1).
+    /// Ends a log-in with a stream error; the error needs a stream to be in (RFC 6120, 4.9.1).
     fn fail_login(&mut self, condition: &str, profile: &Profile) {
         if matches!(self.phase, Phase::Login(Login::Greeting | Login::Restarting { .. })) {
             write::server_header(&mut self.out, &profile.wire.domain, &format!("{:016X}", self.dice.any()));

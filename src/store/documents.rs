@@ -1,4 +1,4 @@
-//! What is said with the store about documents that wait to be published.
+//! The data of the verbs about documents that wait to be published.
 
 use crate::chat::id::Sid;
 use bytes::Bytes;

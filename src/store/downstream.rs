@@ -1,4 +1,4 @@
-//! What is said with the store about messages of BALs.
+//! The data of the verbs about messages of BALs.
 
 use crate::chat::delivery::Life;
 use crate::chat::id::{MessageId, Owner, Recipient, Sid};
@@ -31,7 +31,7 @@ pub struct NewMessage {
     pub reply: String,
     /// MQTT 5 correlation data of the request.
     pub correlation: Option<Bytes>,
-    /// What `accepted` says of the document beside that. It is not kept.
+    /// Names of ignored fields, told in `accepted`. It is not kept.
     pub notice: Option<String>,
     /// Who gets it.
     pub deliveries: Deliveries,
@@ -97,7 +97,8 @@ impl SeveralDeliveries {
         Ok(Self { deliveries, kept_until: None })
     }
 
-    /// The message stays after its end, with its body, until this time (Unix milliseconds), and at least as long as any.
+    /// The message stays after its end, with its body, until this time (Unix milliseconds), and at
+    /// least as long as any settled message is remembered.
     pub fn kept_until(self, at: u64) -> Self {
         Self { kept_until: Some(at), ..self }
     }

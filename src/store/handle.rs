@@ -43,7 +43,7 @@ impl<T> Future for Committed<T> {
 /// The store. Cheap to clone.
 ///
 /// Every verb has two steps: the first waits for room in the queue, the second for the disk. Verbs are done in the
-/// order in which their first step ended. The first step fails when the store is closed, and with nothing else. What
+/// order in which their first step ended. The first step fails when the store is closed, and for no other reason. What
 /// happens to a verb that is sent twice: see the table in [`crate::store`].
 ///
 /// ```no_run

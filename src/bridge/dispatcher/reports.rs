@@ -75,7 +75,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// The transport has never had the message.
+    /// The event for a message that the transport never had: it goes back with `fate`.
     pub(super) fn returned_unwritten(&self, fate: Fate) -> Event {
         Event::Back { fate, copies: 0, replays: 0, clock: self.clock(None) }
     }

@@ -189,7 +189,7 @@ fn new_message(sid: Sid, push: &Push) -> NewMessage {
 }
 
 impl Harness {
-    /// Returns when new messages go at once; yields the last one.
+    /// Returns when new messages are claimed on acceptance; yields the last one.
     async fn goes_at_once(&mut self) -> Send {
         let gone = self.store.sent_on_accept();
         loop {

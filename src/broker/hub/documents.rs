@@ -36,7 +36,7 @@ use crate::store::{
 /// Ready when the store has been asked; yields what is ready when it has done so.
 pub(crate) type Settling = BoxFuture<'static, Result<BoxFuture<'static, Result<(), StoreError>>, StoreError>>;
 
-/// The number of the row that was announced last is not known.
+/// The number of the last row of which a queue was notified is not known.
 pub(super) const UNKNOWN: u64 = 0;
 
 impl Hub {
@@ -62,7 +62,7 @@ impl Hub {
         }
     }
 
-    /// The number of the row that was announced last, in whatever queue.
+    /// The number of the last row of which any queue was notified.
     pub(super) fn last_notified(&self) -> Option<u64> {
         Some(self.last_notified.load(Relaxed)).filter(|seq| *seq != UNKNOWN)
     }

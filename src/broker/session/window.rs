@@ -15,7 +15,7 @@ const HALF: u16 = 0x7fff;
 /// The bit that tells the halves apart.
 const DURABLE: u16 = 0x8000;
 
-/// Which queue an item came from.
+/// Which queue a message came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QueueRef {
     /// The session's own.
@@ -33,7 +33,7 @@ pub(crate) struct InFlight {
     pub(crate) source: Source,
     /// How it was sent.
     pub(crate) qos: QoS,
-    /// The item itself, if it is a group's, which is sent at QoS 1 only: another member may get it.
+    /// The message itself, if it is a group's, which is sent at QoS 1 only: another member may get it.
     item: Option<OutgoingMessage>,
     /// Its PUBREC came.
     released: bool,
@@ -56,7 +56,7 @@ impl InFlight {
     }
 }
 
-/// How an item is to be sent.
+/// How a message is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sent {
     pub(crate) id: u16,
@@ -124,7 +124,7 @@ impl Window {
         self.flights.len()
     }
 
-    /// Gives an item with QoS 1 or 2 its identifier; the one that it had on a former connection. `None` if there is no room.
+    /// Gives a message with QoS 1 or 2 its identifier; the one that it had on a former connection. `None` if there is no room.
     pub(crate) fn take_id(&mut self, item: &OutgoingMessage, queue_ref: QueueRef) -> Option<Sent> {
         if !self.has_room() {
             return None;
@@ -157,7 +157,7 @@ impl Window {
         source.key().is_some_and(|key| self.kept.contains_key(&key))
     }
 
-    /// An item is not sent at all: expired, or too big for the client. The identifier that it had is free.
+    /// A message is not sent at all: expired, or too big for the client. The identifier that it had is free.
     pub(crate) fn forget(&mut self, source: &Source) {
         if let Some(id) = self.former_id(source) {
             self.flights.remove(&id);
@@ -229,9 +229,9 @@ impl Window {
         None
     }
 
-    /// The connection ended. Identifiers of what was released are kept for PUBREL, those of the own rows and documents for
-    /// their next sending; what was only in memory is gone. The answer are the items of groups, with the numbers of the
-    /// groups, in the order in which they were sent: they are given back.
+    /// The connection ended. Identifiers of what was released are kept for PUBREL, those of its own rows and documents for
+    /// their next sending; what was only in memory is gone. Returns the messages of groups, with the numbers of the groups,
+    /// in the order in which they were sent: they are given back.
     pub(crate) fn suspend(&mut self) -> Vec<(u64, OutgoingMessage)> {
         self.open = 0;
         self.completed.clear();

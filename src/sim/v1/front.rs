@@ -215,7 +215,7 @@ fn count(service: &mut Service, reply: &Reply, now: u64) {
     }
 }
 
-/// What `kind` is answered with. All that are named here have an answer.
+/// The answer to a request with this fault. All that are named here have one.
 fn of(kind: FaultKind) -> Reply {
     Reply::of(kind, "message.token").unwrap_or_else(|| Reply::unauthorized(Shape::Page, ""))
 }

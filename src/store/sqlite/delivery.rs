@@ -184,7 +184,7 @@ impl Delivery {
         }
     }
 
-    /// What its place makes of a step.
+    /// What a step changes in its queue or inbox.
     fn left(&mut self, tx: &mut Tx<'_>, was: Life, at: u64) -> rusqlite::Result<()> {
         let (row, state, done) = (self.request.sid.row(), self.life.state, was.unsent() && !self.life.unsent());
         match &self.path {

@@ -1,4 +1,4 @@
-//! Messages that go at once: they are accepted as in flight already, in one transaction, and sent after it.
+//! Messages that are claimed on acceptance: one transaction stores them as in flight already, and they are sent after it.
 //!
 //! That keeps the order only while the transport has room and everything older that is due was handed out. A call of
 //! [`super::dispatch::take_due`] that leaves nothing due behind opens its transport; whatever becomes due in any other

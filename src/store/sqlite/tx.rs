@@ -119,7 +119,7 @@ pub(super) struct MemoryDraft {
     /// Whether a delivery became due.
     pub(super) due: bool,
     pub(super) sent_on_accept: SentOnAcceptByTransport,
-    /// What went at once, in this order.
+    /// What was claimed on acceptance, in this order.
     pub(super) on_accept: Vec<(Transport, Claimed)>,
     /// What the batch brings to the embedded broker, if there is one.
     pub(super) events: Option<Vec<CommitEvent>>,

@@ -35,7 +35,7 @@ enum Op {
         kept: bool,
     },
     /// In one breath with what happened to a delivery.
-    /// Before so many of those that went at once have come to whoever asks.
+    /// Before so many of those claimed on acceptance have come to whoever asks.
     Take {
         transport_id: usize,
         limit: usize,
@@ -268,10 +268,10 @@ struct Harness {
     unmarked: BTreeMap<(String, u8), u64>,
     /// Each transport's.
     pipelinings: [Pipelining; 2],
-    /// Room for messages that go at once, by transport, at most: none before it was asked for what is due, nor once something
-    /// was left to be due.
+    /// Room for messages claimed on acceptance, by transport, at most: none before it was asked for what is due, nor once
+    /// something was left to be due.
     room: [usize; 2],
-    /// How many went at once.
+    /// How many were claimed on acceptance.
     sent_on_accept: [u64; 2],
 }
 
@@ -453,7 +453,7 @@ impl Harness {
         (0..2).for_each(|transport_id| self.sent_on_accept(transport_id));
     }
 
-    /// What went at once had room, and nothing that is due might have gone before it.
+    /// What was claimed on acceptance had room, and nothing that is due might have gone before it.
     fn sent_on_accept(&mut self, transport_id: usize) {
         for claimed in self.rig.store.take_sent_on_accept(&transport(transport_id)) {
             let index = self.deliveries.iter().position(|d| d.sid == claimed.sid).expect("known");

@@ -5,7 +5,7 @@ use crate::chat::delivery::State;
 use futures_util::FutureExt;
 
 impl Rig {
-    /// Opens the transport for messages that go at once.
+    /// Opens the transport for messages to be claimed on acceptance.
     async fn open_for(&self, room: usize, sent_on_accept: u64) -> DueBatch {
         let query = DueQuery {
             transport: Transport::Ccs,
@@ -17,7 +17,7 @@ impl Rig {
         self.store.take_due(query).await.unwrap().await.unwrap()
     }
 
-    /// Accepts a message for this recipient; returns what went at once.
+    /// Accepts a message for this recipient; returns what was claimed on acceptance.
     async fn went(&mut self, id: &str, recipient: i64, order: Option<&str>) -> Vec<Claimed> {
         let mut new = self.new_message(id);
         new.push().recipient = Recipient(recipient);
@@ -34,7 +34,7 @@ async fn where_there_is_room_and_nothing_is_due_a_message_goes_at_once() {
     assert_eq!(rig.open_for(4, 0).await.claimed.len(), 1);
     let commits = rig.store.figures().commits;
     let mut gone = rig.store.sent_on_accept();
-    let [claimed] = &rig.went("a1", 1, None).await[..] else { panic!("it goes at once") };
+    let [claimed] = &rig.went("a1", 1, None).await[..] else { panic!("it is claimed on acceptance") };
     assert_eq!(rig.store.figures().commits, commits + 1, "in the one transaction that accepts it");
     assert!(gone.has_changed().unwrap());
     gone.mark_unchanged();
@@ -55,7 +55,7 @@ async fn it_waits_where_there_is_no_room_or_its_turn_has_not_come() {
     assert_eq!(rig.went("a2", 2, Some("k")).await, [], "its order key is in use");
     assert_eq!(rig.went("a3", 3, None).await.len(), 1);
     assert_eq!(rig.went("a4", 4, None).await, [], "there was room for two");
-    assert_eq!(rig.open_for(4, 1).await.claimed.len(), 1, "one that went at once is not taken yet, and uses room");
+    assert_eq!(rig.open_for(4, 1).await.claimed.len(), 1, "one claimed on acceptance is not taken yet, and uses room");
     assert_eq!(rig.went("a5", 1, None).await.len(), 1);
     assert_eq!(rig.went("a6", 1, None).await, [], "two of a recipient are in flight");
     assert_eq!(rig.went("a7", 7, None).await, [], "an older one is due");

@@ -209,6 +209,7 @@ pub(super) fn event_of(connection: ConnectionId, event: Event, window: usize) ->
         }
         Event::Draining => core::Event::Draining,
         Event::Answered { message_id, answer } => core::Event::Answered(Sid::parse(&message_id)?, answer),
+        // Only the nack CONNECTION_DRAINING: CCS has not taken the message.
         Event::Bounced { message_id } => core::Event::NotTaken(Sid::parse(&message_id)?),
         Event::NotSent { message_id } => {
             tracing::debug!(message_id, "message not sent");

@@ -68,7 +68,7 @@ pub struct ConnectionState {
 /// Whether messages go out over a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionPhase {
-    /// Until it takes messages: name, TCP, TLS, login.
+    /// Until it takes messages: name, TCP, TLS, log-in.
     Opening,
     /// It takes messages.
     Up,

@@ -1,4 +1,4 @@
-//! How a queue follows what is on disk: announcements, reads, topics.
+//! How a queue follows what is on disk: notifications, reads, topics.
 
 use std::sync::Arc;
 
@@ -53,12 +53,12 @@ impl Queue {
         taken
     }
 
-    /// Rows were committed that were not announced one by one.
+    /// Rows were committed of which the queue was not notified one by one.
     pub(crate) fn behind_on_rows(&mut self) {
         self.rows.fall_behind();
     }
 
-    /// Documents of a topic were committed that were not announced one by one.
+    /// Documents of a topic were committed of which the queue was not notified one by one.
     pub(crate) fn behind_on(&mut self, topic: &Arc<str>) {
         if self.open && self.know(topic) {
             self.topics.entry(Arc::clone(topic)).and_modify(Cursor::fall_behind);
@@ -127,7 +127,7 @@ impl Queue {
         }
     }
 
-    /// The documents that were asked for, as items.
+    /// The documents that were asked for, as outgoing messages.
     pub(crate) fn documents_came(&mut self, read: &PageRequest, documents: Vec<OutgoingMessage>) {
         let ReadRange::Documents(topic, _) = &read.what else { return };
         if !self.is_answered(read) {

@@ -50,7 +50,7 @@ struct Last {
 struct Harness {
     now: u64,
     seq: u64,
-    /// The last number that was announced.
+    /// The last number of which the queue was notified.
     notified: Option<u64>,
     rows: BTreeMap<u64, Row>,
     documents: BTreeMap<(Arc<str>, u64), (usize, bool)>,
@@ -142,7 +142,7 @@ impl Harness {
         self.news.push_back(News::Document(topic, self.seq, size));
     }
 
-    /// QoS 0. A publisher's next message is taken when its last one was announced.
+    /// QoS 0. A publisher's next message is taken when the queue was notified of its last one.
     fn push(&mut self, topic: &'static str) {
         if !self.news.iter().any(|news| matches!(news, News::Row(_, row) if row.topic == topic)) {
             self.seq += 1;

@@ -53,7 +53,7 @@ fn one_item_always_fits_and_memory_has_its_own_limit() {
 }
 
 #[test]
-fn an_announced_row_that_is_gone_is_not_looked_for_again() {
+fn a_row_that_is_gone_after_its_notification_is_not_looked_for_again() {
     let mut queue = Queue::new(LIMITS);
     queue.notify_row(1, row(1, "t", 90_000, QoS::AtLeastOnce));
     queue.notify_row(2, row(2, "t", 90_000, QoS::AtLeastOnce));
@@ -65,10 +65,10 @@ fn an_announced_row_that_is_gone_is_not_looked_for_again() {
 }
 
 #[test]
-fn what_is_announced_while_an_empty_page_is_under_way_is_read() {
-    let announcements: [fn(&mut Queue); 2] =
+fn what_the_queue_is_notified_of_while_an_empty_page_is_under_way_is_read() {
+    let notifications: [fn(&mut Queue); 2] =
         [|queue| assert!(!queue.notify_row(1, row(1, "t", 1, QoS::AtLeastOnce))), |queue| queue.behind_on_rows()];
-    for notify in announcements {
+    for notify in notifications {
         let mut queue = Queue::kept(LIMITS);
         queue.open();
         let read = queue.next_read().unwrap();
