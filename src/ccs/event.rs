@@ -112,9 +112,9 @@ pub enum Reason {
     /// The server closed the stream.
     #[error("the server closed the stream")]
     PeerClosed,
-    /// The connection ended in mid-stream.
+    /// The connection broke in mid-stream.
     #[error("the connection was cut")]
-    Cut,
+    Broken,
     /// The log-in took too long.
     #[error("the login took too long")]
     LoginTimeout,

@@ -141,7 +141,7 @@ impl Session {
         match input {
             Input::Bytes(bytes) => self.handle_bytes(bytes, now),
             Input::Eof if self.phase == Phase::Closing => self.close(Reason::Shutdown),
-            Input::Eof => self.close(Reason::Cut),
+            Input::Eof => self.close(Reason::Broken),
             Input::Tick => self.handle_tick(now),
             Input::Send { message_id, json } => self.handle_send(message_id, json),
             Input::AckUpstream { to, message_id } => self.handle_ack(to, message_id),

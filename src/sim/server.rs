@@ -135,7 +135,7 @@ impl Connection {
 
     /// Does what was decoded, ordered, or is due.
     pub(super) fn serve(&mut self, service: &mut Service, profile: &Profile, now: u64) {
-        self.obey(service, profile, now);
+        self.apply_orders(service, profile, now);
         self.stalled = self.is_stalled(service, now);
         while !self.stalled
             && self.end().is_none()
@@ -150,7 +150,7 @@ impl Connection {
         }
     }
 
-    fn obey(&mut self, service: &mut Service, profile: &Profile, now: u64) {
+    fn apply_orders(&mut self, service: &mut Service, profile: &Profile, now: u64) {
         while self.end().is_none()
             && let Some(order) = service.take_order(self.id)
         {

@@ -60,7 +60,7 @@ pub struct DocumentRef {
 /// A document of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxDocument {
-    /// Names it, for [`super::Store::published`].
+    /// Names it, for [`super::Store::documents_acked`].
     pub reference: DocumentRef,
     /// The document.
     pub payload: Bytes,

@@ -170,8 +170,8 @@ pub struct DueQuery {
     /// taken yet.
     pub limit: usize,
     /// How many of the messages that were accepted as in flight the dispatcher has taken from the list since the start
-    /// ([`super::Store::take_sent_on_accept`]).
-    pub sent_on_accept: u64,
+    /// ([`super::Store::take_claimed_on_accept`]).
+    pub taken_on_accept: u64,
     /// How many of one recipient the transport may have at a time.
     pub pipelining: Pipelining,
 }
@@ -204,7 +204,7 @@ pub struct DueBatch {
     pub expired: u64,
     /// How many messages of this transport were accepted as in flight, since the store was opened, before these were
     /// handed out.
-    pub sent_on_accept: u64,
+    pub claimed_on_accept: u64,
     /// When to ask again, in Unix milliseconds; not after `now` when more is due already, `None` when nothing waits.
     pub next_due: Option<u64>,
 }

@@ -147,7 +147,7 @@ impl CcsConfig {
             server: server.to_owned(),
             pool: Pool::Fixed(self.connections),
             window: self.window,
-            on_connection_end: OnConnectionEnd::Marked,
+            on_connection_end: OnConnectionEnd::Rewrite,
             answer_timeout: Some(self.answer),
             drain_limit: self.drain,
             redial_max: REDIAL_MAX,
@@ -225,10 +225,10 @@ pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> 
     let (access_tx, access) = watch::channel((config.clone(), dialer));
     let (wake, wakes) = mpsc::channel(WAKES);
     // Part of every resource: a server ends a session when another one binds the same resource.
-    let mark: u32 = rand::random();
+    let process_mark: u32 = rand::random();
     let connect = move |task: connection::Task| {
         let (config, dialer) = access.borrow().clone();
-        let session = config.session(format!("{}-{mark:08x}-{}", config.resource, task.id));
+        let session = config.session(format!("{}-{process_mark:08x}-{}", config.resource, task.id));
         connection::run(task, session, dialer)
     };
     tokio::select! {

@@ -21,5 +21,5 @@ mod tests;
 
 pub(crate) use incoming::{Arrived, Incoming};
 pub(crate) use outgoing_message::{OutgoingMessage, Source, document_message};
-pub(crate) use queue::{MemoryLimits, PageRequest, Pulled, Pushed, Queue, ReadRange};
+pub(crate) use queue::{MemoryLimits, PageRequest, Pulled, Pushed, Queue, ReadWhat};
 pub(crate) use window::{InFlight, PubrecOutcome, QueueRef, Sent, Window};

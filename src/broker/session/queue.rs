@@ -18,7 +18,7 @@ use super::outgoing_message::{OutgoingMessage, Source};
 use crate::chat::qos::QoS;
 use crate::store::{DocumentRef, Seen};
 use cursor::Cursor;
-pub(crate) use disk::{PageRequest, ReadRange};
+pub(crate) use disk::{PageRequest, ReadWhat};
 
 /// Messages from disk that are in memory for one queue.
 pub(crate) const QUEUE_ITEMS: usize = 1_000;

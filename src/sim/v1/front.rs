@@ -109,7 +109,7 @@ fn sent(service: &mut Service, body: &[u8], latency: u64, dice: &mut Dice, now: 
     let script = script(service, &draft, dice);
     let kind = script.kind;
     if kind != FaultKind::Accept {
-        service.v1.stats.kind(kind);
+        service.v1.stats.count_fault(kind);
     }
     let own = Reply::of(kind, draft.field).map(|reply| reply.retry(script.retry_after, now));
     let reply = if kind.is_taken() {

@@ -38,7 +38,7 @@ pub struct Snapshot {
     /// The cause that comes first; `None` if all is well.
     pub trouble: Option<Trouble>,
     /// When the access token was asked for, where the service wants one and has it.
-    pub access_token_fetched_at: Option<Instant>,
+    pub access_token_requested_at: Option<Instant>,
 }
 
 /// Why no message goes, or fewer than could.

@@ -192,7 +192,7 @@ impl Harness {
             fits
         };
         *answer = Some(match &read.what {
-            ReadRange::Rows(after) => {
+            ReadWhat::Rows(after) => {
                 let rows = self.rows.range(after + 1..).enumerate().take_while(|(n, (_, row))| fits(*n, row.size));
                 let rows = rows.map(|(_, (&seq, row))| QueueRow {
                     seq,
@@ -204,14 +204,14 @@ impl Harness {
                 });
                 Answer::Rows(rows.collect())
             }
-            ReadRange::Documents(topic, after) => {
+            ReadWhat::Documents(topic, after) => {
                 let all = self.documents.range((Arc::clone(topic), after + 1)..).take_while(|((t, _), _)| t == topic);
                 let some = all.enumerate().take_while(|(n, (_, (size, _)))| fits(*n, *size));
                 Answer::Documents(
                     some.map(|(_, ((_, seq), (size, again)))| document(topic, *seq, *size, *again)).collect(),
                 )
             }
-            ReadRange::Topics => panic!("there are few topics"),
+            ReadWhat::Topics => panic!("there are few topics"),
         });
     }
 
