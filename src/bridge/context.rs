@@ -33,7 +33,7 @@ pub struct Settings {
     pub limits: Limits,
     /// Beyond it the intake stops, or the messages of devices are not acknowledged.
     pub room: store::Limits,
-    /// Most messages claimed from the store and not yet answered by the push service.
+    /// Most messages claimed for one transport and not yet answered by the push service.
     pub claims: usize,
     /// How long a chat user whose connection broke still counts as there.
     pub presence_grace: Duration,

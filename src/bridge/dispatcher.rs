@@ -3,8 +3,8 @@
 //! No message waits in here: only as many are claimed as the transport's channel has room for, and what cannot be handed
 //! over all the same goes back to the disk. Commits are awaited in the order in which they were asked for.
 //!
-//! "At once": the store stores a new message for which the transport has room as in flight in `accept` itself, and puts it
-//! into a list, which `take_sent_on_accept` empties. `take_due` never returns it.
+//! Claimed on acceptance: the store stores a new message for which the transport has room as in flight in `accept` itself,
+//! and puts it into a list, which `take_claimed_on_accept` empties. `take_due` never returns it.
 
 mod reports;
 
@@ -52,20 +52,20 @@ pub(super) struct Pause {
     pub(super) code: String,
 }
 
-/// Whether new messages may go at once.
+/// Whether new messages may be claimed on acceptance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
     /// The store was told of room.
     Open,
-    /// The transport takes nothing, or a message went back to the disk. Until the store has said that nothing goes at once any
-    /// more, what it hands out goes back as well, so that it does not pass that message.
+    /// The transport takes nothing, or a message went back to the disk. Until the store has said that nothing is claimed on
+    /// acceptance any more, what it hands out goes back as well, so that it does not pass that message.
     Closing,
     Closed,
 }
 
 /// What a commit was for, and what follows from it.
 enum After {
-    /// An answer of the push service to a message.
+    /// What became of a message.
     Answer(Sid),
     /// A receipt of a device; it is acknowledged now.
     Receipt { original: String, ack_ref: AckRef },
@@ -91,8 +91,8 @@ pub(super) struct Dispatcher {
     /// When it was last asked.
     asked_at: Instant,
     gate: Gate,
-    /// How many that went at once were taken.
-    sent_on_accept: u64,
+    /// How many messages claimed on acceptance were taken from the list.
+    taken_on_accept: u64,
     commits: VecDeque<(Committed<Recorded>, After)>,
 }
 
@@ -117,7 +117,7 @@ impl Dispatcher {
             more: true,
             asked_at: Instant::now(),
             gate: Gate::Closed,
-            sent_on_accept: 0,
+            taken_on_accept: 0,
             commits: VecDeque::new(),
         };
         (dispatcher, intake)
@@ -128,11 +128,11 @@ impl Dispatcher {
         let mut look = every(LOOK);
         let mut reports_end = false;
         let mut due = self.context.store.due();
-        let mut sent_on_accept = self.context.store.sent_on_accept();
+        let mut on_accept_wakes = self.context.store.on_accept_wakes();
         loop {
-            // While a question is under way, its answer says which of them go before it.
+            // While `take_due` is under way, its answer says which messages of the list go before its own.
             if self.taking.is_none() {
-                self.hand_over(Vec::new(), self.sent_on_accept).await?;
+                self.hand_over(Vec::new(), self.taken_on_accept).await?;
             }
             if reports_end && self.commits.is_empty() && self.taking.is_none() && self.gate == Gate::Closed {
                 break;
@@ -150,7 +150,7 @@ impl Dispatcher {
                     None => reports_end = true,
                 },
                 Ok(()) = due.changed() => self.more = true,
-                Ok(()) = sent_on_accept.changed() => {}
+                Ok(()) = on_accept_wakes.changed() => {}
                 // The transport may have gone; then no further news comes.
                 Ok(()) = self.link.changed() => self.more = true,
                 _ = look.tick() => self.more = true,
@@ -201,8 +201,8 @@ impl Dispatcher {
             return Ok(());
         }
         self.gate = if open { Gate::Open } else { Gate::Closing };
-        let (pipelining, sent_on_accept) = (self.capabilities.pipelining, self.sent_on_accept);
-        let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, sent_on_accept, pipelining };
+        let (pipelining, taken_on_accept) = (self.capabilities.pipelining, self.taken_on_accept);
+        let query = DueQuery { transport: self.transport.clone(), now: now_ms(), limit, taken_on_accept, pipelining };
         // A change from here on may be missing in the answer; it sets `more` again.
         self.more = false;
         self.asked_at = Instant::now();
@@ -216,22 +216,22 @@ impl Dispatcher {
         self.more |= taken.next_due.is_some_and(|due| due <= now_ms());
         self.context.metrics.add(Metric::DownstreamExpired, taken.expired);
         let closed = self.gate == Gate::Closing;
-        self.hand_over(taken.claimed, taken.sent_on_accept).await?;
+        self.hand_over(taken.claimed, taken.claimed_on_accept).await?;
         if closed {
-            // What went back before, and what went at once until now, is on the disk again.
+            // What went back before, and what was claimed on acceptance until now, is on the disk again.
             self.gate = Gate::Closed;
             self.more = true;
         }
         Ok(())
     }
 
-    /// Sends what left the list of those that went at once before `claimed`, then `claimed`, then the rest of the list.
-    /// `sent_on_accept` is the length of the list, counted since the start, when the store answered.
-    async fn hand_over(&mut self, claimed: Vec<Claimed>, sent_on_accept: u64) -> Result<(), StoreError> {
-        let mut before = self.context.store.take_sent_on_accept(&self.transport);
-        let first = usize::try_from(sent_on_accept.saturating_sub(self.sent_on_accept)).unwrap_or(usize::MAX);
+    /// Sends what was claimed on acceptance before `claimed`, then `claimed`, then the rest of the list.
+    /// `claimed_on_accept` is the length of the list, counted since the start, when the store answered.
+    async fn hand_over(&mut self, claimed: Vec<Claimed>, claimed_on_accept: u64) -> Result<(), StoreError> {
+        let mut before = self.context.store.take_claimed_on_accept(&self.transport);
+        let first = usize::try_from(claimed_on_accept.saturating_sub(self.taken_on_accept)).unwrap_or(usize::MAX);
         let behind = before.split_off(first.min(before.len()));
-        self.sent_on_accept += (before.len() + behind.len()) as u64;
+        self.taken_on_accept += (before.len() + behind.len()) as u64;
         // Asked once: of what is claimed together nothing may pass what goes back.
         let mut open = self.is_open();
         for message in before.into_iter().chain(claimed).chain(behind) {

@@ -296,7 +296,7 @@ impl Publisher {
         let tracks = &self.tracks;
         let seen = |topic| tracks.get(&topic).map(|track| Seen { seq: track.topic_window.seen(), topic });
         let seen = std::mem::take(&mut self.unread).into_iter().filter_map(seen).collect();
-        self.forgetting.push_back((Box::pin(self.context.store.unclaim(seen).await?), ()));
+        self.forgetting.push_back((Box::pin(self.context.store.handed_out_up_to(seen).await?), ()));
         Ok(())
     }
 
@@ -310,7 +310,7 @@ impl Publisher {
         let confirmed = std::mem::take(&mut self.confirmed);
         // A confirmation does not name its reader, whichever broker gives it: that may be one with QoS 0, an admin's tool, or
         // nobody, where a document is bigger than every reader takes.
-        let committed = self.context.store.published(confirmed, AckedBy::Broker, now_ms()).await?;
+        let committed = self.context.store.documents_acked(confirmed, AckedBy::Broker, now_ms()).await?;
         let context = Arc::clone(&self.context);
         let told = committed.map_ok(move |told| told.iter().for_each(|(_, what)| count_told(&context.metrics, what)));
         self.forgetting.push_back((Box::pin(told), ()));
@@ -333,7 +333,7 @@ impl Publisher {
         }
         let known = self.tracks.iter().filter(|(_, track)| track.topic_window.idle());
         let seen = known.map(|(topic, track)| Seen { topic: topic.clone(), seq: track.topic_window.seen() }).collect();
-        self.context.store.unclaim(seen).await?.await
+        self.context.store.handed_out_up_to(seen).await?.await
     }
 
     /// Takes answers until all have come or `longest` is over.

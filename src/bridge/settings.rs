@@ -34,7 +34,7 @@ impl Limits {
 settings! {
     /// `[transport]`: by which transport messages go to the devices.
     pub struct TransportSection {
-        /// The transport of messages that nothing else decides about.
+        /// The transport of messages whose app and BAL decide on none.
         pub default: String = Transport::default().to_string();
         /// App package name to transport.
         pub categories: BTreeMap<String, String> = BTreeMap::new();

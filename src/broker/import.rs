@@ -62,8 +62,8 @@ pub(super) struct FormerSession {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct QueuedMessages {
-    /// In the order in which it is sent.
+pub(super) struct SessionBacklog {
+    /// In the order in which they are sent.
     pub(super) messages: Vec<ImportedMessage>,
     /// QoS 2 messages that the session published and has not released, with their packet identifiers. The client knows
     /// that they arrived; nobody has got them yet.
@@ -76,7 +76,7 @@ pub(super) struct LeftOut {
     /// Documents of the bridge: they are in the store.
     pub(super) documents: u64,
     pub(super) wills: u64,
-    /// Messages at QoS 0, and the in-flight messages of a second session of the client, under its former key.
+    /// Messages at QoS 0, and the in-flight messages of a second session of the client, under its first key.
     pub(super) messages: u64,
     /// Records and files that cannot be understood, and subscriptions with invalid topic filters.
     pub(super) damaged: u64,
@@ -97,8 +97,8 @@ pub(super) fn read(folder: &Path) -> io::Result<Option<FormerFolder>> {
 }
 
 impl FormerFolder {
-    pub(super) fn waiting(&mut self, session: &FormerSession) -> io::Result<QueuedMessages> {
-        let mut waiting = QueuedMessages::default();
+    pub(super) fn waiting(&mut self, session: &FormerSession) -> io::Result<SessionBacklog> {
+        let mut waiting = SessionBacklog::default();
         let mut sent = self.folder.inflight(&session.name, &mut self.left_out.damaged)?;
         sent.sort_by_key(|message| (message.stored_at_secs, message.packet_id));
         for message in sent {
@@ -107,11 +107,11 @@ impl FormerFolder {
         let on_the_way: HashSet<u16> =
             waiting.messages.iter().filter_map(|taken| Some(taken.sent?.packet_id)).collect();
         let own = self.folder.queue(&session.name, &mut self.left_out.damaged)?;
-        let former = match &session.joined {
+        let under_first_key = match &session.joined {
             None => Vec::new(),
-            Some(former) => self.missing(former, &own)?,
+            Some(first_key) => self.missing(first_key, &own)?,
         };
-        for message in former.into_iter().chain(own) {
+        for message in under_first_key.into_iter().chain(own) {
             // After a kill a resent message may be both in `queues/` and in `inflight/`.
             if !message.packet_id().is_some_and(|id| on_the_way.contains(&id)) {
                 self.take_queued(message, &mut waiting);
@@ -138,7 +138,7 @@ impl FormerFolder {
         Ok(None)
     }
 
-    fn take_sent(&mut self, stored: StoredMessage, waiting: &mut QueuedMessages) {
+    fn take_sent(&mut self, stored: StoredMessage, waiting: &mut SessionBacklog) {
         let (direction, phase, id) = (stored.direction, stored.phase, stored.packet_id);
         if direction == Some(Direction::Outbound) && self.is_document(&stored) {
             return;
@@ -162,7 +162,7 @@ impl FormerFolder {
         });
     }
 
-    fn take_queued(&mut self, mut stored: StoredMessage, waiting: &mut QueuedMessages) {
+    fn take_queued(&mut self, mut stored: StoredMessage, waiting: &mut SessionBacklog) {
         if self.is_document(&stored) {
             return;
         }
@@ -178,16 +178,16 @@ impl FormerFolder {
         }
     }
 
-    /// What waits under a former key and not under today's. What was sent has packet identifiers that the session under
-    /// today's may use for something else.
-    fn missing(&mut self, former: &str, own: &[StoredMessage]) -> io::Result<Vec<StoredMessage>> {
-        self.left_out.messages += self.folder.inflight(former, &mut self.left_out.damaged)?.len() as u64;
+    /// What waits under the key of the first release and not under today's. What was sent has packet identifiers that the
+    /// session under today's may use for something else.
+    fn missing(&mut self, first_key: &str, own: &[StoredMessage]) -> io::Result<Vec<StoredMessage>> {
+        self.left_out.messages += self.folder.inflight(first_key, &mut self.left_out.damaged)?.len() as u64;
         let mut has = HashMap::new();
         for message in own {
             let count: &Cell<usize> = has.entry(message.identity()).or_default();
             count.set(count.get() + 1);
         }
-        let mut missing = self.folder.queue(former, &mut self.left_out.damaged)?;
+        let mut missing = self.folder.queue(first_key, &mut self.left_out.damaged)?;
         missing.retain(|message| match has.get(&message.identity()) {
             Some(left) if left.get() > 0 => {
                 left.set(left.get() - 1);
@@ -210,23 +210,23 @@ impl FormerFolder {
 }
 
 /// One session of each client. Where there are two, under both forms of its key, the one under today's stays, and gets what
-/// waits under the former: the first release may have run again in between.
+/// waits under the first key: the first release may have run again in between.
 fn sessions(stored: BTreeMap<String, StoredSession>, left_out: &mut LeftOut) -> Vec<FormerSession> {
     let lasting = stored.into_iter().filter(|(_, session)| session.expiry_interval != Some(0));
-    let (todays, former): (Vec<_>, Vec<_>) =
+    let (todays, under_first_key): (Vec<_>, Vec<_>) =
         lasting.partition(|(name, session)| is_key_of(session.user_id.as_deref(), name));
     let mut sessions = BTreeMap::new();
     for (name, session) in todays {
         let client = client_of(session.user_id.as_deref(), &name).to_owned();
         sessions.insert(name.clone(), FormerSession::new(name.clone(), name, client, session, left_out));
     }
-    for (name, session) in former {
+    for (name, session) in under_first_key {
         let key = session_key(session.user_id.as_deref(), &name);
         match sessions.get_mut(&key) {
             Some(todays) => todays.joined = Some(name),
             None => {
-                let former = FormerSession::new(key.clone(), name.clone(), name, session, left_out);
-                sessions.insert(key, former);
+                let session = FormerSession::new(key.clone(), name.clone(), name, session, left_out);
+                sessions.insert(key, session);
             }
         }
     }

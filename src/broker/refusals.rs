@@ -4,7 +4,7 @@
 //! id and rule, and one counter with the reason as its label. What the client is told stands in the same table: the
 //! reason code and the reason string of MQTT 5, and the return code of a CONNACK in 3.1.1, which has no other word.
 //!
-//! Of a packet that breaks a rule of MQTT, the reason string names the rule ([`wire::PacketError`](super::wire::Fault)).
+//! Of a packet that breaks a rule of MQTT, the reason string names the rule ([`wire::PacketError`](super::wire::PacketError)).
 //!
 //! What a client wrote is shown escaped and cut ([`shown`]). Log lines are limited ([`log_limit`]), so that one noisy client
 //! hides neither others nor other reasons; the counter counts all.

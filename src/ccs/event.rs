@@ -7,7 +7,7 @@ use crate::chat::refusal::Refusal;
 /// Something that happened in a session.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The login is over, messages may be sent.
+    /// The log-in is over, messages may be sent.
     Ready {
         /// Our address as the server gave it; it may have changed the resource.
         jid: String,
@@ -106,16 +106,16 @@ pub enum Reason {
     /// The server sent what cannot be read.
     #[error("unreadable: {0}")]
     Malformed(#[from] FramingError),
-    /// The server sent what makes no sense at this point of the login.
+    /// The server sent what makes no sense at this point of the log-in.
     #[error("out of order: {0}")]
     Protocol(&'static str),
     /// The server closed the stream.
     #[error("the server closed the stream")]
     PeerClosed,
-    /// The connection ended in mid-stream.
+    /// The connection broke in mid-stream.
     #[error("the connection was cut")]
-    Cut,
-    /// The login took too long.
+    Broken,
+    /// The log-in took too long.
     #[error("the login took too long")]
     LoginTimeout,
     /// The peer is dead: it did not answer a ping.

@@ -14,7 +14,7 @@ use super::xml::Element;
 
 const BIND_ID: &str = "bind-1";
 
-/// What the login waits for.
+/// What the log-in waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Login {
     Header,
@@ -34,9 +34,9 @@ pub(super) enum Step {
     Ignore(Login),
     /// Forget the old stream: what comes next is a new one.
     Restart(Login),
-    /// The login is over.
+    /// The log-in is over.
     Bound { jid: String },
-    /// The login failed.
+    /// The log-in failed.
     Fail(Reason),
 }
 

@@ -1,7 +1,7 @@
 //! CCS (XMPP over TLS with JSON inside), sans-IO: bytes, events and `now` go in; bytes, events and a deadline come out.
 //!
 //! Two floors. The codec serves both sides of a stream and is what the simulator shares: [`xml`] (framing), [`stanza`]
-//! and [`mod@write`], [`payload`] and [`nack`]. The session is the client's side only: [`session`] with its login, its
+//! and [`mod@write`], [`payload`] and [`nack`]. The session is the client's side only: [`session`] with its log-in, its
 //! [`settings`] and its words in [`event`].
 //!
 //! Invariant: no tokio, no clock and no random source in here, so that a session can be run on virtual time, byte by

@@ -1,4 +1,4 @@
-//! What a session does with the stanzas that come in after the login.
+//! What a session does with the stanzas that come in after the log-in.
 
 use super::event::{Answer, Event, GroupResult, Reason};
 use super::nack::NackCode;

@@ -103,7 +103,7 @@ pub(super) enum Phase {
 /// What the session may be waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    /// The login must be over.
+    /// The log-in must be over.
     Login,
     /// Nothing was heard: time to ask.
     Silence,
@@ -141,7 +141,7 @@ impl Session {
         match input {
             Input::Bytes(bytes) => self.handle_bytes(bytes, now),
             Input::Eof if self.phase == Phase::Closing => self.close(Reason::Shutdown),
-            Input::Eof => self.close(Reason::Cut),
+            Input::Eof => self.close(Reason::Broken),
             Input::Tick => self.handle_tick(now),
             Input::Send { message_id, json } => self.handle_send(message_id, json),
             Input::AckUpstream { to, message_id } => self.handle_ack(to, message_id),
@@ -346,7 +346,7 @@ impl Session {
         self.timers = BTreeMap::from([(Timer::Shutdown, now + self.config.timing.close)]);
     }
 
-    /// Says goodbye and is gone. During the login it just goes: the peer may have begun a new stream already, of which
+    /// Says goodbye and is gone. During the log-in it just goes: the peer may have begun a new stream already, of which
     /// nothing is heard yet, and a closing tag of the old one would be out of place there.
     pub(super) fn close_stream(&mut self, reason: Reason) {
         if !matches!(self.phase, Phase::Closing | Phase::Login(_)) {

@@ -42,9 +42,9 @@ pub enum Stanza {
         /// Base64, as it came.
         payload: String,
     },
-    /// The login went well.
+    /// The log-in went well.
     Success,
-    /// The login was refused.
+    /// The log-in was refused.
     Failure {
         /// For example `not-authorized`.
         condition: String,

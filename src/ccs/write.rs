@@ -37,7 +37,7 @@ pub fn server_header(out: &mut String, domain: &str, id: &str) {
     push(out, &[" xmlns:stream=\"", ns::STREAMS, "\" xmlns=\"", ns::CLIENT, "\">"]);
 }
 
-/// The features before the login. Needs the `stream` prefix of [`server_header`].
+/// The features before the log-in. Needs the `stream` prefix of [`server_header`].
 pub fn mechanisms(out: &mut String, mechanisms: &[&str]) {
     push(out, &["<stream:features><mechanisms xmlns=\"", ns::SASL, "\">"]);
     for mechanism in mechanisms {
@@ -46,7 +46,7 @@ pub fn mechanisms(out: &mut String, mechanisms: &[&str]) {
     out.push_str("</mechanisms></stream:features>");
 }
 
-/// The features after the login.
+/// The features after the log-in.
 pub fn bind_features(out: &mut String) {
     push(out, &["<stream:features><bind xmlns=\"", ns::BIND, "\"/><session xmlns=\"", ns::SESSION, "\"/>"]);
     out.push_str("</stream:features>");
@@ -59,12 +59,12 @@ pub fn auth_plain(out: &mut String, user: &str, password: &str) {
     push(out, &["<auth mechanism=\"PLAIN\" xmlns=\"", ns::SASL, "\">", &payload, "</auth>"]);
 }
 
-/// The login went well.
+/// The log-in went well.
 pub fn success(out: &mut String) {
     push(out, &["<success xmlns=\"", ns::SASL, "\"/>"]);
 }
 
-/// The login was refused. `condition` is an element name, for example `not-authorized`.
+/// The log-in was refused. `condition` is an element name, for example `not-authorized`.
 pub fn failure(out: &mut String, condition: &str) {
     push(out, &["<failure xmlns=\"", ns::SASL, "\"><", condition, "/></failure>"]);
 }

@@ -6,7 +6,7 @@
 //! sender wished no receipt).
 
 use super::id::Token;
-use super::refusal::{Arrival, Decision, Refusal, RetryClock, Scope, Tried};
+use super::refusal::{Arrival, Decision, Refusal, RetryClock, RetryHistory, Scope};
 use super::status::Status;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -183,7 +183,7 @@ pub struct Life {
     /// Whether the sender wishes to hear of the delivery to the device.
     pub receipt: bool,
     /// What was tried so far.
-    pub tried: Tried,
+    pub retry_history: RetryHistory,
 }
 
 /// What follows from an event.
@@ -200,7 +200,7 @@ pub struct Step {
 impl Life {
     /// A new delivery; `state` is [`State::Due`] or [`State::Waiting`].
     pub fn new(state: State, receipt: bool) -> Self {
-        Self { state, attempt: 0, dup_possible: false, receipt, tried: Tried::default() }
+        Self { state, attempt: 0, dup_possible: false, receipt, retry_history: RetryHistory::default() }
     }
 
     /// Whether the final word is spoken. `sent` is final when no receipt was wished.
@@ -297,11 +297,11 @@ impl Life {
         let life = self.doubted(copies > 1 || refusal.arrival == Arrival::Maybe);
         let again = match refusal.decision {
             Decision::Retry { scope: Scope::Service, .. } => return life.untried().due(Due::First),
-            Decision::Retry { wait, until, .. } => life.tried.again(wait, until, clock),
+            Decision::Retry { wait, until, .. } => life.retry_history.next_try(wait, until, clock),
             Decision::Fail { .. } => None,
         };
         match again {
-            Some((due_ms, tried)) => Self { tried, ..life }.due(Due::At(due_ms)),
+            Some((due_ms, retry_history)) => Self { retry_history, ..life }.due(Due::At(due_ms)),
             None => life.moved(State::Failed, &[Status::Failed]),
         }
     }
@@ -516,7 +516,10 @@ mod tests {
     #[test]
     fn a_refusal_of_the_whole_service_was_no_attempt_and_a_spent_one_is_the_end() {
         let (life, told) = run(true, &[Event::Claimed, refusal(busy(Scope::Service))]);
-        assert_eq!((life.state, life.attempt, life.tried, told), (State::Due, 0, Tried::default(), vec![]));
+        assert_eq!(
+            (life.state, life.attempt, life.retry_history, told),
+            (State::Due, 0, RetryHistory::default(), vec![])
+        );
         let unknown = || {
             refusal(Refusal {
                 decision: Decision::Retry {

@@ -104,9 +104,9 @@ pub enum Fault {
     Operator,
 }
 
-/// What limits how long a message is tried again. It is on disk with the message.
+/// The refusals of a message so far, which limit how long it is tried again. They are on disk with the message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tried {
+pub struct RetryHistory {
     /// How long it was put off after refusals, all together, in milliseconds; without what was left to chance.
     pub waited_ms: u64,
     /// How often it was refused in words that nobody knows.
@@ -162,11 +162,11 @@ impl Refusal {
     }
 }
 
-impl Tried {
-    /// Notes one more refusal. Returns when the message is due again, in Unix milliseconds, and what was tried by then;
+impl RetryHistory {
+    /// Notes one more refusal. Returns when the message is due again, in Unix milliseconds, and the history by then;
     /// `None` when it is not worth another try.
     #[must_use]
-    pub fn again(self, wait: Wait, until: Until, clock: RetryClock) -> Option<(u64, Self)> {
+    pub fn next_try(self, wait: Wait, until: Until, clock: RetryClock) -> Option<(u64, Self)> {
         let unknown = self.unknown.saturating_add(u32::from(matches!(until, Until::Tries(_))));
         let (pause, jitter) = match wait {
             Wait::AtLeast(pause) => (pause, ASKED_JITTER),
@@ -207,10 +207,10 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3_600);
 
     fn waits(wait: Wait, until: Until, clock: RetryClock) -> Vec<u64> {
-        let mut tried = Tried::default();
+        let mut history = RetryHistory::default();
         let next = || {
-            let (due_ms, next) = tried.again(wait, until, clock)?;
-            tried = next;
+            let (due_ms, next) = history.next_try(wait, until, clock)?;
+            history = next;
             Some((due_ms - clock.now_ms) / 1_000)
         };
         std::iter::from_fn(next).take(12).collect()
@@ -237,7 +237,7 @@ mod tests {
     fn jitter_only_ever_adds_and_the_deadline_cuts() {
         let due = |wait, permille, deadline_ms| {
             let clock = RetryClock { permille, deadline_ms, ..CLOCK };
-            Tried::default().again(wait, Until::Deadline, clock).unwrap().0 - clock.now_ms
+            RetryHistory::default().next_try(wait, Until::Deadline, clock).unwrap().0 - clock.now_ms
         };
         let minute = Duration::from_secs(60);
         assert_eq!(due(Wait::AtLeast(minute), 0, u64::MAX), 60_000);

@@ -91,7 +91,7 @@ pub struct Account {
 pub struct WireConfig {
     /// The domain of the addresses given out.
     pub domain: String,
-    /// The domains accepted behind the sender id at the login.
+    /// The domains accepted behind the sender id at the log-in.
     pub login_domains: Vec<String>,
     /// Whether the stream headers begin with an XML declaration. The real server sends none.
     pub declaration: Declaration,

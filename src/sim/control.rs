@@ -22,7 +22,7 @@ use super::fault::{DrainPlan, Notice};
 use super::handle::{MAX_SPEECHES, SimHandle};
 use super::service::Speech;
 use super::v1;
-use super::virtual_devices::WorldError;
+use super::virtual_devices::DeviceError;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
@@ -88,11 +88,11 @@ impl IntoResponse for Refused {
     }
 }
 
-impl From<WorldError> for Refused {
-    fn from(error: WorldError) -> Self {
+impl From<DeviceError> for Refused {
+    fn from(error: DeviceError) -> Self {
         match error {
-            WorldError::NoDevice => Self(StatusCode::NOT_FOUND, error.to_string()),
-            WorldError::Silent(_) | WorldError::Taken => Self(StatusCode::CONFLICT, error.to_string()),
+            DeviceError::NoDevice => Self(StatusCode::NOT_FOUND, error.to_string()),
+            DeviceError::Silent(_) | DeviceError::Taken => Self(StatusCode::CONFLICT, error.to_string()),
             _ => Self::bad(error),
         }
     }
@@ -149,7 +149,7 @@ async fn device(
     query: Result<Query<Page>, QueryRejection>,
 ) -> Result<Response, Refused> {
     let page = Page::read(query)?;
-    let device = sim.device(&token, page.after, page.limit()).ok_or(WorldError::NoDevice)?;
+    let device = sim.device(&token, page.after, page.limit()).ok_or(DeviceError::NoDevice)?;
     Ok(Json(device).into_response())
 }
 

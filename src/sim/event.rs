@@ -18,7 +18,7 @@ pub enum SimEvent {
         /// Its sender id.
         sender: Arc<str>,
     },
-    /// A login was refused.
+    /// A log-in was refused.
     LoginFailed {
         /// On this connection.
         connection: ConnectionId,

@@ -9,7 +9,7 @@ pub use super::service::Speech;
 use super::service::{Order, Service};
 use super::stats::Stats;
 use super::v1::{Ports, V1Handle};
-use super::virtual_devices::{DeviceSummary, DeviceView, RecordView, WorldError};
+use super::virtual_devices::{DeviceError, DeviceSummary, DeviceView, RecordView};
 use crate::ops::clock;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -66,7 +66,7 @@ impl SimHandle {
     ///
     /// # Errors
     /// When a token or topic is not one, or a limit is reached.
-    pub fn put_device(&self, token: &str, patch: DevicePatch) -> Result<(), WorldError> {
+    pub fn put_device(&self, token: &str, patch: DevicePatch) -> Result<(), DeviceError> {
         self.shared.with(|service, now| service.put(token, patch, now))
     }
 
@@ -89,7 +89,7 @@ impl SimHandle {
     ///
     /// # Errors
     /// When there is no such device, or it is away.
-    pub fn upstream(&self, token: &str, speech: &Speech) -> Result<(), WorldError> {
+    pub fn upstream(&self, token: &str, speech: &Speech) -> Result<(), DeviceError> {
         let mut left = speech.count.min(MAX_SPEECHES);
         while left > 0 {
             let turn = Speech { count: left.min(SPEECHES_PER_TURN), ..speech.clone() };

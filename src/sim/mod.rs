@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   clients ──TLS──► shell ──bytes──► server (one Connection each) ──► service (shared)
-//!                                                                        ├── virtual_devices  topics; no wire words
-//!   clients ──h2───► v1 (FCM HTTP v1: see there) ───────────────────────►├── upstream_queue  what devices send, until acked
-//!   scripts ──HTTP─► control ──► SimHandle ─────────────────────────────►├── v1::V1State  quotas, access tokens
-//!                                                                        ├── fault     what goes wrong, when
-//!                                                                        └── stats     what was counted
+//!                                                                        ├── virtual_devices  devices, topics; no wire words
+//!   clients ──h2───► v1 (FCM HTTP v1: see there) ───────────────────────►├── upstream_queue   what devices send, until acked
+//!   scripts ──HTTP─► control ──► SimHandle ─────────────────────────────►├── v1::V1State      quotas, access tokens
+//!                                                                        ├── fault            what goes wrong, when
+//!                                                                        └── stats            what was counted
 //! ```
 //!
 //! It speaks the server's side of CCS and of FCM HTTP v1, with the same devices behind both, and may disagree with the client: the two share the codec and nothing else.

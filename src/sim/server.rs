@@ -135,7 +135,7 @@ impl Connection {
 
     /// Does what was decoded, ordered, or is due.
     pub(super) fn serve(&mut self, service: &mut Service, profile: &Profile, now: u64) {
-        self.obey(service, profile, now);
+        self.apply_orders(service, profile, now);
         self.stalled = self.is_stalled(service, now);
         while !self.stalled
             && self.end().is_none()
@@ -150,7 +150,7 @@ impl Connection {
         }
     }
 
-    fn obey(&mut self, service: &mut Service, profile: &Profile, now: u64) {
+    fn apply_orders(&mut self, service: &mut Service, profile: &Profile, now: u64) {
         while self.end().is_none()
             && let Some(order) = service.take_order(self.id)
         {
@@ -210,7 +210,7 @@ impl Connection {
         }
     }
 
-    /// Ends a login with a stream error; the error needs a stream to be in (RFC 6120, 4.9.1).
+    /// Ends a log-in with a stream error; the error needs a stream to be in (RFC 6120, 4.9.1).
     fn fail_login(&mut self, condition: &str, profile: &Profile) {
         if matches!(self.phase, Phase::Login(Login::Greeting | Login::Restarting { .. })) {
             write::server_header(&mut self.out, &profile.wire.domain, &format!("{:016X}", self.dice.any()));

@@ -8,7 +8,7 @@ use super::fault::{Dice, DrainPlan, Faults};
 use super::stats::Stats;
 use super::upstream_queue::{Full, Kind, QueuedMessage, UpstreamQueue};
 use super::v1::V1State;
-use super::virtual_devices::{Accepted, Happening, Push, Refusal, VirtualDevices, WorldError};
+use super::virtual_devices::{Accepted, DeviceError, Happening, Push, Refusal, VirtualDevices};
 use crate::ccs::payload::{Inbound, Receipt};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -156,7 +156,7 @@ impl Service {
     }
 
     /// When [`Service::queued`] may give something.
-    pub(super) fn letter_due(&self, connection: ConnectionId) -> Option<u64> {
+    pub(super) fn upstream_due(&self, connection: ConnectionId) -> Option<u64> {
         self.upstream_queue.next_due(connection)
     }
 
@@ -185,14 +185,14 @@ impl Service {
     }
 
     /// Changes a device, or makes it.
-    pub(super) fn put(&mut self, token: &str, patch: DevicePatch, now: u64) -> Result<(), WorldError> {
+    pub(super) fn put(&mut self, token: &str, patch: DevicePatch, now: u64) -> Result<(), DeviceError> {
         let outcome = self.devices.put(token, patch, now);
         self.settle();
         outcome
     }
 
     /// Lets a device send.
-    pub(super) fn speak(&mut self, token: &str, speech: &Speech) -> Result<(), WorldError> {
+    pub(super) fn speak(&mut self, token: &str, speech: &Speech) -> Result<(), DeviceError> {
         let data = speech.data.to_string();
         for _ in 0..speech.count {
             self.devices.speak(token, speech.category.as_deref(), data.clone(), speech.message_id.clone())?;

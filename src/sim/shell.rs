@@ -110,11 +110,11 @@ pub async fn run(
         address,
         control: control.as_ref().map(|(_, address)| *address),
         ca_pem: identity.ca_pem.into(),
-        v1: v1.as_ref().map(|doors| doors.ports.clone()),
+        v1: v1.as_ref().map(|listeners| listeners.ports.clone()),
     };
     let mut tasks = JoinSet::new();
-    if let Some(doors) = v1 {
-        doors.serve(&shared, &mut tasks, &stop);
+    if let Some(listeners) = v1 {
+        listeners.serve(&shared, &mut tasks, &stop);
     }
     if let Some((listener, address)) = control {
         tracing::info!(%address, "control port open");

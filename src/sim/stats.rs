@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 pub struct Stats {
     /// Connections that were accepted.
     pub connections: u64,
-    /// Logins that went well.
+    /// Log-ins that went well.
     pub logins: u64,
-    /// Logins that were refused.
+    /// Log-ins that were refused.
     pub login_failures: u64,
     /// Messages that clients sent for devices.
     pub messages: u64,
@@ -72,7 +72,7 @@ pub struct Violations {
     pub bad_stanza: u64,
     /// Messages that were refused for what is in them.
     pub invalid_json: u64,
-    /// Stanzas before the login was complete.
+    /// Stanzas before the log-in was complete.
     pub early: u64,
     /// Presence and other stanzas that have no place here.
     pub out_of_place: u64,

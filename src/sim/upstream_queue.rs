@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_wait_for_a_connection_and_for_its_window() {
+    fn messages_wait_for_a_connection_and_for_its_window() {
         let mut upstream_queue = UpstreamQueue::new(2, 10);
         for id in ["1", "2", "3"] {
             upstream_queue.submit(queued("d", id)).unwrap();
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn each_copy_of_a_letter_wants_its_own_acknowledgement() {
+    fn each_copy_of_a_message_wants_its_own_acknowledgement() {
         let mut upstream_queue = UpstreamQueue::new(2, 10);
         upstream_queue.open(ConnectionId(1));
         upstream_queue.submit(queued("d", "1")).unwrap();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_of_the_same_name_are_all_kept() {
+    fn messages_of_the_same_name_are_all_kept() {
         let mut upstream_queue = UpstreamQueue::new(3, 10);
         upstream_queue.open(ConnectionId(1));
         for _ in 0..2 {
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draining_connection_gets_letters_only_if_it_is_the_only_one() {
+    fn a_draining_connection_gets_messages_only_if_it_is_the_only_one() {
         let mut upstream_queue = UpstreamQueue::new(1, 10);
         upstream_queue.open(ConnectionId(1));
         upstream_queue.drain(ConnectionId(1));

@@ -5,7 +5,7 @@
 
 mod setup;
 
-pub use setup::{DeviceSummary, DeviceView, RecordView, WorldError};
+pub use setup::{DeviceError, DeviceSummary, DeviceView, RecordView};
 
 use super::condition::Condition;
 use super::config::VirtualDevicesConfig;

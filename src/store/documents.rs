@@ -1,4 +1,4 @@
-//! What is said with the store about documents that wait to be published.
+//! The data of the verbs about documents that wait to be published.
 
 use crate::chat::id::Sid;
 use bytes::Bytes;
@@ -60,7 +60,7 @@ pub struct DocumentRef {
 /// A document of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxDocument {
-    /// Names it, for [`super::Store::published`].
+    /// Names it, for [`super::Store::documents_acked`].
     pub reference: DocumentRef,
     /// The document.
     pub payload: Bytes,

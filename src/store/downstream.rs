@@ -1,4 +1,4 @@
-//! What is said with the store about messages of BALs.
+//! The data of the verbs about messages of BALs.
 
 use crate::chat::delivery::Life;
 use crate::chat::id::{MessageId, Owner, Recipient, Sid};
@@ -31,7 +31,7 @@ pub struct NewMessage {
     pub reply: String,
     /// MQTT 5 correlation data of the request.
     pub correlation: Option<Bytes>,
-    /// What `accepted` says of the document beside that. It is not kept.
+    /// Names of ignored fields, told in `accepted`. It is not kept.
     pub notice: Option<String>,
     /// Who gets it.
     pub deliveries: Deliveries,
@@ -97,7 +97,8 @@ impl SeveralDeliveries {
         Ok(Self { deliveries, kept_until: None })
     }
 
-    /// The message stays after its end, with its body, until this time (Unix milliseconds), and at least as long as any.
+    /// The message stays after its end, with its body, until this time (Unix milliseconds), and at
+    /// least as long as any settled message is remembered.
     pub fn kept_until(self, at: u64) -> Self {
         Self { kept_until: Some(at), ..self }
     }
@@ -169,8 +170,8 @@ pub struct DueQuery {
     /// taken yet.
     pub limit: usize,
     /// How many of the messages that were accepted as in flight the dispatcher has taken from the list since the start
-    /// ([`super::Store::take_sent_on_accept`]).
-    pub sent_on_accept: u64,
+    /// ([`super::Store::take_claimed_on_accept`]).
+    pub taken_on_accept: u64,
     /// How many of one recipient the transport may have at a time.
     pub pipelining: Pipelining,
 }
@@ -203,7 +204,7 @@ pub struct DueBatch {
     pub expired: u64,
     /// How many messages of this transport were accepted as in flight, since the store was opened, before these were
     /// handed out.
-    pub sent_on_accept: u64,
+    pub claimed_on_accept: u64,
     /// When to ask again, in Unix milliseconds; not after `now` when more is due already, `None` when nothing waits.
     pub next_due: Option<u64>,
 }

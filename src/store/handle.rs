@@ -43,7 +43,7 @@ impl<T> Future for Committed<T> {
 /// The store. Cheap to clone.
 ///
 /// Every verb has two steps: the first waits for room in the queue, the second for the disk. Verbs are done in the
-/// order in which their first step ended. The first step fails when the store is closed, and with nothing else. What
+/// order in which their first step ended. The first step fails when the store is closed, and for no other reason. What
 /// happens to a verb that is sent twice: see the table in [`crate::store`].
 ///
 /// ```no_run
@@ -55,17 +55,17 @@ impl<T> Future for Committed<T> {
 #[derive(Debug, Clone)]
 pub struct Store {
     queue: VerbQueue,
-    status: Arc<SharedStatus>,
+    shared: Arc<SharedStatus>,
     path: Arc<Path>,
 }
 
 impl Store {
-    pub(super) fn new(queue: VerbQueue, status: Arc<SharedStatus>, path: Arc<Path>) -> Self {
-        Self { queue, status, path }
+    pub(super) fn new(queue: VerbQueue, shared: Arc<SharedStatus>, path: Arc<Path>) -> Self {
+        Self { queue, shared, path }
     }
 
     /// Takes a message of a BAL and queues its status `accepted`. Where its transport has room and nothing older is
-    /// due, it is stored as in flight by this verb ([`Self::sent_on_accept`]).
+    /// due, it is stored as in flight by this verb ([`Self::on_accept_wakes`]).
     pub async fn accept(&self, new: NewMessage) -> Result<Committed<Accepted>, StoreError> {
         self.queue.submit(move |tx| accept::accept(tx, &new)).await
     }
@@ -154,19 +154,19 @@ impl Store {
     /// These documents are acknowledged. References of one topic side by side cost least. Returns what became of the
     /// deliveries among them. Deferred: it goes with the next transaction of other verbs, or after
     /// [`super::sqlite::Settings::max_commit_delay`]; what a crash makes it forget is published again, marked.
-    pub async fn published(
+    pub async fn documents_acked(
         &self,
         references: Vec<DocumentRef>,
         by: AckedBy,
         at: u64,
     ) -> Result<Committed<Vec<(Sid, Recorded)>>, StoreError> {
-        self.queue.submit_deferred(move |tx| outbox::published(tx, &references, by, at)).await
+        self.queue.submit_deferred(move |tx| outbox::documents_acked(tx, &references, by, at)).await
     }
 
     /// Of each of these topics the documents up to `seq` are published with `redelivered` the next time; what lies
     /// behind counts as not handed out. For a publisher that stops, or has no subscriber.
-    pub async fn unclaim(&self, topics: Vec<Seen>) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| outbox::unclaim(tx, &topics)).await
+    pub async fn handed_out_up_to(&self, topics: Vec<Seen>) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| outbox::handed_out_up_to(tx, &topics)).await
     }
 
     /// Notes what is about to be said about a chat user. Returns when the user last went, as far as is known.
@@ -194,33 +194,33 @@ impl Store {
     /// Cancel-safe: what is not returned is not taken.
     pub async fn topics_with_documents(&self) -> BTreeSet<String> {
         loop {
-            let topics = self.status.take_topics_with_documents();
+            let topics = self.shared.take_topics_with_documents();
             if !topics.is_empty() {
                 return topics;
             }
-            self.status.documents_came.notified().await;
+            self.shared.documents_came.notified().await;
         }
     }
 
     /// Changes whenever a message became due.
     pub fn due(&self) -> watch::Receiver<u64> {
-        self.status.due.subscribe()
+        self.shared.due.subscribe()
     }
 
     /// Changes whenever a message was accepted as in flight and is to be sent now.
-    pub fn sent_on_accept(&self) -> watch::Receiver<u64> {
-        self.status.sent_on_accept.subscribe()
+    pub fn on_accept_wakes(&self) -> watch::Receiver<u64> {
+        self.shared.on_accept_wakes.subscribe()
     }
 
     /// Takes the messages of this transport that were accepted as in flight, in order. Send these after the deliveries
-    /// of every `take_due` whose [`DueBatch::sent_on_accept`] is smaller; they are already in flight.
-    pub fn take_sent_on_accept(&self, transport: &Transport) -> Vec<Claimed> {
-        self.status.take_sent_on_accept(transport)
+    /// of every `take_due` whose [`DueBatch::claimed_on_accept`] is smaller; they are already in flight.
+    pub fn take_claimed_on_accept(&self, transport: &Transport) -> Vec<Claimed> {
+        self.shared.take_claimed_on_accept(transport)
     }
 
     /// Whether the disk takes what it is given.
     pub fn health(&self) -> watch::Receiver<StoreHealth> {
-        self.status.health.subscribe()
+        self.shared.health.subscribe()
     }
 
     /// What waits for each push service at `now`. Reads beside the verbs, on a connection of its own: neither waits for the
@@ -239,6 +239,6 @@ impl Store {
 
     /// Figures for metrics, as of the last commit.
     pub fn figures(&self) -> StoreFigures {
-        self.status.figures()
+        self.shared.figures()
     }
 }

@@ -109,7 +109,7 @@ pub struct ImportedSession {
     pub left_at: u64,
     /// What it subscribed to.
     pub subscriptions: Vec<KeptSubscription>,
-    /// What waits for it, in the order in which it is sent.
+    /// The messages that wait for it, in the order in which they are sent.
     pub messages: Vec<ImportedMessage>,
     /// Packet identifiers of QoS 2 messages that it published and has not released, and that nobody has got yet.
     pub incoming: Vec<u16>,
@@ -210,8 +210,8 @@ pub enum Retain {
 pub struct Enqueue {
     /// The message.
     pub message: Arc<Message>,
-    /// The queues that get it. One that has ended meanwhile gets nothing. With QoS 0 it is not kept: it is announced in its
-    /// place among the others, and that is all.
+    /// The queues that get it. One that has ended meanwhile gets nothing. With QoS 0 it is not kept: they are notified of it in
+    /// its place among the others, and that is all.
     pub targets: Vec<Target>,
     /// The packet identifier of a QoS 2 message, taken by the session with this queue. If the session has taken it before
     /// and not released it, this is a copy, and nothing is done.
@@ -269,7 +269,7 @@ pub struct RowPage {
     pub rows: Vec<QueueRow>,
     /// What had expired on the way.
     pub expired: RowCount,
-    /// There are further ones behind these; if not, all that come later are announced.
+    /// There are further ones behind these; if not, the broker is notified of all that come later.
     pub more: bool,
 }
 
@@ -287,7 +287,7 @@ pub struct QueuedDocument {
 pub struct DocumentPage {
     /// The documents, in their order.
     pub documents: Vec<QueuedDocument>,
-    /// There are further ones behind these; if not, all that come later are announced.
+    /// There are further ones behind these; if not, the broker is notified of all that come later.
     pub more: bool,
 }
 

@@ -29,8 +29,8 @@ pub(super) struct SharedStatus {
     pub(super) due: watch::Sender<u64>,
     /// Messages accepted as in flight that their transport has not taken; no more than the transports have room for.
     /// Under a mutex like the topics.
-    on_accept: Mutex<Vec<(Transport, Claimed)>>,
-    pub(super) sent_on_accept: watch::Sender<u64>,
+    claimed_on_accept: Mutex<Vec<(Transport, Claimed)>>,
+    pub(super) on_accept_wakes: watch::Sender<u64>,
 }
 
 impl SharedStatus {
@@ -81,16 +81,16 @@ impl SharedStatus {
     }
 
     /// What was accepted as in flight already.
-    pub(super) fn notify_sent_on_accept(&self, mut on_accept: Vec<(Transport, Claimed)>) {
-        if !on_accept.is_empty() {
-            lock(&self.on_accept).append(&mut on_accept);
-            self.sent_on_accept.send_modify(|n| *n = n.wrapping_add(1));
+    pub(super) fn notify_claimed_on_accept(&self, mut claimed_on_accept: Vec<(Transport, Claimed)>) {
+        if !claimed_on_accept.is_empty() {
+            lock(&self.claimed_on_accept).append(&mut claimed_on_accept);
+            self.on_accept_wakes.send_modify(|n| *n = n.wrapping_add(1));
         }
     }
 
-    pub(super) fn take_sent_on_accept(&self, transport: &Transport) -> Vec<Claimed> {
-        let mut on_accept = lock(&self.on_accept);
-        on_accept.extract_if(.., |(by, _)| by == transport).map(|(_, claimed)| claimed).collect()
+    pub(super) fn take_claimed_on_accept(&self, transport: &Transport) -> Vec<Claimed> {
+        let mut claimed_on_accept = lock(&self.claimed_on_accept);
+        claimed_on_accept.extract_if(.., |(by, _)| by == transport).map(|(_, claimed)| claimed).collect()
     }
 
     /// Shows how the disk is. True if it changed between ok and blocked; another reason of the same block is no change.

@@ -1,4 +1,4 @@
-//! What is said with the store about messages of devices.
+//! The data of the verbs about messages of devices.
 
 use super::documents::Origin;
 use crate::chat::id::{Owner, Sid, Token};

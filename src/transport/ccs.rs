@@ -47,13 +47,13 @@ settings! {
         pub sender_id: String = String::new();
         /// The server key.
         pub api_key: Option<Secret> = None;
-        /// Where the server key is read again.
+        /// The file from which the server key is read again.
         pub api_key_file: Option<PathBuf> = None;
         /// Certificates to trust, in PEM; without, those of the machine.
         pub ca_file: Option<PathBuf> = None;
-        /// Messages in flight on one connection: at most what the first CCS allowed.
+        /// Messages in flight on one connection. By default what the first CCS allowed.
         pub window: usize = 100, in 1..=1_000;
-        /// Connections to keep: at most what one sender may have (CCS refused more).
+        /// Connections to keep. The first CCS refused more than it allowed to one sender.
         pub connections: usize = 1, in 1..=1_000;
         /// How long an answer may take before its connection is suspected of losing answers.
         #[serde(with = "Seconds")] "answer_seconds" pub answer: Duration = Duration::from_secs(60), in 1..=3_600;
@@ -107,7 +107,7 @@ impl CcsConfig {
     /// Checks what is needed of the settings, but for the key.
     ///
     /// # Errors
-    /// When one has no value or one out of range. `section` is where the keys stand, or empty for the keys alone.
+    /// When one has no value or one out of range. `section` is the section's name, or empty for the keys alone.
     pub fn check_settings(&self, section: &str) -> Result<(), SettingError> {
         let key = |name: &str| path(section, name);
         if self.sender_id.trim().is_empty() {
@@ -147,7 +147,7 @@ impl CcsConfig {
             server: server.to_owned(),
             pool: Pool::Fixed(self.connections),
             window: self.window,
-            on_connection_end: OnConnectionEnd::Marked,
+            on_connection_end: OnConnectionEnd::Rewrite,
             answer_timeout: Some(self.answer),
             drain_limit: self.drain,
             redial_max: REDIAL_MAX,
@@ -212,9 +212,9 @@ fn not_reached(group: &GroupResult) -> String {
     format!("went to {success} devices of the group and not to {failure}{named}")
 }
 
-/// Keeps the connections to CCS and moves messages until `stop`, and reads its files again when they change; then takes
-/// no more, waits for the answers to what is in flight within the grace period, and closes the connections. What is left
-/// is reported as lost.
+/// Keeps the connections to CCS and moves messages until `stop`, and reads its files again when they change. After `stop`
+/// it takes no more, waits for the answers to what is in flight within the grace period, and closes the connections. What
+/// is left is reported as lost.
 ///
 /// # Errors
 /// When the settings cannot work. Nothing that happens on the network ends it.
@@ -225,10 +225,10 @@ pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> 
     let (access_tx, access) = watch::channel((config.clone(), dialer));
     let (wake, wakes) = mpsc::channel(WAKES);
     // Part of every resource: a server ends a session when another one binds the same resource.
-    let mark: u32 = rand::random();
+    let process_mark: u32 = rand::random();
     let connect = move |task: connection::Task| {
         let (config, dialer) = access.borrow().clone();
-        let session = config.session(format!("{}-{mark:08x}-{}", config.resource, task.id));
+        let session = config.session(format!("{}-{process_mark:08x}-{}", config.resource, task.id));
         connection::run(task, session, dialer)
     };
     tokio::select! {

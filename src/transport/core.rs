@@ -297,7 +297,7 @@ impl<S: Service> Core<S> {
             window: self.connections.capacity(),
             connections: self.connections.states(),
             trouble: self.trouble(),
-            access_token_fetched_at: self.service.access_token_fetched_at(),
+            access_token_requested_at: self.service.access_token_requested_at(),
             ..self.snapshot.clone()
         }
     }

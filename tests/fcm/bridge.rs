@@ -4,7 +4,7 @@
 use crate::harness::{Harness, device, message, sids};
 use fcm_mqtt_bridge::chat::delivery::Fate;
 use fcm_mqtt_bridge::chat::id::Sid;
-use fcm_mqtt_bridge::chat::refusal::{Arrival, Decision, RetryClock, Scope, Tried};
+use fcm_mqtt_bridge::chat::refusal::{Arrival, Decision, RetryClock, RetryHistory, Scope};
 use fcm_mqtt_bridge::sim::SimHandle;
 use fcm_mqtt_bridge::sim::v1::V1Handle;
 use fcm_mqtt_bridge::transport::{Link, Report, Send};
@@ -42,7 +42,7 @@ pub(crate) struct Bridge {
     /// By recipient, oldest first.
     queues: BTreeMap<i64, BTreeMap<Sid, Stand>>,
     recipients: HashMap<Sid, i64>,
-    tried: HashMap<Sid, Tried>,
+    tried: HashMap<Sid, RetryHistory>,
     pub(crate) ends: HashMap<Sid, End>,
     /// A report said that the device may have had it more than once, or all the same.
     doubted: HashSet<Sid>,
@@ -152,7 +152,7 @@ impl Bridge {
                 let tried = self.tried.entry(sid).or_default();
                 let again = match refusal.decision {
                     Decision::Retry { scope: Scope::Service, .. } => Some((0, *tried)),
-                    Decision::Retry { wait, until, .. } => tried.again(wait, until, CLOCK),
+                    Decision::Retry { wait, until, .. } => tried.next_try(wait, until, CLOCK),
                     Decision::Fail { .. } => None,
                 };
                 match again {

@@ -129,7 +129,7 @@ impl View {
     }
 
     fn access_token_age(&self) -> Option<u64> {
-        self.snapshot.access_token_fetched_at.map(|fetched_at| self.age(fetched_at).as_secs())
+        self.snapshot.access_token_requested_at.map(|requested_at| self.age(requested_at).as_secs())
     }
 
     fn oldest_queued(&self) -> Option<u64> {
@@ -184,7 +184,7 @@ mod tests {
             window: 100,
             connections,
             trouble: Some(trouble),
-            access_token_fetched_at: Some(begun),
+            access_token_requested_at: Some(begun),
             counted: Counted { ignored: 9, ..Counted::default() },
             ..Snapshot::default()
         };

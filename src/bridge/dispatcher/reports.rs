@@ -75,7 +75,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// The transport has never had the message.
+    /// The event for a message that the transport never had: it goes back with `fate`.
     pub(super) fn returned_unwritten(&self, fate: Fate) -> Event {
         Event::Back { fate, copies: 0, replays: 0, clock: self.clock(None) }
     }
@@ -105,7 +105,7 @@ impl Dispatcher {
                 if refusal.code != AMBIGUOUS {
                     self.back_off((scope == Scope::Recipient).then_some(flight.recipient), &refusal.code);
                 }
-                if let Some((due_ms, _)) = flight.life.tried.again(wait, until, clock) {
+                if let Some((due_ms, _)) = flight.life.retry_history.next_try(wait, until, clock) {
                     self.context.metrics.count(Metric::DownstreamRetries);
                     let (code, attempt) = (&refusal.code, flight.life.attempt);
                     let in_ms = due_ms.saturating_sub(clock.now_ms);
@@ -120,12 +120,12 @@ impl Dispatcher {
         }
     }
 
-    fn tell_failure(&self, sid: Sid, code: &str, (fate, fault): (TokenFate, Fault), token: Option<Token>) {
+    fn tell_failure(&self, sid: Sid, code: &str, (token_fate, fault): (TokenFate, Fault), token: Option<Token>) {
         if fault == Fault::Operator {
             tracing::error!(%sid, code, "the push service refuses for a reason that an operator has to mend");
             self.context.emit_event(BridgeEvent::Refused { code: code.to_owned(), id: sid });
         }
-        if let (TokenFate::Remove, Some(token)) = (fate, token) {
+        if let (TokenFate::Remove, Some(token)) = (token_fate, token) {
             self.context.emit_event(BridgeEvent::TokenRemoved { token, code: code.to_owned() });
         }
     }

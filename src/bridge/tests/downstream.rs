@@ -189,9 +189,9 @@ fn new_message(sid: Sid, push: &Push) -> NewMessage {
 }
 
 impl Harness {
-    /// Returns when new messages go at once; yields the last one.
+    /// Returns when new messages are claimed on acceptance; yields the last one.
     async fn goes_at_once(&mut self) -> Send {
-        let gone = self.store.sent_on_accept();
+        let gone = self.store.on_accept_wakes();
         loop {
             self.message(&format!("w{}", self.store.figures().verbs), "T", 600).await;
             let sent = self.sent().await;

@@ -142,7 +142,7 @@ async fn refused_once(path: &std::path::Path, token: &str) {
         transport: Transport::Ccs,
         now: now_ms(),
         limit: 10,
-        sent_on_accept: 0,
+        taken_on_accept: 0,
         pipelining: Pipelining::OneAtATime,
     };
     assert_eq!(store.take_due(query).await.unwrap().await.unwrap().claimed.len(), 1);

@@ -161,7 +161,7 @@ impl Connection {
         })
     }
 
-    /// Sends an item, if it is for this client at all. Yields how many bytes wait for the store.
+    /// Sends a message, if it is for this client at all. Yields how many bytes wait for the store.
     fn deliver(&mut self, send_queue: &SendQueue, pulled: Pulled) -> Result<usize, End> {
         let queue_ref = queue_ref(send_queue);
         let item = match pulled {
@@ -221,7 +221,7 @@ impl Connection {
         Ok(self.await_id(QueueRef::Own, item, Some(sent)))
     }
 
-    /// Has the store make the claimed rows rows of the session's own queue, from which they are sent.
+    /// Has the store move the claimed rows to the session's own queue, from which they are sent.
     pub(super) fn give(&mut self) {
         if let Some((group, rows)) = self.sender.claimed.take() {
             self.sender.giving = Some(self.guard.hub.give(group, &self.guard.session, rows));
@@ -238,7 +238,7 @@ impl Connection {
         Ok(())
     }
 
-    /// This client is not sent the item. A document stays for another subscriber; anything else is acknowledged.
+    /// This client is not sent the message. A document stays for another subscriber; anything else is acknowledged.
     fn withhold(&mut self, queue: &SharedQueue, queue_ref: QueueRef, item: OutgoingMessage) {
         match &item.source {
             Source::Document(reference) => queue.set_aside(reference),
@@ -253,7 +253,7 @@ impl Connection {
         self.sender.taken.push(InFlight::unsent(queue_ref, &item));
     }
 
-    /// Sends an item, or puts it behind one whose packet identifier the store has to have first. Yields the bytes that wait.
+    /// Sends a message, or puts it behind one whose packet identifier the store has to have first. Yields the bytes that wait.
     fn await_id(&mut self, queue_ref: QueueRef, item: OutgoingMessage, sent: Option<Sent>) -> usize {
         if let (Source::Row(seq), Some(Sent { id, must_store: true, .. })) = (&item.source, sent) {
             self.sender.ids.push((*seq, id));
@@ -292,7 +292,7 @@ impl Connection {
         wire::publish(self.out.buffer(), self.encoding.version, &publish);
     }
 
-    /// Has the store learn the packet identifiers of what is staged, or that a group has it no longer.
+    /// Has the store learn the packet identifiers of what awaits them (`awaiting_id`), or that a group has it no longer.
     pub(super) fn assign(&mut self) {
         let (ids, leaving) = (mem::take(&mut self.sender.ids), mem::take(&mut self.sender.leaving));
         if let (false, Some(queue)) = (ids.is_empty(), self.guard.session.queue.stored()) {
@@ -375,7 +375,7 @@ fn for_member(mut item: OutgoingMessage, send_queue: &SendQueue) -> OutgoingMess
     item
 }
 
-/// The PUBLISH of an item; its expiry is what is left of it.
+/// The PUBLISH of a message; its expiry is what is left of it.
 fn packet(item: &OutgoingMessage, sent: Option<Sent>) -> PublishOut<'_> {
     let message = &item.message;
     let left = message.expires_at.map(|at| at.saturating_sub(now_ms()).div_ceil(1_000));

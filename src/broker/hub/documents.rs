@@ -15,13 +15,13 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::time::timeout;
 
 use super::Hub;
-use super::publish::{FULL_QUEUE_WAIT, end_slow};
+use super::publish::{SLOW_QUEUE_WAIT, end_slow};
 use super::queue::SharedQueue;
 use super::routes::MatchedQueue;
 use super::session::Session;
 use crate::broker::refusals::Refusal;
 use crate::broker::session::{
-    InFlight, OutgoingMessage, PageRequest, Queue, QueueRef, ReadRange, Source, document_message,
+    InFlight, OutgoingMessage, PageRequest, Queue, QueueRef, ReadWhat, Source, document_message,
 };
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
@@ -36,7 +36,7 @@ use crate::store::{
 /// Ready when the store has been asked; yields what is ready when it has done so.
 pub(crate) type Settling = BoxFuture<'static, Result<BoxFuture<'static, Result<(), StoreError>>, StoreError>>;
 
-/// The number of the row that was announced last is not known.
+/// The number of the last row of which a queue was notified is not known.
 pub(super) const UNKNOWN: u64 = 0;
 
 impl Hub {
@@ -62,7 +62,7 @@ impl Hub {
         }
     }
 
-    /// The number of the row that was announced last, in whatever queue.
+    /// The number of the last row of which any queue was notified.
     pub(super) fn last_notified(&self) -> Option<u64> {
         Some(self.last_notified.load(Relaxed)).filter(|seq| *seq != UNKNOWN)
     }
@@ -108,16 +108,16 @@ impl Hub {
             let PendingRead { queue, read } = &pending;
             let mut numbered = Vec::new();
             match &read.what {
-                ReadRange::Rows(after) => {
+                ReadWhat::Rows(after) => {
                     let rows = hub.next_rows(queue, *after, read.page).await?;
                     numbered.extend(rows.iter().filter(|row| row.packet_id.is_some()).cloned());
                     queue.read(|queue| queue.rows_came(read, rows));
                 }
-                ReadRange::Documents(topic, after) => {
+                ReadWhat::Documents(topic, after) => {
                     let documents = hub.next_documents(queue, topic, *after, read.page).await?;
                     queue.read(|queue| queue.documents_came(read, documents));
                 }
-                ReadRange::Topics => {
+                ReadWhat::Topics => {
                     hub.watch(&session, queue).await?;
                     queue.read(|queue| queue.topics_came(read, &[]));
                 }
@@ -170,7 +170,7 @@ impl Hub {
         let mut documents = 0;
         for flight in flights {
             let queue = self.queue_of(session, flight.queue_ref);
-            let (id, by) = (queue.stored(), taken_by(session, &flight));
+            let (id, by) = (queue.stored(), acked_by(session, &flight));
             if !taken.last().is_some_and(|(of, taken)| of.number() == queue.number() && taken.by == by) {
                 let (rows, documents) = (Vec::new(), Vec::new());
                 taken.push((
@@ -246,8 +246,8 @@ impl Hub {
 
     /// Whether another queue, connected or not, has the topic of a document at QoS 1 or more: then a subscriber at QoS
     /// 0 does not settle it.
-    fn has_better_subscriber(&self, document: &DocumentRef, taken_by: &SharedQueue) -> bool {
-        let is_better = |route: &MatchedQueue| route.qos > QoS::AtMostOnce && route.queue.number() != taken_by.number();
+    fn has_better_subscriber(&self, document: &DocumentRef, acked_by: &SharedQueue) -> bool {
+        let is_better = |route: &MatchedQueue| route.qos > QoS::AtMostOnce && route.queue.number() != acked_by.number();
         self.routes.of(&document.topic, None).iter().any(is_better)
     }
 
@@ -256,12 +256,12 @@ impl Hub {
     fn others(
         &self,
         document: &DocumentRef,
-        taken_by: &SharedQueue,
+        acked_by: &SharedQueue,
         behind: &mut Vec<(Arc<SharedQueue>, DocumentRef)>,
     ) -> Vec<Target> {
         let mut others = Vec::new();
         for MatchedQueue { queue, qos, ids, .. } in self.routes.of(&document.topic, None) {
-            if queue.number() == taken_by.number() || qos == QoS::AtMostOnce {
+            if queue.number() == acked_by.number() || qos == QoS::AtMostOnce {
                 continue;
             }
             match queue.stored() {
@@ -305,7 +305,7 @@ async fn let_read(queue: &SharedQueue, document: &DocumentRef) {
         true => Poll::Pending,
         false => Poll::Ready(()),
     };
-    while timeout(FULL_QUEUE_WAIT, poll_fn(is_read)).await.is_err() {
+    while timeout(SLOW_QUEUE_WAIT, poll_fn(is_read)).await.is_err() {
         if queue.disk_half_full() {
             return end_slow(queue);
         }
@@ -325,7 +325,7 @@ fn document(found: QueuedDocument, route: Option<&MatchedQueue>) -> Option<Outgo
 }
 
 /// By whom the document is acknowledged: the owner of the inbox that it lies in, or another client.
-fn taken_by(session: &Session, flight: &InFlight) -> AckedBy {
+fn acked_by(session: &Session, flight: &InFlight) -> AckedBy {
     let Source::Document(DocumentRef { topic, .. }) = &flight.source else { return AckedBy::Broker };
     match (Side::of(topic), session.user.as_deref()) {
         (Side::Inbox { owner, .. }, Some(user)) if owner == user && flight.qos > QoS::AtMostOnce => AckedBy::Owner,

@@ -131,7 +131,7 @@ impl Hub {
             let (given, last) = hub.store.give(id, rows).await?.await?;
             group.left_the_disk(given);
             session.queue.waits_on_disk(given.rows, given.bytes);
-            // They are announced as well, perhaps later: until they are read nothing of a group is to pass them.
+            // The queue is notified of them as well, perhaps later: until they are read nothing of a group is to pass them.
             session.queue.notify(Queue::behind_on_rows);
             Ok(last)
         })

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::Hub;
 use super::publish::Destinations;
 use crate::broker::BrokerError;
-use crate::broker::import::{self, FormerFolder, FormerSession, LeftOut, QueuedMessages};
+use crate::broker::import::{self, FormerFolder, FormerSession, LeftOut, SessionBacklog};
 use crate::chat::topic::Side;
 use crate::ops::clock::now_ms;
 use crate::store::{Enqueue, ImportedSession, Message, SessionRecord, StoreError};
@@ -69,7 +69,7 @@ impl Hub {
     ) -> Result<(), BrokerError> {
         let mut asked = Vec::new();
         for session in sessions {
-            let QueuedMessages { messages, incoming } = import.waiting(&session)?;
+            let SessionBacklog { messages, incoming } = import.waiting(&session)?;
             import.messages += messages.len() + incoming.len();
             let FormerSession { record, left_at, subscriptions, .. } = session.clone();
             let imported = ImportedSession {
@@ -138,7 +138,7 @@ impl Hub {
 }
 
 impl Import {
-    fn waiting(&mut self, session: &FormerSession) -> Result<QueuedMessages, BrokerError> {
+    fn waiting(&mut self, session: &FormerSession) -> Result<SessionBacklog, BrokerError> {
         self.imported.waiting(session).map_err(|error| of_disk(&self.folder, &error))
     }
 

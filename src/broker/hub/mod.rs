@@ -86,7 +86,7 @@ pub(crate) struct Hub {
     /// Held while a group gets or loses a member: its queue on disk comes and goes with them. The store is asked under it, in
     /// that order, but its answers are not waited for.
     groups: tokio::sync::Mutex<()>,
-    /// The number of the row that was announced last.
+    /// The number of the last row of which a queue was notified.
     last_notified: AtomicU64,
     /// The number of the last queue.
     last: AtomicU64,

@@ -25,7 +25,7 @@ use crate::ops::metrics::Metric;
 use crate::store::{Committed, Enqueue, Message, QueueId, RowCount, StoreError, Target};
 
 /// How long an acknowledgement waits for a queue in memory that is more than half full.
-pub(super) const FULL_QUEUE_WAIT: Duration = Duration::from_secs(1);
+pub(super) const SLOW_QUEUE_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Publisher<'a> {
@@ -110,13 +110,13 @@ impl Promise {
         Poll::Ready(Ok(self.said.unwrap_or(AckWord::Done)))
     }
 
-    /// Waits until the queues in memory have room, for [`FULL_QUEUE_WAIT`]; then their connections end.
+    /// Waits until the queues in memory have room, for [`SLOW_QUEUE_WAIT`]; then their connections end.
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.slow.retain(|queue| !queue.has_room(cx.waker()));
         if self.slow.is_empty() {
             return Poll::Ready(());
         }
-        let room_timeout = self.room_timeout.get_or_insert_with(|| Box::pin(sleep(FULL_QUEUE_WAIT)));
+        let room_timeout = self.room_timeout.get_or_insert_with(|| Box::pin(sleep(SLOW_QUEUE_WAIT)));
         ready!(room_timeout.as_mut().poll(cx));
         for queue in self.slow.drain(..) {
             end_slow(&queue);

@@ -16,7 +16,7 @@ use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
 use crate::store::{DocumentRef, QueueId, RowCount, Seen};
 
-/// How many items one member of a group gets before the next one.
+/// How many messages one member of a group gets before the next one.
 const MEMBER_SHARE: usize = 16;
 /// How often it is reported that messages are refused to the queue.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
@@ -174,8 +174,8 @@ impl SharedQueue {
         !self.lock().consumers.is_empty()
     }
 
-    /// A message that is not on disk. Refused while there is no consumer. `after` is the number of the last row that
-    /// was announced to any queue, if it is known.
+    /// A message that is not on disk. Refused while there is no consumer. `after` is the number of the last row of
+    /// which any queue was notified, if it is known.
     pub(super) fn push(&self, item: OutgoingMessage, after: Option<u64>) -> Pushed {
         let mut state = self.lock();
         if state.consumers.is_empty() {
@@ -231,7 +231,7 @@ impl SharedQueue {
         }
     }
 
-    /// The next item that may be sent; without room in the window only one at QoS 0.
+    /// The next message that may be sent; without room in the window only one at QoS 0.
     pub(crate) fn pull(&self, handle: &ConnectionHandle, window_has_room: bool, now_ms: u64) -> Option<Pulled> {
         let mut state = self.lock();
         if window_has_room {
@@ -305,7 +305,7 @@ impl SharedQueue {
         is_to_read
     }
 
-    /// Whether the items from disk take more than half their room: nothing more is read until some are sent.
+    /// Whether the messages from disk take more than half their room: nothing more is read until some are sent.
     pub(super) fn disk_half_full(&self) -> bool {
         self.lock().queue.disk_half_full()
     }

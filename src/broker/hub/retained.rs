@@ -93,8 +93,8 @@ impl Hub {
             poll_fn(|cx| if session.queue.has_room(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
             session.queue.push_retained(OutgoingMessage::memory(message, target), self.last_notified());
         } else if self.has_room_on_disk(&session.queue, &message) {
-            // A lasting session has it until it is acknowledged, however often its connection breaks. What is committed is
-            // announced; nobody has to wait for it here.
+            // A lasting session has it until it is acknowledged, however often its connection breaks. The queue is
+            // notified of what is committed; this does not wait for it.
             let counted = Counted { queues: vec![Arc::clone(&session.queue)], bytes: message.bytes() };
             let (targets, incoming, retain, will_of) = (vec![target], None, None, None);
             let _committed = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;

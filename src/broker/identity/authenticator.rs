@@ -100,7 +100,7 @@ impl Authenticator {
         }
     }
 
-    /// Enters an authenticated connection among the logins, if its user may have another one.
+    /// Enters an authenticated connection among the log-ins, if its user may have another one.
     pub(in crate::broker) fn enter(
         &self,
         caller: &Caller,

@@ -40,7 +40,7 @@ struct Entry {
     handle: Weak<ConnectionHandle>,
 }
 
-/// A connection's entry among the logins; dropping it removes the entry.
+/// A connection's entry among the log-ins; dropping it removes the entry.
 #[derive(Debug)]
 pub(in crate::broker) struct LoginPermit {
     logins: Arc<Logins>,

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_decoy_costs_what_a_new_hash_costs() {
+    fn the_dummy_hash_costs_what_a_new_hash_costs() {
         let hash = PasswordHash::new(DUMMY_HASH).unwrap();
         let params = argon2::Params::try_from(&hash).unwrap();
         let cost = Cost { memory_kib: params.m_cost(), rounds: params.t_cost() };

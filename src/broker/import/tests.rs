@@ -15,7 +15,7 @@ fn first_release() -> PathBuf {
 }
 
 struct Everything {
-    sessions: BTreeMap<String, (FormerSession, QueuedMessages)>,
+    sessions: BTreeMap<String, (FormerSession, SessionBacklog)>,
     retained: Vec<(Message, Option<String>)>,
     left_out: LeftOut,
 }

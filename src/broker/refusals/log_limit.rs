@@ -1,7 +1,7 @@
-//! How many lines may be written of refusals.
+//! How many log lines may be written about refusals.
 //!
-//! Each reason has so many in a minute. Half of them are kept for addresses of which nothing was told in the last minute:
-//! a client that tries again and again uses up the other half only.
+//! Each reason has so many in a minute. Half of them (`firsts`) are kept for addresses that had none of these in the last
+//! minute: a client that tries again and again uses up the other half (`others`) only.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
-/// Lines of one reason within a minute for addresses of which the last minute has none.
+/// Lines of one reason within a minute for addresses that had none of these in the last minute.
 pub(super) const FIRSTS_PER_MINUTE: u32 = 10;
 /// Lines of one reason within a minute beside these. The rest is counted, and the next line says how many were left out.
 pub(super) const OTHERS_PER_MINUTE: u32 = 10;
@@ -21,7 +21,7 @@ pub(super) const REMEMBERED: usize = 256;
 #[derive(Debug)]
 pub(super) struct LogLimit {
     reasons: Vec<Reason>,
-    /// When an address last had a line of a reason.
+    /// When an address last had a line from the `firsts` of a reason.
     told: HashMap<(usize, IpAddr), Instant>,
 }
 

@@ -1,6 +1,6 @@
 //! Which subscriptions match a topic: a tree with one level of topic filter per node.
 //!
-//! The nodes lie side by side and name each other by place, so that neither a removal nor the end of the tree recurses.
+//! The nodes lie side by side and name each other by index, so that neither a removal nor the end of the tree recurses.
 //! A topic visits each node once at most: a node has one node above it, and its depth is that of the level it is asked
 //! about.
 
@@ -16,7 +16,7 @@ pub(crate) struct FilterTree<K, V> {
     free: Vec<NodeIndex>,
 }
 
-/// Where a node is. Places come from the nodes themselves, which name no place that is free.
+/// Where a node is. Indexes come from the nodes themselves, which name none that is free.
 type NodeIndex = u32;
 const ROOT: NodeIndex = 0;
 

@@ -26,7 +26,7 @@ pub(crate) struct OutgoingMessage {
     pub(crate) copy: bool,
 }
 
-/// Where an item is kept until it is acknowledged.
+/// Where a message is kept until it is acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     /// Nowhere else.

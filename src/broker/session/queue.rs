@@ -1,8 +1,8 @@
 //! What waits for the consumers of one queue: a bounded piece of it, and how far the disk was read.
 //!
 //! Rows have one cursor, documents one for each topic. A cursor is **live** when everything up to it was read: then what a
-//! commit announces is taken as it is. It is **behind** when something is on disk that was not read: then announcements
-//! only say how far there is to read, so that order holds, and [`Queue::next_read`] asks for the next page. An announcement
+//! commit notifies of is taken as it is. It is **behind** when something is on disk that was not read: then notifications
+//! only say how far there is to read, so that order holds, and [`Queue::next_read`] asks for the next page. A notification
 //! that comes while a page is under way finds the cursor behind; whether the page had it shows in the page's last number.
 //!
 //! Order per publisher and topic holds across qualities of service: nothing passes anything else, but for QoS 0 where what
@@ -18,15 +18,15 @@ use super::outgoing_message::{OutgoingMessage, Source};
 use crate::chat::qos::QoS;
 use crate::store::{DocumentRef, Seen};
 use cursor::Cursor;
-pub(crate) use disk::{PageRequest, ReadRange};
+pub(crate) use disk::{PageRequest, ReadWhat};
 
-/// Items from disk that are in memory for one queue.
+/// Messages from disk that are in memory for one queue.
 pub(crate) const QUEUE_ITEMS: usize = 1_000;
-/// Their bytes; one item always fits.
+/// Their bytes; one message always fits.
 pub(crate) const QUEUE_BYTES: usize = 256 * 1024;
 /// Topics of documents whose cursors one queue knows. What is beyond is found on disk when there is room again.
 pub(crate) const TOPICS_MAX: usize = 10_000;
-/// Room for items that an empty queue keeps.
+/// Room for messages that an empty queue keeps.
 const ROOM_KEPT: usize = 16;
 
 /// How much of what is not on disk waits in one queue.
@@ -37,7 +37,7 @@ pub(crate) struct MemoryLimits {
     pub(crate) bytes: usize,
 }
 
-/// What became of an item that is not on disk.
+/// What became of a message that is not on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pushed {
     /// It waits.
@@ -61,7 +61,7 @@ struct Load {
     bytes: usize,
 }
 
-/// An item that is not on disk, pushed while rows before it are still there.
+/// A message that is not on disk, pushed while rows before it are still there.
 #[derive(Debug)]
 struct BehindRows {
     item: OutgoingMessage,
@@ -123,15 +123,15 @@ impl Queue {
         Self { rows: Cursor::behind(), open: false, ..Self::new(limits) }
     }
 
-    /// The queue has a consumer. From now on what commits is announced; what is on disk is read: its rows, and the
+    /// The queue has a consumer. From now on it is notified of what commits; what is on disk is read: its rows, and the
     /// documents of the topics that are given to [`Self::watch`] after this.
     pub(crate) fn open(&mut self) {
         self.open = true;
     }
 
-    /// An item that is not on disk. `after` is the last number that was announced, in whatever queue: rows up to it come
-    /// before the item, later ones after it. So a publisher's messages keep their order, if each is taken when the one
-    /// before was announced. `None`: something came since whose number is not known; then QoS 0 is not taken by a queue
+    /// A message that is not on disk. `after` is the last number of which any queue was notified: rows up to it come before
+    /// the message, later ones after it. So a publisher's messages keep their order, if each is taken when the queues were
+    /// notified of the one before. `None`: something came since whose number is not known; then QoS 0 is not taken by a queue
     /// that is behind.
     pub(crate) fn push(&mut self, item: OutgoingMessage, after: Option<u64>) -> Pushed {
         let size = item.size();

@@ -15,7 +15,7 @@ const HALF: u16 = 0x7fff;
 /// The bit that tells the halves apart.
 const DURABLE: u16 = 0x8000;
 
-/// Which queue an item came from.
+/// Which queue a message came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QueueRef {
     /// The session's own.
@@ -33,7 +33,7 @@ pub(crate) struct InFlight {
     pub(crate) source: Source,
     /// How it was sent.
     pub(crate) qos: QoS,
-    /// The item itself, if it is a group's, which is sent at QoS 1 only: another member may get it.
+    /// The message itself, if it is a group's, which is sent at QoS 1 only: another member may get it.
     item: Option<OutgoingMessage>,
     /// Its PUBREC came.
     released: bool,
@@ -56,7 +56,7 @@ impl InFlight {
     }
 }
 
-/// How an item is to be sent.
+/// How a message is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sent {
     pub(crate) id: u16,
@@ -81,7 +81,7 @@ pub(crate) enum PubrecOutcome {
 /// The window of a session. It outlives connections.
 #[derive(Debug)]
 pub(crate) struct Window {
-    flights: BTreeMap<u16, InFlight>,
+    unacked: BTreeMap<u16, InFlight>,
     /// Identifiers of what was sent over a former connection and not yet over this one.
     kept: BTreeMap<SourceKey, u16>,
     /// Rows of a former connection whose PUBCOMP came: a page that was asked for before may still have them.
@@ -99,8 +99,8 @@ impl Window {
     /// `inflight` is how many messages are unacknowledged at most, whatever the client allows.
     pub(crate) fn new(inflight: u16) -> Self {
         let inflight = inflight.min(HALF);
-        let (flights, kept, completed) = Default::default();
-        Self { flights, kept, completed, last: [0; 2], order: 0, open: 0, room: inflight.into(), inflight }
+        let (unacked, kept, completed) = Default::default();
+        Self { unacked, kept, completed, last: [0; 2], order: 0, open: 0, room: inflight.into(), inflight }
     }
 
     /// A connection begins whose client has this Receive Maximum.
@@ -121,10 +121,10 @@ impl Window {
     /// How many messages are not acknowledged, those of former connections included.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.flights.len()
+        self.unacked.len()
     }
 
-    /// Gives an item with QoS 1 or 2 its identifier; the one that it had on a former connection. `None` if there is no room.
+    /// Gives a message with QoS 1 or 2 its identifier; the one that it had on a former connection. `None` if there is no room.
     pub(crate) fn take_id(&mut self, item: &OutgoingMessage, queue_ref: QueueRef) -> Option<Sent> {
         if !self.has_room() {
             return None;
@@ -148,7 +148,7 @@ impl Window {
             counted: true,
             order: self.order,
         };
-        self.flights.insert(id, flight);
+        self.unacked.insert(id, flight);
         Some(Sent { id, dup: item.copy || former.is_some(), must_store })
     }
 
@@ -157,10 +157,10 @@ impl Window {
         source.key().is_some_and(|key| self.kept.contains_key(&key))
     }
 
-    /// An item is not sent at all: expired, or too big for the client. The identifier that it had is free.
+    /// A message is not sent at all: expired, or too big for the client. The identifier that it had is free.
     pub(crate) fn forget(&mut self, source: &Source) {
         if let Some(id) = self.former_id(source) {
-            self.flights.remove(&id);
+            self.unacked.remove(&id);
         }
     }
 
@@ -184,7 +184,7 @@ impl Window {
 
     /// A PUBCOMP came. A row of the session's own queue is acknowledged now.
     pub(crate) fn pubcomp(&mut self, id: u16) -> Option<InFlight> {
-        let flight = self.flights.get(&id).filter(|flight| flight.released)?;
+        let flight = self.unacked.get(&id).filter(|flight| flight.released)?;
         if let (false, Source::Row(seq)) = (flight.counted, &flight.source) {
             self.completed.insert(*seq);
         }
@@ -194,7 +194,7 @@ impl Window {
     /// The identifiers for which PUBREL is sent when the session is resumed, in the order of their messages, and the rows
     /// that are to be marked before.
     pub(crate) fn released(&self) -> Vec<(u16, Option<u64>)> {
-        let mut released: Vec<_> = self.flights.iter().filter(|(_, flight)| flight.released).collect();
+        let mut released: Vec<_> = self.unacked.iter().filter(|(_, flight)| flight.released).collect();
         released.sort_by_key(|(_, flight)| flight.order);
         released.into_iter().map(|(&id, flight)| (id, flight.row())).collect()
     }
@@ -207,7 +207,7 @@ impl Window {
             // New identifiers start behind the restored ones.
             self.last[1] = self.last[1].max(id & HALF);
         }
-        if self.flights.contains_key(&id) || self.completed.remove(&row.seq) {
+        if self.unacked.contains_key(&id) || self.completed.remove(&row.seq) {
             return None;
         }
         self.order += 1;
@@ -221,7 +221,7 @@ impl Window {
             counted: false,
             order,
         };
-        self.flights.insert(id, flight);
+        self.unacked.insert(id, flight);
         if row.released {
             return Some(id);
         }
@@ -229,16 +229,16 @@ impl Window {
         None
     }
 
-    /// The connection ended. Identifiers of what was released are kept for PUBREL, those of the own rows and documents for
-    /// their next sending; what was only in memory is gone. The answer are the items of groups, with the numbers of the
-    /// groups, in the order in which they were sent: they are given back.
+    /// The connection ended. Identifiers of what was released are kept for PUBREL, those of its own rows and documents for
+    /// their next sending; what was only in memory is gone. Returns the messages of groups, with the numbers of the groups,
+    /// in the order in which they were sent: they are given back.
     pub(crate) fn suspend(&mut self) -> Vec<(u64, OutgoingMessage)> {
         self.open = 0;
         self.completed.clear();
-        let mut flights: Vec<_> = std::mem::take(&mut self.flights).into_iter().collect();
-        flights.sort_by_key(|(_, flight)| flight.order);
+        let mut unacked: Vec<_> = std::mem::take(&mut self.unacked).into_iter().collect();
+        unacked.sort_by_key(|(_, flight)| flight.order);
         let mut back = Vec::new();
-        for (id, mut flight) in flights {
+        for (id, mut flight) in unacked {
             flight.counted = false;
             match (flight.queue_ref, flight.source.key()) {
                 (QueueRef::Group(group), _) => back.extend(flight.item.map(|item| (group, item))),
@@ -247,7 +247,7 @@ impl Window {
                     if !flight.released {
                         self.kept.insert(key, id);
                     }
-                    self.flights.insert(id, flight);
+                    self.unacked.insert(id, flight);
                 }
             }
         }
@@ -265,7 +265,7 @@ impl Window {
         while let Some((passed, &id)) = self.kept.range(&first..&key).next() {
             let passed = passed.clone();
             self.kept.remove(&passed);
-            self.flights.remove(&id);
+            self.unacked.remove(&id);
         }
         self.kept.remove(&key)
     }
@@ -275,17 +275,17 @@ impl Window {
         (0..HALF).find_map(|_| {
             *last = *last % HALF + 1;
             let id = half | *last;
-            (!self.flights.contains_key(&id)).then_some(id)
+            (!self.unacked.contains_key(&id)).then_some(id)
         })
     }
 
     /// A flight of this connection, or one whose PUBREL was repeated over it.
     fn sent(&mut self, id: u16, qos: QoS) -> Option<&mut InFlight> {
-        self.flights.get_mut(&id).filter(|flight| flight.qos == qos && (flight.counted || flight.released))
+        self.unacked.get_mut(&id).filter(|flight| flight.qos == qos && (flight.counted || flight.released))
     }
 
     fn remove(&mut self, id: u16) -> Option<InFlight> {
-        let flight = self.flights.remove(&id)?;
+        let flight = self.unacked.remove(&id)?;
         self.open -= usize::from(flight.counted);
         Some(flight)
     }

@@ -327,7 +327,7 @@ fn every_end_comes_once_and_last_and_keeps_what_is_unanswered() {
             Reason::StreamError { condition: "system-shutdown".to_owned() },
         ),
         ("<!DOCTYPE x>", Reason::Malformed(FramingError::Dtd)),
-        ("", Reason::Cut),
+        ("", Reason::Broken),
     ];
     for (text, reason) in ends {
         let mut harness = Harness::open();

@@ -1,4 +1,4 @@
-//! What the server writes behind the login, in the spelling of the captures: answers as `<data:gcm>` without any
+//! What the server writes behind the log-in, in the spelling of the captures: answers as `<data:gcm>` without any
 //! attributes, messages of devices as `<gcm>` with `type="normal"`.
 
 use crate::ccs::payload::{Accepted, Inbound, Nack};

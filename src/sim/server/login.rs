@@ -33,13 +33,13 @@ pub(super) enum Step {
     Next(Login),
     /// Goes on with a new stream.
     Restart(Login),
-    /// The login is complete.
+    /// The log-in is complete.
     Bound { sender: String, jid: String },
     /// It is over; what is to be said about it is written.
     Over(Fault),
 }
 
-/// Why a login is over.
+/// Why a log-in is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The credentials were refused.

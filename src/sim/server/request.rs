@@ -11,11 +11,11 @@ use std::sync::Arc;
 /// Something that a client wants, or has done wrong.
 #[derive(Debug)]
 pub(super) enum Request {
-    /// The login is complete.
+    /// The log-in is complete.
     LoggedIn { sender: String },
-    /// The login was refused.
+    /// The log-in was refused.
     LoginFailed,
-    /// A stanza came before the login was complete.
+    /// A stanza came before the log-in was complete.
     Early,
     /// A message for devices, or why it is none.
     Push { message_id: Arc<str>, to: Option<String>, odd_type: bool, draft: Result<Box<Draft>, Invalid> },
@@ -38,7 +38,7 @@ pub(super) enum Request {
 }
 
 impl Request {
-    /// Decodes a frame behind the login. `None`: nothing follows from it.
+    /// Decodes a frame behind the log-in. `None`: nothing follows from it.
     pub(super) fn read(frame: Frame) -> Option<Self> {
         match frame {
             Frame::Stanza(element) => match Stanza::read(&element) {

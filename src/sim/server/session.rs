@@ -286,7 +286,7 @@ impl Session {
     /// When [`Session::flush`] is due.
     pub(super) fn deadline(&self, service: &Service) -> Option<u64> {
         let answer = self.answers.front().map(|answer| answer.due);
-        [answer, self.close_at, self.reset_at, service.letter_due(self.connection)].into_iter().flatten().min()
+        [answer, self.close_at, self.reset_at, service.upstream_due(self.connection)].into_iter().flatten().min()
     }
 
     fn tell(&self, message_id: &Arc<str>, word: &Word, room: &mut Room<'_>) {

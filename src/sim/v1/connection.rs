@@ -67,7 +67,7 @@ pub(super) async fn run(mut setting: Setting, socket: Socket) {
         tokio::select! {
             biased;
             () = setting.stop.cancelled(), if connection.is_open() => connection.leave(Parting::Shutdown),
-            Some(order) = setting.orders.recv() => connection.obey(order),
+            Some(order) = setting.orders.recv() => connection.apply_order(order),
             Some(done) = work.next(), if !work.is_empty() => connection.done(done),
             event = next(&mut h2, &connection) => match event {
                 Event::Stream(request, respond) => {
@@ -237,7 +237,7 @@ impl ServedConnection {
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    fn apply_order(&mut self, order: Order) {
         match order {
             Order::Reset => self.sight.end(End::Reset),
             Order::Goaway if self.is_open() => self.leave(Parting::Order),

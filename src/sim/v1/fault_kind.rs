@@ -158,13 +158,13 @@ impl FaultKind {
 /// Nothing is called that.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is none of the things that can go wrong")]
-pub struct UnknownMishap(String);
+pub struct UnknownFaultKind(String);
 
 impl TryFrom<String> for FaultKind {
-    type Error = UnknownMishap;
+    type Error = UnknownFaultKind;
 
-    fn try_from(word: String) -> Result<Self, UnknownMishap> {
-        Self::of(&word).ok_or(UnknownMishap(word))
+    fn try_from(word: String) -> Result<Self, UnknownFaultKind> {
+        Self::of(&word).ok_or(UnknownFaultKind(word))
     }
 }
 

@@ -173,7 +173,7 @@ impl AsyncWrite for FrameWatch {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_waiting(cx))?;
         if self.sight.state().end.is_some() {
-            // The library says farewell with a GOAWAY of its own, which must not contradict ours.
+            // The library closes with a GOAWAY of its own, which must not contradict ours.
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = ready!(Pin::new(&mut self.socket).poll_write(cx, bytes))?;

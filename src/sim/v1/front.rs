@@ -109,7 +109,7 @@ fn sent(service: &mut Service, body: &[u8], latency: u64, dice: &mut Dice, now: 
     let script = script(service, &draft, dice);
     let kind = script.kind;
     if kind != FaultKind::Accept {
-        service.v1.stats.kind(kind);
+        service.v1.stats.count_fault(kind);
     }
     let own = Reply::of(kind, draft.field).map(|reply| reply.retry(script.retry_after, now));
     let reply = if kind.is_taken() {
@@ -215,7 +215,7 @@ fn count(service: &mut Service, reply: &Reply, now: u64) {
     }
 }
 
-/// What `kind` is answered with. All that are named here have an answer.
+/// The answer to a request with this fault. All that are named here have one.
 fn of(kind: FaultKind) -> Reply {
     Reply::of(kind, "message.token").unwrap_or_else(|| Reply::unauthorized(Shape::Page, ""))
 }

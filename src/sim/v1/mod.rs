@@ -4,10 +4,10 @@
 //! ```text
 //!   client ──POST /token──► authority ──► oauth    is the assertion good?  ─► tokens
 //!   client ──h2───► listen ──► frame_watch ──► connection ──► front   what becomes of a request? (sans-IO)
-//!                    sockets   frames  (stream)   ├── tokens, quota   may it?
-//!                                                 ├── draft (schema)  is it in order?
-//!                                                 ├── script, fault   is something to go wrong?
-//!                                                 └── virtual_devices
+//!                   sockets    frames          stream           ├── tokens, quota   may it?
+//!                                                               ├── draft (schema)  is it in order?
+//!                                                               ├── script, fault   is something to go wrong?
+//!                                                               └── virtual_devices
 //! ```
 //!
 //! Tokens that begin with `sim-` ask for something to go wrong: see [`script`]. The other ways are a device's `refuse`,

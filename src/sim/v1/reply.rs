@@ -66,7 +66,7 @@ impl Reply {
         fault(403, "PERMISSION_DENIED", words, [info])
     }
 
-    /// What `kind` is answered with; `None` if it has no answer of its own. `field` is that of the target.
+    /// The answer to a request with this fault; `None` if it has no answer of its own. `field` is that of the target.
     pub(super) fn of(kind: FaultKind, field: &str) -> Option<Self> {
         Some(match kind {
             FaultKind::InvalidRegistration => {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_with_an_answer_names_its_status_in_it() {
+    fn every_fault_with_an_answer_names_its_status_in_it() {
         for (kind, word) in FaultKind::ALL {
             let Some(reply) = Reply::of(kind, "message.token") else { continue };
             assert!(reply.status >= 400, "{word}");

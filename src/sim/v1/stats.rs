@@ -67,7 +67,7 @@ impl V1Stats {
         *self.statuses.entry(status).or_insert(0) += 1;
     }
 
-    pub(super) fn kind(&mut self, kind: FaultKind) {
+    pub(super) fn count_fault(&mut self, kind: FaultKind) {
         *self.fault_kinds.entry(kind.as_str()).or_insert(0) += 1;
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 /// A request about a device that cannot be granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WorldError {
+pub enum DeviceError {
     /// There is no such device.
     #[error("there is no such device")]
     NoDevice,
@@ -116,10 +116,10 @@ impl VirtualDevices {
     ///
     /// # Errors
     /// When a token or topic is not one, or a limit is reached.
-    pub fn put(&mut self, token: &str, patch: DevicePatch, now: u64) -> Result<(), WorldError> {
+    pub fn put(&mut self, token: &str, patch: DevicePatch, now: u64) -> Result<(), DeviceError> {
         self.check(token, &patch)?;
         let known = self.tokens.get(token).copied();
-        let at = known.or_else(|| self.make(token)).ok_or(WorldError::Full(self.config.max_devices))?;
+        let at = known.or_else(|| self.make(token)).ok_or(DeviceError::Full(self.config.max_devices))?;
         if let Some(topics) = patch.topics {
             self.subscribe(at, topics);
         }
@@ -145,21 +145,21 @@ impl VirtualDevices {
         Ok(())
     }
 
-    fn check(&self, token: &str, patch: &DevicePatch) -> Result<(), WorldError> {
+    fn check(&self, token: &str, patch: &DevicePatch) -> Result<(), DeviceError> {
         if !is_token(token) || patch.canonical.as_deref().is_some_and(|canonical| !is_token(canonical)) {
-            return Err(WorldError::Token);
+            return Err(DeviceError::Token);
         }
         if let Some(canonical) = &patch.canonical
             && let Some(owner) = self.tokens.get(canonical.as_str())
             && self.tokens.get(token) != Some(owner)
         {
-            return Err(WorldError::Taken);
+            return Err(DeviceError::Taken);
         }
         match &patch.topics {
             Some(topics) if topics.len() > self.config.topics_per_device => {
-                Err(WorldError::Topics(self.config.topics_per_device))
+                Err(DeviceError::Topics(self.config.topics_per_device))
             }
-            Some(topics) if !topics.iter().all(|topic| is_topic(topic)) => Err(WorldError::Topic),
+            Some(topics) if !topics.iter().all(|topic| is_topic(topic)) => Err(DeviceError::Topic),
             _ => Ok(()),
         }
     }
@@ -208,12 +208,12 @@ impl VirtualDevices {
         category: Option<&str>,
         data: String,
         message_id: Option<String>,
-    ) -> Result<(), WorldError> {
+    ) -> Result<(), DeviceError> {
         let at = self.tokens.get(token).copied();
-        let at = at.or_else(|| self.find_or_make(token).ok()).ok_or(WorldError::NoDevice)?;
+        let at = at.or_else(|| self.find_or_make(token).ok()).ok_or(DeviceError::NoDevice)?;
         let device = &mut self.devices[at];
         if !matches!(device.presence, Presence::Online | Presence::Slow) {
-            return Err(WorldError::Silent(device.presence));
+            return Err(DeviceError::Silent(device.presence));
         }
         let message_id = message_id.unwrap_or_else(|| device.next_id());
         let category = category.map_or_else(|| device.category.clone(), Into::into);

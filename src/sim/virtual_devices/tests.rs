@@ -111,7 +111,7 @@ fn an_old_token_leads_to_the_same_device_and_announces_the_new_one() {
     assert_eq!(send(&mut devices, "new", "3"), Ok(Accepted { canonical: None }));
     assert_eq!(got(&devices, "new"), ["1", "2", "3"]);
     send(&mut devices, "other", "4").unwrap();
-    assert_eq!(devices.put("other", patch, 0), Err(WorldError::Taken));
+    assert_eq!(devices.put("other", patch, 0), Err(DeviceError::Taken));
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn devices_are_limited() {
         send(&mut devices, token, "1").unwrap();
     }
     assert_eq!(send(&mut devices, "e", "1"), Err(Refusal::Full));
-    assert_eq!(devices.put("e", DevicePatch::default(), 0), Err(WorldError::Full(4)));
+    assert_eq!(devices.put("e", DevicePatch::default(), 0), Err(DeviceError::Full(4)));
 }
 
 #[test]

@@ -131,7 +131,7 @@ impl Store {
         self.queue.submit(move |tx| documents::own_topics(tx, queue, &after, limit)).await
     }
 
-    /// The client of a queue acknowledged these rows and documents. Deferred like [`Self::published`], unless it is
+    /// The client of a queue acknowledged these rows and documents. Deferred like [`Self::documents_acked`], unless it is
     /// awaited.
     pub async fn acknowledged(&self, what: Acknowledged) -> Result<Committed<AckOutcome>, StoreError> {
         if what.is_awaited {
@@ -211,17 +211,17 @@ impl Store {
     /// From now on [`Self::commit_events`] tells what each commit brings, and [`Self::topics_with_documents`] nothing. Verbs queued
     /// before this tell nothing, those queued afterwards do.
     pub fn listen(&self) {
-        self.status.listen();
+        self.shared.listen();
     }
 
     /// Waits until commits brought something; returns all of it. For one caller. Cancel-safe: what is not returned is not taken.
     pub async fn commit_events(&self) -> CommitEvents {
         loop {
-            let events = self.status.take_events();
+            let events = self.shared.take_events();
             if events != CommitEvents::default() {
                 return events;
             }
-            self.status.events_came.notified().await;
+            self.shared.events_came.notified().await;
         }
     }
 }

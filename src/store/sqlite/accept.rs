@@ -37,13 +37,13 @@ pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::R
         return Ok(repeat(tx, new)?.map_or(Accepted::Full, Accepted::Repeated));
     }
     let state = if is_behind(tx, new)? { State::Waiting } else { State::Due };
-    let sent_on_accept = match &new.deliveries {
-        Deliveries::Only(push) if state == State::Due => tx.may_send_on_accept(new, push)?,
+    let on_accept = match &new.deliveries {
+        Deliveries::Only(push) if state == State::Due => tx.may_claim_on_accept(new, push)?,
         _ => None,
     };
     let inserted = match &new.deliveries {
         Deliveries::Only(push) => {
-            let state = if sent_on_accept.is_some() { State::InFlight } else { state };
+            let state = if on_accept.is_some() { State::InFlight } else { state };
             insert(tx, new, state.code(), push, &push.transport.to_string())?
         }
         Deliveries::Several(several) => {
@@ -62,8 +62,8 @@ pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::R
     match &new.deliveries {
         Deliveries::Only(push) => {
             queued(tx, bytes);
-            match sent_on_accept {
-                Some(pipelining) => tx.sends_on_accept(new, push, pipelining),
+            match on_accept {
+                Some(pipelining) => tx.claim_on_accept(new, push, pipelining),
                 None if state == State::Due => tx.now_due(),
                 None => {}
             }

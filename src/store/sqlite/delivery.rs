@@ -9,7 +9,7 @@ use super::{log, outbox};
 use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Fate, Life, State, Step};
 use crate::chat::fan_out::By;
 use crate::chat::id::{Owner, Row, Sid};
-use crate::chat::refusal::{Decision, TokenFate, Tried};
+use crate::chat::refusal::{Decision, RetryHistory, TokenFate};
 use crate::chat::status::{Source, Status, StatusDocument, TokenAction, cut_detail};
 use crate::chat::topic::Side;
 use crate::store::{INBOX, NewMessage, RECEIPT_GRACE_MS, Recorded};
@@ -102,7 +102,7 @@ impl Delivery {
                 attempt: row.get(11)?,
                 dup_possible: row.get(12)?,
                 receipt: row.get(13)?,
-                tried: Tried { waited_ms: from_sql(row.get(23)?), unknown: row.get(24)? },
+                retry_history: RetryHistory { waited_ms: from_sql(row.get(23)?), unknown: row.get(24)? },
             },
             message: row.get(25)?,
             sent_at: row.get(14)?,
@@ -184,7 +184,7 @@ impl Delivery {
         }
     }
 
-    /// What its place makes of a step.
+    /// What a step changes in its queue or inbox.
     fn left(&mut self, tx: &mut Tx<'_>, was: Life, at: u64) -> rusqlite::Result<()> {
         let (row, state, done) = (self.request.sid.row(), self.life.state, was.unsent() && !self.life.unsent());
         match &self.path {
@@ -332,7 +332,7 @@ impl Delivery {
     }
 
     fn write(&self, tx: &mut Tx<'_>, due: Option<Due>) -> rusqlite::Result<()> {
-        let Life { state, attempt, dup_possible, tried, .. } = self.life;
+        let Life { state, attempt, dup_possible, retry_history, .. } = self.life;
         if due.is_some() {
             tx.now_due();
         }
@@ -347,8 +347,8 @@ impl Delivery {
             attempt,
             dup_possible,
             self.due_at(tx, due)?,
-            sql_ms(tried.waited_ms),
-            tried.unknown,
+            sql_ms(retry_history.waited_ms),
+            retry_history.unknown,
             self.sent_at,
             self.request.document_seq,
             self.token_action.map(TokenAction::code),

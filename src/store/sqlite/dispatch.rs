@@ -9,7 +9,7 @@ use super::recipient_queue::{PARKED, RecipientQueue};
 use super::tx::Tx;
 use crate::chat::delivery::{Event, Life, State};
 use crate::chat::id::{self, Owner, Sid};
-use crate::chat::refusal::Tried;
+use crate::chat::refusal::RetryHistory;
 use crate::store::{Claimed, DueBatch, DueQuery, Recorded};
 use bytes::Bytes;
 use rusqlite::{Row, params};
@@ -38,13 +38,13 @@ pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND
 pub(in crate::store) fn take_due(tx: &mut Tx<'_>, query: &DueQuery) -> rusqlite::Result<DueBatch> {
     let transport = query.transport.to_string();
     let put_off = any_put_off(tx, &transport)?.is_some();
-    let limit = query.limit.saturating_sub(tx.untaken_sent_on_accept(query));
+    let limit = query.limit.saturating_sub(tx.untaken_on_accept(query));
     let mut round = Round { query, limit, transport, put_off, taken: DueBatch::default(), shared: None };
     round.scan(tx, DueRows::Timed)?;
     round.scan(tx, DueRows::Fresh)?;
     let next_due = next_due(tx, &round.transport)?;
-    let sent_on_accept = tx.open_send_on_accept(query, next_due, limit - round.taken.claimed.len(), round.put_off);
-    Ok(DueBatch { next_due, sent_on_accept, ..round.taken })
+    let claimed_on_accept = tx.open_on_accept(query, next_due, limit - round.taken.claimed.len(), round.put_off);
+    Ok(DueBatch { next_due, claimed_on_accept, ..round.taken })
 }
 
 /// The earliest time at which something that goes by this transport is due; 0 when it is due already.
@@ -109,7 +109,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(Claimed, Option<id::Row>)> {
             attempt: row.get(5)?,
             dup_possible: row.get(6)?,
             receipt: row.get(7)?,
-            tried: Tried { waited_ms: from_sql(row.get(8)?), unknown: row.get(9)? },
+            retry_history: RetryHistory { waited_ms: from_sql(row.get(8)?), unknown: row.get(9)? },
         },
         body,
         address,

@@ -47,6 +47,7 @@
 //! over settled rows by age, an index over documents by delivery, a table of topics with numbers for names.
 
 pub(super) mod accept;
+mod claim_on_accept;
 mod column;
 mod delivery;
 pub(super) mod dispatch;
@@ -64,7 +65,6 @@ mod recipient_queue;
 mod recover;
 mod request;
 mod schema;
-mod sent_on_accept;
 pub(super) mod sessions;
 mod shrink;
 pub(super) mod sweep;

@@ -226,7 +226,7 @@ pub(in crate::store) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
 }
 
 /// Acknowledged by the broker, a client or the owner. Returns what became of the deliveries among them.
-pub(in crate::store) fn published(
+pub(in crate::store) fn documents_acked(
     tx: &mut Tx<'_>,
     references: &[DocumentRef],
     by: AckedBy,
@@ -267,12 +267,12 @@ pub(super) fn delivered(
 ) -> rusqlite::Result<Option<(Sid, Recorded)>> {
     let Origin::Delivery(sid) = reference.origin else { return Ok(None) };
     let Some(delivery) = Delivery::by_sid(tx, sid)? else { return Ok(None) };
-    Ok(Some((sid, delivery.record(tx, &taken(by, at), at)?)))
+    Ok(Some((sid, delivery.record(tx, &event_of_ack(by, at), at)?)))
 }
 
 /// What an acknowledgement means for a delivery into an inbox: from the broker it is `sent`, as from a push service;
 /// from the owner it is the receipt.
-fn taken(by: AckedBy, at: u64) -> Event {
+fn event_of_ack(by: AckedBy, at: u64) -> Event {
     let clock = RetryClock { now_ms: at, deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
     match by {
         AckedBy::Broker => Event::Back { fate: Fate::ACCEPTED, copies: 1, replays: 0, clock },
@@ -303,7 +303,7 @@ pub(super) fn remove(tx: &Tx<'_>, topic: &str, seq: i64) -> rusqlite::Result<Opt
 
 /// At an orderly stop, and where nobody subscribes: it is known how far documents were handed out, so nothing beyond
 /// that is marked, or counted as read.
-pub(in crate::store) fn unclaim(tx: &Tx<'_>, topics: &[Seen]) -> rusqlite::Result<()> {
+pub(in crate::store) fn handed_out_up_to(tx: &Tx<'_>, topics: &[Seen]) -> rusqlite::Result<()> {
     for seen in topics {
         mark_seen(tx, seen)?;
         tx.execute(UNCLAIM, params![&*seen.topic])?;

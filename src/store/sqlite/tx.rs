@@ -1,7 +1,7 @@
 //! What a verb works with: the connection inside a transaction, the limits, and the counters as they would be.
 
+use super::claim_on_accept::OnAcceptByTransport;
 use super::recipient_queue::{InFlight, NOTHING, RecipientQueue};
-use super::sent_on_accept::SentOnAcceptByTransport;
 use super::sessions::QueueFacts;
 use super::shrink::FreePages;
 use crate::chat::id::Row;
@@ -48,7 +48,7 @@ pub(super) struct Memory {
     pub(super) upstream: VecDeque<HistoryEntry>,
     pub(super) outbox_scan: OutboxScan,
     pub(super) free_pages: FreePages,
-    pub(super) sent_on_accept: SentOnAcceptByTransport,
+    pub(super) on_accept: OnAcceptByTransport,
     /// What each recipient's transport has; at most what was claimed and not recorded.
     in_flight: HashMap<RecipientQueue, InFlight>,
 }
@@ -60,7 +60,7 @@ impl Memory {
         self.numbers = memory_draft.numbers;
         self.outbox_scan = memory_draft.outbox_scan;
         self.free_pages = memory_draft.free_pages;
-        self.sent_on_accept = memory_draft.sent_on_accept;
+        self.on_accept = memory_draft.on_accept;
         memory_draft.deliveries.join(&mut self.deliveries);
         memory_draft.upstream.join(&mut self.upstream);
         self.figures.history_rows = (self.deliveries.len() + self.upstream.len()) as u64;
@@ -118,9 +118,9 @@ pub(super) struct MemoryDraft {
     pub(super) topics: HashSet<String>,
     /// Whether a delivery became due.
     pub(super) due: bool,
-    pub(super) sent_on_accept: SentOnAcceptByTransport,
-    /// What went at once, in this order.
-    pub(super) on_accept: Vec<(Transport, Claimed)>,
+    pub(super) on_accept: OnAcceptByTransport,
+    /// What was claimed on acceptance, in this order.
+    pub(super) claimed_on_accept: Vec<(Transport, Claimed)>,
     /// What the batch brings to the embedded broker, if there is one.
     pub(super) events: Option<Vec<CommitEvent>>,
     /// What was asked of the table `queues` in this batch.
@@ -136,7 +136,7 @@ impl MemoryDraft {
             numbers: memory.numbers,
             outbox_scan: memory.outbox_scan.clone(),
             free_pages: memory.free_pages,
-            sent_on_accept: memory.sent_on_accept.clone(),
+            on_accept: memory.on_accept.clone(),
             ..Self::default()
         }
     }

@@ -25,6 +25,7 @@ const ROUTED: &str = "UPDATE inbox SET bal = ?2, topic = ?3, seq = ?4 WHERE row 
 const PUBLISHED: &str = "UPDATE inbox SET published_at = ?2 WHERE row = ?1 AND published_at IS NULL";
 const DONE: &str = "UPDATE inbox SET published_at = coalesce(published_at, ?2), final_at = ?2 WHERE row = ?1";
 const PLACE: &str = "SELECT topic, seq FROM inbox WHERE row = ?1 AND tail = ?2 AND bal = ?3";
+/// `kind = 2` is `Origin::UpstreamToAck`.
 pub(super) const UNACKED: &str =
     "SELECT about, seq FROM outbox WHERE topic = ?1 AND seq <= ?2 AND kind = 2 ORDER BY seq LIMIT ?3";
 

@@ -239,7 +239,7 @@ impl Writer {
                         tracing::info!("the store works again");
                     }
                     self.status.notify(std::mem::take(&mut memory_draft.topics), memory_draft.due);
-                    self.status.notify_sent_on_accept(std::mem::take(&mut memory_draft.on_accept));
+                    self.status.notify_claimed_on_accept(std::mem::take(&mut memory_draft.claimed_on_accept));
                     self.status.notify_events(memory_draft.events.take().unwrap_or_default());
                     memory_draft.figures.commits += 1;
                     memory_draft.figures.verbs += batch.len() as u64;

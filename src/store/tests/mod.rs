@@ -1,9 +1,9 @@
 //! The store from outside: its verbs and its promises.
 
+mod claim_on_accept;
 mod model;
 mod presence;
 mod recipient_queue;
-mod sent_on_accept;
 mod session_model;
 mod session_speed;
 pub(super) mod sessions;
@@ -116,7 +116,7 @@ impl Rig {
     }
 
     pub(super) async fn take_by(&self, now: u64, limit: usize, pipelining: Pipelining) -> DueBatch {
-        let query = DueQuery { transport: Transport::Ccs, now, limit, sent_on_accept: 0, pipelining };
+        let query = DueQuery { transport: Transport::Ccs, now, limit, taken_on_accept: 0, pipelining };
         let taken = self.store.take_due(query.clone()).await.unwrap();
         // What comes next is to wait until it is asked for.
         self.store.take_due(DueQuery { limit: 0, ..query }).await.unwrap().await.unwrap();
@@ -166,7 +166,7 @@ impl Rig {
 
     pub(super) async fn publish(&self, waiting: &[OutboxDocument]) {
         let references = waiting.iter().map(|w| w.reference.clone()).collect();
-        self.store.published(references, AckedBy::Owner, NOW).await.unwrap().await.unwrap();
+        self.store.documents_acked(references, AckedBy::Owner, NOW).await.unwrap().await.unwrap();
     }
 
     /// Reads and confirms everything on a topic, as its reader would see it.

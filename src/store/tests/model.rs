@@ -35,7 +35,7 @@ enum Op {
         kept: bool,
     },
     /// In one breath with what happened to a delivery.
-    /// Before so many of those that went at once have come to whoever asks.
+    /// Before so many of those claimed on acceptance have come to whoever asks.
     Take {
         transport_id: usize,
         limit: usize,
@@ -268,11 +268,11 @@ struct Harness {
     unmarked: BTreeMap<(String, u8), u64>,
     /// Each transport's.
     pipelinings: [Pipelining; 2],
-    /// Room for messages that go at once, by transport, at most: none before it was asked for what is due, nor once something
-    /// was left to be due.
+    /// Room for messages claimed on acceptance, by transport, at most: none before it was asked for what is due, nor once
+    /// something was left to be due.
     room: [usize; 2],
-    /// How many went at once.
-    sent_on_accept: [u64; 2],
+    /// How many were claimed on acceptance.
+    claimed_on_accept: [u64; 2],
 }
 
 impl Harness {
@@ -290,7 +290,7 @@ impl Harness {
             unmarked: BTreeMap::new(),
             pipelinings: [Pipelining::Pipelined(2), Pipelining::OneAtATime],
             room: [0; 2],
-            sent_on_accept: [0; 2],
+            claimed_on_accept: [0; 2],
         }
     }
 
@@ -332,7 +332,7 @@ impl Harness {
                 self.accept(NewMessage { order, accepted_at: self.now, deliveries, ..new }).await;
             }
             Op::Take { transport_id, limit, behind, answer } => {
-                let behind = behind.min(self.sent_on_accept[transport_id]);
+                let behind = behind.min(self.claimed_on_accept[transport_id]);
                 self.take(transport_id, limit, behind, answer).await;
             }
             Op::Record { which, what } => self.record(which, what).await,
@@ -450,19 +450,19 @@ impl Harness {
             self.messages.push(ModelMessage { sid: message_sid, id, order, told: vec![Status::Accepted] });
             self.deliveries.extend(deliveries);
         }
-        (0..2).for_each(|transport_id| self.sent_on_accept(transport_id));
+        (0..2).for_each(|transport_id| self.check_claimed_on_accept(transport_id));
     }
 
-    /// What went at once had room, and nothing that is due might have gone before it.
-    fn sent_on_accept(&mut self, transport_id: usize) {
-        for claimed in self.rig.store.take_sent_on_accept(&transport(transport_id)) {
+    /// What was claimed on acceptance had room, and nothing that is due might have gone before it.
+    fn check_claimed_on_accept(&mut self, transport_id: usize) {
+        for claimed in self.rig.store.take_claimed_on_accept(&transport(transport_id)) {
             let index = self.deliveries.iter().position(|d| d.sid == claimed.sid).expect("known");
             assert_eq!(index, self.deliveries.len() - 1, "it is the newest");
             let due = (0..=index).filter(|&index| self.is_due(index, transport_id)).collect::<Vec<_>>();
             assert_eq!(due, [index], "something was due: {:?}", self.deliveries);
             assert!(self.deliveries[index].deadline > self.now);
             self.room[transport_id] = self.room[transport_id].checked_sub(1).expect("room");
-            self.sent_on_accept[transport_id] += 1;
+            self.claimed_on_accept[transport_id] += 1;
             self.claimed(index, claimed);
         }
     }
@@ -507,12 +507,12 @@ impl Harness {
             }
             None => None,
         };
-        let sent_on_accept = self.sent_on_accept[transport_id] - behind;
+        let taken_on_accept = self.claimed_on_accept[transport_id] - behind;
         let query = DueQuery {
             transport: transport(transport_id),
             now: self.now,
             limit,
-            sent_on_accept,
+            taken_on_accept,
             pipelining: self.pipelinings[transport_id],
         };
         let taken = self.rig.store.take_due(query).await.unwrap();
@@ -531,7 +531,7 @@ impl Harness {
         let later = self.deliveries.iter().enumerate().filter_map(behind).collect();
         self.expire().await;
         assert!(taken.claimed.len() <= limit);
-        assert_eq!(taken.sent_on_accept, self.sent_on_accept[transport_id]);
+        assert_eq!(taken.claimed_on_accept, self.claimed_on_accept[transport_id]);
         self.room[transport_id] = if more { 0 } else { limit - count };
         for claimed in taken.claimed {
             let index = self.deliveries.iter().position(|d| d.sid == claimed.sid).expect("known");
@@ -695,7 +695,8 @@ impl Harness {
         assert!(waiting.windows(2).all(|pair| pair[0].reference.seq < pair[1].reference.seq));
         let confirmed = &waiting[..confirm.min(waiting.len())];
         let references = confirmed.iter().map(|document| document.reference.clone()).collect();
-        let mut moved = self.rig.store.published(references, by, self.now).await.unwrap().await.unwrap().into_iter();
+        let mut moved =
+            self.rig.store.documents_acked(references, by, self.now).await.unwrap().await.unwrap().into_iter();
         for document in confirmed {
             if let Some(index) = self.confirm(topic, document) {
                 let event = if by == AckedBy::Owner { Event::RECEIPT } else { accepted() };
@@ -793,7 +794,7 @@ impl Harness {
 
     fn restarted(&mut self, most: usize) {
         self.pipelinings[0] = Pipelining::Pipelined(most);
-        (self.room, self.sent_on_accept) = ([0; 2], [0; 2]);
+        (self.room, self.claimed_on_accept) = ([0; 2], [0; 2]);
         self.marked.append(&mut self.read);
         let mut crashed = 0;
         for index in 0..self.deliveries.len() {

@@ -31,7 +31,7 @@ impl Rig {
 
     async fn take_v1(&self, now: u64) -> DueBatch {
         let query =
-            DueQuery { transport: Transport::FcmV1(None), now, limit: 100, sent_on_accept: 0, pipelining: MANY };
+            DueQuery { transport: Transport::FcmV1(None), now, limit: 100, taken_on_accept: 0, pipelining: MANY };
         self.store.take_due(query).await.unwrap().await.unwrap()
     }
 
@@ -60,7 +60,7 @@ impl Rig {
 
     async fn read_inbox(&self, by: AckedBy) {
         let references = self.next(INBOX_OF, 0).await.into_iter().map(|document| document.reference).collect();
-        self.store.published(references, by, NOW).await.unwrap().await.unwrap();
+        self.store.documents_acked(references, by, NOW).await.unwrap().await.unwrap();
     }
 }
 
@@ -486,7 +486,7 @@ async fn what_an_inbox_moves_is_answered_and_nothing_else() {
         references.extend(rig.next(topic, 0).await.into_iter().map(|document| document.reference));
     }
     let published =
-        async || rig.store.published(references.clone(), AckedBy::Broker, NOW).await.unwrap().await.unwrap();
+        async || rig.store.documents_acked(references.clone(), AckedBy::Broker, NOW).await.unwrap().await.unwrap();
     let moved = published().await;
     let [(sid, Recorded::Moved { bal, id, life, told })] = &moved[..] else { panic!("{moved:?}") };
     assert_eq!((*sid, &**bal, &**id, life.state, *told), (sids[0], "bal1", "a1", Sent, &[Status::Sent][..]));

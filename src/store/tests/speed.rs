@@ -63,7 +63,7 @@ async fn downstream(rig: &mut Rig, window: usize) {
         from = waiting.last().map_or(from, |w| w.reference.seq);
         for chunk in waiting.chunks(100) {
             let references = chunk.iter().map(|w| w.reference.clone()).collect();
-            drop(rig.store.published(references, AckedBy::Owner, NOW).await.unwrap());
+            drop(rig.store.documents_acked(references, AckedBy::Owner, NOW).await.unwrap());
         }
         drop(rig.store.sweep(NOW).await.unwrap());
         for committed in accepts.drain(..) {
@@ -90,7 +90,7 @@ async fn upstream(rig: &mut Rig, window: usize) {
         from.insert(MESSAGES, waiting.last().map_or(after, |w| w.reference.seq));
         for chunk in waiting.chunks(100) {
             let references = chunk.iter().map(|w| w.reference.clone()).collect();
-            drop(rig.store.published(references, AckedBy::Owner, NOW).await.unwrap());
+            drop(rig.store.documents_acked(references, AckedBy::Owner, NOW).await.unwrap());
         }
         for committed in pending {
             assert_eq!(committed.await.unwrap(), Received::Stored);

@@ -568,7 +568,7 @@ async fn an_orderly_stop_marks_only_what_may_have_been_seen() {
     let waiting = rig.next(RECEIPTS, 0).await;
     let seen = Seen { topic: RECEIPTS.into(), seq: waiting[1].reference.seq };
     rig.publish(&waiting[..1]).await;
-    rig.store.unclaim(vec![seen]).await.unwrap().await.unwrap();
+    rig.store.handed_out_up_to(vec![seen]).await.unwrap().await.unwrap();
     let rig = rig.reopen().await;
     let marks: Vec<bool> = rig.next(RECEIPTS, 0).await.iter().map(|w| w.redelivered).collect();
     assert_eq!(marks, [true, false]);
@@ -725,7 +725,7 @@ async fn each_way_is_handed_out_by_itself() {
         transport: transport.clone(),
         now: NOW,
         limit: 9,
-        sent_on_accept: 0,
+        taken_on_accept: 0,
         pipelining: MANY,
     };
     let taken = rig.store.take_due(due(&v1)).await.unwrap().await.unwrap();
@@ -745,7 +745,7 @@ async fn only_what_waits_for_the_word_of_an_app_is_confirmed_by_one() {
     let owner = Owner::new("alice").unwrap();
     let confirm = async |at| rig.store.confirm(&owner, vec![ccs, fcm], at).await.unwrap().await.unwrap();
     assert_eq!(confirm(NOW).await, [(fcm, Recorded::NoEffect)], "it was never sent");
-    let query = DueQuery { transport: v1.clone(), now: NOW, limit: 9, sent_on_accept: 0, pipelining: MANY };
+    let query = DueQuery { transport: v1.clone(), now: NOW, limit: 9, taken_on_accept: 0, pipelining: MANY };
     rig.store.take_due(query).await.unwrap().await.unwrap();
     let provider_id = Some("projects/p/messages/1".to_owned());
     let detail = Some("`delay_while_idle`: ignored".to_owned());

@@ -40,19 +40,19 @@ const TOO_MANY: [&str; 2] = ["policy-violation", "resource-constraint"];
 /// The driver's side of a connection.
 pub(super) type Task = driver::Task<String, Answer>;
 
-pub(super) async fn run(mut task: Task, session: SessionConfig, dialer: Arc<Dialer>) {
+pub(super) async fn run(mut task: Task, config: SessionConfig, dialer: Arc<Dialer>) {
     let stream = match task.dial(&dialer).await {
         Ok(stream) => stream,
         Err((end, detail)) => return task.end(end, detail).await,
     };
     let (reader, mut writer) = tokio::io::split(stream);
-    let mut session_io = SessionIo::new(task.id, session);
+    let mut session_io = SessionIo::new(task.id, config);
     let reason = run_session(&mut task, &mut session_io, reader, &mut writer).await;
-    for event in std::mem::take(&mut session_io.inbox) {
+    for event in std::mem::take(&mut session_io.events_out) {
         task.events.send(event).await;
     }
     task.end(end_of(&reason, session_io.was_open), reason.to_string()).await;
-    if reason != Reason::Cut {
+    if reason != Reason::Broken {
         flush_and_close(writer, session_io.out).await;
     }
 }
@@ -77,7 +77,7 @@ async fn run_session(
                 let manner = changed.ok().and_then(|()| *task.retire.borrow_and_update());
                 session_io.retire(manner.unwrap_or(Manner::Now));
             }
-            () = task.events.ready(), if !session_io.inbox.is_empty() => {}
+            () = task.events.ready(), if !session_io.events_out.is_empty() => {}
             () = at(session_io.deadline.map(Into::into)) => session_io.handle(Input::Tick),
             taken = task.orders.recv_many(&mut orders, ORDER_BATCH), if session_io.takes_orders() => {
                 if taken == 0 {
@@ -91,7 +91,7 @@ async fn run_session(
                     session_io.handle(Input::Eof);
                 }
             }
-            read = reader.read(&mut bytes), if session_io.inbox.is_empty() => match read {
+            read = reader.read(&mut bytes), if session_io.events_out.is_empty() => match read {
                 Ok(0) => session_io.handle(Input::Eof),
                 Ok(count) => session_io.handle(Input::Bytes(&bytes[..count])),
                 Err(error) => {
@@ -113,7 +113,7 @@ struct SessionIo {
     /// Whether the socket has passed on what was written to it.
     flushed: bool,
     /// Events for the driver. While there are any, nothing is read.
-    inbox: VecDeque<core::Event<Answer>>,
+    events_out: VecDeque<core::Event<Answer>>,
     deadline: Option<Instant>,
     ended: Option<Reason>,
     was_open: bool,
@@ -129,7 +129,7 @@ impl SessionIo {
             session: Session::new(config, now()),
             out: BytesMut::new(),
             flushed: true,
-            inbox: VecDeque::new(),
+            events_out: VecDeque::new(),
             deadline: None,
             ended: None,
             was_open: false,
@@ -150,7 +150,7 @@ impl SessionIo {
                 Output::Event(Event::Closed(reason)) => self.ended = Some(reason),
                 Output::Event(event) => {
                     self.was_open |= matches!(event, Event::Ready { .. });
-                    self.inbox.extend(event_of(self.id, event, self.window));
+                    self.events_out.extend(event_of(self.id, event, self.window));
                 }
                 Output::Wait(deadline) => {
                     self.deadline = deadline;
@@ -161,15 +161,15 @@ impl SessionIo {
         let Counters { bad_acks, unknown_answers, malformed, oversize, ignored, pings } = self.session.take_counters();
         let counted = Counted { bad_acks, unknown_answers, malformed, oversize, ignored, pings };
         if counted != Counted::default() {
-            self.inbox.push_back(core::Event::Counted(counted));
+            self.events_out.push_back(core::Event::Counted(counted));
         }
     }
 
     /// Brings the events to the driver as far as it takes them.
     fn pump(&mut self, events: &EventSender<Answer>) {
         self.poll();
-        events.send_some(&mut self.inbox);
-        let paused = !self.inbox.is_empty();
+        events.send_some(&mut self.events_out);
+        let paused = !self.events_out.is_empty();
         if paused != self.paused {
             self.paused = paused;
             self.handle(if paused { Input::Pause } else { Input::Resume });
@@ -209,6 +209,7 @@ pub(super) fn event_of(connection: ConnectionId, event: Event, window: usize) ->
         }
         Event::Draining => core::Event::Draining,
         Event::Answered { message_id, answer } => core::Event::Answered(Sid::parse(&message_id)?, answer),
+        // Only the nack CONNECTION_DRAINING: CCS has not taken the message.
         Event::Bounced { message_id } => core::Event::NotTaken(Sid::parse(&message_id)?),
         Event::NotSent { message_id } => {
             tracing::debug!(message_id, "message not sent");

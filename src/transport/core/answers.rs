@@ -110,7 +110,7 @@ impl<S: Service> Core<S> {
         message.ignored += u32::from(ignored);
         let ignored = message.ignored;
         match &self.settings.on_connection_end {
-            OnConnectionEnd::Marked if ignored >= IGNORED_MAX => {
+            OnConnectionEnd::Rewrite if ignored >= IGNORED_MAX => {
                 let detail = "three connections answered others, and never this message";
                 self.report_back(sid, Fate::Refused(Refusal::new(Decision::FAIL, AMBIGUOUS, detail).maybe_arrived()));
             }
@@ -118,7 +118,7 @@ impl<S: Service> Core<S> {
                 let fate = Fate::Refused(refusal.clone());
                 self.report_back(sid, fate);
             }
-            OnConnectionEnd::Marked | OnConnectionEnd::Ambiguous(_) => self.messages.requeue(sid),
+            OnConnectionEnd::Rewrite | OnConnectionEnd::Ambiguous(_) => self.messages.requeue(sid),
         }
     }
 }

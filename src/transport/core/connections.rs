@@ -122,7 +122,7 @@ impl Connections {
         true
     }
 
-    /// A connection is about to be ended. False if that is known.
+    /// A connection is about to be ended. False if it is closing already, or is not there.
     pub(super) fn close(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.all.get_mut(&id).filter(|one| one.phase != Phase::Closing) else { return false };
         connection.phase = Phase::Closing;
@@ -157,7 +157,7 @@ impl Connections {
         self.all.get(&id).is_some_and(|connection| connection.room(self.window) > 0)
     }
 
-    /// The connection for a recipient of whom nothing is in flight: with a fixed pool the one with the least in flight, so
+    /// The connection for a recipient for whom nothing is in flight: with a fixed pool the one with the least in flight, so
     /// that they share the load; with an elastic one the oldest, so that those beyond the need fall idle.
     pub(super) fn choose(&self, avoided: Option<ConnectionId>) -> Option<ConnectionId> {
         let mut free = self.all.iter().filter(|(id, one)| Some(**id) != avoided && one.room(self.window) > 0);
@@ -214,7 +214,7 @@ impl Connections {
         gone
     }
 
-    /// Whether one more is to be opened. `demand` is whether messages wait although all that there are are full.
+    /// Whether one more is to be opened. `demand` is whether messages wait although every connection is full.
     pub(super) fn wants_more(&self, demand: bool, now: Instant) -> bool {
         let dialing = self.count(Connection::is_dialing);
         match self.pool {
@@ -222,7 +222,7 @@ impl Connections {
             Pool::Elastic { most, .. } => {
                 let fresh = self.count(|connection| self.is_fresh(connection, now));
                 let useful = self.any(|connection| self.is_fresh(connection, now) && connection.takes());
-                // Those that take no messages are open, but of no use: one more than is configured may be.
+                // Those that take no messages are open, but of no use: one more than is configured may be open.
                 let useless = !useful && fresh <= most;
                 dialing == 0 && (fresh == 0 || useless || (demand && fresh < most))
             }

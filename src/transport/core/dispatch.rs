@@ -169,11 +169,13 @@ impl<S: Service> Core<S> {
             self.report_expired(sid);
         }
         let Some(answer) = self.settings.answer_timeout else { return };
-        let patience = answer.min(EXPIRED_IN_FLIGHT_AFTER);
-        let flights = self.connections.all.iter().flat_map(|(id, connection)| {
-            let overdue =
-                connection.in_flight.iter().take_while(|(_, flight)| self.is_overdue(flight.at, patience, now.instant));
-            overdue.map(move |(number, flight)| (*id, *number, flight.sid))
+        let answer_limit = answer.min(EXPIRED_IN_FLIGHT_AFTER);
+        let overdue = self.connections.all.iter().flat_map(|(id, connection)| {
+            let too_long = connection
+                .in_flight
+                .iter()
+                .take_while(|(_, flight)| self.is_overdue(flight.at, answer_limit, now.instant));
+            too_long.map(move |(number, flight)| (*id, *number, flight.sid))
         });
         let ours = |(connection, number, sid): &(ConnectionId, u64, Sid)| {
             self.messages.all.get(sid).is_some_and(|message| {
@@ -182,7 +184,7 @@ impl<S: Service> Core<S> {
             })
         };
         // They stay where they are: at the peer they still take a place.
-        let ended: Vec<Sid> = flights.filter(ours).map(|(_, _, sid)| sid).collect();
+        let ended: Vec<Sid> = overdue.filter(ours).map(|(_, _, sid)| sid).collect();
         ended.into_iter().for_each(|sid| self.report_expired(sid));
     }
 

@@ -59,7 +59,7 @@ impl Pool {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum OnConnectionEnd {
     /// They are written again on the next connection; `copies` > 1 makes the status say `dup_possible`.
-    Marked,
+    Rewrite,
     /// They go back to the bridge with this, which is told as "may have arrived".
     Ambiguous(Refusal),
 }
@@ -181,7 +181,7 @@ pub(crate) trait Service {
     }
 
     /// When the access token was asked for, if there is one.
-    fn access_token_fetched_at(&self) -> Option<Instant> {
+    fn access_token_requested_at(&self) -> Option<Instant> {
         None
     }
 

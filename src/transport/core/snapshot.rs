@@ -38,7 +38,7 @@ pub struct Snapshot {
     /// The cause that comes first; `None` if all is well.
     pub trouble: Option<Trouble>,
     /// When the access token was asked for, where the service wants one and has it.
-    pub access_token_fetched_at: Option<Instant>,
+    pub access_token_requested_at: Option<Instant>,
 }
 
 /// Why no message goes, or fewer than could.
@@ -68,7 +68,7 @@ pub struct ConnectionState {
 /// Whether messages go out over a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionPhase {
-    /// Until it takes messages: name, TCP, TLS, login.
+    /// Until it takes messages: name, TCP, TLS, log-in.
     Opening,
     /// It takes messages.
     Up,

@@ -91,7 +91,7 @@ fn settings(pool: Pool, window: usize) -> ServiceSettings {
         server: "server".to_owned(),
         pool,
         window,
-        on_connection_end: OnConnectionEnd::Marked,
+        on_connection_end: OnConnectionEnd::Rewrite,
         answer_timeout: Some(ANSWER),
         drain_limit: DRAIN,
         redial_max: Duration::from_secs(60),

@@ -32,7 +32,7 @@ fn settings() -> ServiceSettings {
         server: "server".to_owned(),
         pool: Pool::Fixed(1),
         window: 3,
-        on_connection_end: OnConnectionEnd::Marked,
+        on_connection_end: OnConnectionEnd::Rewrite,
         answer_timeout: Some(MINUTE),
         drain_limit: MINUTE,
         redial_max: MINUTE,

@@ -270,8 +270,8 @@ impl Service for FcmService {
         Some(Trouble { words, since: Some(since.into_std()), next_try: Some(next_try.into_std()) })
     }
 
-    fn access_token_fetched_at(&self) -> Option<Instant> {
-        self.tokens.fetched_at().map(tokio::time::Instant::into_std)
+    fn access_token_requested_at(&self) -> Option<Instant> {
+        self.tokens.requested_at().map(tokio::time::Instant::into_std)
     }
 
     fn take_change(&mut self, now: Now) -> Option<ConnectionChange> {

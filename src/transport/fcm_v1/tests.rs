@@ -650,7 +650,7 @@ async fn without_a_token_nothing_goes_and_it_says_so() {
     harness.token_answer.send_replace(token_for(Duration::from_secs(3599)));
     harness.link(Link::Up).await;
     let snapshot =
-        soon(harness.port.snapshot.wait_for(|now| now.access_token_fetched_at.is_some())).await.unwrap().clone();
+        soon(harness.port.snapshot.wait_for(|now| now.access_token_requested_at.is_some())).await.unwrap().clone();
     assert_eq!(snapshot.trouble, None);
     harness.send(message(sid, 1)).await;
     assert_eq!(mids(&mut peer, 1).await, [sid.to_string()]);

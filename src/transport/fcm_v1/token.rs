@@ -61,7 +61,7 @@ pub(super) struct Bearer {
     /// The newest credentials that it can have been fetched with: it counts how often they were read.
     pub(super) credentials: u64,
     /// When it was asked for.
-    pub(super) fetched_at: Instant,
+    pub(super) requested_at: Instant,
     /// Not to be used from then on.
     good_until: Instant,
 }
@@ -145,8 +145,8 @@ impl TokenSource {
     }
 
     /// When the last token was asked for, good or not.
-    pub(super) fn fetched_at(&self) -> Option<Instant> {
-        self.state.borrow().bearer.as_ref().map(|bearer| bearer.fetched_at)
+    pub(super) fn requested_at(&self) -> Option<Instant> {
+        self.state.borrow().bearer.as_ref().map(|bearer| bearer.requested_at)
     }
 
     /// Why it failed, if the server refused to give a token.
@@ -215,7 +215,7 @@ impl TokenRefresher {
         // Of a short life as well, something is left between the replacement and the last use.
         let good_until = asked + fresh.life - LAST_USE.min(fresh.life / 4);
         let (generation, credentials) = (self.generation, self.credentials);
-        let bearer = Bearer { header, generation, credentials, fetched_at: asked, good_until };
+        let bearer = Bearer { header, generation, credentials, requested_at: asked, good_until };
         self.state.send_replace(TokenState { bearer: Some(bearer), failure: None });
         tracing::debug!(generation = self.generation, seconds = fresh.life.as_secs(), "access token fetched");
         asked + fresh.life - MARGIN.min(fresh.life / 2)

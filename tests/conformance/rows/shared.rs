@@ -19,7 +19,7 @@ pub(super) fn rows() -> Vec<Row> {
             dead_member(target, 2)
         }),
         row("4.8.2 what a member without a session had not acknowledged goes to another", BOTH, member_without_session),
-        row("a member that leaves in an orderly kind leaves the rest to the others", BOTH, orderly_member),
+        row("a member that leaves in an orderly way leaves the rest to the others", BOTH, orderly_member),
         row("a session that is away is passed over while others are there", BOTH, away_member),
         row("nobody there: the messages wait for one", BOTH, all_away),
         row("[MQTT-4.8.2-3] each member gets them at its own QoS", BOTH, own_qos),

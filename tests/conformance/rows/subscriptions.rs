@@ -19,7 +19,7 @@ pub(super) fn rows() -> Vec<Row> {
         row("[MQTT-3.8.3-3] no local", ONLY_V5, no_local),
         row("without no local a client hears itself", BOTH, hears_itself),
         row("[MQTT-3.10.4-1,5] unsubscribing ends delivery, and is answered", BOTH, unsubscribing),
-        row("[MQTT-3.10.4-2] what was on its kind before may still come", BOTH, unsubscribing_in_flight),
+        row("[MQTT-3.10.4-2] what was on its way before may still come", BOTH, unsubscribing_in_flight),
         row("[MQTT-3.8.3-1,2] SUBSCRIBE without a filter is an error", BOTH, no_filter),
         row("[MQTT-3.8.3-5] reserved bits of the options", BOTH, reserved_options),
         row("[MQTT-3.8.3-4] QoS 3 is an error", BOTH, qos_3),

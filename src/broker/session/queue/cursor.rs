@@ -21,13 +21,13 @@ pub(super) struct Cursor {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// What is announced is taken.
+    /// What it is notified of is taken.
     Live,
     /// There may be something on disk.
     Behind {
-        /// The last number that was announced; when it was read, the cursor is live.
+        /// The last number that it was notified of; when that was read, the cursor is live.
         target: Option<u64>,
-        /// Something was announced since the last page was asked for.
+        /// A notification came since the last page was asked for.
         news: bool,
     },
     /// No subscription matches any more.
@@ -115,8 +115,8 @@ impl Cursor {
         Some(self.taken)
     }
 
-    /// A page came, with this last number; `None`: it was empty. The cursor is live once `last` reaches the announced
-    /// number, or when the page was empty and nothing was announced since it was asked for.
+    /// A page came, with this last number; `None`: it was empty. The cursor is live once `last` reaches the number
+    /// that it was notified of, or when the page was empty and no notification came since it was asked for.
     pub(super) fn answer(&mut self, last: Option<u64>) {
         self.scheduled = false;
         self.taken = self.taken.max(last.unwrap_or(0));

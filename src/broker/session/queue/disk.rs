@@ -1,4 +1,4 @@
-//! How a queue follows what is on disk: announcements, reads, topics.
+//! How a queue follows what is on disk: notifications, reads, topics.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::store::{DocumentRef, Page, QueueRow, Seen};
 /// What is to be asked of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PageRequest {
-    pub(crate) what: ReadRange,
+    pub(crate) what: ReadWhat,
     /// How much at most.
     pub(crate) page: Page,
     /// Tells answers apart: one that comes too late is none.
@@ -18,7 +18,7 @@ pub(crate) struct PageRequest {
 
 /// What is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ReadRange {
+pub(crate) enum ReadWhat {
     /// Rows behind this number. The answer is [`Queue::rows_came`].
     Rows(u64),
     /// Documents of a topic behind this number. The answer is [`Queue::documents_came`].
@@ -53,12 +53,12 @@ impl Queue {
         taken
     }
 
-    /// Rows were committed that were not announced one by one.
+    /// Rows were committed of which the queue was not notified one by one.
     pub(crate) fn behind_on_rows(&mut self) {
         self.rows.fall_behind();
     }
 
-    /// Documents of a topic were committed that were not announced one by one.
+    /// Documents of a topic were committed of which the queue was not notified one by one.
     pub(crate) fn behind_on(&mut self, topic: &Arc<str>) {
         if self.open && self.know(topic) {
             self.topics.entry(Arc::clone(topic)).and_modify(Cursor::fall_behind);
@@ -87,7 +87,7 @@ impl Queue {
         self.drop_loaded(|item| matches!(&item.source, Source::Document(reference) if !still_read(&reference.topic)));
         self.topics.retain(|_, cursor| !cursor.is_done());
         self.read_order.retain(|topic| self.topics.get(topic).is_some_and(Cursor::is_behind));
-        self.reading.take_if(|read| matches!(&read.what, ReadRange::Documents(topic, _) if !still_read(topic)));
+        self.reading.take_if(|read| matches!(&read.what, ReadWhat::Documents(topic, _) if !still_read(topic)));
         seen
     }
 
@@ -100,7 +100,7 @@ impl Queue {
         }
         let first = if self.rows_next { self.ask_rows() } else { None };
         let what = first.or_else(|| self.ask_topics()).or_else(|| self.ask_documents()).or_else(|| self.ask_rows())?;
-        self.rows_next = !matches!(what, ReadRange::Rows(_));
+        self.rows_next = !matches!(what, ReadWhat::Rows(_));
         self.reads += 1;
         let page = Page { rows: QUEUE_ITEMS - items, bytes: QUEUE_BYTES - bytes };
         self.reading = Some(PageRequest { what, page, number: self.reads });
@@ -127,9 +127,9 @@ impl Queue {
         }
     }
 
-    /// The documents that were asked for, as items.
+    /// The documents that were asked for, as outgoing messages.
     pub(crate) fn documents_came(&mut self, read: &PageRequest, documents: Vec<OutgoingMessage>) {
-        let ReadRange::Documents(topic, _) = &read.what else { return };
+        let ReadWhat::Documents(topic, _) = &read.what else { return };
         if !self.is_answered(read) {
             return;
         }
@@ -160,9 +160,9 @@ impl Queue {
             return;
         }
         match &read.what {
-            ReadRange::Rows(_) => {}
-            ReadRange::Topics => self.missed = true,
-            ReadRange::Documents(topic, _) => self.not_answered(topic),
+            ReadWhat::Rows(_) => {}
+            ReadWhat::Topics => self.missed = true,
+            ReadWhat::Documents(topic, _) => self.not_answered(topic),
         }
     }
 
@@ -175,7 +175,7 @@ impl Queue {
     pub(crate) fn is_to_read(&self, reference: &DocumentRef) -> bool {
         match self.topics.get(&reference.topic) {
             Some(cursor) => cursor.is_behind() && !cursor.has_reached(reference.seq),
-            None => self.missed || self.reading.as_ref().is_some_and(|read| read.what == ReadRange::Topics),
+            None => self.missed || self.reading.as_ref().is_some_and(|read| read.what == ReadWhat::Topics),
         }
     }
 
@@ -199,8 +199,7 @@ impl Queue {
     pub(crate) fn offer_again(&mut self) {
         let again = |(topic, cursor): (&Arc<str>, &mut Cursor)| cursor.rewind().then(|| Arc::clone(topic));
         for topic in self.topics.iter_mut().filter_map(again).collect::<Vec<_>>() {
-            let is_it =
-                |read: &mut PageRequest| matches!(&read.what, ReadRange::Documents(asked, _) if *asked == topic);
+            let is_it = |read: &mut PageRequest| matches!(&read.what, ReadWhat::Documents(asked, _) if *asked == topic);
             if self.reading.take_if(is_it).is_some() {
                 self.not_answered(&topic);
             }
@@ -245,21 +244,21 @@ impl Queue {
         }
     }
 
-    fn ask_rows(&mut self) -> Option<ReadRange> {
-        self.rows.ask().map(ReadRange::Rows)
+    fn ask_rows(&mut self) -> Option<ReadWhat> {
+        self.rows.ask().map(ReadWhat::Rows)
     }
 
-    fn ask_documents(&mut self) -> Option<ReadRange> {
+    fn ask_documents(&mut self) -> Option<ReadWhat> {
         std::iter::from_fn(|| self.read_order.pop_front()).find_map(|topic| {
             let after = self.topics.get_mut(&topic)?.ask()?;
-            Some(ReadRange::Documents(topic, after))
+            Some(ReadWhat::Documents(topic, after))
         })
     }
 
-    fn ask_topics(&mut self) -> Option<ReadRange> {
+    fn ask_topics(&mut self) -> Option<ReadWhat> {
         let now = self.missed && self.topics.len() <= TOPICS_MAX / 2;
         self.missed &= !now;
-        now.then_some(ReadRange::Topics)
+        now.then_some(ReadWhat::Topics)
     }
 
     fn is_answered(&mut self, read: &PageRequest) -> bool {

@@ -48,7 +48,7 @@ impl Harness {
 
     fn read(&mut self) {
         let Some(read) = self.queue.next_read() else { return };
-        let ReadRange::Rows(after) = read.what else { panic!("only rows are here") };
+        let ReadWhat::Rows(after) = read.what else { panic!("only rows are here") };
         let rows = self.rows.range(after + 1..).take(3).map(|&seq| queue_row(seq, "t", QoS::AtLeastOnce));
         self.queue.rows_came(&read, rows.collect());
     }

@@ -50,7 +50,7 @@ struct Last {
 struct Harness {
     now: u64,
     seq: u64,
-    /// The last number that was announced.
+    /// The last number of which the queue was notified.
     notified: Option<u64>,
     rows: BTreeMap<u64, Row>,
     documents: BTreeMap<(Arc<str>, u64), (usize, bool)>,
@@ -142,7 +142,7 @@ impl Harness {
         self.news.push_back(News::Document(topic, self.seq, size));
     }
 
-    /// QoS 0. A publisher's next message is taken when its last one was announced.
+    /// QoS 0. A publisher's next message is taken when the queue was notified of its last one.
     fn push(&mut self, topic: &'static str) {
         if !self.news.iter().any(|news| matches!(news, News::Row(_, row) if row.topic == topic)) {
             self.seq += 1;
@@ -192,7 +192,7 @@ impl Harness {
             fits
         };
         *answer = Some(match &read.what {
-            ReadRange::Rows(after) => {
+            ReadWhat::Rows(after) => {
                 let rows = self.rows.range(after + 1..).enumerate().take_while(|(n, (_, row))| fits(*n, row.size));
                 let rows = rows.map(|(_, (&seq, row))| QueueRow {
                     seq,
@@ -204,14 +204,14 @@ impl Harness {
                 });
                 Answer::Rows(rows.collect())
             }
-            ReadRange::Documents(topic, after) => {
+            ReadWhat::Documents(topic, after) => {
                 let all = self.documents.range((Arc::clone(topic), after + 1)..).take_while(|((t, _), _)| t == topic);
                 let some = all.enumerate().take_while(|(n, (_, (size, _)))| fits(*n, *size));
                 Answer::Documents(
                     some.map(|(_, ((_, seq), (size, again)))| document(topic, *seq, *size, *again)).collect(),
                 )
             }
-            ReadRange::Topics => panic!("there are few topics"),
+            ReadWhat::Topics => panic!("there are few topics"),
         });
     }
 

@@ -31,7 +31,7 @@ fn a_queue_from_disk_is_bounded_and_goes_on_where_it_ended() {
     assert_eq!(queue.next_read(), None, "there is no room");
     assert_eq!(drain(&mut queue), (1..=most).collect::<Vec<_>>());
     let read = queue.next_read().unwrap();
-    assert_eq!(read.what, ReadRange::Rows(most));
+    assert_eq!(read.what, ReadWhat::Rows(most));
     assert!(!queue.notify_row(most + 2, row(most + 2, "t", 1, QoS::AtLeastOnce)), "a page is under way");
     queue.rows_came(&read, vec![queue_row(most + 1, "t", QoS::AtLeastOnce)]);
     let read = queue.next_read().unwrap();
@@ -53,7 +53,7 @@ fn one_item_always_fits_and_memory_has_its_own_limit() {
 }
 
 #[test]
-fn an_announced_row_that_is_gone_is_not_looked_for_again() {
+fn a_row_that_is_gone_after_its_notification_is_not_looked_for_again() {
     let mut queue = Queue::new(LIMITS);
     queue.notify_row(1, row(1, "t", 90_000, QoS::AtLeastOnce));
     queue.notify_row(2, row(2, "t", 90_000, QoS::AtLeastOnce));
@@ -65,10 +65,10 @@ fn an_announced_row_that_is_gone_is_not_looked_for_again() {
 }
 
 #[test]
-fn what_is_announced_while_an_empty_page_is_under_way_is_read() {
-    let announcements: [fn(&mut Queue); 2] =
+fn what_the_queue_is_notified_of_while_an_empty_page_is_under_way_is_read() {
+    let notifications: [fn(&mut Queue); 2] =
         [|queue| assert!(!queue.notify_row(1, row(1, "t", 1, QoS::AtLeastOnce))), |queue| queue.behind_on_rows()];
-    for notify in announcements {
+    for notify in notifications {
         let mut queue = Queue::kept(LIMITS);
         queue.open();
         let read = queue.next_read().unwrap();
@@ -169,7 +169,7 @@ fn an_answer_for_a_connection_that_is_gone_is_none() {
 /// Asks for documents of one topic and answers.
 fn read_documents(queue: &mut Queue, topic: &Arc<str>, seqs: &[u64]) -> u64 {
     let read = queue.next_read().unwrap();
-    let ReadRange::Documents(asked, after) = read.what.clone() else { panic!("{read:?}") };
+    let ReadWhat::Documents(asked, after) = read.what.clone() else { panic!("{read:?}") };
     assert_eq!(asked, *topic);
     let behind = seqs.iter().filter(|seq| **seq > after);
     queue.documents_came(&read, behind.map(|&seq| document(topic, seq, 10, false)).collect());
@@ -214,15 +214,15 @@ fn topics_beyond_the_limit_are_found_when_others_are_done() {
     while !waiting.is_empty() {
         let read = queue.next_read().unwrap();
         match &read.what {
-            ReadRange::Documents(topic, 0) => {
+            ReadWhat::Documents(topic, 0) => {
                 queue.documents_came(&read, vec![document(topic, 1, 10, false)]);
                 assert_eq!(drain(&mut queue), [1]);
                 queue.acknowledged(&reference(topic, 1));
                 assert!(waiting.remove(topic), "{topic} comes twice");
             }
-            ReadRange::Documents(..) => queue.documents_came(&read, vec![]),
-            ReadRange::Topics => queue.topics_came(&read, &waiting.iter().cloned().collect::<Vec<_>>()),
-            ReadRange::Rows(_) => panic!("no rows are here"),
+            ReadWhat::Documents(..) => queue.documents_came(&read, vec![]),
+            ReadWhat::Topics => queue.topics_came(&read, &waiting.iter().cloned().collect::<Vec<_>>()),
+            ReadWhat::Rows(_) => panic!("no rows are here"),
         }
     }
 }
@@ -315,14 +315,17 @@ fn a_qos_2_message_is_taken_once() {
 
 #[test]
 fn aliases_stand_for_topics_both_ways() {
-    let mut inward = ClientAliases::default();
-    assert_eq!(inward.resolve(0, "t"), Err(AliasError::Invalid));
-    assert_eq!(inward.resolve(TOPIC_ALIASES + 1, "t"), Err(AliasError::Invalid));
-    assert_eq!(inward.resolve(TOPIC_ALIASES, ""), Err(AliasError::Unknown));
-    assert_eq!(inward.resolve(3, "t"), Ok(topic("t")));
-    assert_eq!((inward.resolve(3, ""), inward.resolve(2, "")), (Ok(topic("t")), Err(AliasError::Unknown)));
-    let mut outward = ServerAliases::new(1);
-    assert_eq!(outward.of(&topic("a")), Some(Alias::New(1)));
-    assert_eq!((outward.of(&topic("b")), outward.of(&topic("a"))), (None, Some(Alias::Known(1))));
+    let mut client_aliases = ClientAliases::default();
+    assert_eq!(client_aliases.resolve(0, "t"), Err(AliasError::Invalid));
+    assert_eq!(client_aliases.resolve(TOPIC_ALIASES + 1, "t"), Err(AliasError::Invalid));
+    assert_eq!(client_aliases.resolve(TOPIC_ALIASES, ""), Err(AliasError::Unknown));
+    assert_eq!(client_aliases.resolve(3, "t"), Ok(topic("t")));
+    assert_eq!(
+        (client_aliases.resolve(3, ""), client_aliases.resolve(2, "")),
+        (Ok(topic("t")), Err(AliasError::Unknown))
+    );
+    let mut server_aliases = ServerAliases::new(1);
+    assert_eq!(server_aliases.of(&topic("a")), Some(Alias::New(1)));
+    assert_eq!((server_aliases.of(&topic("b")), server_aliases.of(&topic("a"))), (None, Some(Alias::Known(1))));
     assert_eq!(ServerAliases::new(0).of(&topic("a")), None);
 }

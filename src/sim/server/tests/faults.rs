@@ -65,7 +65,7 @@ fn draining_may_show_only_in_refusals() {
 }
 
 #[test]
-fn while_one_connection_drains_new_letters_take_the_other() {
+fn while_one_connection_drains_new_messages_take_the_other() {
     let mut sim = Sim::new(SimConfig::default());
     let (mut first, mut second) = (sim.login(), sim.login());
     let plan = DrainPlan { notice: Notice::Control, close_ms: Some(5) };

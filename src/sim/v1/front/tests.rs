@@ -23,10 +23,10 @@ struct Harness {
 
 impl Harness {
     fn new(v1: V1Config) -> Self {
-        Self::with_world(v1, VirtualDevicesConfig::default())
+        Self::with_devices(v1, VirtualDevicesConfig::default())
     }
 
-    fn with_world(v1: V1Config, devices: VirtualDevicesConfig) -> Self {
+    fn with_devices(v1: V1Config, devices: VirtualDevicesConfig) -> Self {
         let mut service = Service::new(&SimConfig { v1: Some(v1), devices, ..SimConfig::default() });
         let header = format!("Bearer {}", service.v1.tokens.sell(Grant::Messages, u64::MAX));
         Self { service, dice: Dice::new(1, 1), header, now: NOW }
@@ -145,7 +145,7 @@ fn topics_reach_their_subscribers() {
 #[test]
 fn tokens_that_never_were_are_told_in_words_and_nothing_is_only_validated_for_them() {
     let devices = VirtualDevicesConfig { auto_devices: None, ..VirtualDevicesConfig::default() };
-    let mut harness = Harness::with_world(V1Config::default(), devices);
+    let mut harness = Harness::with_devices(V1Config::default(), devices);
     let reply = harness.send(json!({"token": "t"}));
     assert_eq!(Some(reply), Reply::of(FaultKind::InvalidRegistration, "message.token"));
     let body = json!({"validateOnly": true, "message": {"token": "t"}}).to_string();

@@ -204,7 +204,7 @@ fn hand_on(tx: &mut Tx<'_>, document: OutboxDocument, others: &[crate::store::Ta
 /// Documents up to these have been seen and are marked the next time. Without any reader that is all that may have been.
 pub(in crate::store) fn seen(tx: &Tx<'_>, seen: &[Seen], still_read: bool) -> rusqlite::Result<()> {
     if !still_read {
-        return outbox::unclaim(tx, seen);
+        return outbox::handed_out_up_to(tx, seen);
     }
     seen.iter().try_for_each(|seen| outbox::mark_seen(tx, seen))
 }

@@ -46,7 +46,7 @@ fn queue_facts(tx: &mut Tx<'_>, queue: QueueId) -> rusqlite::Result<Option<Queue
     Ok(known)
 }
 
-/// Before the row `seq` is announced to a connection: raises `sent_up_to`, once per connection.
+/// Before a connection is notified of the row `seq`: raises `sent_up_to`, once per connection.
 fn may_be_sent(tx: &mut Tx<'_>, queue: QueueId, known: QueueFacts, seq: i64) -> rusqlite::Result<()> {
     if known.connected && known.sent_up_to < seq { sent_up_to(tx, queue, NEVER) } else { Ok(()) }
 }

@@ -50,11 +50,11 @@ async fn a_message_with_one_delivery_changes_so_many_rows_and_no_more() {
     assert_eq!(since(&rig, &changed, &mut before).await, 2);
     rig.record(sid, Event::RECEIPT, NOW).await;
     assert_eq!(since(&rig, &changed, &mut before).await, 2);
-    let query = DueQuery { transport: Transport::Ccs, now: NOW, limit: 1, sent_on_accept: 0, pipelining: MANY };
+    let query = DueQuery { transport: Transport::Ccs, now: NOW, limit: 1, taken_on_accept: 0, pipelining: MANY };
     rig.store.take_due(query).await.unwrap().await.unwrap();
     let new = rig.new_message("a2");
     rig.accept(new).await;
-    assert_eq!(rig.store.take_sent_on_accept(&Transport::Ccs).len(), 1);
+    assert_eq!(rig.store.take_claimed_on_accept(&Transport::Ccs).len(), 1);
     assert_eq!(since(&rig, &changed, &mut before).await, 2, "the claim of what goes at once costs none");
     let documents = rig.next(RECEIPTS, 0).await;
     assert_eq!(since(&rig, &changed, &mut before).await, 1, "how far the topic was read");

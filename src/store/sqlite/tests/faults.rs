@@ -240,7 +240,7 @@ async fn a_full_disk_moves_several_deliveries_once() {
     tries.mark_unchanged();
     drop(rig.store.sweep(NOW).await.unwrap());
     tries.changed().await.unwrap();
-    let published = rig.store.published(vec![document.reference], AckedBy::Broker, NOW).await.unwrap();
+    let published = rig.store.documents_acked(vec![document.reference], AckedBy::Broker, NOW).await.unwrap();
     let receipt = rig.store.record(sids[0], Event::RECEIPT, NOW).await.unwrap();
     let mut pending = Vec::new();
     for n in 0..200 {
@@ -301,7 +301,7 @@ async fn a_full_disk_parks_nobody() {
     drop(rig.store.sweep(NOW).await.unwrap());
     tries.changed().await.unwrap();
     let pipelining = Pipelining::Pipelined(PLACES);
-    let query = DueQuery { transport: Transport::Ccs, now: NOW, limit: 100, sent_on_accept: 0, pipelining };
+    let query = DueQuery { transport: Transport::Ccs, now: NOW, limit: 100, taken_on_accept: 0, pipelining };
     let taken = rig.store.take_due(query).await.unwrap();
     let mut pending = Vec::new();
     for n in 0..200 {

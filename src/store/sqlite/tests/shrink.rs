@@ -54,7 +54,7 @@ async fn drain(rig: &Rig, now: u64) {
             break;
         }
         let references = waiting.into_iter().map(|document| document.reference).collect();
-        rig.store.published(references, AckedBy::Owner, now).await.unwrap().await.unwrap();
+        rig.store.documents_acked(references, AckedBy::Owner, now).await.unwrap().await.unwrap();
     }
 }
 

@@ -289,9 +289,9 @@ fn any_settings() -> impl Strategy<Value = ServiceSettings> {
     };
     let pool = prop_oneof![(1..=3usize).prop_map(Pool::Fixed), Just(elastic)];
     let on_connection_end =
-        prop_oneof![3 => Just(OnConnectionEnd::Marked), 1 => Just(OnConnectionEnd::Ambiguous(ambiguous()))];
+        prop_oneof![3 => Just(OnConnectionEnd::Rewrite), 1 => Just(OnConnectionEnd::Ambiguous(ambiguous()))];
     (pool, 1..=4usize, on_connection_end).prop_map(|(pool, window, on_connection_end)| ServiceSettings {
-        answer_timeout: (on_connection_end == OnConnectionEnd::Marked).then_some(Duration::from_secs(8)),
+        answer_timeout: (on_connection_end == OnConnectionEnd::Rewrite).then_some(Duration::from_secs(8)),
         drain_limit: Duration::from_secs(20),
         on_connection_end,
         ..settings(pool, window)

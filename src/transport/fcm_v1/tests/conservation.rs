@@ -5,7 +5,7 @@ use super::harness::{Harness, config, message, sids, soon};
 use super::peer::{CANCEL, Peer, REFUSED_STREAM};
 use super::{FcmConfig, OnAmbiguous, Sid};
 use crate::chat::delivery::Fate;
-use crate::chat::refusal::{Arrival, Decision, RetryClock, Scope, Tried};
+use crate::chat::refusal::{Arrival, Decision, RetryClock, RetryHistory, Scope};
 use crate::transport::Report;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -64,7 +64,7 @@ struct Bridge {
     on_ambiguous: OnAmbiguous,
     unanswered: usize,
     waiting: VecDeque<(Sid, i64)>,
-    tried: HashMap<Sid, Tried>,
+    tried: HashMap<Sid, RetryHistory>,
     recipients: HashMap<Sid, i64>,
     /// Recipients of whom a message is with the transport: it gets one of each at a time.
     out: HashSet<i64>,
@@ -155,7 +155,7 @@ impl Bridge {
                 }
                 let again = match refusal.decision {
                     Decision::Retry { scope: Scope::Service, .. } => Some((0, self.tried[&sid])),
-                    Decision::Retry { wait, until, .. } => self.tried[&sid].again(wait, until, CLOCK),
+                    Decision::Retry { wait, until, .. } => self.tried[&sid].next_try(wait, until, CLOCK),
                     Decision::Fail { .. } => None,
                 };
                 match again {

@@ -74,7 +74,7 @@ async fn over_http2(stream: Box<dyn Stream>, request: Request<Bytes>) -> Result<
 }
 
 /// Waits for the answer while the connection below it moves the bytes. A connection that ends, even with an error, may have
-/// brought the whole answer: many servers close without a GOAWAY or a TLS alert. If it did not, the answer is the error.
+/// brought the whole answer: many servers close without a GOAWAY or a close_notify. If it did not, the answer is the error.
 async fn beside<T, C>(answer: impl Future<Output = Result<T, AskError>>, connection: C) -> Result<T, AskError>
 where
     C: Future,

@@ -88,7 +88,7 @@ impl Client {
         self.take(at)
     }
 
-    pub(super) fn obey(&mut self, told: Told, at: Instant) -> (Vec<u8>, Vec<Event>) {
+    pub(super) fn tell(&mut self, told: Told, at: Instant) -> (Vec<u8>, Vec<Event>) {
         match told {
             Told::Order(Order::Send(sid, json)) => {
                 self.handle(Input::Send { message_id: &sid.to_string(), json: &json }, at)

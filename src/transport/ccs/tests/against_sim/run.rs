@@ -42,7 +42,7 @@ pub(super) struct Run {
     no_route_until: u64,
 
     harness: Harness,
-    bench_due: Option<u64>,
+    harness_due: Option<u64>,
     wires: BTreeMap<u64, Wire>,
 
     core: Core<Ccs>,
@@ -104,7 +104,7 @@ impl Run {
             actions: case.script.iter().cloned().collect(),
             no_route_until: 0,
             harness,
-            bench_due: None,
+            harness_due: None,
             wires: BTreeMap::new(),
             core,
             core_due: None,
@@ -124,7 +124,7 @@ impl Run {
             stopping: false,
             case,
         };
-        run.obey();
+        run.apply_outputs();
         run
     }
 
@@ -202,7 +202,7 @@ impl Run {
             || self.dial()
             || self.listen()
             || self.tick()
-            || self.talk()
+            || self.next_input()
             || self.network()
             || self.serve()
     }
@@ -213,7 +213,7 @@ impl Run {
             self.acks.front().map(|(due, _)| *due),
             self.events.front().map(|(due, ..)| *due),
             self.core_due.map(|due| self.ms(due)),
-            self.bench_due,
+            self.harness_due,
         ];
         let clients = self.clients.values().flat_map(|client| {
             let wire = &self.wires[&client.server];
@@ -306,14 +306,14 @@ impl Run {
             && let Some(send) = self.next_due_send()
         {
             self.core.handle_send(send, self.time());
-            self.obey();
+            self.apply_outputs();
             return true;
         }
         if self.acks.front().is_some_and(|(due, _)| *due <= self.now)
             && let Some((_, ack_ref)) = self.acks.pop_front()
         {
             self.core.handle_ack(ack_ref);
-            self.obey();
+            self.apply_outputs();
             return true;
         }
         false
@@ -334,13 +334,13 @@ impl Run {
         let due = self.core_due.is_some_and(|due| due <= self.instant());
         if due {
             self.core.handle_tick(self.time());
-            self.obey();
+            self.apply_outputs();
         }
         due
     }
 
     /// Does what the core wants.
-    fn obey(&mut self) {
+    fn apply_outputs(&mut self) {
         loop {
             match self.core.poll() {
                 Output::Dial(id) => self.dials.push_back(id),
@@ -441,12 +441,12 @@ impl Run {
         }
         let Some((_, id, event)) = self.events.pop_front() else { return false };
         self.core.handle_event(id, event, self.time());
-        self.obey();
+        self.apply_outputs();
         true
     }
 
     /// A session gets what is due for it.
-    fn talk(&mut self) -> bool {
+    fn next_input(&mut self) -> bool {
         let at = self.instant();
         for (&id, client) in &mut self.clients {
             if client.deadline.is_some_and(|deadline| deadline <= at) {
@@ -461,7 +461,7 @@ impl Run {
             if client.orders.front().is_some_and(|(due, _)| *due <= self.now)
                 && let Some((_, told)) = client.orders.pop_front()
             {
-                let said = client.obey(told, at);
+                let said = client.tell(told, at);
                 self.pass_on(id, said);
                 return true;
             }
@@ -556,7 +556,7 @@ impl Run {
     }
 
     fn serve(&mut self) -> bool {
-        self.bench_due = self.harness.tick(self.now);
+        self.harness_due = self.harness.tick(self.now);
         for server in self.harness.take_wakes() {
             if let Some(wire) = self.wires.get_mut(&server) {
                 wire.due = Some(self.now);
@@ -627,7 +627,7 @@ impl Run {
         self.stopping = true;
         let before = self.reasons.len();
         self.core.handle_stop(self.time());
-        self.obey();
+        self.apply_outputs();
         self.until(self.now + patience);
         assert!(self.clients.is_empty(), "a session does not end");
         assert!(self.reasons[before..].iter().all(|reason| *reason == Reason::Shutdown), "{:?}", self.reasons);
@@ -635,7 +635,7 @@ impl Run {
         for send in std::mem::take(&mut self.waiting) {
             self.core.handle_send(send, self.time());
         }
-        self.obey();
+        self.apply_outputs();
     }
 
     /// What holds once everything is answered and acknowledged.

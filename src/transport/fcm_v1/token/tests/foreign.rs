@@ -20,7 +20,7 @@ type Tls = TlsStream<TcpStream>;
 /// What a server says to everybody.
 #[derive(Clone)]
 enum Says {
-    /// These bytes; then it closes the socket without TLS's farewell, as Python's servers do.
+    /// These bytes; then it closes the socket without close_notify, as Python's servers do.
     Http1(String),
     /// A status, a header and a body, in HTTP/2.
     Http2(u16, (&'static str, String), Bytes),

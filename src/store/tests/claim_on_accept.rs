@@ -5,25 +5,25 @@ use crate::chat::delivery::State;
 use futures_util::FutureExt;
 
 impl Rig {
-    /// Opens the transport for messages that go at once.
-    async fn open_for(&self, room: usize, sent_on_accept: u64) -> DueBatch {
+    /// Opens the transport for messages to be claimed on acceptance.
+    async fn open_for(&self, room: usize, taken_on_accept: u64) -> DueBatch {
         let query = DueQuery {
             transport: Transport::Ccs,
             now: NOW,
             limit: room,
-            sent_on_accept,
+            taken_on_accept,
             pipelining: Pipelining::Pipelined(2),
         };
         self.store.take_due(query).await.unwrap().await.unwrap()
     }
 
-    /// Accepts a message for this recipient; returns what went at once.
+    /// Accepts a message for this recipient; returns what was claimed on acceptance.
     async fn went(&mut self, id: &str, recipient: i64, order: Option<&str>) -> Vec<Claimed> {
         let mut new = self.new_message(id);
         new.push().recipient = Recipient(recipient);
         new.order = order.map(str::to_owned);
         assert_eq!(self.accept(new).await, Accepted::Stored);
-        self.store.take_sent_on_accept(&Transport::Ccs)
+        self.store.take_claimed_on_accept(&Transport::Ccs)
     }
 }
 
@@ -33,8 +33,8 @@ async fn where_there_is_room_and_nothing_is_due_a_message_goes_at_once() {
     assert_eq!(rig.went("a0", 1, None).await, [], "nobody asked yet");
     assert_eq!(rig.open_for(4, 0).await.claimed.len(), 1);
     let commits = rig.store.figures().commits;
-    let mut gone = rig.store.sent_on_accept();
-    let [claimed] = &rig.went("a1", 1, None).await[..] else { panic!("it goes at once") };
+    let mut gone = rig.store.on_accept_wakes();
+    let [claimed] = &rig.went("a1", 1, None).await[..] else { panic!("it is claimed on acceptance") };
     assert_eq!(rig.store.figures().commits, commits + 1, "in the one transaction that accepts it");
     assert!(gone.has_changed().unwrap());
     gone.mark_unchanged();
@@ -42,7 +42,7 @@ async fn where_there_is_room_and_nothing_is_due_a_message_goes_at_once() {
     assert_eq!(claimed.body, "body of a1");
     assert_eq!(rig.statuses().await.len(), 2, "each is told that it was accepted");
     let taken = rig.open_for(4, 1).await;
-    assert_eq!((taken.claimed.len(), taken.sent_on_accept), (0, 1), "it is handed out once");
+    assert_eq!((taken.claimed.len(), taken.claimed_on_accept), (0, 1), "it is handed out once");
     let rig = rig.crash();
     assert_eq!(rig.recovery.crashed, 2, "both may have been sent");
 }
@@ -55,7 +55,7 @@ async fn it_waits_where_there_is_no_room_or_its_turn_has_not_come() {
     assert_eq!(rig.went("a2", 2, Some("k")).await, [], "its order key is in use");
     assert_eq!(rig.went("a3", 3, None).await.len(), 1);
     assert_eq!(rig.went("a4", 4, None).await, [], "there was room for two");
-    assert_eq!(rig.open_for(4, 1).await.claimed.len(), 1, "one that went at once is not taken yet, and uses room");
+    assert_eq!(rig.open_for(4, 1).await.claimed.len(), 1, "one claimed on acceptance is not taken yet, and uses room");
     assert_eq!(rig.went("a5", 1, None).await.len(), 1);
     assert_eq!(rig.went("a6", 1, None).await, [], "two of a recipient are in flight");
     assert_eq!(rig.went("a7", 7, None).await, [], "an older one is due");
@@ -74,7 +74,7 @@ async fn what_was_put_off_goes_first_when_its_time_comes() {
     let mut late = rig.new_message("a4");
     late.accepted_at = NOW + 10;
     rig.accept(late).await;
-    assert_eq!(rig.store.take_sent_on_accept(&Transport::Ccs), [], "the first one is due");
+    assert_eq!(rig.store.take_claimed_on_accept(&Transport::Ccs), [], "the first one is due");
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn a_confirmation_goes_with_the_next_transaction_of_others() {
     let (mut rig, documents) = patient(Duration::from_secs(3_600)).await;
     let references = documents.into_iter().map(|document| document.reference).collect();
     let commits = rig.store.figures().commits;
-    let mut published = rig.store.published(references, AckedBy::Broker, NOW).await.unwrap();
+    let mut published = rig.store.documents_acked(references, AckedBy::Broker, NOW).await.unwrap();
     let other = rig.new_message("a2");
     rig.accept(other).await;
     assert!((&mut published).now_or_never().is_some_and(|done| done.is_ok()), "it was in that transaction");
@@ -90,7 +90,7 @@ async fn a_confirmation_goes_with_the_next_transaction_of_others() {
     let documents = rig.next(RECEIPTS, 0).await;
     assert_eq!(documents.len(), 1, "the first status is forgotten");
     let references = documents.into_iter().map(|document| document.reference).collect();
-    let published = rig.store.published(references, AckedBy::Broker, NOW).await.unwrap();
+    let published = rig.store.documents_acked(references, AckedBy::Broker, NOW).await.unwrap();
     rig.unrouted().await;
     published.await.unwrap();
     let rig = rig.reopen().await;
@@ -103,7 +103,7 @@ async fn a_confirmation_does_not_wait_for_ever_nor_for_the_end() {
     rig.publish(&documents).await;
     let (rig, documents) = patient(Duration::from_secs(3_600)).await;
     let references = documents.into_iter().map(|document| document.reference).collect();
-    let published = rig.store.published(references, AckedBy::Broker, NOW).await.unwrap();
+    let published = rig.store.documents_acked(references, AckedBy::Broker, NOW).await.unwrap();
     let rig = rig.reopen().await;
     published.await.unwrap();
     assert_eq!(rig.next(RECEIPTS, 0).await, []);
