@@ -34,8 +34,8 @@ enum Op {
         ttl: u64,
         kept: bool,
     },
-    /// In one breath with what happened to a delivery.
-    /// Before so many of those claimed on acceptance have come to whoever asks.
+    /// Claims what is due, in one transaction with what happened to a delivery (`answer`). So many of those claimed on
+    /// acceptance are not with the dispatcher yet (`behind`).
     Take {
         transport_id: usize,
         limit: usize,
