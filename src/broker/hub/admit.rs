@@ -79,8 +79,11 @@ impl Hub {
         let present = former.is_some();
         let session = former.unwrap_or_else(|| self.new_session(&identified));
         let expiry_s = self.expiry(connect.session_expiry_s);
+        let before = session.wishes();
         let packet_ids = self.take(&session, connect, &identified, handle);
         if let Err(refusal) = self.keep(&session, expiry_s).await {
+            // Its client was not let in: the session is what it was, and one that was not there ends.
+            session.put_back(before);
             self.leave(&session, handle, packet_ids, Leaving::Broke).await;
             return Err(refusal.into());
         }

@@ -52,6 +52,13 @@ pub(super) struct State {
     pub(super) ends_by_take_over: bool,
 }
 
+/// What is to be done at the end of a connection, and for how long the session is kept after it.
+#[derive(Debug)]
+pub(super) struct Wishes {
+    will: Option<Box<Will>>,
+    expiry_s: u32,
+}
+
 /// What of a session belongs to its connection as long as it has one.
 #[derive(Debug)]
 pub(crate) struct PacketIds {
@@ -118,6 +125,19 @@ impl Session {
         let state = self.lock();
         let own = state.subscriptions.iter().filter(|(_, subscription)| subscription.group.is_none());
         own.map(|(filter, _)| filter.clone()).collect()
+    }
+
+    /// What the client of the last connection wished to be done at its end.
+    pub(super) fn wishes(&self) -> Wishes {
+        let state = self.lock();
+        Wishes { will: state.will.clone(), expiry_s: state.expiry_s }
+    }
+
+    /// Puts back what a client wished before another one that was not let in.
+    pub(super) fn put_back(&self, Wishes { will, expiry_s }: Wishes) {
+        let mut state = self.lock();
+        state.will = will;
+        state.expiry_s = expiry_s;
     }
 
     /// Whether its time without a connection is over.

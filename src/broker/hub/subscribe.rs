@@ -251,16 +251,17 @@ impl Hub {
         }
     }
 
-    /// To be called with `groups` locked. Should it be cut short, the group is an empty one.
+    /// To be called with `groups` locked. Should it be cut short, the group has ended in memory, and the store is asked.
     async fn end_group(&self, group: &Arc<Group>) {
+        let is_kept = group.is_kept();
         self.routes.remove(group.filter(), &group.queue);
-        if group.is_kept() {
+        self.registry.forget_stored(&group.queue);
+        self.registry.remove_group(group);
+        if is_kept {
             let (store, name) = (self.store.clone(), group.name.to_string());
             // If the store is closed, the next start finds it.
             self.go_on(async move { drop(store.end_group(name).await) }).await;
         }
-        self.registry.forget_stored(&group.queue);
-        self.registry.remove_group(group);
     }
 
     /// Subscriptions of a session that the store kept.

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver as StopSignal, RecvTimeoutError};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 /// Verbs per transaction, at most.
@@ -86,6 +86,9 @@ pub(super) struct Queued {
 #[derive(Debug, Clone)]
 pub(in crate::store) struct VerbQueue {
     verbs: mpsc::Sender<Queued>,
+    /// Whoever sends holds it: verbs reach the thread in the order in which they were asked for, also where they waited
+    /// for a place.
+    order: Arc<Mutex<()>>,
     room: Arc<Semaphore>,
 }
 
@@ -93,7 +96,7 @@ impl VerbQueue {
     /// One with room for so many verbs and the [`RESERVE`], and its end at the thread.
     pub(super) fn new(room: usize) -> (Self, mpsc::Receiver<Queued>) {
         let (verbs, queued) = mpsc::channel(room + RESERVE);
-        (Self { verbs, room: Arc::new(Semaphore::new(room)) }, queued)
+        (Self { verbs, order: Arc::default(), room: Arc::new(Semaphore::new(room)) }, queued)
     }
 
     /// Asks for what `verb` does. It may be done several times, until one of them is on disk.
@@ -143,6 +146,7 @@ impl VerbQueue {
     {
         let (call, answer) = VerbCall::new(verb);
         let queued = Queued { item: how(Box::new(call)), _room: room };
+        let _alone = self.order.lock().await;
         self.verbs.send(queued).await.map_err(|_| StoreError::Closed)?;
         Ok(Committed::new(answer))
     }
