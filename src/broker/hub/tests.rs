@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::broker::BrokerConfig;
 use crate::broker::connection::Ending;
-use crate::broker::wire::Options;
+use crate::broker::wire::{Connect, Options, Version};
 use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
 use crate::ops::clock::now_ms;
@@ -115,6 +115,24 @@ impl Harness {
     async fn groups(&self) -> (usize, usize) {
         let state = self.hub.store.broker_state().await.unwrap().await.unwrap();
         (self.hub.routes.of("t", None).len(), state.groups.len())
+    }
+}
+
+fn connect(client: &str, session_expiry_s: u32) -> Connect<'_> {
+    Connect {
+        version: Version::V5,
+        clean: false,
+        keep_alive: 0,
+        client,
+        user: None,
+        password: None,
+        will: None,
+        session_expiry_s,
+        receive_maximum: 10,
+        max_packet: None,
+        topic_alias_maximum: 0,
+        request_problem_information: true,
+        has_auth_method: false,
     }
 }
 
@@ -235,6 +253,19 @@ async fn the_end_of_a_connection_comes_to_the_disk_however_much_waits_for_it() {
     drop(disk);
     let state = harness.hub.store.broker_state().await.unwrap().await.unwrap();
     assert!(state.sessions[0].left_at.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_cannot_be_let_in_changes_no_session() {
+    let harness = Harness::new(BrokerLimits::default());
+    harness.session("one").await.lock().expiry_s = 60;
+    let _disk = harness.fill_reserve().await;
+    for (client, session_expiry_s) in [("one", 0), ("two", 60)] {
+        let admitted = harness.hub.admit(&connect(client, session_expiry_s), &handle()).await;
+        assert!(admitted.is_err(), "{client}: the store would not mark copies");
+    }
+    assert_eq!(harness.hub.registry.session(":one").unwrap().lock().expiry_s, 60, "it is kept as before");
+    assert!(harness.hub.registry.session(":two").is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -314,3 +314,26 @@ impl Writer {
         drop(lock);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use tokio::task::unconstrained;
+
+    #[tokio::test]
+    async fn verbs_that_wait_for_a_place_come_in_the_order_in_which_they_were_asked_for() {
+        let (queue, mut at_thread) = VerbQueue::new(1);
+        while let Some(asked) = unconstrained(queue.submit_reserved(|_| Ok(()))).now_or_never() {
+            drop(asked.unwrap());
+        }
+        let mut first = Box::pin(queue.submit_reserved(|_| Ok(())));
+        let mut second = Box::pin(queue.submit_reserved(|_| Ok(())));
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none(), "they wait");
+        for _ in 0..2 {
+            at_thread.recv().await.unwrap();
+        }
+        assert!((&mut second).now_or_never().is_none(), "it was asked for later");
+        assert!((&mut first).now_or_never().is_some() && (&mut second).now_or_never().is_some());
+    }
+}
