@@ -18,6 +18,7 @@
 //! ```
 
 use super::id::Sid;
+use super::topic::Device;
 use std::collections::VecDeque;
 
 /// How long an attended device has to confirm a message, in milliseconds.
@@ -25,6 +26,25 @@ pub const CONFIRM_MS: u64 = 15_000;
 /// Most messages that wait for the confirmation of one device. A device that is given more without confirming any of them
 /// is taken as not looked at, as if its time had run out.
 pub const UNCONFIRMED_MAX: usize = 256;
+
+/// The devices of a user that somebody is looking at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attended {
+    /// Their names, sorted.
+    pub devices: Vec<Device>,
+}
+
+impl Attended {
+    /// Whether somebody is looking at any device.
+    pub fn any(&self) -> bool {
+        !self.devices.is_empty()
+    }
+
+    /// Whether somebody is looking at this one.
+    pub fn is(&self, device: &Device) -> bool {
+        self.devices.contains(device)
+    }
+}
 
 /// What is known of one device that is connected. Times are Unix milliseconds by a clock that does not go back.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -35,6 +35,18 @@ pub enum Origin {
     Note,
     /// This delivery into an inbox: the document is what its message says.
     Delivery(Sid),
+    /// A copy of this message between chat users, for one side of the conversation.
+    ChatCopy(Sid),
+    /// Anything else that a chat user is told.
+    UserNote,
+}
+
+impl Origin {
+    /// Whether it is for those who read its topic now, or have a session that does: without any it is dropped. A chat user
+    /// asks later for what was missed.
+    pub fn is_dropped_unread(self) -> bool {
+        matches!(self, Self::ChatCopy(_) | Self::UserNote)
+    }
 }
 
 /// By whom a document was acknowledged.

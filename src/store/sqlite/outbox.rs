@@ -46,13 +46,19 @@ impl Origin {
             Self::UpstreamToAck(_) => 2,
             Self::Note => 3,
             Self::Delivery(_) => 4,
+            Self::ChatCopy(_) => 5,
+            Self::UserNote => 6,
         }
     }
 
     pub(super) fn parts(self) -> (Row, u32) {
         match self {
-            Self::Status(sid) | Self::Upstream(sid) | Self::UpstreamToAck(sid) | Self::Delivery(sid) => sid.parts(),
-            Self::Note => (Row(0), 0),
+            Self::Status(sid)
+            | Self::Upstream(sid)
+            | Self::UpstreamToAck(sid)
+            | Self::Delivery(sid)
+            | Self::ChatCopy(sid) => sid.parts(),
+            Self::Note | Self::UserNote => (Row(0), 0),
         }
     }
 
@@ -68,6 +74,8 @@ impl Origin {
             (2, Some(sid)) => Some(Self::UpstreamToAck(sid)),
             (3, _) => Some(Self::Note),
             (4, Some(sid)) => Some(Self::Delivery(sid)),
+            (5, Some(sid)) => Some(Self::ChatCopy(sid)),
+            (6, _) => Some(Self::UserNote),
             _ => None,
         }
     }
@@ -249,7 +257,9 @@ pub(super) fn settle(tx: &mut Tx<'_>, reference: &DocumentRef, at: u64) -> rusql
     let (topic, seq) = (&*reference.topic, sql_ms(reference.seq));
     match reference.origin {
         // A delivery's goes with the delivery that moves; without one it would come again and again.
-        Origin::Status(_) | Origin::Note | Origin::Delivery(_) => Ok(tx.execute(DELETE, params![topic, seq])? > 0),
+        Origin::Status(_) | Origin::Note | Origin::Delivery(_) | Origin::ChatCopy(_) | Origin::UserNote => {
+            Ok(tx.execute(DELETE, params![topic, seq])? > 0)
+        }
         Origin::Upstream(sid) => upstream::done(tx, sid.row(), topic, seq, at),
         Origin::UpstreamToAck(sid) => {
             let waits = tx.execute(REDELIVERED, params![topic, seq])? > 0;

@@ -742,7 +742,7 @@ impl Harness {
                 upstream.confirmed = true;
             }
             Origin::Delivery(sid) => return self.deliveries.iter().position(|d| d.sid == sid),
-            Origin::Note => panic!("no notes were written"),
+            Origin::Note | Origin::ChatCopy(_) | Origin::UserNote => panic!("none of these were written"),
         }
         if topic == 2 {
             self.marked.insert(key);
