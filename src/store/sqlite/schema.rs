@@ -12,7 +12,8 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 /// changed: files in the field have taken it.
 pub(super) const STEPS: [&str; 6] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
-/// The steps from this schema on make tables and change no row: they take no time, and nothing is worth a copy.
+/// The steps from this schema on make tables, and indexes of rows that come later, and change no row: they take no time, and
+/// nothing is worth a copy.
 pub(super) const MAKES_TABLES_ONLY: i32 = 5;
 
 const FIRST: &str = "
@@ -148,6 +149,7 @@ CREATE INDEX messages_kept ON messages (kept_until) WHERE kept_until IS NOT NULL
 /// `kind` of a document as in `outbox`.
 /// Columns by which rows are counted come before those that may lie on pages of their own.
 const SESSIONS: &str = "
+CREATE INDEX outbox_unread ON outbox (topic, seq) WHERE kind IN (5, 6);
 CREATE TABLE queues (             -- of sessions, and of groups that share a subscription
     queue INTEGER PRIMARY KEY,    -- from the numbers of documents: never used twice
     kind INTEGER NOT NULL,        -- 0: of a session; 1: of a group; 2: has ended, its rows are still to go
