@@ -97,6 +97,8 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
     let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, .. } = mqtt;
     let (clients, sightings, notices) = (mqtt.clients, mqtt.sightings, mqtt.notices);
+    // Dropped, so that nobody waits until they are taken.
+    drop(mqtt.confirmations);
     let (events_tx, events) = mpsc::channel(EVENTS);
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
