@@ -311,7 +311,8 @@ async fn no_client_id_reaches_out_of_the_folder_of_sessions() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("a/b/c/sessions");
     let limits = BrokerLimits { user_kept_sessions: IDS.len(), ..BrokerLimits::default() };
-    let config = BrokerConfig { data: Some(data), limits, ..users().config() };
+    let users = users();
+    let config = BrokerConfig { data: Some(data), limits, ..users.config() };
     let harness = Harness::bind(config.clone()).await;
     for client in IDS {
         let (mut peer, _) = lasting(&harness, "alice", client, V5).await;
@@ -325,8 +326,7 @@ async fn no_client_id_reaches_out_of_the_folder_of_sessions() {
     let outside: Vec<String> =
         all_below(folder.path()).into_iter().filter(|path| !path.starts_with("a/b/c/sessions")).collect();
     assert_eq!(outside, ["a", "a/b", "a/b/c"]);
-    let users = users();
-    let harness = Harness::bind(BrokerConfig { users_file: users.config().users_file, ..config }).await;
+    let harness = Harness::bind(config).await;
     for client in IDS {
         assert!(lasting(&harness, "alice", client, V5).await.1, "{client:?} is found after a restart");
     }
