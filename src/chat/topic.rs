@@ -209,6 +209,11 @@ impl BridgeTopic {
     }
 }
 
+/// The topic of an owner's inbox with this name: a first level below it, or several.
+pub fn inbox_topic(owner: &Owner, suffix: &str) -> String {
+    format!("{owner}/others/{suffix}")
+}
+
 /// Where the statuses of `owner`'s messages go, unless it names another topic.
 pub fn status_topic(owner: &str) -> String {
     format!("{owner}/others/receipts")

@@ -61,8 +61,8 @@ pub struct UserMessage {
 pub struct Stamp<'a> {
     /// The bridge's id of the message.
     pub sid: Sid,
-    /// Its place among all that this reader has of the conversation.
-    pub n: u64,
+    /// Its place among all that this reader has of the conversation; an invitation has none.
+    pub n: Option<u64>,
     /// When it was stored, in Unix milliseconds.
     pub ts: u64,
     /// Who wrote it.
@@ -107,7 +107,10 @@ impl UserMessage {
 /// A copy for one reader of a message that was kept as `document`.
 pub fn stamped(document: &[u8], stamp: &Stamp<'_>) -> Vec<u8> {
     let Stamp { sid, n, ts, from, dev, redelivered } = stamp;
-    let mut copy = format!("{{\"sid\":\"{sid}\",\"n\":{n},\"ts\":{ts},\"from\":\"{from}\"").into_bytes();
+    let n = n.map_or_else(String::new, |n| format!("\"n\":{n},"));
+    // A name may have a quote in it.
+    let from = Value::from(from.as_str());
+    let mut copy = format!("{{\"sid\":\"{sid}\",{n}\"ts\":{ts},\"from\":{from}").into_bytes();
     if let Some(dev) = dev {
         copy.extend(format!(",\"dev\":\"{}\"", dev.as_str()).into_bytes());
     }
@@ -246,7 +249,7 @@ mod tests {
         let message = parse(&json!({"id": "m1", "to": "bob", "body": "hi", "x": {"any": [1, 2.5]}})).unwrap();
         let (sid, alice) = (some_sid(), Owner::new("alice").unwrap());
         let dev = Device::new("phone").unwrap();
-        let stamp = Stamp { sid, n: 17, ts: 5, from: &alice, dev: None, redelivered: false };
+        let stamp = Stamp { sid, n: Some(17), ts: 5, from: &alice, dev: None, redelivered: false };
         let copy: Value = serde_json::from_slice(&stamped(&message.to_bytes(), &stamp)).unwrap();
         assert_eq!(
             copy,
@@ -341,7 +344,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
             let _ = UserMessage::parse(&bytes, &Limits::default());
-            let stamp = Stamp { sid: some_sid(), n: 1, ts: 1, from: &Owner::new("a").unwrap(), dev: None, redelivered: false };
+            let stamp = Stamp { sid: some_sid(), n: Some(1), ts: 1, from: &Owner::new("a").unwrap(), dev: None, redelivered: false };
             let _ = stamped(&bytes, &stamp);
         }
     }
