@@ -4,6 +4,7 @@ use super::read::peer;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection};
+use serde::{Deserialize, Serialize};
 
 /// Most messages that a report names.
 pub const REPORTED_MAX: usize = 20;
@@ -21,10 +22,12 @@ pub struct Request {
     pub op: Op,
 }
 
-/// Who may write to a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who may write to a user; also as `[chat] who_may_write`, for users who have set nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Writers {
     /// Everybody.
+    #[default]
     Anyone,
     /// Contacts; strangers may invite.
     Contacts,
