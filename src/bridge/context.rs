@@ -1,7 +1,7 @@
 //! What all parts of the bridge share.
 
 use super::bal_presence::BalPresences;
-use super::settings::Limits;
+use super::settings::{ChatSettings, Limits};
 use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind};
 use crate::chat::route::Routes;
@@ -29,6 +29,8 @@ pub struct Settings {
     pub explicit: HashSet<Owner>,
     /// Told in `_bridge/status`.
     pub broker: BrokerKind,
+    /// What chat users can expect.
+    pub chat: ChatSettings,
     /// Limits of the bridge.
     pub limits: Limits,
     /// Beyond it the intake stops, or the messages of devices are not acknowledged.

@@ -10,7 +10,7 @@ use crate::chat::id::{Owner, Sid};
 use crate::chat::message::Rejection;
 use crate::chat::principal::Role;
 use crate::chat::push_decision::PushWhen;
-use crate::chat::suffix::devices::Registration;
+use crate::chat::suffix::devices::{Registration, VerifyTokens};
 use crate::chat::suffix::invitations::Invitation;
 use crate::chat::suffix::messages::UserMessage;
 use crate::chat::suffix::requests::Writers;
@@ -176,19 +176,6 @@ pub struct DeviceChange {
     pub proof: String,
     /// Whether each token, no token, or that of another user has to be proved.
     pub verify: VerifyTokens,
-}
-
-/// When a token has to be proved: `[chat] verify_tokens`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VerifyTokens {
-    /// When it is another user's.
-    #[default]
-    Moved,
-    /// Each time a device registers a token that is new to it.
-    Always,
-    /// Never: whoever registers it has it.
-    Never,
 }
 
 /// A change of what a user has set.

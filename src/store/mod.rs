@@ -76,7 +76,7 @@ mod upstream;
 pub use chat::{
     ChatCall, ChatOutcome, ChatPolicy, Contact, DeviceChange, EntryChange, KnownDevice, NewChatMessage, NewInvitation,
     NewReceipt, Peer, ReceiptOf, SYNC_BYTES, SYNC_MAX, Seeing, SettingChange, SyncPage, USER_DEVICES_MAX, Undecided,
-    UserSettings, VerifyTokens, Writer,
+    UserSettings, Writer,
 };
 pub use documents::{AckedBy, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Seen};
 pub use downstream::{

@@ -64,6 +64,19 @@ pub struct PushForm {
     pub format: Format,
 }
 
+/// When a token has to be proved before its registration counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyTokens {
+    /// When another user has it.
+    #[default]
+    Moved,
+    /// At every registration of a token that the device did not have before.
+    Always,
+    /// Never: whoever registers a token gets it, also from another user.
+    Never,
+}
+
 /// What happened to the registration of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

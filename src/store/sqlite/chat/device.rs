@@ -5,11 +5,11 @@ use crate::chat::id::{Owner, Recipient, Token, short_hash};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::push::Target;
 use crate::chat::push_document::{Addressee, Content};
-use crate::chat::suffix::devices::{DeviceDocument, DeviceEvent, Registration};
+use crate::chat::suffix::devices::{DeviceDocument, DeviceEvent, Registration, VerifyTokens};
 use crate::chat::topic::Device;
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ChatCall, ChatOutcome, DeviceChange, KnownDevice, USER_DEVICES_MAX, VerifyTokens};
+use crate::store::{ChatCall, ChatOutcome, DeviceChange, KnownDevice, USER_DEVICES_MAX};
 use rusqlite::params;
 
 /// How long a proof counts, in milliseconds.
