@@ -2,7 +2,7 @@
 
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
-use crate::chat::message::{ErrorCode, Limits, Rejection};
+use crate::chat::message::{ErrorCode, Limits, Rejection, Sender};
 use crate::chat::push::TTL_MAX;
 use crate::chat::push_decision::{Matter, Wish};
 use crate::chat::topic::Device;
@@ -74,14 +74,16 @@ pub struct Stamp<'a> {
 }
 
 impl UserMessage {
-    /// Reads a payload.
+    /// Reads a payload, and refuses what `sender` may not ask for.
     ///
     /// # Errors
-    /// With the code of topics.md, and with the writer's id if that could be read.
-    pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
+    /// With the code of topics.md, and with the writer's id if that could be read. [`ErrorCode::Forbidden`] goes before every
+    /// other fault of a field but the id's.
+    pub fn parse(sender: Sender, payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
+        let allowed = sender.check(&fields);
         let id = fields.id()?;
-        read(&mut fields, id.clone()).map_err(|rejection| rejection.about(id))
+        allowed.and_then(|()| read(&mut fields, id.clone())).map_err(|rejection| rejection.about(id))
     }
 
     /// The text that a push shows, if there is one.
@@ -237,7 +239,8 @@ mod tests {
     use serde_json::json;
 
     fn parse(message: &Value) -> Result<UserMessage, ErrorCode> {
-        UserMessage::parse(message.to_string().as_bytes(), &Limits::default()).map_err(|rejection| rejection.code())
+        UserMessage::parse(Sender::Bal, message.to_string().as_bytes(), &Limits::default())
+            .map_err(|rejection| rejection.code())
     }
 
     fn some_sid() -> Sid {
@@ -336,14 +339,14 @@ mod tests {
 
     #[test]
     fn the_id_of_what_is_refused_is_told() {
-        let rejection = UserMessage::parse(br#"{"id":"m1","body":"hi"}"#, &Limits::default()).unwrap_err();
+        let rejection = UserMessage::parse(Sender::Bal, br#"{"id":"m1","body":"hi"}"#, &Limits::default()).unwrap_err();
         assert_eq!(rejection.ref_id().unwrap().as_str(), "m1");
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = UserMessage::parse(&bytes, &Limits::default());
+            let _ = UserMessage::parse(Sender::Bal, &bytes, &Limits::default());
             let stamp = Stamp { sid: some_sid(), n: Some(1), ts: 1, from: &Owner::new("a").unwrap(), dev: None, redelivered: false };
             let _ = stamped(&bytes, &stamp);
         }
