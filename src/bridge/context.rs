@@ -1,5 +1,6 @@
 //! What all parts of the bridge share.
 
+use super::attentions::Attentions;
 use super::bal_presence::BalPresences;
 use super::settings::{ChatSettings, Limits};
 use crate::chat::id::{Owner, Sid, SidSource};
@@ -62,6 +63,8 @@ pub(crate) struct Context {
     /// What the broker is to publish.
     pub(crate) publish: mpsc::Sender<Outbound>,
     pub(crate) bal_presences: BalPresences,
+    /// At which devices of the chat users somebody is looking.
+    pub(crate) attentions: Attentions,
     pub(crate) broker: mqtt::Capabilities,
     pub(crate) capabilities: BTreeMap<Transport, Capabilities>,
     /// Locked for an addition only: ids must grow across all tasks, so there is one source.
