@@ -7,6 +7,7 @@ mod recipient_order;
 mod several;
 mod transports;
 mod unknown_topics;
+mod unread;
 mod upstream;
 mod user_presence;
 

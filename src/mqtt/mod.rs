@@ -93,6 +93,8 @@ pub struct Outbound {
     pub qos: u8,
     /// Whether the broker keeps it for later subscribers.
     pub retain: bool,
+    /// It is for those who read the topic now: without any it is [`Outcome::Confirmed`] as well.
+    pub dropped_unread: bool,
     /// MQTT 5 correlation data.
     pub correlation: Option<Bytes>,
     /// The first one of its topic after a failure. After a failure, the broker answers everything of the topic
@@ -103,13 +105,19 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// A publication at QoS 1 that waits for none before it, and the end on which its outcome arrives. It is not retained
-    /// and has no correlation data.
+    /// A publication at QoS 1 that waits for none before it, and the end on which its outcome arrives. It is neither retained
+    /// nor dropped unread, and has no correlation data.
     pub fn new(topic: impl ToString, payload: impl Into<Bytes>) -> (Self, oneshot::Receiver<Outcome>) {
         let (topic, payload) = (topic.to_string(), payload.into());
         let (tell, outcome) = oneshot::channel();
-        let outbound = Self { topic, payload, qos: 1, retain: false, correlation: None, resume: true, outcome: tell };
+        let (qos, retain, dropped_unread, correlation, resume) = (1, false, false, None, true);
+        let outbound = Self { topic, payload, qos, retain, dropped_unread, correlation, resume, outcome: tell };
         (outbound, outcome)
+    }
+
+    /// Whether it needs no reader to be confirmed: the broker keeps it for later ones, or nobody asks for it later.
+    pub fn may_be_unread(&self) -> bool {
+        self.retain || self.dropped_unread
     }
 }
 

@@ -29,3 +29,4 @@ mod sightings;
 mod slow_readers;
 mod sockets;
 mod take_over;
+mod unread;

@@ -19,6 +19,7 @@ use super::publish::{SLOW_QUEUE_WAIT, end_slow};
 use super::queue::SharedQueue;
 use super::routes::MatchedQueue;
 use super::session::Session;
+use super::unread::UnreadTopics;
 use crate::broker::refusals::Refusal;
 use crate::broker::session::{
     InFlight, OutgoingMessage, PageRequest, Queue, QueueRef, ReadWhat, Source, document_message,
@@ -44,9 +45,11 @@ impl Hub {
     pub(super) async fn distribute_events(&self) {
         loop {
             let CommitEvents { items, topics, queues } = self.store.commit_events().await;
+            let mut unread = UnreadTopics::default();
             for event in items {
-                self.distribute_event(event);
+                self.distribute_event(event, &mut unread);
             }
+            self.drop_unread(unread);
             if !queues.is_empty() {
                 self.last_notified.store(UNKNOWN, Relaxed);
             }
@@ -67,7 +70,7 @@ impl Hub {
         Some(self.last_notified.load(Relaxed)).filter(|seq| *seq != UNKNOWN)
     }
 
-    fn distribute_event(&self, event: CommitEvent) {
+    fn distribute_event(&self, event: CommitEvent, unread: &mut UnreadTopics) {
         match event {
             CommitEvent::Row { seq, message, target } => {
                 self.last_notified.store(seq, Relaxed);
@@ -82,7 +85,7 @@ impl Hub {
             CommitEvent::Document { reference, payload, correlation } => {
                 let routes = self.routes_of(&reference.topic, None);
                 if routes.is_empty() {
-                    return;
+                    return unread.add(&reference);
                 }
                 let message = document_message(&reference.topic, payload, correlation.as_ref(), false);
                 for MatchedQueue { queue, qos, ids, .. } in routes {

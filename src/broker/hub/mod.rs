@@ -28,6 +28,7 @@ mod routes;
 mod session;
 mod subscribe;
 mod sweep;
+mod unread;
 mod wills;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};

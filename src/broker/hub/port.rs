@@ -44,8 +44,9 @@ impl Hub {
     }
 
     fn publish_outbound(self: &Arc<Self>, outbound: Outbound) -> impl Future<Output = ()> + use<> {
+        let may_be_unread = outbound.may_be_unread();
         let Outbound { topic, payload, qos, retain, outcome, .. } = outbound;
-        let is_read = retain || qos == 0 || !self.routes.of(&topic, None).is_empty();
+        let is_read = may_be_unread || qos == 0 || !self.routes.of(&topic, None).is_empty();
         let message = Message {
             topic: topic.into(),
             payload,

@@ -12,7 +12,8 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 /// changed: files in the field have taken it.
 pub(super) const STEPS: [&str; 7] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
-/// The steps from this schema on make tables and change no row: they take no time, and nothing is worth a copy.
+/// The steps from this schema on make tables, and indexes of rows that come later, and change no row: they take no time, and
+/// nothing is worth a copy.
 pub(super) const MAKES_TABLES_ONLY: i32 = 5;
 
 const FIRST: &str = "
@@ -228,6 +229,7 @@ ALTER TABLE marks ADD COLUMN imported INTEGER NOT NULL DEFAULT 0;  -- what earli
 /// position is a difference. `decided` is a JSON object: what the push decision was asked, and what it answered for each device.
 /// In `deliveries`, `chat` is a JSON object for a push to a device of a user, of which no status is told.
 const CHAT: &str = "
+CREATE INDEX outbox_unread ON outbox (topic, seq) WHERE kind IN (5, 6);
 CREATE TABLE users (
     user TEXT PRIMARY KEY,
     settings TEXT NOT NULL,       -- JSON; '{}': as the server has it

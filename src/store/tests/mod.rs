@@ -9,6 +9,7 @@ mod session_speed;
 pub(super) mod sessions;
 pub(super) mod several;
 mod speed;
+mod unread;
 mod verbs;
 
 use super::sqlite::{self, Settings, WriterThread};

@@ -2,7 +2,8 @@
 
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{
-    accept, dispatch, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, upstream,
+    accept, dispatch, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, unread,
+    upstream,
 };
 
 fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
@@ -42,6 +43,9 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (outbox::PAGE, "PRIMARY KEY (topic=? AND seq>?)"),
         (outbox::OLDEST_NOTE, "INDEX outbox_notes (topic=?)"),
         (outbox::NEXT_TOPIC, "PRIMARY KEY (topic>?)"),
+        (unread::NEXT_TOPIC, "INDEX outbox_unread (topic>?)"),
+        (unread::LAST, "INDEX outbox_unread (topic=?)"),
+        (unread::OLDEST, "INDEX outbox_unread (topic=? AND seq<?)"),
         (upstream::UNACKED, "PRIMARY KEY (topic=? AND seq<?)"),
         (upstream::UNROUTED, "PRIMARY KEY (topic=? AND seq>?)"),
         (queue::ROWS, "SEARCH q USING PRIMARY KEY (queue=? AND seq>?)\nSEARCH b USING INTEGER PRIMARY KEY (rowid=?)"),
