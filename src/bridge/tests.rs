@@ -157,6 +157,8 @@ impl Harness {
             topic: topic.into(),
             payload: payload.to_string().into(),
             retain: false,
+            retained: false,
+            routed_to: None,
             dup,
             expiry: None,
             response_topic: None,

@@ -202,7 +202,8 @@ impl Broker {
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
         let Self { listeners, authenticator, files, config: BrokerConfig { data, limits, .. } } = self;
-        let Outlet { inbound, publish, broker_link, clients, sightings, notices, .. } = outlet;
+        let Outlet { inbound, publish, broker_link, clients, sightings, confirmations, notices, directory, .. } =
+            outlet;
         let BrokerDependencies { metrics, reload, store, told } = dependencies;
         let dependencies = hub::HubDependencies {
             limits,
@@ -212,10 +213,14 @@ impl Broker {
             authenticator: Arc::clone(&authenticator),
             inbound,
             sightings,
+            confirmations,
             notices,
             stop: stop.clone(),
         };
         let hub = Hub::new(dependencies);
+        // The bridge may ask when the broker has ended, and keeps nothing of it open.
+        let known = Arc::downgrade(&hub);
+        directory.answer_with(move |name| known.upgrade()?.role_of(name));
         let import = match data {
             Some(folder) => hub.import(&folder).await?,
             None => None,

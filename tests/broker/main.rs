@@ -6,6 +6,7 @@
 mod access;
 mod acks;
 mod bridges;
+mod chat_users;
 mod client_ids;
 mod documents;
 mod fixture;

@@ -74,6 +74,7 @@ impl Harness {
             authenticator: Arc::new(Authenticator::new(&config).unwrap()),
             inbound: inbound_tx,
             sightings,
+            confirmations: mpsc::channel(1).0,
             notices: notices_tx,
             stop: stop.clone(),
         });

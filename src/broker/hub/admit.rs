@@ -11,11 +11,14 @@ use super::leave::Leaving;
 use super::registry::SessionClaim;
 use super::session::{PacketIds, SendQueue, Session};
 use crate::broker::connection::ConnectionHandle;
-use crate::broker::identity::{CLIENT_ID_MAX, Caller, LoginPermit, assigned, session_key};
+use crate::broker::identity::{
+    CLIENT_ID_MAX, Caller, LoginPermit, assigned, background_key, is_background, session_key,
+};
 use crate::broker::refusals::{Refusal, Refused};
 use crate::broker::session::{Incoming, Queue, Window};
 use crate::broker::wire::{self, Connect, Version};
 use crate::chat::access::Rights;
+use crate::chat::principal::Role;
 use crate::mqtt::ClientChange;
 use crate::ops::clock::now_ms;
 use crate::store::{Message, SessionRecord, Will};
@@ -53,6 +56,8 @@ struct IdentifiedClient {
     user: Option<Arc<str>>,
     client: Arc<str>,
     assigned: bool,
+    /// A connection of a device in the background: it has a session of its own, which nobody else takes.
+    background: bool,
     login_permit: Option<LoginPermit>,
 }
 
@@ -78,7 +83,7 @@ impl Hub {
         }
         let present = former.is_some();
         let session = former.unwrap_or_else(|| self.new_session(&identified));
-        let expiry_s = self.expiry(connect.session_expiry_s);
+        let expiry_s = if session.is_background() { 0 } else { self.expiry(connect.session_expiry_s) };
         let before = session.wishes();
         let packet_ids = self.take(&session, connect, &identified, handle);
         if let Err(refusal) = self.keep(&session, expiry_s).await {
@@ -125,10 +130,16 @@ impl Hub {
             Caller::Anonymous => None,
             Caller::Known(identity, _) => Some(Arc::clone(&identity.user)),
         };
-        let key: Arc<str> = session_key(user.as_deref(), &client).into();
+        let of_background = |user: &Arc<str>| caller.role() == Some(Role::User) && is_background(user, &client);
+        let (background, key) = match user.as_ref().filter(|user| of_background(user)) {
+            Some(user) => (true, background_key(user, handle.number())),
+            None => (false, session_key(user.as_deref(), &client)),
+        };
+        let key: Arc<str> = key.into();
         let (all, of_user) = self.registry.count(user.as_deref());
         let is_full = all >= self.limits.sessions || of_user >= self.limits.sessions_per_user;
-        if is_full && self.registry.session(&key).is_none() {
+        // One in the background counts as a connection only.
+        if is_full && !background && self.registry.session(&key).is_none() {
             return Err(Refusal::Sessions.into());
         }
         let login_permit = self.authenticator.enter(&caller, &key, handle)?;
@@ -139,7 +150,7 @@ impl Hub {
         if let Some(expires_ms) = caller.expires_ms() {
             handle.set_expires_ms(expires_ms);
         }
-        Ok(IdentifiedClient { caller, key, user, client, assigned: is_assigned, login_permit })
+        Ok(IdentifiedClient { caller, key, user, client, assigned: is_assigned, background, login_permit })
     }
 
     /// Ends the connection that has the session, wholly: its will has been dealt with when this is over.
@@ -155,8 +166,13 @@ impl Hub {
         timeout(TAKE_OVER, former.wait_gone()).await.map_err(|_late| Refused::from(Refusal::Busy))
     }
 
-    fn new_session(&self, IdentifiedClient { key, user, client, .. }: &IdentifiedClient) -> Arc<Session> {
-        let session = Session::new(Arc::clone(key), user.clone(), Arc::clone(client), self.new_queue(key));
+    fn new_session(&self, identified: &IdentifiedClient) -> Arc<Session> {
+        let IdentifiedClient { key, user, client, background, .. } = identified;
+        let (queue, client) = (self.new_queue(key), Arc::clone(client));
+        if let Some(user) = user.as_ref().filter(|_| *background) {
+            return Session::in_background(Arc::clone(key), Arc::clone(user), client, queue);
+        }
+        let session = Session::new(Arc::clone(key), user.clone(), client, queue);
         self.registry.add(&session);
         session
     }
@@ -223,9 +239,11 @@ impl Hub {
         asked_s.min(longest)
     }
 
-    /// The will of a CONNECT. One that its client may not write is refused, and never published.
+    /// The will of a CONNECT. One that its client may not write is refused, and never published; that of a connection in the
+    /// background, whose end means nothing, is ignored.
     fn will(&self, connect: &Connect<'_>, identified: &IdentifiedClient, handle: &ConnectionHandle) -> Option<Will> {
-        let wire::Will { topic, payload, qos, retain, properties, .. } = connect.will.as_ref()?;
+        let will = connect.will.as_ref().filter(|_| !identified.background)?;
+        let wire::Will { topic, payload, qos, retain, properties, .. } = will;
         if !identified.caller.rights().may_publish(topic) {
             self.refusals.report(Refusal::WillTopic, &handle.who(), topic);
             return None;

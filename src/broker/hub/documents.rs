@@ -15,6 +15,7 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::time::timeout;
 
 use super::Hub;
+use super::port::confirmations;
 use super::publish::{SLOW_QUEUE_WAIT, end_slow};
 use super::queue::SharedQueue;
 use super::routes::MatchedQueue;
@@ -197,11 +198,12 @@ impl Hub {
         }
         taken.retain(|(_, taken)| !(taken.rows.is_empty() && taken.documents.is_empty()));
         self.metrics.add(Metric::Published, documents);
-        (!taken.is_empty()).then(|| self.settle(taken))
+        (!taken.is_empty()).then(|| self.settle(session, taken))
     }
 
-    fn settle(self: &Arc<Self>, mut taken: Vec<(Arc<SharedQueue>, Acknowledged)>) -> Settling {
+    fn settle(self: &Arc<Self>, session: &Session, mut taken: Vec<(Arc<SharedQueue>, Acknowledged)>) -> Settling {
         let hub = Arc::clone(self);
+        let confirmations = confirmations(session, taken.iter().map(|(_, taken)| taken));
         Box::pin(async move {
             loop {
                 let mut behind = Vec::new();
@@ -230,6 +232,7 @@ impl Hub {
                     queue.left_the_disk(rows);
                     moved.iter().for_each(|(_, recorded)| (hub.told)(&hub.metrics, recorded));
                 }
+                hub.tell_confirmations(confirmations).await;
                 Ok(())
             };
             Ok(settled.boxed())

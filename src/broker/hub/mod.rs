@@ -47,7 +47,8 @@ use super::identity::Authenticator;
 use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
 use super::session::{MemoryLimits, Queue};
-use crate::mqtt::{Inbound, Notice, Outbound, Sighting};
+use crate::chat::principal::Role;
+use crate::mqtt::{Confirmation, Inbound, Notice, Outbound, Sighting};
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
@@ -82,6 +83,7 @@ pub(crate) struct Hub {
     delayed_wills: DelayedWills,
     inbound: mpsc::Sender<Inbound>,
     sightings: mpsc::Sender<Sighting>,
+    confirmations: mpsc::Sender<Confirmation>,
     notices: mpsc::Sender<Notice>,
     pub(crate) stop: CancellationToken,
     /// Held while a group gets or loses a member: its queue on disk comes and goes with them. The store is asked under it, in
@@ -103,14 +105,15 @@ pub(super) struct HubDependencies {
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) inbound: mpsc::Sender<Inbound>,
     pub(super) sightings: mpsc::Sender<Sighting>,
+    pub(super) confirmations: mpsc::Sender<Confirmation>,
     pub(super) notices: mpsc::Sender<Notice>,
     pub(super) stop: CancellationToken,
 }
 
 impl Hub {
     pub(super) fn new(dependencies: HubDependencies) -> Arc<Self> {
-        let HubDependencies { limits, refusals, store, told, authenticator, inbound, sightings, notices, stop } =
-            dependencies;
+        let HubDependencies { limits, refusals, store, told, authenticator, inbound, .. } = dependencies;
+        let HubDependencies { sightings, confirmations, notices, stop, .. } = dependencies;
         Arc::new(Self {
             limits,
             metrics: Arc::clone(refusals.metrics()),
@@ -124,6 +127,7 @@ impl Hub {
             delayed_wills: DelayedWills::default(),
             inbound,
             sightings,
+            confirmations,
             notices,
             stop,
             groups: tokio::sync::Mutex::default(),
@@ -182,6 +186,14 @@ impl Hub {
                 page = self.registry.handles(last).into_iter();
             }
             page.next().inspect(|handle: &Arc<ConnectionHandle>| last = handle.number())
+        })
+    }
+
+    /// What somebody is who is known: by the files or the configuration, or because of a session.
+    pub(super) fn role_of(&self, name: &str) -> Option<Role> {
+        self.authenticator.role_of(name).or_else(|| {
+            let (_, of_user) = self.registry.count(Some(name));
+            if of_user > 0 { self.authenticator.rights_of(Some(name)).role() } else { None }
         })
     }
 

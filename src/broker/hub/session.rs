@@ -24,6 +24,8 @@ pub(crate) struct Session {
     pub(crate) user: Option<Arc<str>>,
     /// The MQTT client id.
     pub(crate) client: Arc<str>,
+    /// Of a connection in the background ([`crate::broker::identity`]).
+    background: bool,
     /// What waits for it. Its number names the session within the process.
     pub(crate) queue: Arc<SharedQueue>,
     /// A lock because its connection changes it and others look at it; held for moments.
@@ -87,7 +89,17 @@ pub(crate) struct SendQueue {
 
 impl Session {
     pub(super) fn new(key: Arc<str>, user: Option<Arc<str>>, client: Arc<str>, queue: Arc<SharedQueue>) -> Arc<Self> {
-        Arc::new(Self { key, user, client, queue, state: Mutex::default() })
+        Arc::new(Self { key, user, client, background: false, queue, state: Mutex::default() })
+    }
+
+    /// That of a connection in the background, which nobody takes over and which ends with it.
+    pub(super) fn in_background(key: Arc<str>, user: Arc<str>, client: Arc<str>, queue: Arc<SharedQueue>) -> Arc<Self> {
+        Arc::new(Self { key, user: Some(user), client, background: true, queue, state: Mutex::default() })
+    }
+
+    /// Whether it is that of a connection in the background: one that publishes, and does nothing else.
+    pub(crate) fn is_background(&self) -> bool {
+        self.background
     }
 
     /// The queues that its connection sends from: its own first, then those of its groups.

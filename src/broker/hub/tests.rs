@@ -40,6 +40,7 @@ impl Harness {
             authenticator: Arc::new(Authenticator::new(&config).unwrap()),
             inbound: inbound_tx,
             sightings: mpsc::channel(1).0,
+            confirmations: mpsc::channel(1).0,
             notices: notices_tx,
             stop: CancellationToken::new(),
         });

@@ -78,7 +78,7 @@ async fn who_has_a_dropped_document_acknowledges_it_in_vain() {
     let page = ask!(rig, read_documents, INBOX.into(), Some(queue), 0, ALL);
     let reference = page.documents[0].waiting.reference.clone();
     ask!(rig, drop_unread, vec![Unread { topic: INBOX.into(), up_to: reference.seq }]);
-    let others = vec![super::sessions::to(queue)];
+    let others = vec![sessions::to(queue)];
     let acked = took(None, &[], vec![AckedDocument { reference, others }]);
     assert_eq!(ask!(rig, acknowledged, acked), AckOutcome::default());
     assert!(ask!(rig, read_documents, INBOX.into(), Some(queue), 0, ALL).documents.is_empty(), "nobody else has it");
