@@ -5,8 +5,8 @@
 
 use super::context::{Context, oldest};
 use super::count_told;
+use super::presence::PresencePublish;
 use super::refused_names::RefusedNames;
-use super::user_presence::PresencePublish;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
     BalReceipt, BridgeEvent, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate, Presence, Rejection, Sender,

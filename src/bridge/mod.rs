@@ -25,12 +25,12 @@ mod announce;
     expect(dead_code, reason = "the push decision of chat messages, which asks it, is not applied yet")
 )]
 mod attentions;
-mod bal_presence;
 mod context;
 mod device_intake;
 mod dispatcher;
 mod expiry;
 mod intake;
+mod presence;
 mod publisher;
 mod refused_names;
 mod service_backoff;
@@ -38,7 +38,6 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 mod topic_window;
-mod user_presence;
 
 pub use announce::offline;
 pub use context::Settings;
@@ -54,16 +53,16 @@ use crate::store::{Recorded, Recovery, Store, StoreError};
 use crate::transport;
 use announce::{Announcer, Watched, Watches};
 use attentions::Attentions;
-use bal_presence::BalPresences;
 use context::Context;
 use dispatcher::Dispatcher;
 use intake::Intake;
+use presence::UserPresences;
+use presence::bals::BalPresences;
 use publisher::Publisher;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use user_presence::UserPresences;
 
 /// Most events for an operator that wait to be published.
 const EVENTS: usize = 64;
@@ -116,7 +115,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         tracing::info!(routed, "messages of devices that waited for a route have one now");
     }
     let user_presences = UserPresences::new(Arc::clone(&context), broker_link.clone());
-    let (presences_tx, presences) = mpsc::channel(user_presence::PRESENCES);
+    let (presences_tx, presences) = mpsc::channel(presence::PRESENCES);
     let intake = Intake::new(Arc::clone(&context), presences_tx);
 
     let mut tasks = JoinSet::new();

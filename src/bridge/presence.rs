@@ -8,12 +8,11 @@
 //!
 //! The embedded broker says who comes and goes, and clients may say that they hide ([`crate::chat::presence`]). A change
 //! is written down before it is published, so that what a crash cuts off is put right at the next start. An external
-//! broker says nothing of its clients; what they say of themselves goes to [`super::bal_presence`].
+//! broker says nothing of its clients; what they say of themselves goes to [`bals`].
 
-mod clock;
+pub(super) mod bals;
 mod schedule;
 
-use self::clock::Clock;
 use self::schedule::Schedule;
 use super::context::Context;
 use crate::chat::id::Owner;
@@ -22,7 +21,7 @@ use crate::chat::presence::End;
 use crate::chat::principal::Role;
 use crate::chat::topic::{ClientTopic, Device};
 use crate::mqtt::{Ack, AckWord, BrokerLink, ClientChange, Outbound, Outcome, Sighting};
-use crate::ops::clock::{at, every};
+use crate::ops::clock::{Clock, at, every};
 use crate::store::{LastPresence, PresenceChange, StoreError};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, OptionFuture};
