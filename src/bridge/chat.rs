@@ -209,8 +209,8 @@ impl ChatIntake {
         let (sid, at) = self.context.next_sid();
         let (to, from) = (self.peer(&invitation.to, at), self.writer(owner, dev, publish));
         let new = NewInvitation { sid, from, to, invitation };
-        let committed = self.context.store.chat_invite(new, self.call(at)).await?;
-        Ok(self.finishing(owner, committed, publish))
+        let _ = (new, at);
+        Err(Rejection::new(ErrorCode::NotFound, "TEMPORARY").into())
     }
 
     async fn device(&mut self, owner: &Owner, dev: &Device, publish: &Inbound) -> Result<Remaining, TakeError> {

@@ -25,6 +25,7 @@ mod announce;
     expect(dead_code, reason = "the push decision of chat messages, which asks it, is not applied yet")
 )]
 mod attentions;
+mod chat;
 mod context;
 mod device_intake;
 mod dispatcher;
@@ -33,6 +34,7 @@ mod intake;
 mod presence;
 mod publisher;
 mod refused_names;
+mod refusing;
 mod service_backoff;
 pub mod settings;
 #[cfg(test)]
@@ -102,13 +104,14 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
     let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, .. } = mqtt;
     let (clients, sightings, notices) = (mqtt.clients, mqtt.sightings, mqtt.notices);
+    let (directory, confirmations) = (mqtt.directory, mqtt.confirmations);
     let (events, events_rx) = mpsc::channel(EVENTS);
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
     let bal_presences = BalPresences::default();
     let attentions = Attentions::new(settings.chat.attended).with(settings.chat.push_when);
     let context =
-        Context { settings, store, metrics, events, publish, bal_presences, attentions, broker, capabilities, sids };
+        Context { settings, store, metrics, events, publish, bal_presences, attentions, broker, directory, capabilities, sids };
     let context = Arc::new(context);
     let routed = device_intake::give_routes(&context).await?;
     if routed > 0 {
@@ -130,6 +133,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let (transports, store) = (watched, context.store.health());
     let watches = Watches { transports, broker_link: broker_link.clone(), store, clients, events: events_rx };
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
+    tasks.spawn(chat::watch_pushes(Arc::clone(&context), confirmations, stops.publish.clone()));
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));
     tasks.spawn(intake.run(inbound, notices, stops.intake.clone(), stops.quiet.clone()));
     tasks.spawn(user_presences.run(sightings, presences, stops.publish.clone()));

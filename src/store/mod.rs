@@ -43,7 +43,7 @@
 //! | `hand_on`, `imported` | do nothing more |
 //! | `chat_message` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
 //! | `chat_receipt`, `chat_attended`, `chat_decide_again`, `chat_device_spoke`, `chat_user_seen`, `chat_profile` | do nothing more |
-//! | `chat_device`, `chat_set`, `chat_tell` | tell the user's devices once more |
+//! | `chat_device`, `chat_set` | tell the user's devices once more |
 //! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync` | give the same again |
 //! | `end_queue`, `end_group`, `sweep_queues` | go on where they stopped |
 //!

@@ -2,6 +2,7 @@
 
 use crate::bridge::context::Context;
 use crate::chat::id::{Owner, Sid};
+use crate::chat::topic::Device;
 use crate::mqtt::Confirmation;
 use crate::ops::clock::now_ms;
 use crate::store::{ChatPolicy, StoreError, USER_DEVICES_MAX, Undecided};
@@ -75,6 +76,7 @@ async fn confirmed(
     confirmation: Confirmation,
 ) -> Result<(), StoreError> {
     let Confirmation { user, device, sid } = confirmation;
+    let (Ok(user), Ok(device)) = (Owner::new(&*user), Device::new(&*device)) else { return Ok(()) };
     let at = now_ms();
     if context.attentions.confirmed(&user, Some(&device), sid, false, at) {
         let call = context.chat_call(at, 0, policy);

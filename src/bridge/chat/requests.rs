@@ -5,10 +5,10 @@ use crate::bridge::context::Context;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{BridgeEvent, ErrorCode};
 use crate::chat::suffix::requests::{Op, Request};
-use crate::chat::topic::Device;
+use crate::chat::topic::{Device, inbox_topic};
 use crate::mqtt::AckWord;
 use crate::store::{
-    ChatCall, Contact, EntryChange, KnownDevice, SettingChange, StoreError, SyncPage, UserSettings,
+    ChatCall, Contact, EntryChange, KnownDevice, SettingChange, StoreError, SyncPage, UserDocument, UserSettings,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -32,7 +32,9 @@ pub(super) async fn answer(context: &Arc<Context>, asked: Asked, call: ChatCall)
         let reply = execute(&context, &user, op, &payload, call).await?;
         let topic = format!("replies/{}", dev.as_str());
         let document = document(id.as_ref(), reply);
-        context.store.chat_tell(user, topic, document.into(), at).await?.await?;
+        let topic = inbox_topic(&user, &topic);
+        let document = UserDocument { topic, copy_of: None, payload: document.into(), at };
+        context.store.queue_user_document(document).await?.await?;
         Ok(Some(AckWord::Done))
     }))
 }
@@ -75,10 +77,7 @@ async fn execute(
         Op::Devices => return Ok(Ok(devices(store.chat_devices(user.clone()).await?.await?))),
         Op::Sync { since } => return Ok(Ok(page(store.chat_sync(user.clone(), since).await?.await?))),
         Op::Explain(sid) => return explain(context, user, sid).await,
-        Op::TestPush => {
-            let tested = store.chat_test_push(user.clone(), call).await?.await?;
-            return Ok(Ok(fields(json!({ "items": tested }))));
-        }
+        Op::TestPush => return Ok(Err(ErrorCode::NotFound)),
         Op::Report { with, sids, reason } => {
             let sids = sids.iter().map(Sid::to_string).collect();
             context.emit_event(BridgeEvent::Reported { by: user.to_string(), with: with.to_string(), sids, reason });
@@ -122,8 +121,8 @@ async fn set(
 }
 
 async fn explain(context: &Context, user: &Owner, sid: Sid) -> Result<Reply, StoreError> {
-    let found = context.store.chat_explain(user.clone(), sid).await?.await?;
-    Ok(found.map(|explained| fields(json!(explained))).ok_or(ErrorCode::NotFound))
+    let _ = (context, user, sid);
+    Ok(Err(ErrorCode::NotFound))
 }
 
 fn contacts(context: &Context, contacts: Vec<Contact>, at: u64) -> Map<String, Value> {

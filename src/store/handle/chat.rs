@@ -118,6 +118,11 @@ impl Store {
         self.queue.submit(move |tx| people::contacts(tx, &user)).await
     }
 
+    /// Whether `user` has `other` as a contact that is not blocked.
+    pub async fn chat_has_contact(&self, user: Owner, other: Owner) -> Result<Committed<bool>, StoreError> {
+        self.queue.submit(move |tx| Ok(people::entry(tx, &user, &other)?.is_contact())).await
+    }
+
     /// Those whose contact a user is, and who do not hide: whose presence and profile it sees.
     pub async fn chat_visible_to(&self, user: Owner) -> Result<Committed<Vec<Owner>>, StoreError> {
         self.queue.submit(move |tx| people::visible_to(tx, &user)).await
@@ -126,16 +131,5 @@ impl Store {
     /// What a user has behind `since`, over all conversations; without it the newest.
     pub async fn chat_sync(&self, user: Owner, since: Option<Sid>) -> Result<Committed<SyncPage>, StoreError> {
         self.queue.submit(move |tx| sync::sync(tx, &user, since)).await
-    }
-
-    /// Tells a user something on `{user}/others/{suffix}`. It is dropped where nobody reads it.
-    pub async fn chat_tell(
-        &self,
-        user: Owner,
-        suffix: String,
-        payload: Bytes,
-        at: u64,
-    ) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| crate::store::sqlite::chat::tell(tx, &user, &suffix, &payload, at)).await
     }
 }

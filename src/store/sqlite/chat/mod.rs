@@ -130,7 +130,7 @@ pub(super) fn save(tx: &Tx<'_>, one: &Owner, other: &Owner, conversation: &Conve
 }
 
 /// Tells a user something that is dropped where nobody reads it.
-pub(in crate::store) fn tell(
+pub(super) fn tell(
     tx: &mut Tx<'_>,
     user: &Owner,
     suffix: &str,
