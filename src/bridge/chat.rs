@@ -36,11 +36,15 @@ use crate::store::{
     ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, NewChatMessage, NewInvitation, NewReceipt, Peer,
     ReceiptOf, StoreError, USER_DEVICES_MAX, Writer,
 };
+use std::collections::HashSet;
 use std::sync::Arc;
 use typing::Typing;
 
 /// Ids for pushes that a verb may make: to the reader's devices, and to those of its writer.
 const PUSHES: usize = 2 * USER_DEVICES_MAX;
+
+/// Users of whom it is remembered that the store was told; beyond it all are told of again.
+const USERS_MAX: usize = 100_000;
 
 /// What remains to be done for one publish, as in the intake.
 pub(super) type Remaining = super::intake::Remaining;
@@ -54,12 +58,27 @@ pub(super) struct ChatIntake {
     policy: Arc<ChatPolicy>,
     refusing: Refusing,
     typing: Typing,
+    /// Of whom the store was told.
+    users: HashSet<Owner>,
 }
 
 impl ChatIntake {
     pub(super) fn new(context: Arc<Context>, refusing: Refusing) -> Self {
         let policy = Arc::new(context.settings.chat_policy());
-        Self { context, policy, refusing, typing: Typing::default() }
+        Self { context, policy, refusing, typing: Typing::default(), users: HashSet::new() }
+    }
+
+    /// A user writes below its own name, and exists from now on. An external broker tells nothing else of those who log in.
+    pub(super) async fn heard_of(&mut self, user: &Owner) -> Result<(), StoreError> {
+        if self.users.contains(user) {
+            return Ok(());
+        }
+        if self.users.len() >= USERS_MAX {
+            self.users.clear();
+        }
+        self.users.insert(user.clone());
+        let _committed = self.context.store.chat_user_seen(user.clone()).await?;
+        Ok(())
     }
 
     /// A message to a user or BAL, of a user or BAL.
@@ -231,7 +250,8 @@ impl ChatIntake {
             return Err(Rejection::new(ErrorCode::Forbidden, detail).into());
         }
         let request = Request::parse(&publish.payload, &self.context.settings.limits.message())?;
-        let asked = requests::Asked { user: owner.clone(), dev: dev.clone(), request, payload: publish.payload.clone() };
+        let asked =
+            requests::Asked { user: owner.clone(), dev: dev.clone(), request, payload: publish.payload.clone() };
         requests::answer(&self.context, asked, self.call(now_ms())).await
     }
 

@@ -140,6 +140,9 @@ impl Intake {
                 return Ok(());
             }
         };
+        if publish.principal.role == Role::User {
+            self.chat.heard_of(topic.owner()).await?;
+        }
         let taken = match &topic {
             _ if publish.retained && !may_be_retained(&topic) => {
                 Err(Rejection::bad_field("retain", "is set, and this topic is not retained").into())

@@ -110,8 +110,19 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
     let bal_presences = BalPresences::default();
     let attentions = Attentions::new(settings.chat.attended).with(settings.chat.push_when);
-    let context =
-        Context { settings, store, metrics, events, publish, bal_presences, attentions, broker, directory, capabilities, sids };
+    let context = Context {
+        settings,
+        store,
+        metrics,
+        events,
+        publish,
+        bal_presences,
+        attentions,
+        broker,
+        directory,
+        capabilities,
+        sids,
+    };
     let context = Arc::new(context);
     let routed = device_intake::give_routes(&context).await?;
     if routed > 0 {

@@ -92,7 +92,7 @@ impl UserPresences {
                     let ((user, published), now) = (done?, self.clock.now());
                     self.schedule.told(&user, published, now);
                 }
-                Some(sighting) = sightings.recv() => self.on_sighting(&sighting),
+                Some(sighting) = sightings.recv() => self.on_sighting(&sighting).await?,
                 Some(publish) = presences.recv() => self.take(publish),
                 Ok(()) = self.broker_link.changed(), if self.before.is_some() => {}
                 Some(done) = OptionFuture::from(self.heartbeat.as_mut()) => {
@@ -128,14 +128,18 @@ impl UserPresences {
         None
     }
 
-    fn on_sighting(&mut self, sighting: &Sighting) {
+    async fn on_sighting(&mut self, sighting: &Sighting) -> Result<(), StoreError> {
         // A BAL says itself how it is. A name that cannot be a topic level has no topic for it.
-        let (Role::User, Ok(user)) = (sighting.role, Owner::new(&*sighting.user)) else { return };
+        let (Role::User, Ok(user)) = (sighting.role, Owner::new(&*sighting.user)) else { return Ok(()) };
         let (device, connection, now) = (&*sighting.device, sighting.connection, self.clock.now());
         if let Ok(device) = Device::new(device) {
             let attentions = &self.context.attentions;
             match sighting.change {
-                ClientChange::Came => attentions.came(&user, &device, connection, now),
+                ClientChange::Came => {
+                    attentions.came(&user, &device, connection, now);
+                    // It reads what it missed by itself, so pushes go to it one by one again.
+                    let _committed = self.context.store.chat_device_spoke(user.clone(), device, now).await?;
+                }
                 ClientChange::Left | ClientChange::Broke => attentions.gone(&user, &device, connection, now),
             }
         }
@@ -144,6 +148,7 @@ impl UserPresences {
             ClientChange::Left => self.schedule.gone(&user, device, connection, End::Left, now),
             ClientChange::Broke => self.schedule.gone(&user, device, connection, End::Broke, now),
         }
+        Ok(())
     }
 
     fn take(&mut self, publish: PresencePublish) {

@@ -46,12 +46,7 @@ pub(crate) async fn run(
     }
 }
 
-async fn decide(
-    context: &Context,
-    policy: &Arc<ChatPolicy>,
-    user: &Owner,
-    sids: &[Sid],
-) -> Result<(), StoreError> {
+async fn decide(context: &Context, policy: &Arc<ChatPolicy>, user: &Owner, sids: &[Sid]) -> Result<(), StoreError> {
     for sids in sids.chunks(AT_ONCE) {
         let at = now_ms();
         let attended = context.attentions.attended(user, at);
@@ -70,11 +65,7 @@ async fn decide(
 
 /// A device acknowledged the copy of a message. The store has noted that; if somebody looks at the device, pushes that wait to
 /// be sent are taken back.
-async fn confirmed(
-    context: &Context,
-    policy: &Arc<ChatPolicy>,
-    confirmation: Confirmation,
-) -> Result<(), StoreError> {
+async fn confirmed(context: &Context, policy: &Arc<ChatPolicy>, confirmation: Confirmation) -> Result<(), StoreError> {
     let Confirmation { user, device, sid } = confirmation;
     let (Ok(user), Ok(device)) = (Owner::new(&*user), Device::new(&*device)) else { return Ok(()) };
     let at = now_ms();

@@ -130,13 +130,7 @@ pub(super) fn save(tx: &Tx<'_>, one: &Owner, other: &Owner, conversation: &Conve
 }
 
 /// Tells a user something that is dropped where nobody reads it.
-pub(super) fn tell(
-    tx: &mut Tx<'_>,
-    user: &Owner,
-    suffix: &str,
-    payload: &[u8],
-    at: u64,
-) -> rusqlite::Result<()> {
+pub(super) fn tell(tx: &mut Tx<'_>, user: &Owner, suffix: &str, payload: &[u8], at: u64) -> rusqlite::Result<()> {
     document(tx, user, suffix, Origin::UserNote, payload, at)
 }
 
