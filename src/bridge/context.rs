@@ -1,7 +1,8 @@
 //! What all parts of the bridge share.
 
+use super::attentions::Attentions;
 use super::bal_presence::BalPresences;
-use super::settings::Limits;
+use super::settings::{ChatSettings, Limits};
 use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind};
 use crate::chat::route::Routes;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub explicit: HashSet<Owner>,
     /// Told in `_bridge/status`.
     pub broker: BrokerKind,
+    /// What chat users can expect.
+    pub chat: ChatSettings,
     /// Limits of the bridge.
     pub limits: Limits,
     /// Beyond it the intake stops, or the messages of devices are not acknowledged.
@@ -60,6 +63,8 @@ pub(crate) struct Context {
     /// What the broker is to publish.
     pub(crate) publish: mpsc::Sender<Outbound>,
     pub(crate) bal_presences: BalPresences,
+    /// At which devices of the chat users somebody is looking.
+    pub(crate) attentions: Attentions,
     pub(crate) broker: mqtt::Capabilities,
     pub(crate) capabilities: BTreeMap<Transport, Capabilities>,
     /// Locked for an addition only: ids must grow across all tasks, so there is one source.

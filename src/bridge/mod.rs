@@ -20,6 +20,11 @@
 //! - A `Life` is the state of a delivery with its attempts, as it is on disk.
 
 mod announce;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the push decision of chat messages, which asks it, is not applied yet")
+)]
+mod attentions;
 mod bal_presence;
 mod context;
 mod device_intake;
@@ -48,6 +53,7 @@ use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Recovery, Store, StoreError};
 use crate::transport;
 use announce::{Announcer, Watched, Watches};
+use attentions::Attentions;
 use bal_presence::BalPresences;
 use context::Context;
 use dispatcher::Dispatcher;
@@ -97,12 +103,13 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
     let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, .. } = mqtt;
     let (clients, sightings, notices) = (mqtt.clients, mqtt.sightings, mqtt.notices);
-    let (events_tx, events) = mpsc::channel(EVENTS);
+    let (events, events_rx) = mpsc::channel(EVENTS);
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
     let bal_presences = BalPresences::default();
+    let attentions = Attentions::new(settings.chat.attended).with(settings.chat.push_when);
     let context =
-        Context { settings, store, metrics, events: events_tx, publish, bal_presences, broker, capabilities, sids };
+        Context { settings, store, metrics, events, publish, bal_presences, attentions, broker, capabilities, sids };
     let context = Arc::new(context);
     let routed = device_intake::give_routes(&context).await?;
     if routed > 0 {
@@ -122,7 +129,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         tasks.spawn(device_intake.run());
     }
     let (transports, store) = (watched, context.store.health());
-    let watches = Watches { transports, broker_link: broker_link.clone(), store, clients, events };
+    let watches = Watches { transports, broker_link: broker_link.clone(), store, clients, events: events_rx };
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));
     tasks.spawn(intake.run(inbound, notices, stops.intake.clone(), stops.quiet.clone()));

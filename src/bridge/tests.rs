@@ -53,6 +53,7 @@ fn settings() -> Settings {
         transports: crate::chat::transport::Transports::default(),
         explicit: std::iter::once(Owner::new("careful").unwrap()).collect(),
         broker: BrokerKind::Embedded,
+        chat: settings::ChatSettings::default(),
         limits: settings::Limits {
             inflight_publishes: 100,
             topic_window: 10,

@@ -133,6 +133,13 @@ impl UserPresences {
         // A BAL says itself how it is. A name that cannot be a topic level has no topic for it.
         let (Role::User, Ok(user)) = (sighting.role, Owner::new(&*sighting.user)) else { return };
         let (device, connection, now) = (&*sighting.device, sighting.connection, self.clock.now());
+        if let Ok(device) = Device::new(device) {
+            let attentions = &self.context.attentions;
+            match sighting.change {
+                ClientChange::Came => attentions.came(&user, &device, connection, now),
+                ClientChange::Left | ClientChange::Broke => attentions.gone(&user, &device, connection, now),
+            }
+        }
         match sighting.change {
             ClientChange::Came => self.schedule.came(&user, device, connection, now),
             ClientChange::Left => self.schedule.gone(&user, device, connection, End::Left, now),

@@ -39,6 +39,9 @@ pub struct Standing {
     pub count: u64,
     /// Messages of the other side behind its read position. Reactions are not counted.
     pub unread: u64,
+    /// All messages of the other side that were counted so.
+    #[serde(default)]
+    pub theirs: u64,
     /// It has read up to this message.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "sid_text")]
     pub read: Option<Sid>,
@@ -120,6 +123,7 @@ impl Conversation {
         let reader = self.of_mut(by.other());
         reader.count += 1;
         reader.unread += u64::from(counts);
+        reader.theirs += u64::from(counts);
         Places { writer, reader: Some(reader.count) }
     }
 

@@ -1,0 +1,176 @@
+//! Chat between users: what they wrote, how far they have read, and the pushes to their devices.
+//!
+//! A message is one row of `chat` and a change of the row of its conversation; what its readers get are documents of the
+//! outbox, composed from the row in the same transaction. A push to a device is a row of `deliveries` of which no status is
+//! told ([`push`]); `pushed` remembers which devices may show a notification.
+
+pub(in crate::store) mod device;
+pub(in crate::store) mod message;
+pub(in crate::store) mod people;
+pub(in crate::store) mod position;
+pub(in crate::store) mod push;
+pub(in crate::store) mod sync;
+
+use super::outbox::{self, Document};
+use super::tx::Tx;
+use crate::chat::conversation::{Conversation, Side, pair};
+use crate::chat::id::{Owner, Row, Sid};
+use crate::chat::topic::inbox_topic;
+use crate::store::Origin;
+use crate::store::sqlite::column::{from_sql, sid};
+use rusqlite::params;
+use rusqlite::types::Type;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const LOAD: &str = "SELECT standing FROM conversations WHERE first = ?1 AND second = ?2";
+const SAVE: &str = "INSERT INTO conversations (first, second, standing) VALUES (?1, ?2, ?3)
+    ON CONFLICT (first, second) DO UPDATE SET standing = excluded.standing";
+/// The columns of [`ChatRow`].
+const COLUMNS: &str = "row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader, theirs_writer,
+    theirs_reader, received, hidden, waits, deadline";
+
+/// What a row of `chat` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Message = 0,
+    Reaction = 1,
+    Invitation = 2,
+    Answer = 3,
+}
+
+impl Kind {
+    fn from_code(code: i64) -> Option<Self> {
+        [Self::Message, Self::Reaction, Self::Invitation, Self::Answer].into_iter().find(|kind| *kind as i64 == code)
+    }
+}
+
+/// A row of `chat`, without its document.
+#[derive(Debug, Clone)]
+pub(super) struct ChatRow {
+    pub(super) sid: Sid,
+    pub(super) kind: Kind,
+    pub(super) writer: Owner,
+    pub(super) by_bal: bool,
+    pub(super) id: Option<String>,
+    pub(super) peer: Owner,
+    pub(super) dev: Option<String>,
+    pub(super) at: u64,
+    pub(super) n_writer: Option<u64>,
+    pub(super) n_reader: Option<u64>,
+    theirs_writer: u64,
+    theirs_reader: u64,
+    pub(super) received: bool,
+    pub(super) hidden: bool,
+    pub(super) waits: bool,
+    pub(super) deadline: u64,
+}
+
+impl ChatRow {
+    pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        let code = row.get(2)?;
+        let count = |column| row.get::<_, Option<i64>>(column).map(|count| count.map(from_sql));
+        Ok(Self {
+            sid: sid(row, 0, 1)?,
+            kind: Kind::from_code(code).ok_or(rusqlite::Error::IntegralValueOutOfRange(2, code))?,
+            writer: owner(row, 3)?,
+            by_bal: row.get(4)?,
+            id: row.get(5)?,
+            peer: owner(row, 6)?,
+            dev: row.get(7)?,
+            at: from_sql(row.get(8)?),
+            n_writer: count(9)?,
+            n_reader: count(10)?,
+            theirs_writer: from_sql(row.get(11)?),
+            theirs_reader: from_sql(row.get(12)?),
+            received: row.get(13)?,
+            hidden: row.get(14)?,
+            waits: row.get(15)?,
+            deadline: from_sql(row.get(16)?),
+        })
+    }
+
+    pub(super) fn by_sid(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
+        let (row, tail) = sid.parts();
+        let sql = format!("SELECT {COLUMNS} FROM chat WHERE row = ?1 AND tail = ?2");
+        tx.one(&sql, params![row, tail], Self::read)
+    }
+
+    /// Whether `user` has it.
+    pub(super) fn is_of(&self, user: &Owner) -> bool {
+        self.writer == *user || self.peer == *user && !self.hidden
+    }
+
+    /// The other side of its conversation, as `user` sees it.
+    pub(super) fn other(&self, user: &Owner) -> &Owner {
+        if self.writer == *user { &self.peer } else { &self.writer }
+    }
+
+    /// Its place among all that `user` has of the conversation.
+    pub(super) fn n(&self, user: &Owner) -> Option<u64> {
+        if self.writer == *user { self.n_writer } else { self.n_reader }
+    }
+
+    /// How many messages of the other side count as unread up to it, on the side of `user`.
+    fn theirs(&self, user: &Owner) -> u64 {
+        if self.writer == *user { self.theirs_writer } else { self.theirs_reader }
+    }
+}
+
+/// The conversation of two, and on which side of it `one` is.
+pub(super) fn load(tx: &Tx<'_>, one: &Owner, other: &Owner) -> rusqlite::Result<(Conversation, Side)> {
+    let (first, second, side) = pair(one, other);
+    let found = tx.one(LOAD, params![first.as_str(), second.as_str()], |row| json(row, 0))?;
+    Ok((found.unwrap_or_default(), side))
+}
+
+pub(super) fn save(tx: &Tx<'_>, one: &Owner, other: &Owner, conversation: &Conversation) -> rusqlite::Result<()> {
+    let (first, second, _) = pair(one, other);
+    tx.execute(SAVE, params![first.as_str(), second.as_str(), json_text(conversation)?]).map(drop)
+}
+
+/// Tells a user something that is dropped where nobody reads it.
+pub(in crate::store) fn tell(
+    tx: &mut Tx<'_>,
+    user: &Owner,
+    suffix: &str,
+    payload: &[u8],
+    at: u64,
+) -> rusqlite::Result<()> {
+    document(tx, user, suffix, Origin::UserNote, payload, at)
+}
+
+fn document(
+    tx: &mut Tx<'_>,
+    user: &Owner,
+    suffix: &str,
+    origin: Origin,
+    payload: &[u8],
+    at: u64,
+) -> rusqlite::Result<()> {
+    let topic = &*inbox_topic(user, suffix);
+    outbox::queue(tx, &Document { topic, origin, at, correlation: None, payload }).map(drop)
+}
+
+pub(super) fn owner(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Owner> {
+    Owner::new(row.get_ref(column)?.as_str()?)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}
+
+pub(super) fn json<T: DeserializeOwned>(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<T> {
+    serde_json::from_str(row.get_ref(column)?.as_str()?)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}
+
+pub(super) fn json_text(value: &impl Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+/// The row of the newest message of `writer` in the conversation with `peer`, up to a row, if `peer` has it.
+fn newest(tx: &Tx<'_>, writer: &Owner, peer: &Owner, up_to: Row) -> rusqlite::Result<Option<ChatRow>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM chat WHERE peer = ?1 AND row <= ?2 AND writer = ?3 AND hidden = 0 AND kind < 2
+        ORDER BY row DESC LIMIT 1"
+    );
+    tx.one(&sql, params![peer.as_str(), up_to, writer.as_str()], ChatRow::read)
+}
