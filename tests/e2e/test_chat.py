@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from chat import EMBEDDED, hash_of, is_sid, on_both_brokers
+from chat import on_both_brokers
+from chat_clients import EMBEDDED, hash_of, is_sid
 from harness import eventually, run
 from test_clients import NODE_PATH
 

@@ -2,7 +2,7 @@
 
 import pytest
 import ways
-from chat import EMBEDDED, MOSQUITTO, Device
+from chat_clients import EMBEDDED, MOSQUITTO, Device
 from harness import Sim, eventually, project
 
 BEHAVIOURS = {37: "from the phone to the BAL and back", 40: "a token of a user in a BAL's name"}

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from chat import EMBEDDED, MOSQUITTO, hash_of, on_both_brokers
+from chat import on_both_brokers
+from chat_clients import EMBEDDED, MOSQUITTO, hash_of
 from harness import eventually, run
 
 BEHAVIOURS = {

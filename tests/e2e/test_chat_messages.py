@@ -5,7 +5,8 @@ import socket
 import threading
 
 import pytest
-from chat import DAY, EMBEDDED, MOSQUITTO, Device, is_sid, new_id, on_both_brokers
+from chat import DAY, on_both_brokers
+from chat_clients import EMBEDDED, MOSQUITTO, Device, is_sid, new_id
 from harness import eventually
 
 BEHAVIOURS = {

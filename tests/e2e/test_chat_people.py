@@ -4,7 +4,8 @@ import json
 import time
 
 import pytest
-from chat import EMBEDDED, MOSQUITTO, on_both_brokers
+from chat import on_both_brokers
+from chat_clients import EMBEDDED, MOSQUITTO
 
 BEHAVIOURS = {
     10: "strangers", 11: "block", 30: "invitations", 33: "floods", 34: "subscriptions to what is not one's own",

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from chat import Device, on_both_brokers
+from chat import on_both_brokers
+from chat_clients import Device
 from test_chat_messages import Cut
 
 BEHAVIOURS = {

@@ -3,7 +3,8 @@
 import time
 
 import pytest
-from chat import ANSWER_SECONDS, EMBEDDED, MINUTE, on_both_brokers
+from chat import ANSWER_SECONDS, MINUTE, on_both_brokers
+from chat_clients import EMBEDDED
 from harness import PATIENCE, eventually
 
 BEHAVIOURS = {

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from chat import EMBEDDED, MINUTE
+from chat import MINUTE
+from chat_clients import EMBEDDED
 from harness import eventually
 
 BEHAVIOURS = {27: "the forms of a push", 28: "200 messages to one sleeping device", 32: "`explain` and `test_push`"}

@@ -1,7 +1,8 @@
 """Requests and their answers: who was away catches up, own devices alone are answered."""
 
 import pytest
-from chat import DAY, EMBEDDED, is_sid, on_both_brokers
+from chat import DAY, on_both_brokers
+from chat_clients import EMBEDDED, is_sid
 
 BEHAVIOURS = {29: "catching up", 31: "replies"}
 
