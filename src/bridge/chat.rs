@@ -29,15 +29,17 @@ use crate::chat::suffix::profile::Profile;
 use crate::chat::suffix::read::ReadPosition;
 use crate::chat::suffix::receipts::{Of, UserReceipt};
 use crate::chat::suffix::requests::Request;
-use crate::chat::topic::{ChatTopic, Device};
-use crate::mqtt::{AckWord, Inbound};
+use crate::chat::topic::{ChatTopic, ClientTopic, Device};
+use crate::mqtt::{AckWord, Inbound, Outbound};
 use crate::ops::clock::now_ms;
 use crate::store::{
     ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, NewChatMessage, NewInvitation, NewReceipt, Peer,
     ReceiptOf, StoreError, USER_DEVICES_MAX, Writer,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 use typing::Typing;
 
 /// Ids for pushes that a verb may make: to the reader's devices, and to those of its writer.
@@ -45,6 +47,11 @@ const PUSHES: usize = 2 * USER_DEVICES_MAX;
 
 /// Users of whom it is remembered that the store was told; beyond it all are told of again.
 const USERS_MAX: usize = 100_000;
+
+/// How soon an empty publish of the bridge comes back from the broker.
+const CLEAR_COMES_BACK: Duration = Duration::from_secs(5);
+/// Topics that are being cleared at one time; a copy beyond them is cleared when it comes again.
+const CLEARED_MAX: usize = 1_000;
 
 /// What remains to be done for one publish, as in the intake.
 pub(super) type Remaining = super::intake::Remaining;
@@ -60,12 +67,35 @@ pub(super) struct ChatIntake {
     typing: Typing,
     /// Of whom the store was told.
     users: HashSet<Owner>,
+    /// Topics that were cleared, and when.
+    cleared: HashMap<String, Instant>,
 }
 
 impl ChatIntake {
     pub(super) fn new(context: Arc<Context>, refusing: Refusing) -> Self {
         let policy = Arc::new(context.settings.chat_policy());
-        Self { context, policy, refusing, typing: Typing::default(), users: HashSet::new() }
+        Self { context, policy, refusing, typing: Typing::default(), users: HashSet::new(), cleared: HashMap::new() }
+    }
+
+    /// An external broker keeps what is not meant to be kept: it is cleared, so that it does not come back as if it were new.
+    pub(super) async fn clear_kept(&mut self, topic: &ClientTopic) {
+        let now = Instant::now();
+        self.cleared.retain(|_, at| now - *at < CLEAR_COMES_BACK);
+        if self.cleared.len() >= CLEARED_MAX {
+            return;
+        }
+        self.cleared.insert(topic.to_string(), now);
+        let (outbound, _outcome) = Outbound::new(topic, Vec::new());
+        // If the broker is gone, the copy comes again with it.
+        let _ = self.context.publish.send(Outbound { retain: true, ..outbound }).await;
+    }
+
+    /// Whether this is the empty publish of [`Self::clear_kept`], which comes back to the bridge: no user said it.
+    pub(super) fn is_own_clear(&mut self, topic: &ClientTopic, publish: &Inbound) -> bool {
+        if self.cleared.is_empty() || !publish.payload.is_empty() {
+            return false;
+        }
+        self.cleared.remove(&topic.to_string()).is_some_and(|at| at.elapsed() < CLEAR_COMES_BACK)
     }
 
     /// A user writes below its own name, and exists from now on. An external broker tells nothing else of those who log in.
@@ -249,7 +279,10 @@ impl ChatIntake {
             let detail = "`requests/` is followed by the name of another device";
             return Err(Rejection::new(ErrorCode::Forbidden, detail).into());
         }
-        let request = Request::parse(&publish.payload, &self.context.settings.limits.message())?;
+        let request = match Request::parse(&publish.payload, &self.context.settings.limits.message()) {
+            Ok(request) => request,
+            Err(rejection) => return requests::refuse(&self.context, owner, dev, rejection).await,
+        };
         let asked =
             requests::Asked { user: owner.clone(), dev: dev.clone(), request, payload: publish.payload.clone() };
         requests::answer(&self.context, asked, self.call(now_ms())).await

@@ -134,12 +134,21 @@ impl Intake {
         let topic = match ClientTopic::parse(&publish.topic) {
             // A retained copy is an old message that was dealt with when it was new; presence is meant to be retained.
             Ok(Some(topic)) if !publish.retain || may_be_retained(&topic) => topic,
+            Ok(Some(topic)) if publish.principal.role == Role::User && !publish.payload.is_empty() => {
+                self.chat.clear_kept(&topic).await;
+                publish.ack.release(AckWord::Done);
+                return Ok(());
+            }
             // A name that cannot be a topic level has no inbox that an error could go to.
             _ => {
                 publish.ack.release(AckWord::Done);
                 return Ok(());
             }
         };
+        if self.chat.is_own_clear(&topic, &publish) {
+            publish.ack.release(AckWord::Done);
+            return Ok(());
+        }
         if publish.principal.role == Role::User {
             self.chat.heard_of(topic.owner()).await?;
         }

@@ -160,7 +160,8 @@ def test_a_kill_at_any_point_loses_nothing_and_doubles_nothing_without_a_mark(ch
         assert len(first_copies(device, "messages", body="hi")) == 1, device.documents()
     for device in [phone, laptop]:
         told = [status["status"] for status in first_copies(device, "receipts", sid=sid)]
-        assert sorted(told) == ["delivered", "read", "sent"], told
+        # What was on its way at the kill may come marked alone.
+        assert len(set(told)) == len(told) and {"delivered", "read", "sent"} == set(device.statuses("m1")), told
     [pushes] = chat.pushed("bob", token)
     assert 1 <= [push["type"] for push in pushes].count("message") <= KILLS[point]
 

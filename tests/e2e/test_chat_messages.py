@@ -86,6 +86,10 @@ class Cut:
         """Ends all connections; those that come now are let through."""
         self.swallows, ends, self.open = False, self.open, []
         for end in ends:
+            try:
+                end.shutdown(socket.SHUT_RDWR)  # `close` alone wakes no thread that reads
+            except OSError:
+                pass
             end.close()
 
     def close(self):

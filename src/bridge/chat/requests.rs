@@ -3,12 +3,13 @@
 use super::{Remaining, TakeError};
 use crate::bridge::context::Context;
 use crate::chat::id::{MessageId, Owner, Sid};
-use crate::chat::message::{BridgeEvent, ErrorCode};
+use crate::chat::message::{BridgeEvent, ErrorCode, Rejection};
 use crate::chat::suffix::requests::{Op, Request};
 use crate::chat::topic::{Device, inbox_topic};
 use crate::mqtt::AckWord;
+use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatCall, Contact, EntryChange, KnownDevice, SettingChange, StoreError, SyncPage, UserDocument, UserSettings,
+    ChatCall, Committed, Contact, EntryChange, KnownDevice, SettingChange, StoreError, SyncPage, UserDocument, UserSettings,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -30,13 +31,37 @@ pub(super) async fn answer(context: &Arc<Context>, asked: Asked, call: ChatCall)
         let Asked { user, dev, request: Request { id, op }, payload } = asked;
         let at = call.at;
         let reply = execute(&context, &user, op, &payload, call).await?;
-        let topic = format!("replies/{}", dev.as_str());
-        let document = document(id.as_ref(), reply);
-        let topic = inbox_topic(&user, &topic);
-        let document = UserDocument { topic, copy_of: None, payload: document.into(), at };
-        context.store.queue_user_document(document).await?.await?;
+        tell(&context, &user, &dev, document(id.as_ref(), reply), at).await?.await?;
         Ok(Some(AckWord::Done))
     }))
+}
+
+/// Answers what cannot be read, if it says how it is called; else its writer is told as of any other input.
+pub(super) async fn refuse(
+    context: &Arc<Context>,
+    user: &Owner,
+    dev: &Device,
+    rejection: Rejection,
+) -> Result<Remaining, TakeError> {
+    let Some(id) = rejection.ref_id().cloned() else { return Err(rejection.into()) };
+    let mut reply = Map::from_iter([("ref".to_owned(), Value::from(id.as_str())), ("ok".to_owned(), false.into())]);
+    reply.insert("code".to_owned(), rejection.code().to_string().into());
+    reply.insert("detail".to_owned(), rejection.detail().into());
+    let document = Value::Object(reply).to_string().into_bytes();
+    let told = tell(context, user, dev, document, now_ms()).await?;
+    Ok(Box::pin(async move { told.await.map(|()| Some(AckWord::Done)) }))
+}
+
+async fn tell(
+    context: &Context,
+    user: &Owner,
+    dev: &Device,
+    document: Vec<u8>,
+    at: u64,
+) -> Result<Committed<()>, StoreError> {
+    let topic = inbox_topic(user, &format!("replies/{}", dev.as_str()));
+    let document = UserDocument { topic, copy_of: None, payload: document.into(), at };
+    context.store.queue_user_document(document).await
 }
 
 /// What the answer says beside `ref` and `ok`; or why not.

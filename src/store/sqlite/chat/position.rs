@@ -45,7 +45,8 @@ pub(in crate::store) fn receipt_of_user(
         let with = if let ReceiptOf::In(with, _) = &new.of { Some(with) } else { None };
         let is_own = |row: &ChatRow| {
             // What one wrote oneself is a place in a conversation, but nothing that one could confirm.
-            let is_of = if new.read { row.is_of(reader.user) } else { row.peer == *reader.user && !row.hidden };
+            let is_place = with.is_some() && row.is_of(reader.user);
+            let is_of = is_place || row.peer == *reader.user && row.writer != *reader.user && !row.hidden;
             is_of && with.is_none_or(|with| row.other(reader.user) == with)
         };
         let Some(row) = ChatRow::by_sid(tx, *sid)?.filter(is_own) else {
@@ -128,11 +129,16 @@ fn read(tx: &mut Tx<'_>, reader: &Reader<'_>, row: &ChatRow, call: &ChatCall) ->
     save(tx, reader.user, &with, &conversation)?;
     people::add_unread(tx, reader.user, unread as i64 - before as i64)?;
     tell(tx, reader.user, "read", &read_document(&with, row.sid, unread), call.at)?;
-    tx.execute(ALL_RECEIVED, params![reader.user.as_str(), with.as_str(), row.sid.row(), UP_TO_MAX])?;
-    if let Some(last) = newest(tx, &with, reader.user, row.sid.row())?
-        && may_tell(tx, &last, true)?
-    {
-        receipt_up_to(tx, &last, Status::Read, true, call.at)?;
+    let received = params![reader.user.as_str(), with.as_str(), row.sid.row(), UP_TO_MAX];
+    let received = tx.execute(ALL_RECEIVED, received)? > 0;
+    if let Some(last) = newest(tx, &with, reader.user, row.sid.row())? {
+        // Reading is the first confirmation of what no device has confirmed.
+        if received && may_tell(tx, &last, false)? {
+            receipt_up_to(tx, &last, Status::Delivered, true, call.at)?;
+        }
+        if may_tell(tx, &last, true)? {
+            receipt_up_to(tx, &last, Status::Read, true, call.at)?;
+        }
     }
     let seen = push::Seen { user: reader.user, peer: &with, sid: row.sid, up_to: true };
     push::clear(tx, &seen, reader.dev, reader.connected, call)
