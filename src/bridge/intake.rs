@@ -173,8 +173,8 @@ impl Intake {
             }
             ClientTopic::Presence(owner, device) => {
                 match Presence::parse(&publish.payload, &self.context.settings.limits.message()) {
-                    Ok(presence) if !self.context.broker.sees_clients => {
-                        self.context.bal_presences.tell(owner, &publish.topic, presence);
+                    Ok(presence) if !self.context.broker.sees_clients && publish.principal.role == Role::Bal => {
+                        self.context.bal_presences.tell(owner, device.as_ref(), presence.as_ref());
                         publish.ack.release(AckWord::Done);
                         return Ok(());
                     }

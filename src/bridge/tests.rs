@@ -47,7 +47,7 @@ struct Harness {
     running: tokio::task::JoinHandle<Result<(), StoreError>>,
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     let chat = HashMap::from([("com.example.chat".to_owned(), Owner::new("client1").unwrap())]);
     Settings {
         routes: Routes::new(chat, None),
