@@ -20,10 +20,6 @@
 //! - A `Life` is the state of a delivery with its attempts, as it is on disk.
 
 mod announce;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the push decision of chat messages, which asks it, is not applied yet")
-)]
 mod attentions;
 mod chat;
 mod context;

@@ -9,7 +9,7 @@ use crate::store::chat::{
     SyncPage, Undecided, UserSettings,
 };
 use crate::store::error::StoreError;
-use crate::store::sqlite::chat::{device, message, people, position, push, sync};
+use crate::store::sqlite::chat::{device, message, notified, people, position, push, sync};
 use bytes::Bytes;
 
 impl Store {
@@ -42,7 +42,7 @@ impl Store {
         sid: Sid,
         call: ChatCall,
     ) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| push::attended(tx, &user, &dev, sid, &call)).await
+        self.queue.submit(move |tx| notified::attended(tx, &user, &dev, sid, &call)).await
     }
 
     /// The attended devices have not confirmed these messages to `user` in time, or are attended no more: whether the
@@ -74,7 +74,7 @@ impl Store {
 
     /// The device connected at `at` (Unix milliseconds): pushes go to it one by one again. Forgotten in a crash without harm.
     pub async fn chat_device_spoke(&self, user: Owner, dev: Device, at: u64) -> Result<Committed<()>, StoreError> {
-        self.queue.submit_deferred(move |tx| push::device_spoke(tx, &user, &dev, at)).await
+        self.queue.submit_deferred(move |tx| notified::device_spoke(tx, &user, &dev, at)).await
     }
 
     /// The devices of a user that have registered a token.

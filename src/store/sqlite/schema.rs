@@ -255,18 +255,20 @@ CREATE TABLE devices (            -- that have registered a token
     sync_row INTEGER,             -- of the delivery that stands for all further pushes, while that waits
     pushed_at INTEGER,
     error TEXT,                   -- JSON: the last refusal
+    stale INTEGER NOT NULL DEFAULT 0,  -- it was silent for long, and its user was told
     PRIMARY KEY (user, dev)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX devices_seen ON devices (stale, seen_at);
 CREATE INDEX devices_recipient ON devices (recipient);
-CREATE TABLE proofs (             -- words that were pushed to tokens of other users
-    user TEXT NOT NULL,
-    dev TEXT NOT NULL,
-    recipient INTEGER NOT NULL,
-    proof TEXT NOT NULL,
+CREATE TABLE proofs (             -- words that were pushed to tokens, to be repeated
+    recipient INTEGER NOT NULL,   -- of the token
     made_at INTEGER NOT NULL,
-    PRIMARY KEY (user, dev)
+    user TEXT NOT NULL,           -- who is to repeat it
+    dev TEXT NOT NULL,
+    proof TEXT,                   -- NULL: it was repeated
+    PRIMARY KEY (recipient, made_at)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX proofs_recipient ON proofs (recipient, made_at);
+CREATE INDEX proofs_made ON proofs (made_at);
 CREATE TABLE conversations (      -- each pair has one row; the smaller name comes first
     first TEXT NOT NULL,
     second TEXT NOT NULL,
@@ -292,14 +294,16 @@ CREATE TABLE chat (
     hidden INTEGER NOT NULL,      -- the writer alone has it
     waits INTEGER NOT NULL,       -- its pushes wait for a device that is attended
     deadline INTEGER NOT NULL,    -- of its pushes; of an invitation, until when it is open
+    answer INTEGER,               -- row of what ended an invitation; 0: its time; NULL: it is open, or none
     decided TEXT,
     document BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX chat_id ON chat (writer, id) WHERE id IS NOT NULL;
 CREATE INDEX chat_writer ON chat (writer, row);
-CREATE INDEX chat_peer ON chat (peer, row);
+CREATE INDEX chat_peer ON chat (peer, row) WHERE hidden = 0;
 CREATE INDEX chat_unreceived ON chat (peer, writer, row) WHERE received = 0 AND hidden = 0;
 CREATE INDEX chat_waits ON chat (peer, row) WHERE waits = 1;
+CREATE INDEX chat_open ON chat (deadline) WHERE kind = 2 AND answer IS NULL;
 CREATE TABLE pushed (             -- notifications that may be shown: these devices get a clear
     user TEXT NOT NULL,
     peer TEXT NOT NULL,
@@ -309,6 +313,9 @@ CREATE TABLE pushed (             -- notifications that may be shown: these devi
     PRIMARY KEY (user, peer, row, dev)
 ) STRICT, WITHOUT ROWID;
 ALTER TABLE deliveries ADD COLUMN chat TEXT;
+CREATE INDEX deliveries_chat ON deliveries (recipient) WHERE chat IS NOT NULL AND final_at IS NULL;
+ALTER TABLE marks ADD COLUMN chat_rows INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE marks ADD COLUMN chat_bytes INTEGER NOT NULL DEFAULT 0;  -- of their documents
 ALTER TABLE marks ADD COLUMN chat_floor INTEGER NOT NULL DEFAULT 0;  -- rows of chat up to here may have been dropped
 ";
 
