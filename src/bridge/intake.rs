@@ -154,7 +154,8 @@ impl Intake {
         }
         let taken = match &topic {
             _ if publish.retained && !may_be_retained(&topic) => {
-                Err(Rejection::bad_field("retain", "is set, and this topic is not retained").into())
+                let rejection = Rejection::bad_field("retain", "is set, and this topic is not retained");
+                Err(rejection.about(document_id(&publish.payload)).into())
             }
             ClientTopic::Messages(owner) if is_chat(&publish) => self.chat.message(owner, &publish).await,
             ClientTopic::Messages(owner) => self.message(owner, &publish).await,

@@ -201,12 +201,13 @@ impl Broker {
         dependencies: BrokerDependencies,
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
-        let Self { listeners, authenticator, files, config: BrokerConfig { data, limits, .. } } = self;
+        let Self { listeners, authenticator, files, config: BrokerConfig { data, limits, autosubscribe, .. } } = self;
         let Outlet { inbound, publish, broker_link, clients, sightings, confirmations, notices, directory, .. } =
             outlet;
         let BrokerDependencies { metrics, reload, store, told } = dependencies;
         let dependencies = hub::HubDependencies {
             limits,
+            autosubscribe,
             refusals: Arc::new(refusals::Refusals::new(metrics)),
             store,
             told,
@@ -218,9 +219,7 @@ impl Broker {
             stop: stop.clone(),
         };
         let hub = Hub::new(dependencies);
-        // The bridge may ask when the broker has ended, and keeps nothing of it open.
-        let known = Arc::downgrade(&hub);
-        directory.answer_with(move |name| known.upgrade()?.role_of(name));
+        directory.answer_from(hub::KnownUsers(Arc::downgrade(&hub)));
         let import = match data {
             Some(folder) => hub.import(&folder).await?,
             None => None,

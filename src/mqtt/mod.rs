@@ -21,7 +21,7 @@ use crate::chat::id::Sid;
 use crate::chat::principal::{Principal, Role};
 pub use client::run;
 pub use config::{ClientConfig, ClientError, ClientLimits, Version, Will};
-pub use directory::Directory;
+pub use directory::{Directory, RoleSource};
 
 use bytes::Bytes;
 use std::sync::Arc;

@@ -303,9 +303,9 @@ impl Users {
         file.save().unwrap();
     }
 
-    /// A broker that knows these users and nobody else.
+    /// A broker that knows these users and nobody else. Their devices are sent what they subscribe to.
     pub(crate) fn config(&self) -> BrokerConfig {
-        BrokerConfig { anonymous: false, users_file: Some(self.path()), ..config() }
+        BrokerConfig { anonymous: false, users_file: Some(self.path()), autosubscribe: false, ..config() }
     }
 }
 

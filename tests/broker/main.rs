@@ -5,6 +5,7 @@
 
 mod access;
 mod acks;
+mod autosubscribe;
 mod bridges;
 mod chat_users;
 mod client_ids;

@@ -39,7 +39,7 @@ def test_a_message_of_20000_characters_is_refused_and_reaches_nobody(friends):
     phone, laptop, web = friends.device("alice"), friends.device("alice", "laptop"), friends.device("bob", "web")
     longest = phone.send("bob", "a" * 16_384)
     phone.stamped(longest)
-    message = phone.send("bob", "é" * 20_000)
+    message = phone.send("bob", "a" * 20_000)
     for device in [phone, laptop]:
         check_refused(device, message, "BAD_FIELD")
     friends.mark(phone, laptop, web)

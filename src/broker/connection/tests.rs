@@ -68,6 +68,7 @@ impl Harness {
         let stop = CancellationToken::new();
         let hub = Hub::new(HubDependencies {
             limits,
+            autosubscribe: true,
             refusals: Arc::new(Refusals::new(Arc::clone(&metrics))),
             store,
             told: |_, _| (),

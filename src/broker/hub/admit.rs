@@ -24,7 +24,7 @@ use crate::ops::clock::now_ms;
 use crate::store::{Message, SessionRecord, Will};
 
 /// How long the log-in may take, and the wait for the session as long again.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a session that is on disk waits for the disk to know of its new connection, and a will for its place there.
 pub(super) const DISK: Duration = Duration::from_secs(1);
 /// How long the connection before may take to end.
@@ -81,24 +81,37 @@ impl Hub {
         if let Some(session) = former.take_if(|session| connect.clean || session.is_expired(now_ms())) {
             self.end_session(&session).await;
         }
+        let expiry_s = if identified.background { 0 } else { self.expiry(connect.session_expiry_s) };
+        let (role, is_kept) = (identified.caller.role(), former.as_ref().is_some_and(|session| session.is_kept()));
+        let room = match identified.user.as_deref().filter(|_| role == Some(Role::User) && expiry_s > 0 && !is_kept) {
+            Some(user) => Some(self.make_room_to_keep(user, &identified.key).await?),
+            None => None,
+        };
         let present = former.is_some();
         let session = former.unwrap_or_else(|| self.new_session(&identified));
-        let expiry_s = if session.is_background() { 0 } else { self.expiry(connect.session_expiry_s) };
         let before = session.wishes();
         let packet_ids = self.take(&session, connect, &identified, handle);
-        if let Err(refusal) = self.keep(&session, expiry_s).await {
-            // Its client was not let in: the session is what it was, and one that was not there ends.
-            session.put_back(before);
-            self.leave(&session, handle, packet_ids, Leaving::Broke).await;
-            return Err(refusal.into());
-        }
+        let kept = match self.keep(&session, expiry_s).await {
+            Ok(()) => self.autosubscribe(&session, role).await,
+            Err(refusal) => Err(refusal),
+        };
+        drop(room);
+        let autosubscribed = match kept {
+            Ok(autosubscribed) => autosubscribed,
+            Err(refusal) => {
+                // Its client was not let in: the session is what it was, and one that was not there ends.
+                session.put_back(before);
+                self.leave(&session, handle, packet_ids, Leaving::Broke).await;
+                return Err(refusal.into());
+            }
+        };
         self.tell_sighting(&session, handle, ClientChange::Came).await;
         for SendQueue { queue, member } in session.send_queues() {
             match member {
                 Some(_) => self.attach_member(&queue, handle).await,
                 None => queue.attach(handle),
             }
-            if present {
+            if present || autosubscribed {
                 queue.read(Queue::look_for_topics);
             }
         }

@@ -13,9 +13,11 @@
 //! of it. The order in which the store commits is the order in which lasting queues get messages.
 
 mod admit;
+mod autosubscribe;
 mod documents;
 mod group;
 mod import;
+mod kept_sessions;
 mod leave;
 mod on_disk;
 mod port;
@@ -33,7 +35,7 @@ mod wills;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
@@ -48,7 +50,7 @@ use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
 use super::session::{MemoryLimits, Queue};
 use crate::chat::principal::Role;
-use crate::mqtt::{Confirmation, Inbound, Notice, Outbound, Sighting};
+use crate::mqtt::{Confirmation, Inbound, Notice, Outbound, RoleSource, Sighting};
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
@@ -71,6 +73,8 @@ const GOING_ON: usize = 4_096;
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) limits: BrokerLimits,
+    /// Whether devices of chat users are subscribed without asking.
+    autosubscribe: bool,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) store: Store,
     metrics: Arc<Metrics>,
@@ -97,8 +101,18 @@ pub(crate) struct Hub {
     going_on: TaskTracker,
 }
 
+/// Whom the hub knows, as long as it is there: the bridge may ask when the broker has ended, and keeps nothing of it open.
+pub(super) struct KnownUsers(pub(super) Weak<Hub>);
+
+impl RoleSource for KnownUsers {
+    fn role_of(&self, name: &str) -> Option<Role> {
+        self.0.upgrade()?.role_of(name)
+    }
+}
+
 pub(super) struct HubDependencies {
     pub(super) limits: BrokerLimits,
+    pub(super) autosubscribe: bool,
     pub(super) refusals: Arc<Refusals>,
     pub(super) store: Store,
     pub(super) told: fn(&Metrics, &Recorded),
@@ -112,10 +126,11 @@ pub(super) struct HubDependencies {
 
 impl Hub {
     pub(super) fn new(dependencies: HubDependencies) -> Arc<Self> {
-        let HubDependencies { limits, refusals, store, told, authenticator, inbound, .. } = dependencies;
-        let HubDependencies { sightings, confirmations, notices, stop, .. } = dependencies;
+        let HubDependencies { limits, autosubscribe, refusals, store, told, authenticator, .. } = dependencies;
+        let HubDependencies { inbound, sightings, confirmations, notices, stop, .. } = dependencies;
         Arc::new(Self {
             limits,
+            autosubscribe,
             metrics: Arc::clone(refusals.metrics()),
             refusals,
             store,
@@ -190,7 +205,7 @@ impl Hub {
     }
 
     /// What somebody is who is known: by the files or the configuration, or because of a session.
-    pub(super) fn role_of(&self, name: &str) -> Option<Role> {
+    fn role_of(&self, name: &str) -> Option<Role> {
         self.authenticator.role_of(name).or_else(|| {
             let (_, of_user) = self.registry.count(Some(name));
             if of_user > 0 { self.authenticator.rights_of(Some(name)).role() } else { None }

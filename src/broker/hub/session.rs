@@ -38,6 +38,8 @@ pub(super) struct State {
     /// While it has no connection. On the heap, because most sessions have one.
     pub(super) packet_ids: Option<Box<PacketIds>>,
     pub(super) subscriptions: BTreeMap<Box<str>, Subscription>,
+    /// How many of them it may have without asking: they count for no limit.
+    pub(super) unasked: usize,
     /// The store verb for the subscriptions was cut short: the disk may not have them all.
     pub(super) subscriptions_unsure: bool,
     /// How long it is kept without a connection, in seconds; `u32::MAX` for ever.
@@ -158,6 +160,17 @@ impl Session {
         let kept_ms = u64::from(state.expiry_s) * 1_000;
         let over = state.left_ms.is_some_and(|left| now_ms >= left.saturating_add(kept_ms));
         state.handle.is_none() && state.expiry_s != FOREVER && over
+    }
+
+    /// Whether it outlives its connection, or has done so.
+    pub(super) fn is_kept(&self) -> bool {
+        self.lock().expiry_s > 0
+    }
+
+    /// Since when it has no connection, in Unix milliseconds.
+    pub(super) fn left_ms(&self) -> Option<u64> {
+        let state = self.lock();
+        if state.handle.is_none() { state.left_ms } else { None }
     }
 
     /// Which of its user's devices it is.

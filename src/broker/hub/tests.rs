@@ -34,6 +34,7 @@ impl Harness {
         let (inbound_tx, inbound) = mpsc::channel(1);
         let hub = Hub::new(HubDependencies {
             limits,
+            autosubscribe: true,
             refusals: Arc::new(Refusals::new(Arc::new(Metrics::new()))),
             store,
             told: |_, _| (),
