@@ -21,7 +21,7 @@ mod layers;
 mod sections;
 mod transports;
 
-pub use crate::bridge::settings::{AckMode, Bal, Routes, TransportSection};
+pub use crate::bridge::settings::{AckMode, Bal, ChatSettings, Routes, TransportSection};
 pub use crate::broker::{BrokerConfig, Engine, Listen};
 pub use crate::mqtt::ClientConfig;
 pub use crate::ops::health::Ops;
@@ -51,6 +51,8 @@ pub struct Settings {
     pub routes: Routes,
     /// What differs from BAL to BAL.
     pub bals: BTreeMap<String, Bal>,
+    /// What chat users can expect.
+    pub chat: ChatSettings,
     /// Health and metrics.
     pub ops: Ops,
     /// Log lines.

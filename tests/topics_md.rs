@@ -90,6 +90,23 @@ fn every_json_example_is_json_and_says_what_it_is() {
     }
 }
 
+/// Lines such as `alice:phone > alice/self/messages {..}`: who publishes or gets what.
+#[test]
+fn every_line_that_shows_a_document_of_chat_names_a_topic_and_has_json() {
+    let mut seen = 0;
+    for (_, text) in blocks().filter(|(info, _)| *info == "text") {
+        for line in text.lines() {
+            let Some((said, document)) = line.split_once(" {\"") else { continue };
+            let topic = said.split_whitespace().last().unwrap_or_default();
+            assert!(topic == "push" || topic.contains("/self/") || topic.contains("/others/"), "{line}");
+            let document = format!("{{\"{document}");
+            serde_json::from_str::<Map<String, Value>>(&document).unwrap_or_else(|error| panic!("{error}: {line}"));
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "only {seen} lines found");
+}
+
 #[test]
 fn every_example_that_a_client_would_publish_is_taken() {
     let limits = Limits::default();

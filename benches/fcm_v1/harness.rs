@@ -97,6 +97,7 @@ fn settings(name: Transport) -> bridge::Settings {
         routes,
         explicit: HashSet::new(),
         broker: BrokerKind::Embedded,
+        chat: bridge::settings::ChatSettings::default(),
         limits: bridge::settings::Limits::default(),
         room: store::Limits::default(),
         claims: CLAIMS,

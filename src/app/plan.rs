@@ -51,6 +51,7 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
             // rumqttd is in this process, but what its clients are promised is what an external broker promises.
             Some(Engine::Rumqttd) | None => BrokerKind::External,
         },
+        chat: settings.chat.clone(),
         limits: settings.limits.bridge.clone(),
         room: settings.limits.store.clone(),
         claims: ((settings.ccs.window * settings.ccs.connections).max(streams) * CLAIMS_FACTOR)

@@ -2,8 +2,11 @@
 
 use crate::chat::id::Owner;
 use crate::chat::message::Limits as MessageLimits;
+use crate::chat::push_decision::PushWhen;
+use crate::chat::suffix::devices::VerifyTokens;
+use crate::chat::suffix::requests::Writers;
 use crate::chat::transport::Transport;
-use crate::ops::setting::{self, Seconds, SettingError, settings};
+use crate::ops::setting::{self, Days, Minutes, Seconds, SettingError, settings};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -111,5 +114,37 @@ settings! {
     pub struct Bal {
         /// What counts as arrived.
         pub ack: AckMode = AckMode::Mqtt;
+    }
+}
+
+/// Of whom presence is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PublishedPresence {
+    /// Of every chat user.
+    #[default]
+    All,
+    /// Of nobody: an external broker would show it to every log-in.
+    None,
+}
+
+settings! {
+    /// `[chat]`: what chat users can expect.
+    pub struct ChatSettings {
+        /// How long a sign of a person counts: so long a connected device is taken as looked at.
+        #[serde(with = "Minutes")]
+        "attended_minutes" pub attended: Duration = Duration::from_secs(600), in 1..=525_600;
+        /// Which attended devices hold a push back.
+        pub push_when: PushWhen = PushWhen::AnyActiveSuppresses;
+        /// Who may write to a user who has set nothing.
+        pub who_may_write: Writers = Writers::Anyone;
+        /// How long a message is kept.
+        #[serde(with = "Days")] "keep_days" pub keep: Duration = Duration::from_secs(30 * 86_400), in 1..=36_500;
+        /// How many bytes of messages are kept, beyond which the oldest are forgotten before their time.
+        pub keep_bytes: u64 = 8_000_000_000, in 1_000_000..=u64::MAX;
+        /// When a token has to be proved.
+        pub verify_tokens: VerifyTokens = VerifyTokens::Moved;
+        /// Of whom presence is published.
+        pub presence: PublishedPresence = PublishedPresence::All;
     }
 }

@@ -47,13 +47,14 @@ struct Harness {
     running: tokio::task::JoinHandle<Result<(), StoreError>>,
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     let chat = HashMap::from([("com.example.chat".to_owned(), Owner::new("client1").unwrap())]);
     Settings {
         routes: Routes::new(chat, None),
         transports: crate::chat::transport::Transports::default(),
         explicit: std::iter::once(Owner::new("careful").unwrap()).collect(),
         broker: BrokerKind::Embedded,
+        chat: settings::ChatSettings::default(),
         limits: settings::Limits {
             inflight_publishes: 100,
             topic_window: 10,

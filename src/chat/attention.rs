@@ -79,6 +79,12 @@ impl Attention {
         self.mute = false;
     }
 
+    /// A new connection, or the client takes back what it said: nothing is said of whether somebody looks. The last sign
+    /// stands, and so does that it let a message wait.
+    pub fn handle_unsaid(&mut self) {
+        self.inactive = false;
+    }
+
     /// The client says whether it is looked at. `active: true` is a sign of a person; a presence without the word says nothing.
     pub fn handle_active(&mut self, active: bool, now_ms: u64) -> Vec<Sid> {
         self.inactive = !active;
@@ -89,10 +95,10 @@ impl Attention {
         self.give_up()
     }
 
-    /// The device is given a message by MQTT. Whether pushes may wait for its confirmation; if not, with what waited for it
-    /// before and is to be decided again.
+    /// The device is given a message by MQTT: if somebody is looking, pushes wait for its confirmation. If too much waits by
+    /// then, all of it comes back and is to be decided again. A message that it has been given before changes nothing.
     pub fn handle_message(&mut self, sid: Sid, now_ms: u64) -> Vec<Sid> {
-        if !self.is_attended(now_ms) {
+        if !self.is_attended(now_ms) || self.is_waited_for(sid) {
             return Vec::new();
         }
         self.unconfirmed.push_back((sid, now_ms));
@@ -103,10 +109,27 @@ impl Attention {
         self.give_up()
     }
 
-    /// The device confirms a message, or everything up to one.
-    pub fn handle_confirmed(&mut self, sid: Sid, up_to: bool) {
+    /// The device confirms a message, or everything up to one. Whether any of it waited for that.
+    pub fn handle_confirmed(&mut self, sid: Sid, up_to: bool) -> bool {
         self.mute = false;
+        let before = self.unconfirmed.len();
         self.unconfirmed.retain(|(waiting, _)| if up_to { *waiting > sid } else { *waiting != sid });
+        self.unconfirmed.len() < before
+    }
+
+    /// The device is not given the message after all.
+    pub fn handle_taken_back(&mut self, sid: Sid) {
+        self.unconfirmed.retain(|(waiting, _)| *waiting != sid);
+    }
+
+    /// Whether a push for the message waits for the device's confirmation.
+    pub fn is_waited_for(&self, sid: Sid) -> bool {
+        self.unconfirmed.iter().any(|(waiting, _)| *waiting == sid)
+    }
+
+    /// Until when the last sign counts, in Unix milliseconds.
+    pub fn sign_counts_until(&self) -> Option<u64> {
+        self.sign_at.map(|at| at.saturating_add(self.sign_counts_ms))
     }
 
     /// The connection has ended: what the device has not confirmed is to be decided again.

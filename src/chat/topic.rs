@@ -19,21 +19,12 @@ pub const FORMER_FILTERS: [&str; 4] = ["+/self/messages", "+/self/receipts", "+/
 /// Where an app confirms a push: below its own user's name, which it knows and the bridge does not.
 pub const APP_RECEIPTS: &str = "self/receipts";
 /// What an owner may write below its `self/`, as far as the bridge reads it.
-const SUFFIXES: [&str; 3] = ["messages", "receipts", "presence"];
+const SUFFIXES: [&str; 9] =
+    ["messages", "receipts", "presence", "read", "chatstate", "profile", "devices", "invitations", "requests"];
 /// First levels below `self/` that a later release gives a meaning (topics.md, "Reserved for later").
-const RESERVED: [&str; 11] = [
-    "chatstate",
-    "invitations",
-    "state",
-    "devices",
-    "profile",
-    "read",
-    "groups",
-    "history",
-    "calls",
-    "requests",
-    "replies",
-];
+const RESERVED: [&str; 5] = ["state", "groups", "history", "calls", "replies"];
+/// Those of them that are followed by the name of a device.
+const OF_DEVICES: [&str; 3] = ["presence", "devices", "requests"];
 /// Inboxes of others into which a chat user of the embedded broker may publish.
 const ROUTED: [&str; 4] = ["messages", "chatstate", "invitations", "calls"];
 /// So many wrong, missing or surplus letters are still a slip of the pen.
@@ -131,8 +122,69 @@ pub enum ClientTopic {
     Receipts(Owner),
     /// `{owner}/self/presence`, or `{owner}/self/presence/{device}`: whether the owner is there.
     Presence(Owner, Option<Device>),
+    /// What else is of chat between users.
+    Chat(Owner, ChatTopic),
     /// `{owner}/self/...` with another suffix: of a later release, somebody else's, or misspelt.
     Other(Owner, Suffix),
+}
+
+/// A topic of a chat user's outbox, but for those that BALs have as well.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ChatTopic {
+    /// `read`: how far the user has read.
+    Read,
+    /// `chatstate`: who is writing.
+    ChatState,
+    /// `profile`, retained: how the user is called.
+    Profile,
+    /// `invitations`: how strangers become contacts.
+    Invitations,
+    /// `devices/{device}`: the token by which it is pushed.
+    Devices(Device),
+    /// `requests/{device}`: what it asks the bridge.
+    Requests(Device),
+}
+
+impl ChatTopic {
+    fn parse(suffix: &str) -> Option<Self> {
+        Some(match suffix {
+            "read" => Self::Read,
+            "chatstate" => Self::ChatState,
+            "profile" => Self::Profile,
+            "invitations" => Self::Invitations,
+            _ => {
+                let (name, device) = suffix.split_once('/')?;
+                let of_device = match name {
+                    "devices" => Self::Devices,
+                    "requests" => Self::Requests,
+                    _ => return None,
+                };
+                of_device(Device::new(device).ok()?)
+            }
+        })
+    }
+
+    /// The first level below the outbox.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::ChatState => "chatstate",
+            Self::Profile => "profile",
+            Self::Invitations => "invitations",
+            Self::Devices(_) => "devices",
+            Self::Requests(_) => "requests",
+        }
+    }
+}
+
+impl fmt::Display for ChatTopic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Self::Devices(device) | Self::Requests(device) => write!(f, "/{}", device.as_str()),
+            Self::Read | Self::ChatState | Self::Profile | Self::Invitations => Ok(()),
+        }
+    }
 }
 
 impl ClientTopic {
@@ -148,13 +200,20 @@ impl ClientTopic {
             ("receipts", _) => Self::Receipts(owner),
             ("presence", _) => Self::Presence(owner, None),
             (_, Some(Ok(device))) => Self::Presence(owner, Some(device)),
-            _ => Self::Other(owner, Suffix(topic.split_once("/self").map_or("", |(_, rest)| rest).to_owned())),
+            _ => match ChatTopic::parse(suffix) {
+                Some(chat) => Self::Chat(owner, chat),
+                None => Self::Other(owner, Suffix(topic.split_once("/self").map_or("", |(_, rest)| rest).to_owned())),
+            },
         }))
     }
 
     /// Whose topic it is.
     pub fn owner(&self) -> &Owner {
-        let (Self::Messages(owner) | Self::Receipts(owner) | Self::Presence(owner, _) | Self::Other(owner, _)) = self;
+        let (Self::Messages(owner)
+        | Self::Receipts(owner)
+        | Self::Presence(owner, _)
+        | Self::Chat(owner, _)
+        | Self::Other(owner, _)) = self;
         owner
     }
 }
@@ -166,6 +225,7 @@ impl fmt::Display for ClientTopic {
             Self::Receipts(owner) => write!(f, "{owner}/self/receipts"),
             Self::Presence(owner, None) => write!(f, "{owner}/self/presence"),
             Self::Presence(owner, Some(device)) => write!(f, "{owner}/self/presence/{}", device.as_str()),
+            Self::Chat(owner, topic) => write!(f, "{owner}/self/{topic}"),
             Self::Other(owner, suffix) => write!(f, "{owner}/self{}", suffix.0),
         }
     }
@@ -190,7 +250,9 @@ impl Suffix {
 
     /// What is wrong with it, for a person.
     pub fn fault(&self) -> String {
-        match (self.0.strip_prefix("/presence/").map(Device::new), self.nearest()) {
+        let device =
+            OF_DEVICES.into_iter().find_map(|name| self.0.strip_prefix('/')?.strip_prefix(name)?.strip_prefix('/'));
+        match (device.map(Device::new), self.nearest()) {
             (Some(Err(fault)), _) => fault.to_string(),
             (_, Some(name)) => format!("there is no such topic; did you mean `self/{name}`?"),
             (_, None) => format!("there is no such topic; below `self/` there are `{}`", SUFFIXES.join("`, `")),
@@ -246,6 +308,11 @@ impl BridgeTopic {
         let (owner, form) = form;
         Owner::new(owner).map(|owner| Some(form(owner))).map_err(TopicError::Owner)
     }
+}
+
+/// The topic of an owner's inbox with this name: a first level below it, or several.
+pub fn inbox_topic(owner: &Owner, suffix: &str) -> String {
+    format!("{owner}/others/{suffix}")
 }
 
 /// Where the statuses of `owner`'s messages go, unless it names another topic.
@@ -359,6 +426,17 @@ mod tests {
         "[A-Za-z0-9_-]{1,32}".prop_map(|name| Device::new(name).unwrap())
     }
 
+    fn chat_topic() -> impl Strategy<Value = ChatTopic> {
+        prop_oneof![
+            Just(ChatTopic::Read),
+            Just(ChatTopic::ChatState),
+            Just(ChatTopic::Profile),
+            Just(ChatTopic::Invitations),
+            device().prop_map(ChatTopic::Devices),
+            device().prop_map(ChatTopic::Requests),
+        ]
+    }
+
     fn client_topic() -> impl Strategy<Value = ClientTopic> {
         prop_oneof![
             owner().prop_map(ClientTopic::Messages),
@@ -368,6 +446,7 @@ mod tests {
                 topic.filter(|topic| matches!(topic, ClientTopic::Other(..)) && !suffix.is_empty())
             }),
             (owner(), prop::option::of(device())).prop_map(|(o, d)| ClientTopic::Presence(o, d)),
+            (owner(), chat_topic()).prop_map(|(o, topic)| ClientTopic::Chat(o, topic)),
         ]
     }
 
@@ -485,16 +564,20 @@ mod tests {
             ("reciepts", "receipts"),
             ("presense", "presence"),
             ("presence/", "presence"),
+            ("device/phone", "devices"),
+            ("devices", "devices"),
+            ("invitation", "invitations"),
         ] {
             assert_eq!(suffix(text).nearest(), Some(nearest), "{text}");
         }
-        for text in ["", "foo", "read", "devices/phone", "profile", "statuses", "masses"] {
+        for text in ["", "foo", "history", "statuses", "masses"] {
             assert_eq!(suffix(text).nearest(), None, "{text}");
         }
         assert_eq!(suffix("message").fault(), "there is no such topic; did you mean `self/messages`?");
         assert_eq!(
             suffix("push").fault(),
-            "there is no such topic; below `self/` there are `messages`, `receipts`, `presence`"
+            "there is no such topic; below `self/` there are `messages`, `receipts`, `presence`, `read`, `chatstate`, \
+             `profile`, `devices`, `invitations`, `requests`"
         );
         assert_eq!(suffix("presence/").fault(), "the device in the topic is empty");
         assert_eq!(suffix("presence/a/b").fault(), "the device in the topic has a character that is not allowed: '/'");
@@ -504,7 +587,7 @@ mod tests {
 
     #[test]
     fn what_a_later_release_gives_a_meaning_is_reserved() {
-        for text in ["devices/phone", "read", "requests/phone", "chatstate"] {
+        for text in ["calls", "history", "groups/g-1", "replies/phone"] {
             assert!(suffix(text).is_reserved(), "{text}");
         }
         for text in ["device", "foo", ""] {

@@ -40,6 +40,7 @@ impl Settings {
             store: sections.part("store")?,
             routes: sections.part("routes")?,
             bals: sections.part("bals")?,
+            chat: sections.part("chat")?,
             ops: sections.part("ops")?,
             log: sections.part("log")?,
             limits: Limits {

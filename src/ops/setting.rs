@@ -131,8 +131,12 @@ pub enum Unit<const SECONDS: u64> {}
 
 /// The unit of keys that end in `_seconds`.
 pub(crate) type Seconds = Unit<1>;
+/// The unit of keys that end in `_minutes`.
+pub(crate) type Minutes = Unit<60>;
 /// The unit of keys that end in `_hours`.
 pub(crate) type Hours = Unit<3_600>;
+/// The unit of keys that end in `_days`.
+pub(crate) type Days = Unit<86_400>;
 
 impl<const SECONDS: u64> Unit<SECONDS> {
     pub(crate) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

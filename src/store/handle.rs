@@ -1,5 +1,6 @@
 //! The handle: the verbs, as the rest of the program sees them.
 
+mod chat;
 mod sessions;
 
 use super::documents::{AckedBy, DocumentRef, Note, OutboxDocument, Seen, UserDocument};

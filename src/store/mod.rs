@@ -41,6 +41,10 @@
 //! | `acknowledged` | does nothing more |
 //! | `import_session`, `import_retained` | leave what is there as it is |
 //! | `hand_on`, `imported` | do nothing more |
+//! | `chat_message` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
+//! | `chat_receipt`, `chat_attended`, `chat_decide_again`, `chat_device_spoke`, `chat_user_seen`, `chat_profile` | do nothing more |
+//! | `chat_device`, `chat_set` | tell the user's devices once more |
+//! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync` | give the same again |
 //! | `end_queue`, `end_group`, `sweep_queues` | go on where they stopped |
 //!
 //! # A second back end
@@ -53,6 +57,7 @@
 //! message of another process is passed on to it. A process whose part may be taken from it while it sleeps has to look
 //! once more before each send: then a [`Claimed`] says until when it may be sent.
 
+mod chat;
 mod documents;
 mod downstream;
 mod error;
@@ -68,6 +73,11 @@ mod tests;
 mod trace;
 mod upstream;
 
+pub use chat::{
+    ChatCall, ChatOutcome, ChatPolicy, Contact, DeviceChange, EntryChange, KnownDevice, NewChatMessage, NewInvitation,
+    NewReceipt, Peer, ReceiptOf, SYNC_BYTES, SYNC_MAX, Seeing, SettingChange, SyncPage, USER_DEVICES_MAX, Undecided,
+    UserSettings, Writer,
+};
 pub use documents::{AckedBy, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Seen, Unread, UserDocument};
 pub use downstream::{
     Accepted, Claimed, DELIVERIES_MAX, Deliveries, DeliveriesError, Destination, DueBatch, DueQuery, NewDelivery,

@@ -1,8 +1,13 @@
-"""Fixtures: a simulator, a bridge with the embedded broker, a BAL."""
+"""Fixtures: a simulator, a bridge with the embedded broker, a BAL; a bridge with chat users."""
 
+import shutil
+
+import chat as chats
 import harness
 import pytest
-from harness import Bal, Bridge, Sim
+from harness import Bal, Bridge, Sim, free_port
+from test_access import password
+from test_who_may_push import SECRET
 from ways import CCS, WAYS
 
 
@@ -14,6 +19,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "campaign: the long fault run, only with ./tests/run --campaign")
     config.addinivalue_line("markers", "compose: docker-compose.yml in an engine, only with ./tests/run --compose")
     config.addinivalue_line("markers", "ccs_only(reason): about something that only CCS has")
+    config.addinivalue_line("markers", "behaviour(numbers): which of the behaviours of chat the test shows")
     harness.WAY = WAYS[config.getoption("--way")]
 
 
@@ -55,3 +61,53 @@ def bal(bridge):
     bal = Bal("client1", bridge.port).connect()
     yield bal
     bal.close()
+
+
+@pytest.fixture(scope="session")
+def chat_files(tmp_path_factory):
+    """What takes long to make and is the same for all tests: the users of both brokers, and the clock."""
+    makers = {"users": chats.make_users, "mosquitto.users": chats.make_mosquitto_users, "clock.so": chats.make_clock}
+    return {name: chats.shared(tmp_path_factory, name, make) for name, make in makers.items()}
+
+
+@pytest.fixture
+def make_chat(tmp_path, sim, make_bridge, chat_files):
+    """Makes bridges with chat users; `settings` are those of `[chat]`."""
+    made, brokers = [], []
+
+    def make(kind=chats.EMBEDDED, settings="", extra="", grace=1, broker_more="", start=True, **more):
+        users, secret = tmp_path / "users", tmp_path / "jwt.secret"
+        shutil.copy(chat_files["users"], users)
+        secret.write_text(SECRET)
+        secret.chmod(0o600)
+        broker, ws_port = None, free_port()
+        section = f'users_file = "{users}"\njwt_secret_file = "{secret}"\nlisten_ws = "127.0.0.1:{ws_port}"'
+        options = {"broker": f"{section}\npresence_grace_seconds = {grace}\n{broker_more}"}
+        if kind == chats.MOSQUITTO:
+            shutil.copy(chat_files["mosquitto.users"], tmp_path / "mosquitto.users")
+            broker = chats.Mosquitto(tmp_path / "mosquitto", tmp_path / "mosquitto.users")
+            brokers.append(broker)
+            ws_port = broker.ws_port
+            own = tmp_path / "bridge.password"
+            own.write_text(password(chats.THE_BRIDGE))
+            own.chmod(0o600)
+            options = {
+                "broker": "anonymous = true",
+                "mqtt_section": f'broker = "external"\nurl = "mqtt://127.0.0.1:{broker.port}"\n'
+                f'username = "{chats.THE_BRIDGE}"\npassword_file = "{own}"',
+            }
+            extra += "\n[bals.bal1]\n[bals.bal2]"
+        extra += f"\n[chat]\n{settings}" if settings else ""
+        options = {"routes": 'default_bal = "bal1"', "extra": extra, **options, **more}
+        made.append(chats.Chat(kind, sim, make_bridge(**options), broker, ws_port, chat_files["clock.so"]))
+        return made[-1].start() if start else made[-1]
+
+    yield make
+    for one in [*made, *brokers]:
+        one.close()
+
+
+@pytest.fixture
+def chat(request, make_chat):
+    """Chat over the embedded broker, or over the one that the test names."""
+    return make_chat(getattr(request, "param", chats.EMBEDDED))

@@ -27,11 +27,11 @@ WARNING = "no BAL of this name is configured"
 OPEN = "everybody who may publish on the external broker may push"
 
 
-def token(name: str, role: str) -> str:
+def token(name: str, role: str, seconds: int = 600) -> str:
     def part(data: bytes) -> str:
         return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
-    claims = {"sub": name, "role": role, "exp": int(time.time()) + 600}
+    claims = {"sub": name, "role": role, "exp": int(time.time()) + seconds}
     head = ".".join(part(json.dumps(one).encode()) for one in ({"alg": "HS256", "typ": "JWT"}, claims))
     return f"{head}.{part(hmac.new(SECRET.encode(), head.encode(), hashlib.sha256).digest())}"
 

@@ -20,7 +20,7 @@ pub enum Sender {
 
 impl Sender {
     /// Refuses what only a BAL may give, before anything of it is looked at.
-    pub(super) fn check(self, fields: &Fields) -> Result<(), Rejection> {
+    pub(in crate::chat) fn check(self, fields: &Fields) -> Result<(), Rejection> {
         if self == Self::Bal {
             return Ok(());
         }

@@ -42,16 +42,80 @@ pub enum Format {
 pub struct Registration {
     /// By which it is pushed.
     pub token: Token,
+    /// How.
+    pub form: PushForm,
+    /// The word that was pushed to the token, if it belonged to another user before.
+    pub proof: Option<String>,
+}
+
+/// What a push to a device has to be like. Its JSON is its form on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushForm {
     /// What it runs on.
     pub platform: Platform,
     /// The app: it chooses transport and project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
     /// The language of fixed texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lang: Option<String>,
     /// How much a push says.
+    #[serde(default)]
     pub format: Format,
-    /// The word that was pushed to the token, if it belonged to another user before.
-    pub proof: Option<String>,
+}
+
+/// When a token has to be proved before its registration counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyTokens {
+    /// When another user has it.
+    #[default]
+    Moved,
+    /// At every registration of a token that the device did not have before.
+    Always,
+    /// Never: whoever registers a token gets it, also from another user.
+    Never,
+}
+
+/// What happened to the registration of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceEvent {
+    /// It can be pushed by this token.
+    Registered,
+    /// It can be pushed by this token instead of the one before.
+    Replaced,
+    /// It cannot be pushed any more.
+    Unregistered,
+    /// It was silent for long, or its token is refused; pushes are still tried.
+    Stale,
+    /// The token is another user's now, or this user's.
+    Moved,
+    /// A word was pushed to the token, to be repeated.
+    VerifySent,
+}
+
+/// What the devices of a user are told of one of them: a document of `devices`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DeviceDocument<'a> {
+    /// What happened.
+    pub event: DeviceEvent,
+    /// The device.
+    pub dev: &'a str,
+    /// A short hash of the token, never the token.
+    pub token_hash: &'a str,
+    /// Why, in the words of the push service or of the bridge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'a str>,
+    /// When, in Unix milliseconds.
+    pub ts: u64,
+}
+
+impl DeviceDocument<'_> {
+    /// The document to publish.
+    pub fn to_payload(&self) -> Vec<u8> {
+        crate::chat::message::json(self)
+    }
 }
 
 /// What a device says of its token.
@@ -96,7 +160,7 @@ impl DeviceWord {
         let app = fields.word("app", APP_MAX)?;
         let lang = fields.word("lang", LANG_MAX)?;
         let proof = fields.word("proof", PROOF_MAX)?;
-        Ok(Self::Register(Registration { token, platform, app, lang, format, proof }))
+        Ok(Self::Register(Registration { token, form: PushForm { platform, app, lang, format }, proof }))
     }
 }
 
@@ -113,11 +177,11 @@ mod tests {
     #[test]
     fn a_registration_has_a_token_and_a_platform() {
         let DeviceWord::Register(least) = parse(&json!({"token": "t-1", "platform": "ios"})).unwrap() else { panic!() };
-        assert_eq!((least.platform, least.format, least.app), (Platform::Ios, Format::Full, None));
+        assert_eq!((least.form.platform, least.form.format, least.form.app), (Platform::Ios, Format::Full, None));
         let all = json!({"token": "t-1", "platform": "web", "app": "com.x", "lang": "de-CH", "format": "doorbell", "proof": "p"});
         let DeviceWord::Register(all) = parse(&all).unwrap() else { panic!() };
         assert_eq!(
-            (all.lang.as_deref(), all.format, all.proof.as_deref()),
+            (all.form.lang.as_deref(), all.form.format, all.proof.as_deref()),
             (Some("de-CH"), Format::Doorbell, Some("p"))
         );
         assert_eq!(DeviceWord::parse(b"", &Limits::default()), Ok(DeviceWord::Unregister));

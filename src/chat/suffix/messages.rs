@@ -2,7 +2,7 @@
 
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
-use crate::chat::message::{ErrorCode, Limits, Rejection};
+use crate::chat::message::{ErrorCode, Limits, Rejection, Sender};
 use crate::chat::push::TTL_MAX;
 use crate::chat::push_decision::{Matter, Wish};
 use crate::chat::topic::Device;
@@ -27,7 +27,8 @@ const LATER: [&str; 2] = ["not_before", "expires"];
 /// Fields of a push to a token. A message to a user is pushed in a form of the bridge's own.
 const OF_PUSHES: [&str; 6] = ["token", "topic", "condition", "notification", "collapse", "fcm"];
 /// What the bridge stamps: taken off, whatever a client writes.
-const STAMPED: [&str; 9] = ["from", "sid", "ts", "n", "group", "by", "edited", "redelivered", "status"];
+const STAMPED: [&str; 10] =
+    ["from", "sid", "ts", "n", "group", "by", "edited", "redelivered", "status", "read"];
 /// Names of groups begin like this, and there are none yet.
 const GROUP: &str = "g-";
 
@@ -61,8 +62,8 @@ pub struct UserMessage {
 pub struct Stamp<'a> {
     /// The bridge's id of the message.
     pub sid: Sid,
-    /// Its place among all that this reader has of the conversation.
-    pub n: u64,
+    /// Its place among all that this reader has of the conversation; an invitation has none.
+    pub n: Option<u64>,
     /// When it was stored, in Unix milliseconds.
     pub ts: u64,
     /// Who wrote it.
@@ -74,14 +75,16 @@ pub struct Stamp<'a> {
 }
 
 impl UserMessage {
-    /// Reads a payload.
+    /// Reads a payload, and refuses what `sender` may not ask for.
     ///
     /// # Errors
-    /// With the code of topics.md, and with the writer's id if that could be read.
-    pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
+    /// With the code of topics.md, and with the writer's id if that could be read. [`ErrorCode::Forbidden`] goes before every
+    /// other fault of a field but the id's.
+    pub fn parse(sender: Sender, payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
+        let allowed = sender.check(&fields);
         let id = fields.id()?;
-        read(&mut fields, id.clone()).map_err(|rejection| rejection.about(id))
+        allowed.and_then(|()| read(&mut fields, id.clone())).map_err(|rejection| rejection.about(id))
     }
 
     /// The text that a push shows, if there is one.
@@ -107,7 +110,10 @@ impl UserMessage {
 /// A copy for one reader of a message that was kept as `document`.
 pub fn stamped(document: &[u8], stamp: &Stamp<'_>) -> Vec<u8> {
     let Stamp { sid, n, ts, from, dev, redelivered } = stamp;
-    let mut copy = format!("{{\"sid\":\"{sid}\",\"n\":{n},\"ts\":{ts},\"from\":\"{from}\"").into_bytes();
+    let n = n.map_or_else(String::new, |n| format!("\"n\":{n},"));
+    // A name may have a quote in it.
+    let from = Value::from(from.as_str());
+    let mut copy = format!("{{\"sid\":\"{sid}\",{n}\"ts\":{ts},\"from\":{from}").into_bytes();
     if let Some(dev) = dev {
         copy.extend(format!(",\"dev\":\"{}\"", dev.as_str()).into_bytes());
     }
@@ -234,7 +240,8 @@ mod tests {
     use serde_json::json;
 
     fn parse(message: &Value) -> Result<UserMessage, ErrorCode> {
-        UserMessage::parse(message.to_string().as_bytes(), &Limits::default()).map_err(|rejection| rejection.code())
+        UserMessage::parse(Sender::Bal, message.to_string().as_bytes(), &Limits::default())
+            .map_err(|rejection| rejection.code())
     }
 
     fn some_sid() -> Sid {
@@ -246,7 +253,7 @@ mod tests {
         let message = parse(&json!({"id": "m1", "to": "bob", "body": "hi", "x": {"any": [1, 2.5]}})).unwrap();
         let (sid, alice) = (some_sid(), Owner::new("alice").unwrap());
         let dev = Device::new("phone").unwrap();
-        let stamp = Stamp { sid, n: 17, ts: 5, from: &alice, dev: None, redelivered: false };
+        let stamp = Stamp { sid, n: Some(17), ts: 5, from: &alice, dev: None, redelivered: false };
         let copy: Value = serde_json::from_slice(&stamped(&message.to_bytes(), &stamp)).unwrap();
         assert_eq!(
             copy,
@@ -333,15 +340,15 @@ mod tests {
 
     #[test]
     fn the_id_of_what_is_refused_is_told() {
-        let rejection = UserMessage::parse(br#"{"id":"m1","body":"hi"}"#, &Limits::default()).unwrap_err();
+        let rejection = UserMessage::parse(Sender::Bal, br#"{"id":"m1","body":"hi"}"#, &Limits::default()).unwrap_err();
         assert_eq!(rejection.ref_id().unwrap().as_str(), "m1");
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = UserMessage::parse(&bytes, &Limits::default());
-            let stamp = Stamp { sid: some_sid(), n: 1, ts: 1, from: &Owner::new("a").unwrap(), dev: None, redelivered: false };
+            let _ = UserMessage::parse(Sender::Bal, &bytes, &Limits::default());
+            let stamp = Stamp { sid: some_sid(), n: Some(1), ts: 1, from: &Owner::new("a").unwrap(), dev: None, redelivered: false };
             let _ = stamped(&bytes, &stamp);
         }
     }

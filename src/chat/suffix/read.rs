@@ -4,6 +4,7 @@ use crate::chat::id::{Owner, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection};
 use crate::chat::topic::Device;
+use serde_json::json;
 
 /// A read position.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,11 @@ impl ReadPosition {
     }
 }
 
+/// What the user's own devices are told: how far the user has read, and how much is unread behind it in the conversation.
+pub fn read_document(with: &Owner, sid: Sid, unread: u64) -> Vec<u8> {
+    crate::chat::message::json(&json!({ "with": with.as_str(), "sid": sid.to_string(), "unread": unread }))
+}
+
 /// The name of somebody else, which must be there.
 pub(super) fn peer(fields: &mut Fields, name: &str) -> Result<Owner, Rejection> {
     let missing = || Rejection::new(ErrorCode::MissingField, format!("`{name}` is missing: the name of a user"));
@@ -51,7 +57,7 @@ pub(super) fn device(fields: &mut Fields) -> Result<Option<Device>, Rejection> {
 mod tests {
     use super::*;
     use crate::chat::id::SidSource;
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     fn parse(payload: &Value) -> Result<ReadPosition, ErrorCode> {
         ReadPosition::parse(payload.to_string().as_bytes(), &Limits::default()).map_err(|rejection| rejection.code())

@@ -4,7 +4,9 @@ use super::read::device;
 use crate::chat::id::{MessageId, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, RECEIPT_IDS_MAX, Rejection};
+use crate::chat::status::Status;
 use crate::chat::topic::Device;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 /// A receipt of a user.
@@ -16,6 +18,40 @@ pub struct UserReceipt {
     pub read: bool,
     /// The device, as its client says; the embedded broker knows better.
     pub dev: Option<Device>,
+}
+
+/// What the writer of a message is told of it: a document of the writer's `receipts`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ReceiptDocument<'a> {
+    /// The writer's own id of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<&'a str>,
+    /// The bridge's; a message that was refused has none.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "sid_text")]
+    pub sid: Option<Sid>,
+    /// `sent`, `delivered`, `read`; `accepted` for a BAL; `failed` for what was refused.
+    pub status: Status,
+    /// When, in Unix milliseconds.
+    pub ts: u64,
+    /// It is true of all messages of the conversation up to this one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub up_to: bool,
+}
+
+impl<'a> ReceiptDocument<'a> {
+    /// That of one message.
+    pub fn new(id: Option<&'a str>, sid: Sid, status: Status, ts: u64) -> Self {
+        Self { id, sid: Some(sid), status, ts, up_to: false }
+    }
+
+    /// The document to publish.
+    pub fn to_payload(&self) -> Vec<u8> {
+        crate::chat::message::json(self)
+    }
+}
+
+fn sid_text<S: Serializer>(sid: &Option<Sid>, serializer: S) -> Result<S::Ok, S::Error> {
+    sid.map(|sid| sid.to_string()).serialize(serializer)
 }
 
 /// What a receipt names.

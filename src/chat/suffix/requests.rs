@@ -4,6 +4,7 @@ use super::read::peer;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection};
+use serde::{Deserialize, Serialize};
 
 /// Most messages that a report names.
 pub const REPORTED_MAX: usize = 20;
@@ -22,9 +23,11 @@ pub struct Request {
 }
 
 /// Who may write to a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Writers {
     /// Everybody.
+    #[default]
     Anyone,
     /// Contacts; strangers may invite.
     Contacts,

@@ -180,6 +180,7 @@ fn each_part_of_a_shared_section_knows_only_its_keys() {
         ("limits.broker_packet_bytes", "1024", "must be from 131072 to 268435455"),
         ("ccs.window", "1001", "must be from 1 to 1000"),
         ("fcm.connections", "0", "must be from 1 to 100"),
+        ("chat.attended_minutes", "0", "must be from 1 to 525600"),
     ] {
         let (section, name) = key.split_once('.').unwrap();
         let variable = format!("BRIDGE__{section}__{name}").to_uppercase();

@@ -73,6 +73,20 @@ pub(in crate::store) fn accept(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::R
     Ok(Accepted::Stored)
 }
 
+/// Queues a push to a device of a user. Nobody is told `accepted`. `at_once`: it is due from now on, and may be claimed.
+pub(super) fn queue_push(tx: &mut Tx<'_>, new: &NewMessage, at_once: bool) -> rusqlite::Result<()> {
+    let Deliveries::Only(push) = &new.deliveries else { return Ok(()) };
+    let on_accept = if at_once { tx.may_claim_on_accept(new, push)? } else { None };
+    let state = if on_accept.is_some() { State::InFlight } else { State::Due };
+    insert(tx, new, state.code(), push, &push.transport.to_string())?;
+    queued(tx, new.body.len() as u64);
+    match on_accept {
+        Some(pipelining) => tx.claim_on_accept(new, push, pipelining),
+        None => tx.now_due(),
+    }
+    Ok(())
+}
+
 /// The rows and bytes that the limits must have room for.
 fn size(new: &NewMessage) -> (u64, u64) {
     let body = new.body.len() as u64;

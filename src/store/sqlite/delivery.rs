@@ -1,5 +1,7 @@
 //! The life of one delivery, in its row of `deliveries`: reading it, moving it one step, and what follows.
 
+use super::chat::notified;
+use super::chat::push::DevicePush;
 use super::column::{NEVER, bytes_of, from_sql, sql_ms, state, transport};
 use super::message::{FanOutMessage, SEVERAL};
 use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
@@ -8,12 +10,13 @@ use super::tx::{HistoryEntry, Tx};
 use super::{log, outbox};
 use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Fate, Life, State, Step};
 use crate::chat::fan_out::By;
-use crate::chat::id::{Owner, Row, Sid};
+use crate::chat::id::{Owner, Recipient, Row, Sid};
 use crate::chat::refusal::{Decision, RetryHistory, TokenFate};
 use crate::chat::status::{Source, Status, StatusDocument, TokenAction, cut_detail};
 use crate::chat::topic::Side;
 use crate::store::{INBOX, NewMessage, RECEIPT_GRACE_MS, Recorded};
 use rusqlite::params;
+use rusqlite::types::Type;
 use serde_json::json;
 
 /// Why what lay in an inbox to the end expired.
@@ -23,7 +26,7 @@ const UNCONFIRMED: &str = "it was taken, but no word of its delivery came in tim
 const BY_ROW: &str =
     "SELECT row, tail, bal, id, order_key, accepted_at, told_seq, reply, corr, recipient, state, attempt,
     dup_possible, receipt, sent_at, final_at, code, detail, token_action, new_token, length(body), way, provider_id,
-    waited_ms, unknown, message FROM deliveries WHERE row = ?1";
+    waited_ms, unknown, message, chat FROM deliveries WHERE row = ?1";
 /// Still to be sent: the body stays. A number stands for the same value here and in the next two.
 const BACK: &str = "UPDATE deliveries SET state = ?1, attempt = ?2, dup_possible = ?3, due_at = ?4, waited_ms = ?5,
     unknown = ?6 WHERE row = ?15";
@@ -66,6 +69,8 @@ pub(super) struct Delivery {
     pub(super) life: Life,
     /// The message that it is one of several deliveries of.
     message: Option<Row>,
+    /// A push to a device of a user: no status is told of it.
+    chat: Option<DevicePush>,
     sent_at: Option<i64>,
     final_at: Option<i64>,
     pub(super) code: Option<String>,
@@ -105,6 +110,7 @@ impl Delivery {
                 retry_history: RetryHistory { waited_ms: from_sql(row.get(23)?), unknown: row.get(24)? },
             },
             message: row.get(25)?,
+            chat: device_push(row, 26)?,
             sent_at: row.get(14)?,
             final_at: row.get(15)?,
             code: row.get(16)?,
@@ -164,13 +170,17 @@ impl Delivery {
             log::add(tx, row, &entry)?;
         }
         self.left(tx, was, at)?;
+        if let Some(push) = self.chat.take() {
+            notified::moved(tx, &push, self, at)?;
+            self.chat = Some(push);
+        }
         self.message_moved(tx, was, step.tell, at).map(Some)
     }
 
     /// The queue of the only delivery of its message.
     fn only(&self) -> Option<&RecipientQueue> {
         match &self.path {
-            DeliveryPath::Queue(queue) if self.message.is_none() => Some(queue),
+            DeliveryPath::Queue(queue) if self.message.is_none() && self.chat.is_none() => Some(queue),
             _ => None,
         }
     }
@@ -231,6 +241,29 @@ impl Delivery {
         let (request, told) = FanOutMessage::moved(tx, message, self, was, at)?;
         self.request = request;
         Ok(told)
+    }
+
+    /// The device's new token, if the push service named one.
+    pub(super) fn new_token(&self) -> Option<&str> {
+        self.new_token.as_deref()
+    }
+
+    /// What it is to a chat user, where it is a push to one of its devices.
+    pub(super) fn chat(&self) -> Option<&DevicePush> {
+        self.chat.as_ref()
+    }
+
+    /// What the refusal says of the token.
+    pub(super) fn token_action(&self) -> Option<TokenAction> {
+        self.token_action
+    }
+
+    /// Whose the token is; of a delivery into an inbox nobody's.
+    pub(super) fn recipient(&self) -> Recipient {
+        match &self.path {
+            DeliveryPath::Queue(queue) => queue.recipient,
+            DeliveryPath::Inbox => Recipient(0),
+        }
     }
 
     /// Its time to live is over; true when the sender of its message is told so.
@@ -371,6 +404,15 @@ impl Delivery {
             Due::At(ms) => Some(sql_ms(ms).max(1)),
         })
     }
+}
+
+fn device_push(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<DevicePush>> {
+    let text: Option<String> = row.get(column)?;
+    let read = |text: String| {
+        serde_json::from_str(&text)
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+    };
+    text.map(read).transpose()
 }
 
 /// Whether a topic is in the inbox of `name`.

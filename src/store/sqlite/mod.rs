@@ -47,6 +47,7 @@
 //! over settled rows by age, an index over documents by delivery, a table of topics with numbers for names.
 
 pub(super) mod accept;
+pub(super) mod chat;
 mod claim_on_accept;
 mod column;
 mod delivery;

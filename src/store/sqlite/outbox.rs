@@ -1,5 +1,6 @@
 //! The outbox: documents that wait to be published over MQTT, in order per topic.
 
+use super::chat::position;
 use super::column::{NEVER, from_sql, sql_ms};
 use super::delivery::Delivery;
 use super::tx::Tx;
@@ -7,6 +8,7 @@ use super::upstream;
 use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{Row, Sid};
 use crate::chat::refusal::RetryClock;
+use crate::chat::topic::Side;
 use crate::store::{AckedBy, CommitEvent, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Recorded, Seen};
 use bytes::Bytes;
 use rusqlite::params;
@@ -275,7 +277,18 @@ pub(super) fn delivered(
     by: AckedBy,
     at: u64,
 ) -> rusqlite::Result<Option<(Sid, Recorded)>> {
-    let Origin::Delivery(sid) = reference.origin else { return Ok(None) };
+    let sid = match reference.origin {
+        Origin::Delivery(sid) => sid,
+        Origin::ChatCopy(sid) => {
+            if by == AckedBy::Owner
+                && let Side::Inbox { owner, .. } = Side::of(&reference.topic)
+            {
+                position::acknowledged(tx, owner, sid, at)?;
+            }
+            return Ok(None);
+        }
+        _ => return Ok(None),
+    };
     let Some(delivery) = Delivery::by_sid(tx, sid)? else { return Ok(None) };
     Ok(Some((sid, delivery.record(tx, &event_of_ack(by, at), at)?)))
 }

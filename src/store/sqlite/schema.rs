@@ -10,7 +10,7 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 6] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS];
+pub(super) const STEPS: [&str; 7] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// The steps from this schema on make tables, and indexes of rows that come later, and change no row: they take no time, and
 /// nothing is worth a copy.
@@ -149,7 +149,6 @@ CREATE INDEX messages_kept ON messages (kept_until) WHERE kept_until IS NOT NULL
 /// `kind` of a document as in `outbox`.
 /// Columns by which rows are counted come before those that may lie on pages of their own.
 const SESSIONS: &str = "
-CREATE INDEX outbox_unread ON outbox (topic, seq) WHERE kind IN (5, 6);
 CREATE TABLE queues (             -- of sessions, and of groups that share a subscription
     queue INTEGER PRIMARY KEY,    -- from the numbers of documents: never used twice
     kind INTEGER NOT NULL,        -- 0: of a session; 1: of a group; 2: has ended, its rows are still to go
@@ -222,6 +221,102 @@ CREATE TABLE wills (              -- of sessions, until they are published or no
     payload BLOB NOT NULL
 ) STRICT;
 ALTER TABLE marks ADD COLUMN imported INTEGER NOT NULL DEFAULT 0;  -- what earlier releases kept in files is here
+";
+
+/// What chat users are, say and have read. `chat` has what they wrote: a row is on both sides of its conversation, unless it
+/// is `hidden` from the reader: swallowed by a block, or a note to oneself. `n_*` is the place of a message on a side, and
+/// `theirs_*` how many messages of the other side that count as unread came there up to it; so what is unread behind a read
+/// position is a difference. `decided` is a JSON object: what the push decision was asked, and what it answered for each device.
+/// In `deliveries`, `chat` is a JSON object for a push to a device of a user, of which no status is told.
+const CHAT: &str = "
+CREATE INDEX outbox_unread ON outbox (topic, seq) WHERE kind IN (5, 6);
+CREATE TABLE users (
+    user TEXT PRIMARY KEY,
+    settings TEXT NOT NULL,       -- JSON; '{}': as the server has it
+    profile TEXT,                 -- JSON
+    unread INTEGER NOT NULL       -- over all conversations
+) STRICT, WITHOUT ROWID;
+CREATE TABLE contacts (           -- what a user has set about another one
+    user TEXT NOT NULL,
+    other TEXT NOT NULL,
+    entry TEXT NOT NULL,          -- JSON
+    PRIMARY KEY (user, other)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX contacts_other ON contacts (other, user);
+CREATE TABLE devices (            -- that have registered a token
+    user TEXT NOT NULL,
+    dev TEXT NOT NULL,
+    recipient INTEGER NOT NULL,   -- of the token
+    token TEXT NOT NULL,
+    registration TEXT NOT NULL,   -- JSON: platform, app, lang, format
+    registered_at INTEGER NOT NULL,
+    seen_at INTEGER NOT NULL,     -- when it last did anything, as far as that was written down
+    budget TEXT NOT NULL,         -- JSON: what it was pushed since
+    sync_row INTEGER,             -- of the delivery that stands for all further pushes, while that waits
+    pushed_at INTEGER,
+    error TEXT,                   -- JSON: the last refusal
+    stale INTEGER NOT NULL DEFAULT 0,  -- it was silent for long, and its user was told
+    PRIMARY KEY (user, dev)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX devices_seen ON devices (stale, seen_at);
+CREATE INDEX devices_recipient ON devices (recipient);
+CREATE TABLE proofs (             -- words that were pushed to tokens, to be repeated
+    recipient INTEGER NOT NULL,   -- of the token
+    made_at INTEGER NOT NULL,
+    user TEXT NOT NULL,           -- who is to repeat it
+    dev TEXT NOT NULL,
+    proof TEXT,                   -- NULL: it was repeated
+    PRIMARY KEY (recipient, made_at)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX proofs_made ON proofs (made_at);
+CREATE TABLE conversations (      -- each pair has one row; the smaller name comes first
+    first TEXT NOT NULL,
+    second TEXT NOT NULL,
+    standing TEXT NOT NULL,       -- JSON
+    PRIMARY KEY (first, second)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX conversations_second ON conversations (second, first);
+CREATE TABLE chat (
+    row INTEGER PRIMARY KEY,      -- upper bits of the sid, as in deliveries
+    tail INTEGER NOT NULL,
+    kind INTEGER NOT NULL,        -- 0: a message; 1: a reaction; 2: an invitation; 3: an answer to one
+    writer TEXT NOT NULL,
+    by_bal INTEGER NOT NULL,
+    id TEXT,                      -- as the writer chose it
+    peer TEXT NOT NULL,
+    dev TEXT,
+    at INTEGER NOT NULL,
+    n_writer INTEGER,
+    n_reader INTEGER,
+    theirs_writer INTEGER NOT NULL,
+    theirs_reader INTEGER NOT NULL,
+    received INTEGER NOT NULL,    -- a device of the reader has confirmed it
+    hidden INTEGER NOT NULL,      -- the writer alone has it
+    waits INTEGER NOT NULL,       -- its pushes wait for a device that is attended
+    deadline INTEGER NOT NULL,    -- of its pushes; of an invitation, until when it is open
+    answer INTEGER,               -- row of what ended an invitation; 0: its time; NULL: it is open, or none
+    decided TEXT,
+    document BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX chat_id ON chat (writer, id) WHERE id IS NOT NULL;
+CREATE INDEX chat_writer ON chat (writer, row);
+CREATE INDEX chat_peer ON chat (peer, row) WHERE hidden = 0;
+CREATE INDEX chat_unreceived ON chat (peer, writer, row) WHERE received = 0 AND hidden = 0;
+CREATE INDEX chat_waits ON chat (peer, row) WHERE waits = 1;
+CREATE INDEX chat_open ON chat (deadline) WHERE kind = 2 AND answer IS NULL;
+CREATE TABLE pushed (             -- notifications that may be shown: these devices get a clear
+    user TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    row INTEGER NOT NULL,         -- of the message
+    dev TEXT NOT NULL,
+    delivery INTEGER NOT NULL,    -- the row of the push
+    PRIMARY KEY (user, peer, row, dev)
+) STRICT, WITHOUT ROWID;
+ALTER TABLE deliveries ADD COLUMN chat TEXT;
+CREATE INDEX deliveries_chat ON deliveries (recipient) WHERE chat IS NOT NULL AND final_at IS NULL;
+ALTER TABLE marks ADD COLUMN chat_rows INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE marks ADD COLUMN chat_bytes INTEGER NOT NULL DEFAULT 0;  -- of their documents
+ALTER TABLE marks ADD COLUMN chat_floor INTEGER NOT NULL DEFAULT 0;  -- rows of chat up to here may have been dropped
 ";
 
 /// Whose file it is; returns its schema, 0 for an empty file.

@@ -1,5 +1,6 @@
 //! Upstream messages, from devices: recognised when the push service repeats them.
 
+use super::chat::position;
 use super::column::{from_sql, sid, sql_ms};
 use super::outbox::{self, Document, NO_TOPIC};
 use super::tx::{HistoryEntry, Tx};
@@ -50,6 +51,25 @@ pub(in crate::store) fn receive(tx: &mut Tx<'_>, message: &Upstream) -> rusqlite
     tx.memory_draft.figures.spool_rows += 1;
     tx.memory_draft.figures.spool_bytes += bytes;
     Ok(Received::Stored)
+}
+
+/// A message of a user to a BAL, which is recognised in `chat`: here it is new.
+pub(super) fn receive_of_user(
+    tx: &mut Tx<'_>,
+    sid: Sid,
+    route: &Route,
+    payload: &[u8],
+    at: u64,
+) -> rusqlite::Result<()> {
+    let (row, tail) = sid.parts();
+    let digest = Sha256::new().chain_update("user").chain_update([0]).chain_update(sid.to_string()).finalize();
+    let (topic, seq) = (&*route.topic, tx.memory_draft.numbers.next);
+    let params = params![row, tail, &digest[..KEY_BYTES], route.bal.as_str(), None::<&str>, topic, seq, sql_ms(at)];
+    tx.execute(INSERT, params)?;
+    outbox::queue(tx, &Document { topic, origin: route.acks.origin(sid), at, correlation: None, payload })?;
+    tx.memory_draft.figures.spool_rows += 1;
+    tx.memory_draft.figures.spool_bytes += payload.len() as u64;
+    Ok(())
 }
 
 /// The next messages without a route, oldest first.
@@ -113,6 +133,8 @@ pub(super) fn done(tx: &mut Tx<'_>, row: Row, topic: &str, seq: i64, at: u64) ->
     tx.memory_draft.figures.unspool(bytes);
     tx.execute(DONE, params![row, sql_ms(at)])?;
     tx.memory_draft.upstream.add(HistoryEntry { at, row });
+    // Where it is a user's message, that user is told.
+    position::taken_by_bal(tx, row, at)?;
     Ok(true)
 }
 

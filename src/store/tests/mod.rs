@@ -1,5 +1,6 @@
 //! The store from outside: its verbs and its promises.
 
+mod chat;
 mod claim_on_accept;
 mod model;
 mod presence;

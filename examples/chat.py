@@ -1,0 +1,160 @@
+"""A chat client, and a scene: alice writes on two devices to bob, whose phone sleeps.
+
+    python3 chat.py HOST PORT ALICES_PASSWORD_FILE BOBS_PASSWORD_FILE [TOKEN_OF_BOBS_PHONE]
+
+Needs paho-mqtt 2 and chat users `alice` and `bob`. Copy `ChatClient`; the topics and documents are in topics.md, "Chat".
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import threading
+import time
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+last_id = 0
+
+
+def new_id() -> str:
+    """42 bits of Unix milliseconds and 38 bits that are random, then counted up within a millisecond."""
+    global last_id
+    fresh = time.time_ns() // 1_000_000 << 38 | secrets.randbits(38)
+    last_id = fresh if fresh >> 38 > last_id >> 38 else last_id + 1
+    return "".join(ALPHABET[last_id >> 5 * place & 31] for place in reversed(range(16)))
+
+
+class ChatClient:
+    """One device of a user. Its session is clean: what it missed it asks for, and what it knows it drops by the `sid`."""
+
+    def __init__(self, host: str, port: int, user: str, dev: str, password: str, messages: dict[str, dict] | None = None):
+        self.user, self.dev = user, dev
+        # An app keeps these on its disk.
+        self.messages = messages or {}  # by sid
+        self.ticks: dict[str, str] = {}  # of own messages, by id
+        self.replies: dict[str, dict] = {}  # by the id of the request
+        self.changed = threading.Condition()
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, f"{user}:{dev}", protocol=mqtt.MQTTv5)
+        self.client.username_pw_set(user, password)
+        self.client.on_connect = self.on_connect
+        self.client.on_message = self.on_message
+        self.client.connect(host, port)
+        self.client.loop_start()
+
+    def on_connect(self, client, _userdata, _flags, reason, _properties):
+        print(f"{self.user}:{self.dev} is connected: {reason}", flush=True)
+        # The embedded broker does this by itself; elsewhere it is needed.
+        client.subscribe([(f"{self.user}/others/+", 1), (f"{self.user}/others/replies/{self.dev}", 1)])
+        self.sync()
+
+    def publish(self, suffix: str, document: dict, qos=1, retain=False) -> dict:
+        self.client.publish(f"{self.user}/self/{suffix}", json.dumps(document), qos, retain)
+        return document
+
+    def request(self, op: str, **fields) -> str:
+        return self.publish(f"requests/{self.dev}", {"id": new_id(), "op": op, **fields})["id"]
+
+    def sync(self):
+        """What has happened since the last item that this device has."""
+        self.request("sync", **({"since": max(self.messages)} if self.messages else {}))
+
+    def send(self, to: str, body: str) -> str:
+        """Yields the id. Keep the message until its copy comes back: published again with this id it is no second one."""
+        message = self.publish("messages", {"id": new_id(), "to": to, "type": "text", "body": body, "dev": self.dev})
+        self.ticks.setdefault(message["id"], "waiting")
+        return message["id"]
+
+    def typing(self, to: str):
+        """Again every five to ten seconds, while there is typing."""
+        self.publish("chatstate", {"to": to, "state": "composing"}, qos=0)
+
+    def read(self, peer: str, sid: str):
+        """All of the conversation up to here."""
+        self.publish("read", {"with": peer, "sid": sid, "dev": self.dev})
+
+    def looks(self, active: bool):
+        """Whether somebody looks at this device: in the background phones are pushed."""
+        self.publish(f"presence/{self.dev}", {"state": "online", "active": active}, retain=True)
+
+    def register(self, token: str):
+        """The token that the app got from the push service."""
+        self.publish(f"devices/{self.dev}", {"token": token, "platform": "android", "format": "full"})
+
+    def on_message(self, _client, _userdata, packet):
+        suffix, document = packet.topic.split("/", 2)[2], json.loads(packet.payload)
+        print(f"{self.user}:{self.dev:6} < {suffix:16} {packet.payload.decode()}", flush=True)
+        with self.changed:
+            if suffix == "messages":
+                self.take(document)
+            elif suffix == "receipts":
+                self.ticks[document.get("id", "")] = document["status"]
+            elif suffix == f"replies/{self.dev}":
+                self.replies[document["ref"]] = document
+                for item in document.get("items", []):
+                    self.take(item)
+                if document.get("next") and not document.get("complete"):
+                    self.request("sync", since=document["next"])
+            self.changed.notify_all()
+
+    def take(self, item: dict):
+        """A message or an invitation, live or asked for."""
+        if "sid" in item and item["sid"] not in self.messages:
+            self.messages[item["sid"]] = item
+
+    def wait(self, condition, what: str):
+        with self.changed:
+            if not self.changed.wait_for(condition, 30):
+                raise SystemExit(f"{self.user}:{self.dev} waited for {what} in vain")
+
+    def find(self, **fields) -> dict | None:
+        return next((one for one in self.messages.values() if fields.items() <= one.items()), None)
+
+    def close(self):
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def scene(host: str, port: int, passwords: dict[str, str], token: str | None):
+    def device(user: str, dev: str) -> ChatClient:
+        return ChatClient(host, port, user, dev, passwords[user])
+
+    # bob's phone writes once, so that alice hears of ticks; it registers its token, and falls asleep.
+    phone = device("bob", "phone")
+    hello = phone.send("alice", "Are you there?")
+    phone.wait(lambda: phone.ticks[hello] != "waiting", "the tick `sent`")
+    if token:
+        phone.register(token)
+    phone.wait(lambda: phone.find(id=hello), "its own message")
+    phone.close()
+
+    # alice writes on one device; the other one has the copy, and both have the ticks.
+    writer, laptop = device("alice", "phone"), device("alice", "laptop")
+    laptop.wait(lambda: laptop.replies, "what it missed")
+    message = writer.send("bob", "I am here")
+    for one in (writer, laptop):
+        one.wait(lambda one=one: one.find(id=message) and one.ticks.get(message) == "sent", "the copy, and `sent`")
+
+    # bob wakes up, on the same phone: it asks for what it missed.
+    phone = ChatClient(host, port, "bob", "phone", passwords["bob"], phone.messages)
+    phone.wait(lambda: phone.find(body="I am here"), "the message of alice")
+    phone.looks(True)
+    writer.typing("bob")
+    sid = phone.find(body="I am here")["sid"]
+    phone.publish("receipts", {"sid": sid, "status": "received", "dev": "phone"})
+    writer.wait(lambda: writer.ticks[message] == "delivered", "the tick `delivered`")
+    phone.read("alice", sid)
+    for one in (writer, laptop):
+        one.wait(lambda one=one: one.ticks[message] == "read", "the tick `read`")
+    print(f"{len(phone.messages)} messages on bob's phone, each once", flush=True)
+    for one in (writer, laptop, phone):
+        one.close()
+
+
+if __name__ == "__main__":
+    host, port, alices, bobs, *token = sys.argv[1:]
+    secrets_of = {"alice": Path(alices).read_text().strip(), "bob": Path(bobs).read_text().strip()}
+    scene(host, int(port), secrets_of, token[0] if token else None)

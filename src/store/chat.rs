@@ -1,0 +1,264 @@
+//! The data of the verbs about chat between users.
+//!
+//! A verb decides in its own transaction, by the pure rules of [`crate::chat`]: whether the reader takes the message, its
+//! place in the conversation, and whether each device is pushed. What the store cannot know comes with the verb: who is
+//! there, and who looks ([`Attended`]).
+
+use crate::chat::attention::Attended;
+use crate::chat::contact::Entry;
+use crate::chat::id::{Owner, Sid};
+use crate::chat::message::Rejection;
+use crate::chat::principal::Role;
+use crate::chat::push_decision::PushWhen;
+use crate::chat::suffix::devices::{Registration, VerifyTokens};
+use crate::chat::suffix::invitations::Invitation;
+use crate::chat::suffix::messages::UserMessage;
+use crate::chat::suffix::requests::Writers;
+use crate::chat::topic::Device;
+use crate::chat::transport::Transports;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Most devices of a user that have registered a token.
+pub const USER_DEVICES_MAX: usize = 10;
+/// Most items of one answer to `sync`, and so many of the newest without a `since`.
+pub const SYNC_MAX: usize = 100;
+/// Largest answer to `sync`, in bytes of its items.
+pub const SYNC_BYTES: usize = 49_152;
+
+/// What the operator has set for chat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatPolicy {
+    /// Which attended devices hold pushes back.
+    pub push_when: PushWhen,
+    /// Who may write to a user who has not said so.
+    pub writers: Writers,
+    /// By which transport an app is pushed.
+    pub transports: Transports,
+}
+
+/// When a verb was asked for, by the wall clock, and what it needs for pushes.
+#[derive(Debug, Clone)]
+pub struct ChatCall {
+    /// Unix milliseconds.
+    pub at: u64,
+    /// Ids for the pushes that come of it: they rise, and rise above every id that was given out before. Each push takes one;
+    /// those for which none is left are not made.
+    pub push_sids: Vec<Sid>,
+    /// What the operator has set.
+    pub policy: Arc<ChatPolicy>,
+}
+
+/// A user or BAL, and what is known of it outside of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The name.
+    pub name: Owner,
+    /// What it is; `None`: a user, if the store has heard of it.
+    pub role: Option<Role>,
+    /// Its devices that somebody is looking at.
+    pub attended: Attended,
+}
+
+/// Who writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Writer {
+    /// The name.
+    pub name: Owner,
+    /// A user or a BAL.
+    pub role: Role,
+    /// The device.
+    pub dev: Option<Device>,
+    /// Its devices that have a connection: they need no push to clear a notification.
+    pub connected: Vec<Device>,
+}
+
+/// A message of a user or BAL to a user or BAL.
+#[derive(Debug, Clone)]
+pub struct NewChatMessage {
+    /// The bridge's id of it.
+    pub sid: Sid,
+    /// Who wrote it.
+    pub from: Writer,
+    /// Whom it is for.
+    pub to: Peer,
+    /// What was written.
+    pub message: UserMessage,
+    /// Until when its pushes are worth sending, in Unix milliseconds.
+    pub deadline_ms: u64,
+    /// Where a message to a BAL goes, if it is for one.
+    pub route: Option<super::Route>,
+}
+
+/// An invitation, or an answer to one.
+#[derive(Debug, Clone)]
+pub struct NewInvitation {
+    /// The bridge's id of it.
+    pub sid: Sid,
+    /// Who wrote it.
+    pub from: Writer,
+    /// Whom it is for.
+    pub to: Peer,
+    /// What was written.
+    pub invitation: Invitation,
+}
+
+/// What became of what a user wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChatOutcome {
+    /// It is on disk.
+    Done {
+        /// Whose contacts have changed by it: who sees the first one's presence now, or no longer.
+        seen: Vec<Seeing>,
+        /// The reader has not the writer as a contact: limits for strangers count it.
+        stranger: bool,
+        /// Whether pushes wait for the confirmation of attended devices.
+        waits: bool,
+    },
+    /// It is known; its writer was told again.
+    Repeated,
+    /// It is refused.
+    Refused(Rejection),
+    /// There is no room for its pushes, or for it: nothing was stored.
+    Full,
+}
+
+/// Whether one user sees another one's presence and profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seeing {
+    /// Who sees.
+    pub watcher: Owner,
+    /// Who is seen.
+    pub of: Owner,
+    /// Whether it is so from now on.
+    pub visible: bool,
+}
+
+/// What a device of a user has, or its user has read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewReceipt {
+    /// Whose device it is.
+    pub user: Owner,
+    /// The device, if it is known.
+    pub dev: Option<Device>,
+    /// Somebody is looking at that device.
+    pub attended: bool,
+    /// The user's devices that have a connection.
+    pub connected: Vec<Device>,
+    /// The messages.
+    pub of: ReceiptOf,
+    /// Its user has read them.
+    pub read: bool,
+}
+
+/// Which messages a receipt is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReceiptOf {
+    /// These.
+    Each(Vec<Sid>),
+    /// This one, and all of its conversation before it.
+    UpTo(Sid),
+    /// The same, in the conversation with this peer.
+    In(Owner, Sid),
+}
+
+/// A device registers, or takes its registration back.
+#[derive(Debug, Clone)]
+pub struct DeviceChange {
+    /// Whose device it is.
+    pub user: Owner,
+    /// The device.
+    pub dev: Device,
+    /// What it registers; `None`: it takes that back.
+    pub registration: Option<Registration>,
+    /// The word to push to the token if it has to be proved whose it is.
+    pub proof: String,
+    /// Whether each token, no token, or that of another user has to be proved.
+    pub verify: VerifyTokens,
+}
+
+/// A change of what a user has set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SettingChange {
+    /// What is set about another user.
+    About(Owner, EntryChange),
+    /// Who may write.
+    Writers(Writers),
+    /// Whether others see when the user is there.
+    HidePresence(bool),
+    /// Whether others see what the user has read.
+    HideRead(bool),
+}
+
+/// A change of what a user has set about another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryChange {
+    /// No pushes until then, in Unix milliseconds; `None`: pushes again.
+    Mute(Option<u64>),
+    /// Nothing of the other one any more; or the end of that.
+    Block(bool),
+    /// The other one is no contact any more.
+    RemoveContact,
+}
+
+/// What a user has set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UserSettings {
+    /// Who may write; `None`: as the server has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writers: Option<Writers>,
+    /// Others do not see when the user is there.
+    pub hide_presence: bool,
+    /// Others do not see what the user has read.
+    pub hide_read: bool,
+}
+
+/// Somebody about whom a user has set something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// Who.
+    pub user: Owner,
+    /// The JSON of the profile, if there is one.
+    pub profile: Option<String>,
+    /// What is set.
+    pub entry: Entry,
+}
+
+/// A device of a user, as its user and operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownDevice {
+    /// Its name.
+    pub dev: Device,
+    /// A short hash of its token.
+    pub token_hash: String,
+    /// When it registered, in Unix milliseconds.
+    pub registered_at: u64,
+    /// When it was last pushed, in Unix milliseconds.
+    pub pushed_at: Option<u64>,
+    /// The JSON of the last refusal.
+    pub error: Option<String>,
+}
+
+/// A page of what a user has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SyncPage {
+    /// Stamped documents, in their order.
+    pub items: Vec<Bytes>,
+    /// The `since` of the next page.
+    pub next: Option<Sid>,
+    /// There is nothing behind these.
+    pub complete: bool,
+    /// Something between `since` and the first of them is not kept any more.
+    pub gap: bool,
+}
+
+/// Messages of which pushes waited for attended devices at the last stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecided {
+    /// Whose pushes they are.
+    pub user: Owner,
+    /// The messages, oldest first.
+    pub sids: Vec<Sid>,
+}

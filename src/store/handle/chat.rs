@@ -1,0 +1,135 @@
+//! The verbs of chat between users.
+
+use super::{Committed, Store};
+use crate::chat::attention::Attended;
+use crate::chat::id::{Owner, Sid, Token};
+use crate::chat::topic::Device;
+use crate::store::chat::{
+    ChatCall, ChatOutcome, Contact, DeviceChange, KnownDevice, NewChatMessage, NewReceipt, Seeing, SettingChange,
+    SyncPage, Undecided, UserSettings,
+};
+use crate::store::error::StoreError;
+use crate::store::sqlite::chat::{device, message, notified, people, position, push, sync};
+use bytes::Bytes;
+
+impl Store {
+    /// Takes a message of a user or BAL to a user or BAL: stored, told to both sides, and pushed to the devices of the
+    /// reader where [`crate::chat::push_decision`] says so.
+    pub async fn chat_message(
+        &self,
+        new: NewChatMessage,
+        call: ChatCall,
+    ) -> Result<Committed<ChatOutcome>, StoreError> {
+        self.queue.submit(move |tx| message::write(tx, &new, &call)).await
+    }
+
+    /// Notes what a device has or a user has read, and tells the writers as far as they may know. Of several ids one that is not
+    /// the user's refuses all.
+    pub async fn chat_receipt(&self, new: NewReceipt, call: ChatCall) -> Result<Committed<ChatOutcome>, StoreError> {
+        self.queue.submit(move |tx| position::receipt_of_user(tx, &new, &call)).await
+    }
+
+    /// The sids among these that are messages to this user.
+    pub async fn chat_messages_to(&self, user: Owner, sids: Vec<Sid>) -> Result<Committed<Vec<Sid>>, StoreError> {
+        self.queue.submit(move |tx| message::messages_to(tx, &user, &sids)).await
+    }
+
+    /// An attended device has this message: its pushes that still wait are taken back.
+    pub async fn chat_attended(
+        &self,
+        user: Owner,
+        dev: Device,
+        sid: Sid,
+        call: ChatCall,
+    ) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| notified::attended(tx, &user, &dev, sid, &call)).await
+    }
+
+    /// The attended devices have not confirmed these messages to `user` in time, or are attended no more: whether the
+    /// user's devices are pushed is decided again. Returns those that still wait.
+    pub async fn chat_decide_again(
+        &self,
+        user: Owner,
+        sids: Vec<Sid>,
+        attended: Attended,
+        call: ChatCall,
+    ) -> Result<Committed<Vec<Sid>>, StoreError> {
+        self.queue.submit(move |tx| push::decide_again(tx, &user, &sids, &attended, &call)).await
+    }
+
+    /// Messages stored at `since` (Unix milliseconds) or later, of which pushes waited for an attended device when the store
+    /// was closed.
+    pub async fn chat_undecided(&self, since: u64) -> Result<Committed<Vec<Undecided>>, StoreError> {
+        self.queue.submit(move |tx| push::undecided(tx, since)).await
+    }
+
+    /// Registers a device, or takes its registration back. Its user is told.
+    pub async fn chat_device(
+        &self,
+        change: DeviceChange,
+        call: ChatCall,
+    ) -> Result<Committed<ChatOutcome>, StoreError> {
+        self.queue.submit(move |tx| device::change(tx, &change, &call)).await
+    }
+
+    /// The device connected at `at` (Unix milliseconds): pushes go to it one by one again. Forgotten in a crash without harm.
+    pub async fn chat_device_spoke(&self, user: Owner, dev: Device, at: u64) -> Result<Committed<()>, StoreError> {
+        self.queue.submit_deferred(move |tx| notified::device_spoke(tx, &user, &dev, at)).await
+    }
+
+    /// The devices of a user that have registered a token.
+    pub async fn chat_devices(&self, user: Owner) -> Result<Committed<Vec<KnownDevice>>, StoreError> {
+        self.queue.submit(move |tx| device::known(tx, &user)).await
+    }
+
+    /// To whom a token is registered.
+    pub async fn chat_owner_of(&self, token: Token) -> Result<Committed<Option<(Owner, Device)>>, StoreError> {
+        self.queue.submit(move |tx| device::owner_of(tx, &token)).await
+    }
+
+    /// Somebody logged in, or wrote, as this user: messages to it are taken from now on.
+    pub async fn chat_user_seen(&self, user: Owner) -> Result<Committed<()>, StoreError> {
+        self.queue.submit_deferred(move |tx| people::ensure(tx, &user)).await
+    }
+
+    /// Changes what a user has set; its devices are told `told`. Returns who sees the user now, or no longer.
+    pub async fn chat_set(
+        &self,
+        user: Owner,
+        change: SettingChange,
+        told: Bytes,
+        at: u64,
+    ) -> Result<Committed<Vec<Seeing>>, StoreError> {
+        self.queue.submit(move |tx| people::change(tx, &user, &change, &told, at)).await
+    }
+
+    /// Keeps the profile of a user, which is JSON, or drops it.
+    pub async fn chat_profile(&self, user: Owner, profile: Option<String>) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| people::set_profile(tx, &user, profile.as_deref())).await
+    }
+
+    /// What a user has set; `None`: nobody was ever heard of under this name.
+    pub async fn chat_settings(&self, user: Owner) -> Result<Committed<Option<UserSettings>>, StoreError> {
+        self.queue.submit(move |tx| people::settings(tx, &user)).await
+    }
+
+    /// Everybody about whom a user has set something.
+    pub async fn chat_contacts(&self, user: Owner) -> Result<Committed<Vec<Contact>>, StoreError> {
+        self.queue.submit(move |tx| people::contacts(tx, &user)).await
+    }
+
+    /// Whether `user` has `other` as a contact that is not blocked.
+    pub async fn chat_has_contact(&self, user: Owner, other: Owner) -> Result<Committed<bool>, StoreError> {
+        self.queue.submit(move |tx| Ok(people::entry(tx, &user, &other)?.is_contact())).await
+    }
+
+    /// Those whose contact a user is, and who do not hide: whose presence and profile it sees.
+    pub async fn chat_visible_to(&self, user: Owner) -> Result<Committed<Vec<Owner>>, StoreError> {
+        self.queue.submit(move |tx| people::visible_to(tx, &user)).await
+    }
+
+    /// What a user has behind `since`, over all conversations; without it the newest.
+    pub async fn chat_sync(&self, user: Owner, since: Option<Sid>) -> Result<Committed<SyncPage>, StoreError> {
+        self.queue.submit(move |tx| sync::sync(tx, &user, since)).await
+    }
+}

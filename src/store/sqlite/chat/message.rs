@@ -1,0 +1,312 @@
+//! A message: decided, stored, and told to both sides, in one transaction.
+
+use super::push::{Asking, Told};
+use super::{Call, ChatRow, Kind, document, json_text, load, people, position, push, save, tell};
+use crate::chat::contact::{Admission, What, admit};
+use crate::chat::conversation::Written;
+use crate::chat::id::{Owner, Sid};
+use crate::chat::message::{ErrorCode, Rejection};
+use crate::chat::principal::Role;
+use crate::chat::push_decision::{Asked, Matter};
+use crate::chat::status::Status;
+use crate::chat::suffix::messages::{Stamp, stamped};
+use crate::chat::suffix::receipts::ReceiptDocument;
+use crate::chat::topic::Device;
+use crate::store::sqlite::column::sql_ms;
+use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::upstream;
+use crate::store::{ChatCall, ChatOutcome, NewChatMessage, Origin, Peer, Seeing, USER_DEVICES_MAX, Writer};
+use rusqlite::params;
+
+const DOCUMENT: &str = "SELECT document FROM chat WHERE row = ?1";
+pub(in crate::store::sqlite) const BY_ID: &str = chat_rows!("WHERE writer = ?1 AND id = ?2");
+const INSERT: &str = "INSERT INTO chat (row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader,
+    theirs_writer, theirs_reader, received, hidden, waits, deadline, decided, document)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14, ?15, ?16, ?17, ?18)";
+
+pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &ChatCall) -> rusqlite::Result<ChatOutcome> {
+    let call = &mut Call::of(call);
+    if let Some(known) = known(tx, new, call.at)? {
+        return Ok(known);
+    }
+    let (from, to) = (&new.from, &new.to);
+    let admission = match admission(tx, What::Message, from, to, call)? {
+        Ok(admission) if is_about_own(tx, new)? => admission,
+        Ok(_) => {
+            return Ok(refused(new, ErrorCode::NotFound, "it speaks of a message that is not in the conversation"));
+        }
+        Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.message.id.clone()))),
+    };
+    let document = new.message.to_bytes();
+    if is_full(tx, new, &document) {
+        return Ok(ChatOutcome::Full);
+    }
+    let swallowed = admission == Admission::Swallowed;
+    let seen = if from.role == Role::User && to.role != Some(Role::Bal) && from.name != to.name {
+        people::make_contact(tx, &from.name, &to.name)?
+    } else {
+        None
+    };
+    position::read_all(tx, from, &to.name, call)?;
+    let row = place(tx, new, swallowed, call.at)?;
+    let waits = tell_both(tx, new, &row, &document, call)?;
+    Ok(done(seen, admission, waits))
+}
+
+fn done(seen: Option<Seeing>, admission: Admission, waits: bool) -> ChatOutcome {
+    let stranger = matches!(admission, Admission::Taken { stranger: true });
+    ChatOutcome::Done { seen: seen.into_iter().collect(), stranger, waits }
+}
+
+fn refused(new: &NewChatMessage, code: ErrorCode, detail: &str) -> ChatOutcome {
+    ChatOutcome::Refused(Rejection::new(code, detail).about(new.message.id.clone()))
+}
+
+/// What is said of a message whose id its writer has used before.
+fn known(tx: &mut Tx<'_>, new: &NewChatMessage, at: u64) -> rusqlite::Result<Option<ChatOutcome>> {
+    let Some(id) = &new.message.id else { return Ok(None) };
+    let Some(row) = by_id(tx, &new.from.name, id.as_str())? else { return Ok(None) };
+    let document = document_of(tx, &row)?;
+    if !(matches!(row.kind, Kind::Message | Kind::Reaction) && new.message.says_the_same(&document)) {
+        let detail = "another message of the same writer has this `id`";
+        return Ok(Some(refused(new, ErrorCode::Duplicate, detail)));
+    }
+    if new.from.role == Role::User {
+        copy(tx, &row, &document, &row.writer, true, at)?;
+    } else {
+        receipt(tx, &row, Status::Sent, at)?;
+    }
+    Ok(Some(ChatOutcome::Repeated))
+}
+
+/// The row of what `writer` wrote under this id.
+pub(super) fn by_id(tx: &Tx<'_>, writer: &Owner, id: &str) -> rusqlite::Result<Option<ChatRow>> {
+    tx.one(BY_ID, params![writer.as_str(), id], ChatRow::read)
+}
+
+pub(super) fn document_of(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Vec<u8>> {
+    tx.one(DOCUMENT, [row.sid.row()], |row| row.get(0))?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+/// Whether `to` is somebody, and takes what `from` writes.
+pub(super) fn admission(
+    tx: &Tx<'_>,
+    what: What,
+    from: &Writer,
+    to: &Peer,
+    call: &Call<'_>,
+) -> rusqlite::Result<Result<Admission, Rejection>> {
+    let settings = people::settings(tx, &to.name)?;
+    if to.role.is_none() && settings.is_none() || to.role == Some(Role::Admin) {
+        return Ok(Err(Rejection::new(ErrorCode::NotFound, "`to` names nobody")));
+    }
+    if to.role != Some(Role::Bal) {
+        people::ensure(tx, &to.name)?;
+    }
+    if from.name == to.name {
+        return Ok(Ok(Admission::Taken { stranger: false }));
+    }
+    let entry = people::entry(tx, &to.name, &from.name)?;
+    let writers = match to.role {
+        Some(Role::Bal) => Default::default(),
+        _ => settings.and_then(|settings| settings.writers).unwrap_or(call.policy.writers),
+    };
+    Ok(match admit(what, from.role, writers, entry) {
+        Admission::Forbidden => Err(Rejection::new(ErrorCode::Forbidden, "`to` takes messages of contacts only")),
+        // A BAL knows its writers by what they write.
+        Admission::Taken { .. } if to.role == Some(Role::Bal) => Ok(Admission::Taken { stranger: false }),
+        taken => Ok(taken),
+    })
+}
+
+/// Whether every message that it speaks of lies in its conversation, on the writer's side.
+fn is_about_own(tx: &Tx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
+    for sid in &new.message.about {
+        let own = |row: ChatRow| row.is_of(&new.from.name) && *row.other(&new.from.name) == new.to.name;
+        if !ChatRow::by_sid(tx, *sid)?.is_some_and(own) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn is_full(tx: &Tx<'_>, new: &NewChatMessage, document: &[u8]) -> bool {
+    match new.route {
+        Some(_) => tx.spool_is_full(document.len() as u64),
+        None => tx.queue_is_full(USER_DEVICES_MAX as u64, crate::chat::push_document::BYTES_MAX as u64),
+    }
+}
+
+/// Gives the message its places on both sides of the conversation.
+fn place(tx: &Tx<'_>, new: &NewChatMessage, swallowed: bool, at: u64) -> rusqlite::Result<ChatRow> {
+    let (from, to) = (&new.from.name, &new.to.name);
+    let kind = if new.message.matter == Matter::Reaction { Kind::Reaction } else { Kind::Message };
+    let (mut conversation, by) = load(tx, from, to)?;
+    let (counts, to_self) = (kind == Kind::Message, from == to);
+    let places = conversation.handle_written(Written { sid: new.sid, by, swallowed, counts, to_self });
+    save(tx, from, to, &conversation)?;
+    if places.reader.is_some() && counts && new.to.role != Some(Role::Bal) {
+        people::add_unread(tx, to, 1)?;
+    }
+    Ok(ChatRow {
+        sid: new.sid,
+        kind,
+        writer: from.clone(),
+        by_bal: new.from.role == Role::Bal,
+        id: new.message.id.as_ref().map(|id| id.as_str().to_owned()),
+        peer: to.clone(),
+        dev: new.from.dev.as_ref().map(|dev| dev.as_str().to_owned()),
+        at,
+        n_writer: Some(places.writer),
+        n_reader: places.reader,
+        theirs_writer: conversation.of(by).theirs,
+        theirs_reader: conversation.of(by.other()).theirs,
+        hidden: places.reader.is_none(),
+        waits: false,
+        deadline: new.deadline_ms,
+    })
+}
+
+/// Stores the row, tells the writer, gives the reader the message, and has its devices pushed. Returns whether pushes wait.
+fn tell_both(
+    tx: &mut Tx<'_>,
+    new: &NewChatMessage,
+    row: &ChatRow,
+    document: &[u8],
+    call: &mut Call<'_>,
+) -> rusqlite::Result<bool> {
+    if new.from.role == Role::User {
+        copy(tx, row, document, &row.writer, false, call.at)?;
+    } else {
+        receipt(tx, row, Status::Accepted, call.at)?;
+    }
+    receipt(tx, row, Status::Sent, call.at)?;
+    let mut told = Told::default();
+    if let Some(route) = &new.route {
+        let payload = for_bal(row, document);
+        upstream::receive_of_user(tx, row.sid, route, &payload, call.at)?;
+    } else {
+        if !row.hidden {
+            copy(tx, row, document, &row.peer, false, call.at)?;
+        }
+        let entry = people::entry(tx, &row.peer, &row.writer)?;
+        let asked = Asked {
+            matter: new.message.matter,
+            wish: new.message.wish,
+            own: row.writer == row.peer,
+            blocked: entry.blocked,
+            muted: entry.is_muted(call.at),
+            attended: new.to.attended.any(),
+        };
+        let body = new.message.body().unwrap_or_default();
+        let asking = Asking { row, body, asked, attended: &new.to.attended, before: None };
+        told = push::decide(tx, &asking, call)?;
+    }
+    insert(tx, &ChatRow { waits: told.waits, ..row.clone() }, told.decided.as_ref(), document)?;
+    Ok(told.waits)
+}
+
+/// Stores a row, which counts from then on.
+pub(super) fn insert(
+    tx: &mut Tx<'_>,
+    row: &ChatRow,
+    decided: Option<&impl serde::Serialize>,
+    document: &[u8],
+) -> rusqlite::Result<()> {
+    let (number, tail) = row.sid.parts();
+    let count = |n: Option<u64>| n.map(sql_ms);
+    let values = params![
+        number,
+        tail,
+        row.kind as i64,
+        row.writer.as_str(),
+        row.by_bal,
+        row.id,
+        row.peer.as_str(),
+        row.dev,
+        sql_ms(row.at),
+        count(row.n_writer),
+        count(row.n_reader),
+        sql_ms(row.theirs_writer),
+        sql_ms(row.theirs_reader),
+        row.hidden,
+        row.waits,
+        sql_ms(row.deadline),
+        decided.map(json_text).transpose()?,
+        document,
+    ];
+    tx.execute(INSERT, values)?;
+    tx.memory_draft.figures.chat_rows += 1;
+    tx.memory_draft.figures.chat_bytes += document.len() as u64;
+    Ok(())
+}
+
+/// Puts the stamped copy into the inbox of one side.
+pub(super) fn copy(
+    tx: &mut Tx<'_>,
+    row: &ChatRow,
+    kept: &[u8],
+    reader: &Owner,
+    redelivered: bool,
+    at: u64,
+) -> rusqlite::Result<()> {
+    let payload = stamped_for(row, kept, reader, redelivered);
+    let suffix = if matches!(row.kind, Kind::Message | Kind::Reaction) { "messages" } else { "invitations" };
+    document(tx, reader, suffix, Origin::ChatCopy(row.sid), &payload, at)
+}
+
+/// The stamped document for one side of its conversation.
+pub(super) fn stamped_for(row: &ChatRow, kept: &[u8], reader: &Owner, redelivered: bool) -> Vec<u8> {
+    let dev = row.dev.as_deref().filter(|_| row.writer == *reader).and_then(|dev| Device::new(dev).ok());
+    let stamp = Stamp { sid: row.sid, n: row.n(reader), ts: row.at, from: &row.writer, dev: dev.as_ref(), redelivered };
+    stamped(kept, &stamp)
+}
+
+/// What a BAL gets: the bridge's id is the only one, and the device is named.
+fn for_bal(row: &ChatRow, kept: &[u8]) -> Vec<u8> {
+    let mut document: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(kept).unwrap_or_default();
+    document.insert("id".to_owned(), row.sid.to_string().into());
+    let dev = row.dev.as_deref().and_then(|dev| Device::new(dev).ok());
+    let stamp =
+        Stamp { sid: row.sid, n: row.n_reader, ts: row.at, from: &row.writer, dev: dev.as_ref(), redelivered: false };
+    stamped(serde_json::Value::Object(document).to_string().as_bytes(), &stamp)
+}
+
+/// Tells the writer of a message what became of it.
+pub(super) fn receipt(tx: &mut Tx<'_>, row: &ChatRow, status: Status, at: u64) -> rusqlite::Result<()> {
+    receipt_up_to(tx, row, status, false, at)
+}
+
+pub(super) fn receipt_up_to(
+    tx: &mut Tx<'_>,
+    row: &ChatRow,
+    status: Status,
+    up_to: bool,
+    at: u64,
+) -> rusqlite::Result<()> {
+    let document = ReceiptDocument { up_to, ..ReceiptDocument::new(row.id.as_deref(), row.sid, status, at) };
+    let payload = document.to_payload();
+    if row.by_bal {
+        // A BAL may be away: its statuses wait for it.
+        let topic = crate::chat::topic::status_topic(row.writer.as_str());
+        let document = crate::store::sqlite::outbox::Document {
+            topic: &topic,
+            origin: Origin::Note,
+            at,
+            correlation: None,
+            payload: &payload,
+        };
+        return crate::store::sqlite::outbox::queue(tx, &document).map(drop);
+    }
+    tell(tx, &row.writer, "receipts", &payload, at)
+}
+
+/// The sids among `sids` that are messages to this user, in their order.
+pub(in crate::store) fn messages_to(tx: &Tx<'_>, user: &Owner, sids: &[Sid]) -> rusqlite::Result<Vec<Sid>> {
+    let mut found = Vec::with_capacity(sids.len());
+    for sid in sids {
+        let is_own = ChatRow::by_sid(tx, *sid)?.is_some_and(|row| row.peer == *user && !row.hidden);
+        found.extend(is_own.then_some(*sid));
+    }
+    Ok(found)
+}

@@ -1,0 +1,156 @@
+//! Who users are to each other, and what they have set.
+
+use super::{json, json_text, owner, tell};
+use crate::chat::contact::{Entry, is_seen_by};
+use crate::chat::id::Owner;
+use crate::chat::principal::Role;
+use crate::store::sqlite::column::from_sql;
+use crate::store::sqlite::tx::Tx;
+use crate::store::{Contact, EntryChange, Seeing, SettingChange, UserSettings};
+use bytes::Bytes;
+use rusqlite::params;
+
+const ENTRY: &str = "SELECT entry FROM contacts WHERE user = ?1 AND other = ?2";
+const SET_ENTRY: &str = "INSERT INTO contacts (user, other, entry) VALUES (?1, ?2, ?3)
+    ON CONFLICT (user, other) DO UPDATE SET entry = excluded.entry";
+const DROP_ENTRY: &str = "DELETE FROM contacts WHERE user = ?1 AND other = ?2";
+const SETTINGS: &str = "SELECT settings FROM users WHERE user = ?1";
+const ENSURE: &str = "INSERT INTO users (user, settings, unread) VALUES (?1, '{}', 0) ON CONFLICT DO NOTHING";
+const SET_SETTINGS: &str = "UPDATE users SET settings = ?2 WHERE user = ?1";
+const UNREAD: &str = "SELECT unread FROM users WHERE user = ?1";
+const ADD_UNREAD: &str = "UPDATE users SET unread = max(0, unread + ?2) WHERE user = ?1";
+const PROFILE: &str = "SELECT profile FROM users WHERE user = ?1";
+const SET_PROFILE: &str = "UPDATE users SET profile = ?2 WHERE user = ?1";
+const CONTACTS: &str = "SELECT c.other, u.profile, c.entry FROM contacts c LEFT JOIN users u ON u.user = c.other
+    WHERE c.user = ?1 ORDER BY c.other";
+const OTHERS: &str = "SELECT c.user, c.entry, u.settings FROM contacts c JOIN users u ON u.user = c.user
+    WHERE c.other = ?1 ORDER BY c.user";
+
+/// What `user` has set about `other`.
+pub(in crate::store) fn entry(tx: &Tx<'_>, user: &Owner, other: &Owner) -> rusqlite::Result<Entry> {
+    let found = tx.one(ENTRY, params![user.as_str(), other.as_str()], |row| json(row, 0))?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Changes it; returns whether `other` sees `user` now, if that is something new.
+fn set_entry(
+    tx: &Tx<'_>,
+    user: &Owner,
+    other: &Owner,
+    change: impl FnOnce(&mut Entry),
+) -> rusqlite::Result<Option<Seeing>> {
+    let before = entry(tx, user, other)?;
+    let mut after = before;
+    change(&mut after);
+    if after == before {
+        return Ok(None);
+    }
+    if after.is_empty() {
+        tx.execute(DROP_ENTRY, params![user.as_str(), other.as_str()])?;
+    } else {
+        tx.execute(SET_ENTRY, params![user.as_str(), other.as_str(), json_text(&after)?])?;
+    }
+    let hidden = settings(tx, user)?.unwrap_or_default().hide_presence;
+    let [was, is] = [before, after].map(|entry| is_seen_by(Role::User, entry, hidden));
+    Ok((was != is).then(|| Seeing { watcher: other.clone(), of: user.clone(), visible: is }))
+}
+
+/// `user` wrote to `other`, accepted or invited it: `other` is a contact.
+pub(in crate::store::sqlite) fn make_contact(
+    tx: &Tx<'_>,
+    user: &Owner,
+    other: &Owner,
+) -> rusqlite::Result<Option<Seeing>> {
+    set_entry(tx, user, other, |entry| entry.contact = true)
+}
+
+/// A user was heard of: it exists from now on.
+pub(in crate::store) fn ensure(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<()> {
+    tx.execute(ENSURE, [user.as_str()]).map(drop)
+}
+
+/// What a user has set; `None`: no such user was ever heard of.
+pub(in crate::store) fn settings(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Option<UserSettings>> {
+    tx.one(SETTINGS, [user.as_str()], |row| json(row, 0))
+}
+
+/// Unread messages of the user over all conversations.
+pub(in crate::store::sqlite) fn unread(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<u64> {
+    Ok(tx.one(UNREAD, [user.as_str()], |row| row.get::<_, i64>(0))?.map_or(0, from_sql))
+}
+
+pub(super) fn add_unread(tx: &Tx<'_>, user: &Owner, more: i64) -> rusqlite::Result<()> {
+    if more != 0 {
+        tx.execute(ADD_UNREAD, params![user.as_str(), more])?;
+    }
+    Ok(())
+}
+
+/// The name in the profile of a user.
+pub(in crate::store::sqlite) fn profile_name(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Option<String>> {
+    let text = tx.one(PROFILE, [user.as_str()], |row| row.get::<_, Option<String>>(0))?.flatten();
+    let profile = text.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+    Ok(profile.and_then(|profile| profile.get("name")?.as_str().map(str::to_owned)))
+}
+
+/// The user's profile, which is JSON, or none any more.
+pub(in crate::store) fn set_profile(tx: &Tx<'_>, user: &Owner, profile: Option<&str>) -> rusqlite::Result<()> {
+    ensure(tx, user)?;
+    tx.execute(SET_PROFILE, params![user.as_str(), profile]).map(drop)
+}
+
+/// Changes what a user has set, and tells the user's devices with `told`.
+pub(in crate::store) fn change(
+    tx: &mut Tx<'_>,
+    user: &Owner,
+    change: &SettingChange,
+    told: &Bytes,
+    at: u64,
+) -> rusqlite::Result<Vec<Seeing>> {
+    ensure(tx, user)?;
+    let seen = match change {
+        SettingChange::About(other, change) => change_entry(tx, user, other, *change)?,
+        SettingChange::Writers(writers) => set(tx, user, |settings| settings.writers = Some(*writers))?,
+        SettingChange::HideRead(on) => set(tx, user, |settings| settings.hide_read = *on)?,
+        SettingChange::HidePresence(on) => {
+            set(tx, user, |settings| settings.hide_presence = *on)?;
+            let contacts = contacts(tx, user)?.into_iter().filter(|contact| contact.entry.is_contact());
+            let seeing = |contact: Contact| Seeing { watcher: contact.user, of: user.clone(), visible: !on };
+            contacts.map(seeing).collect()
+        }
+    };
+    tell(tx, user, "changes", told, at)?;
+    Ok(seen)
+}
+
+fn change_entry(tx: &Tx<'_>, user: &Owner, other: &Owner, change: EntryChange) -> rusqlite::Result<Vec<Seeing>> {
+    let seen = set_entry(tx, user, other, |entry| match change {
+        EntryChange::Mute(until) => entry.muted_until = until,
+        EntryChange::Block(on) => entry.blocked = on,
+        EntryChange::RemoveContact => entry.contact = false,
+    })?;
+    Ok(seen.into_iter().collect())
+}
+
+fn set(tx: &Tx<'_>, user: &Owner, change: impl FnOnce(&mut UserSettings)) -> rusqlite::Result<Vec<Seeing>> {
+    let mut all = settings(tx, user)?.unwrap_or_default();
+    change(&mut all);
+    tx.execute(SET_SETTINGS, params![user.as_str(), json_text(&all)?])?;
+    Ok(Vec::new())
+}
+
+/// Everybody about whom the user has set something, by name.
+pub(in crate::store) fn contacts(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<Contact>> {
+    tx.all(CONTACTS, [user.as_str()], |row| {
+        Ok(Contact { user: owner(row, 0)?, profile: row.get(1)?, entry: json(row, 2)? })
+    })
+}
+
+/// Whose presence and profile `user` sees: those whose contact the user is. A user who hides sees nobody's presence.
+pub(in crate::store) fn visible_to(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<Owner>> {
+    let found = tx.all(OTHERS, [user.as_str()], |row| {
+        let settings: UserSettings = json(row, 2)?;
+        Ok((owner(row, 0)?, is_seen_by(Role::User, json(row, 1)?, settings.hide_presence)))
+    })?;
+    Ok(found.into_iter().filter_map(|(other, is_seen)| is_seen.then_some(other)).collect())
+}

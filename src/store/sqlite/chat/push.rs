@@ -1,0 +1,355 @@
+//! Pushes to the devices of users: whether, and with what.
+//!
+//! A push is a row of `deliveries` of its own. Nobody is told a status of it; what became of it is noted at the device
+//! ([`super::notified`]).
+
+use super::notified::Seen;
+use super::{Call, ChatRow, json, json_text, owner, people};
+use crate::chat::attention::Attended;
+use crate::chat::id::{MessageId, Owner, Row, Sid, Token};
+use crate::chat::push::{Push, TTL_MAX};
+use crate::chat::push_budget::{Next, PushBudget};
+use crate::chat::push_decision::{Asked, AskedDevice, PushDecision, Verdict, decide as decide_for};
+use crate::chat::push_document::{Addressee, Content, Item, push as push_of, title};
+use crate::chat::suffix::devices::PushForm;
+use crate::chat::topic::Device;
+use crate::chat::transport::Transport;
+use crate::store::sqlite::accept;
+use crate::store::sqlite::column::{bytes_of, sid, sql_ms};
+use crate::store::sqlite::tx::Tx;
+use crate::store::{ChatCall, Deliveries, NewMessage, NewPush, Undecided};
+use bytes::Bytes;
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+pub(in crate::store::sqlite) const DEVICES: &str =
+    "SELECT dev, token, registration, budget, sync_row FROM devices WHERE user = ?1 ORDER BY dev";
+const SET_BUDGET: &str = "UPDATE devices SET budget = ?3, sync_row = ?4 WHERE user = ?1 AND dev = ?2";
+const NOTE: &str = "INSERT INTO pushed (user, peer, row, dev, delivery) VALUES (?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT (user, peer, row, dev) DO UPDATE SET delivery = excluded.delivery";
+pub(super) const MARK: &str = "UPDATE deliveries SET chat = ?2 WHERE row = ?1";
+const PUT_OFF: &str = "UPDATE deliveries SET due_at = ?2 WHERE row = ?1";
+/// What was never put off must not be older than what was (see `recipient_queue`).
+pub(in crate::store::sqlite) const KEEP_PLACES: &str =
+    "UPDATE deliveries SET due_at = 0 WHERE row IN (SELECT row FROM deliveries INDEXED BY deliveries_chat
+        WHERE recipient = ?1 AND row < ?2 AND chat IS NOT NULL AND final_at IS NULL AND state = 0 AND due_at IS NULL)";
+const BODY_LENGTH: &str = "SELECT length(body) FROM deliveries WHERE row = ?1 AND state = 0";
+const SET_BODY: &str = "UPDATE deliveries SET body = ?2 WHERE row = ?1";
+const DECIDED: &str = "SELECT decided FROM chat WHERE row = ?1 AND waits = 1";
+const SET_DECIDED: &str = "UPDATE chat SET waits = ?2, decided = ?3 WHERE row = ?1";
+const STOP_WAITING: &str = "UPDATE chat SET waits = 0 WHERE row = ?1";
+pub(in crate::store::sqlite) const WAITING: &str = "SELECT row FROM chat INDEXED BY chat_waits
+    WHERE peer = ?1 AND row <= ?2 AND row >= ?3 AND waits = 1 AND writer = ?4";
+pub(in crate::store::sqlite) const UNDECIDED: &str =
+    "SELECT peer, row, tail FROM chat INDEXED BY chat_waits WHERE waits = 1 ORDER BY peer, row";
+const FORGET_UNDECIDED: &str = "UPDATE chat INDEXED BY chat_waits SET waits = 0 WHERE waits = 1 AND at < ?1";
+/// How long what has no deadline of its own is worth sending, in milliseconds.
+pub(super) const TTL_MS: u64 = TTL_MAX as u64 * 1_000;
+/// How long a proof is, in milliseconds: as long as it counts.
+const PROOF_MS: u64 = 600_000;
+
+/// What a delivery says of the push that it is, in its column `chat`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::store::sqlite) struct DevicePush {
+    pub(super) user: String,
+    /// '' where it asks for a proof.
+    pub(super) dev: String,
+    /// The message that it tells of, and the other side of its conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) about: Option<(i64, String)>,
+    /// It was taken back while it was in flight: it is not sent again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) withdrawn: bool,
+}
+
+/// A message whose reader may have to be pushed.
+pub(super) struct Asking<'a> {
+    pub(super) row: &'a ChatRow,
+    pub(super) body: &'a str,
+    pub(super) asked: Asked,
+    pub(super) attended: &'a Attended,
+    /// What was decided before.
+    pub(super) before: Option<Decided>,
+}
+
+/// What was asked and answered, in the column `decided`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::store::sqlite) struct Decided {
+    pub(in crate::store::sqlite) asked: Asked,
+    pub(in crate::store::sqlite) attended: Vec<String>,
+    pub(in crate::store::sqlite) devices: BTreeMap<String, PushDecision>,
+    /// Attended devices that have confirmed the message, where each one's push waits for itself alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::store::sqlite) confirmed: Vec<String>,
+    /// When, in Unix milliseconds.
+    pub(in crate::store::sqlite) at: u64,
+}
+
+impl Decided {
+    /// Whether the push of any device waits for a confirmation that has not come.
+    fn waits(&self) -> bool {
+        self.devices.iter().any(|(dev, decision)| decision.verdict == Verdict::Wait && !self.confirmed.contains(dev))
+    }
+
+    /// Whether it was decided about this device for good: it was pushed, or has the message.
+    fn is_done(&self, dev: &str) -> bool {
+        let pushed = |decision: &PushDecision| is_push(decision.verdict);
+        self.devices.get(dev).is_some_and(pushed) || self.confirmed.iter().any(|confirmed| confirmed == dev)
+    }
+}
+
+fn is_push(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Push | Verdict::PushSilently)
+}
+
+/// What a decision came to.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) decided: Option<Decided>,
+    /// Some push waits for the confirmation of a device that is attended.
+    pub(super) waits: bool,
+}
+
+/// A device of a user, as far as pushes go.
+pub(super) struct Registered {
+    pub(super) dev: Device,
+    token: Token,
+    form: PushForm,
+    budget: PushBudget,
+    sync_row: Option<Row>,
+}
+
+/// Decides for each device of the reader, and queues the pushes that go now. A push for which there is no id waits.
+pub(super) fn decide(tx: &mut Tx<'_>, asking: &Asking<'_>, call: &mut Call<'_>) -> rusqlite::Result<Told> {
+    let devices = registered(tx, &asking.row.peer)?;
+    if devices.is_empty() {
+        return Ok(Told::default());
+    }
+    let attended = asking.attended.devices.iter().map(|dev| dev.as_str().to_owned()).collect();
+    let (known, confirmed) = asking.before.as_ref().map_or_else(Default::default, |before| {
+        let done = before.devices.iter().filter(|(dev, _)| before.is_done(dev));
+        (done.map(|(dev, decision)| (dev.clone(), *decision)).collect(), before.confirmed.clone())
+    });
+    let mut decided = Decided { asked: asking.asked, attended, devices: known, confirmed, at: call.at };
+    for mut device in devices {
+        if decided.is_done(device.dev.as_str()) {
+            continue;
+        }
+        let asked = AskedDevice { has_token: true, attended: asking.attended.is(&device.dev) };
+        let mut decision = decide_for(call.policy.push_when, asking.asked, asked);
+        let silent = decision.verdict == Verdict::PushSilently;
+        if is_push(decision.verdict) && !tell_device(tx, asking, &mut device, silent, call)? {
+            decision.verdict = Verdict::Wait;
+        }
+        decided.devices.insert(device.dev.as_str().to_owned(), decision);
+    }
+    let waits = decided.waits();
+    Ok(Told { decided: Some(decided), waits })
+}
+
+/// Decides anew about messages whose pushes waited. Returns those that wait further.
+pub(in crate::store) fn decide_again(
+    tx: &mut Tx<'_>,
+    user: &Owner,
+    sids: &[Sid],
+    attended: &Attended,
+    call: &ChatCall,
+) -> rusqlite::Result<Vec<Sid>> {
+    let call = &mut Call::of(call);
+    let mut waiting = Vec::new();
+    for sid in sids {
+        let Some(row) = ChatRow::by_sid(tx, *sid)?.filter(|row| row.peer == *user) else { continue };
+        let Some(before) = tx.one(DECIDED, [sid.row()], |row| json::<Decided>(row, 0))? else { continue };
+        let document = super::message::document_of(tx, &row)?;
+        let document: serde_json::Value = serde_json::from_slice(&document).unwrap_or_default();
+        let entry = people::entry(tx, user, &row.writer)?;
+        let asked =
+            Asked { blocked: entry.blocked, muted: entry.is_muted(call.at), attended: attended.any(), ..before.asked };
+        let body = document["body"].as_str().unwrap_or_default();
+        let told = decide(tx, &Asking { row: &row, body, asked, attended, before: Some(before) }, call)?;
+        set_decided(tx, sid.row(), told.waits, told.decided.as_ref())?;
+        if told.waits {
+            waiting.push(*sid);
+        }
+    }
+    Ok(waiting)
+}
+
+/// Without a decision the one before stays.
+fn set_decided(tx: &Tx<'_>, row: Row, waits: bool, decided: Option<&Decided>) -> rusqlite::Result<()> {
+    match decided {
+        Some(decided) => tx.execute(SET_DECIDED, params![row, waits, json_text(decided)?]).map(drop),
+        None => tx.execute(STOP_WAITING, [row]).map(drop),
+    }
+}
+
+/// An attended device has messages: no push waits for it any more; without a device none waits for any.
+pub(super) fn stop_waiting(tx: &Tx<'_>, seen: &Seen<'_>, dev: Option<&Device>) -> rusqlite::Result<()> {
+    let values = params![seen.user.as_str(), seen.sid.row(), seen.first(), seen.peer.as_str()];
+    for row in tx.all(WAITING, values, |row| row.get::<_, Row>(0))? {
+        let Some(dev) = dev else {
+            tx.execute(STOP_WAITING, [row])?;
+            continue;
+        };
+        let Some(mut decided) = tx.one(DECIDED, [row], |row| json::<Decided>(row, 0))? else { continue };
+        if !decided.confirmed.iter().any(|known| known == dev.as_str()) {
+            decided.confirmed.push(dev.as_str().to_owned());
+            set_decided(tx, row, decided.waits(), Some(&decided))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn registered(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<Registered>> {
+    tx.all(DEVICES, [user.as_str()], |row| {
+        let bad = |column| rusqlite::Error::IntegralValueOutOfRange(column, 0);
+        Ok(Registered {
+            dev: Device::new(row.get::<_, String>(0)?).map_err(|_| bad(0))?,
+            token: Token::new(row.get::<_, String>(1)?).map_err(|_| bad(1))?,
+            form: json(row, 2)?,
+            budget: json(row, 3)?,
+            sync_row: row.get(4)?,
+        })
+    })
+}
+
+/// Queues the push of a message for one device, or what stands for it; false if there is no id for it.
+fn tell_device(
+    tx: &mut Tx<'_>,
+    asking: &Asking<'_>,
+    device: &mut Registered,
+    silent: bool,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<bool> {
+    let Asking { row, body, .. } = asking;
+    let (reader, writer) = (&row.peer, &row.writer);
+    let name = people::profile_name(tx, writer)?;
+    let title = title(writer, name.as_deref(), people::entry(tx, reader, writer)?.is_contact() || row.by_bal);
+    let invitation = row.kind == super::Kind::Invitation;
+    let item = Item { invitation, with: writer, sid: row.sid, title: &title, body, ts: row.at, silent };
+    let news = News { user: reader, content: Content::Item(item), deadline: row.deadline, about: Some(row) };
+    queue(tx, &news, device, call)
+}
+
+/// Something that a device is to be told.
+pub(super) struct News<'a> {
+    pub(super) user: &'a Owner,
+    pub(super) content: Content<'a>,
+    /// Unix milliseconds.
+    pub(super) deadline: u64,
+    pub(super) about: Option<&'a ChatRow>,
+}
+
+/// Queues a push, or a `sync` that stands for it; false if there is no id for it.
+pub(super) fn queue(
+    tx: &mut Tx<'_>,
+    news: &News<'_>,
+    device: &mut Registered,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<bool> {
+    let next = device.budget.handle_news(call.at);
+    let content = if next == Next::Single { news.content } else { Content::Sync };
+    let to = Addressee {
+        account: news.user,
+        token: &device.token,
+        platform: device.form.platform,
+        format: device.form.format,
+        lang: device.form.lang.as_deref(),
+        unread: people::unread(tx, news.user)?,
+    };
+    let push = Push { receipt: false, ..push_of(&to, &content) };
+    if next != Next::Single
+        && let Some(row) = device.sync_row
+        && replace_body(tx, row, &push.to_body())?
+    {
+        note(tx, news, &device.dev, row)?;
+        return Ok(true);
+    }
+    let Some(sid) = call.push_sids.next().copied() else { return Ok(false) };
+    let due = if let Next::At(at) = next { Some(at) } else { None };
+    let transport = call.policy.transports.pick(news.user, device.form.app.as_deref()).clone();
+    let deadline = if next == Next::Single { news.deadline } else { call.at + TTL_MS };
+    let new = new_push(news.user, sid, &push, (transport, deadline), call.at);
+    accept::queue_push(tx, &new, due.is_none())?;
+    let (user, dev) = (news.user.as_str().to_owned(), device.dev.as_str().to_owned());
+    let about = news.about.filter(|_| next == Next::Single);
+    let about = about.map(|row| (row.sid.row().0, row.writer.as_str().to_owned()));
+    tx.execute(MARK, params![sid.row(), json_text(&DevicePush { user, dev, about, withdrawn: false })?])?;
+    if let Some(due) = due {
+        tx.execute(PUT_OFF, params![sid.row(), sql_ms(due)])?;
+        tx.execute(KEEP_PLACES, params![push.target.recipient(), sid.row()])?;
+    }
+    if next != Next::Single {
+        device.sync_row = Some(sid.row());
+    }
+    note(tx, news, &device.dev, sid.row())?;
+    let values = params![news.user.as_str(), device.dev.as_str(), json_text(&device.budget)?, device.sync_row];
+    tx.execute(SET_BUDGET, values)?;
+    Ok(true)
+}
+
+/// Remembers that the device was pushed for a message, be it by a `sync`.
+fn note(tx: &Tx<'_>, news: &News<'_>, dev: &Device, delivery: Row) -> rusqlite::Result<()> {
+    let Some(row) = news.about else { return Ok(()) };
+    let values = params![news.user.as_str(), row.writer.as_str(), row.sid.row(), dev.as_str(), delivery];
+    tx.execute(NOTE, values).map(drop)
+}
+
+/// Gives a push that waits another body; false if it does not wait any more.
+fn replace_body(tx: &mut Tx<'_>, row: Row, body: &[u8]) -> rusqlite::Result<bool> {
+    let Some(before) = tx.one(BODY_LENGTH, [row], |row| row.get(0).map(bytes_of))? else { return Ok(false) };
+    tx.execute(SET_BODY, params![row, body])?;
+    let bytes = &mut tx.memory_draft.figures.queue_bytes;
+    *bytes = bytes.saturating_sub(before) + body.len() as u64;
+    Ok(true)
+}
+
+fn new_push(user: &Owner, sid: Sid, push: &Push, (transport, deadline_ms): (Transport, u64), at: u64) -> NewMessage {
+    let recipient = push.target.recipient();
+    NewMessage {
+        sid,
+        bal: user.clone(),
+        id: MessageId::from(sid),
+        order: None,
+        body: Bytes::from(push.to_body()),
+        accepted_at: at,
+        reply: String::new(),
+        correlation: None,
+        notice: None,
+        deliveries: Deliveries::Only(NewPush { recipient, transport, deadline_ms, receipt: false }),
+    }
+}
+
+/// Pushes a proof to a token that is not the user's yet; nothing else is counted for it. False if there is no id for it.
+pub(super) fn queue_proof(
+    tx: &mut Tx<'_>,
+    to: &Addressee<'_>,
+    content: &Content<'_>,
+    app: Option<&str>,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<bool> {
+    let Some(sid) = call.push_sids.next().copied() else { return Ok(false) };
+    let push = Push { receipt: false, ..push_of(to, content) };
+    let transport = call.policy.transports.pick(to.account, app).clone();
+    let new = new_push(to.account, sid, &push, (transport, call.at + PROOF_MS), call.at);
+    accept::queue_push(tx, &new, true)?;
+    let user = to.account.as_str().to_owned();
+    let mark = DevicePush { user, dev: String::new(), about: None, withdrawn: false };
+    tx.execute(MARK, params![sid.row(), json_text(&mark)?])?;
+    Ok(true)
+}
+
+/// Users with messages whose pushes waited for an attended device, made at `since` or later. Those of older ones wait no
+/// longer.
+pub(in crate::store) fn undecided(tx: &Tx<'_>, since: u64) -> rusqlite::Result<Vec<Undecided>> {
+    tx.execute(FORGET_UNDECIDED, [sql_ms(since)])?;
+    let mut found: Vec<Undecided> = Vec::new();
+    for (user, sid) in tx.all(UNDECIDED, [], |row| Ok((owner(row, 0)?, sid(row, 1, 2)?)))? {
+        match found.last_mut().filter(|last| last.user == user) {
+            Some(last) => last.sids.push(sid),
+            None => found.push(Undecided { user, sids: vec![sid] }),
+        }
+    }
+    Ok(found)
+}
