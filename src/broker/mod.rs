@@ -202,8 +202,18 @@ impl Broker {
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
         let Self { listeners, authenticator, files, config: BrokerConfig { data, limits, autosubscribe, .. } } = self;
-        let Outlet { inbound, publish, broker_link, clients, sightings, confirmations, notices, directory, .. } =
-            outlet;
+        let Outlet {
+            inbound,
+            publish,
+            broker_link,
+            clients,
+            sightings,
+            confirmations,
+            notices,
+            directory,
+            visibility,
+            ..
+        } = outlet;
         let BrokerDependencies { metrics, reload, store, told } = dependencies;
         let dependencies = hub::HubDependencies {
             limits,
@@ -237,7 +247,7 @@ impl Broker {
                 listening.await;
                 closed.cancel();
             },
-            hub.work(publish, clients, &closed),
+            hub.work((publish, visibility), clients, &closed),
             authenticator.keep(files, reload, &stop),
         );
         broker_link.send_replace(BrokerLink::Down);

@@ -75,6 +75,14 @@ impl<'a> Side<'a> {
         !matches!(self, Self::Outbox { suffix: "messages", .. })
     }
 
+    /// Whose presence or profile is published there for others.
+    pub fn shown_owner(self) -> Option<&'a str> {
+        match self {
+            Self::Outbox { owner, suffix: "presence" | "profile" } => Some(owner),
+            _ => None,
+        }
+    }
+
     /// Whether it may keep what a chat user publishes there: how the user, or one of the devices, is.
     pub fn may_be_retained_of_user(self) -> bool {
         let Self::Outbox { suffix, .. } = self else { return false };

@@ -22,9 +22,11 @@ use tracing::{debug, error, info, warn};
 /// # Errors
 ///
 /// A wrong configuration, before anything is opened.
-pub async fn run(config: ClientConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), ClientError> {
+pub async fn run(config: ClientConfig, mut outlet: Outlet, stop: CancellationToken) -> Result<(), ClientError> {
     let plan = Plan::new(config)?;
     outlet.directory.answer_from(plan.config.senders.clone());
+    // Who sees what is a matter of that broker's rules.
+    outlet.visibility.close();
     match plan.config.version {
         Version::V5 => keep::<V5>(plan, outlet, &stop).await,
         Version::V311 => keep::<V311>(plan, outlet, &stop).await,

@@ -31,6 +31,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 const SIGHTINGS: usize = 1_024;
 /// Confirmations on their way to the bridge; one that is behind slows those down who confirm.
 const CONFIRMATIONS: usize = 1_024;
+/// Changes of who sees whom on their way to the broker; full means: wait.
+const VISIBILITIES: usize = 1_024;
 /// Notices on their way to the bridge; what is beyond it is counted only.
 const NOTICES: usize = 64;
 
@@ -185,6 +187,18 @@ pub struct Confirmation {
     pub sid: Sid,
 }
 
+/// Whether a chat user sees another one's presence and profile from now on. What is published after it is told is delivered
+/// accordingly; what is retained comes to a new watcher when it is published again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visibility {
+    /// Who sees.
+    pub watcher: Arc<str>,
+    /// Who is seen.
+    pub of: Arc<str>,
+    /// Whether it is so.
+    pub visible: bool,
+}
+
 /// A document of the bridge that a client was not sent: it takes no packets of that size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAside {
@@ -264,6 +278,9 @@ pub struct Port {
     pub notices: mpsc::Receiver<Notice>,
     /// Whom the broker knows.
     pub directory: Directory,
+    /// Who sees whom from now on, said before what is published then. Only the embedded broker takes it: with another one it
+    /// is closed.
+    pub visibility: mpsc::Sender<Visibility>,
 }
 
 /// The broker's end.
@@ -287,6 +304,8 @@ pub struct Outlet {
     pub notices: mpsc::Sender<Notice>,
     /// To be told how to find out whom it knows.
     pub directory: Directory,
+    /// Who sees whom from now on, to be heeded before what is published then.
+    pub visibility: mpsc::Receiver<Visibility>,
 }
 
 /// Makes both ends, for the embedded broker. `inbound` and `publish` are the sizes of the two queues, in messages.
@@ -299,6 +318,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (sightings_tx, sightings_rx) = mpsc::channel(SIGHTINGS);
     let (confirmations_tx, confirmations_rx) = mpsc::channel(CONFIRMATIONS);
     let (notices_tx, notices_rx) = mpsc::channel(NOTICES);
+    let (visibility_tx, visibility_rx) = mpsc::channel(VISIBILITIES);
     let directory = Directory::default();
     (
         Port {
@@ -312,6 +332,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             confirmations: confirmations_rx,
             notices: notices_rx,
             directory: directory.clone(),
+            visibility: visibility_tx,
         },
         Outlet {
             inbound: inbound_tx,
@@ -323,6 +344,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             confirmations: confirmations_tx,
             notices: notices_tx,
             directory,
+            visibility: visibility_rx,
         },
     )
 }

@@ -244,6 +244,8 @@ async fn an_eavesdropper_sees_only_what_everybody_may_see() {
                 retain(&harness, topic).await;
             }
             let mut eve = come(&harness, "eve", version).await;
+            harness.see("eve", "alice", true).await;
+            harness.barrier().await;
             eve.say_subscribe("#", qos).await;
             let mut alice = come(&harness, "alice", version).await;
             for n in 0..5 {
@@ -304,6 +306,8 @@ async fn what_somebody_may_not_read_is_neither_kept_for_them_nor_theirs_to_confi
         eve.subscribe("#", 1).await;
         eves.push(eve);
     }
+    harness.see("eve", "alice", true).await;
+    harness.barrier().await;
     eves.remove(1).disconnect().await;
     let mut alice = come_with(&harness, lasting("alice")).await;
     alice.subscribe("alice/others/messages", 0).await;

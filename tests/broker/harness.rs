@@ -10,7 +10,7 @@ use fcm_mqtt_bridge::broker::identity::users::{Cost, UsersFile};
 use fcm_mqtt_bridge::broker::{Bound, Broker, BrokerConfig, BrokerDependencies, BrokerError, BrokerLimits, Listen};
 use fcm_mqtt_bridge::chat::id::Sid;
 use fcm_mqtt_bridge::chat::principal::Role;
-use fcm_mqtt_bridge::mqtt::{self, AckWord, BrokerLink, Inbound, Outbound, Outcome, Port};
+use fcm_mqtt_bridge::mqtt::{self, AckWord, BrokerLink, Inbound, Outbound, Outcome, Port, Visibility};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::metrics::Metrics;
 use fcm_mqtt_bridge::store::sqlite::{self, Settings, WriterThread};
@@ -171,6 +171,12 @@ impl Harness {
     /// Publishes as the bridge what is no document.
     pub(crate) async fn send(&self, message: Outbound) {
         soon("room for a publication", self.port.publish.send(message)).await.expect("the broker is gone");
+    }
+
+    /// Says as the bridge whether a chat user sees another one.
+    pub(crate) async fn see(&self, watcher: &str, of: &str, visible: bool) {
+        let visibility = Visibility { watcher: watcher.into(), of: of.into(), visible };
+        soon("room for a word", self.port.visibility.send(visibility)).await.expect("the broker is gone");
     }
 
     /// Returns when the broker has given all documents and publications before to those who read them.

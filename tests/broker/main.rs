@@ -32,3 +32,4 @@ mod slow_readers;
 mod sockets;
 mod take_over;
 mod unread;
+mod visibility;

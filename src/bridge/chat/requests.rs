@@ -9,7 +9,8 @@ use crate::chat::topic::{Device, inbox_topic};
 use crate::mqtt::AckWord;
 use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatCall, Committed, Contact, EntryChange, KnownDevice, SettingChange, StoreError, SyncPage, UserDocument, UserSettings,
+    ChatCall, Committed, Contact, EntryChange, KnownDevice, SettingChange, StoreError, SyncPage, UserDocument,
+    UserSettings,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};

@@ -175,7 +175,7 @@ impl Connection {
                 return Ok(0);
             }
         };
-        if !self.rights.may_read(&item.message.topic) {
+        if !self.guard.session.queue.may_read(&item.message.topic) {
             self.guard.hub.refusals.metrics().count(Metric::DeliveriesFiltered);
             self.withhold(&send_queue.queue, queue_ref, item);
             return Ok(0);

@@ -10,6 +10,7 @@ use super::Hub;
 use super::leave::Leaving;
 use super::registry::SessionClaim;
 use super::session::{PacketIds, SendQueue, Session};
+use super::visible::VisibleUsers;
 use crate::broker::connection::ConnectionHandle;
 use crate::broker::identity::{
     CLIENT_ID_MAX, Caller, LoginPermit, assigned, background_key, is_background, session_key,
@@ -90,7 +91,8 @@ impl Hub {
         let present = former.is_some();
         let session = former.unwrap_or_else(|| self.new_session(&identified));
         let before = session.wishes();
-        let packet_ids = self.take(&session, connect, &identified, handle);
+        let visible = self.visible_to(identified.user.as_ref(), role).await;
+        let packet_ids = self.take(&session, connect, (&identified, visible), handle);
         let kept = match self.keep(&session, expiry_s).await {
             Ok(()) => self.autosubscribe(&session, role).await,
             Err(refusal) => Err(refusal),
@@ -195,11 +197,11 @@ impl Hub {
         &self,
         session: &Arc<Session>,
         connect: &Connect<'_>,
-        identified: &IdentifiedClient,
+        (identified, visible): (&IdentifiedClient, Option<Arc<VisibleUsers>>),
         handle: &Arc<ConnectionHandle>,
     ) -> PacketIds {
         self.delayed_wills.cancel(session);
-        session.queue.set_rights(identified.caller.rights());
+        session.queue.set_rights(identified.caller.rights(), visible);
         let mut state = session.lock();
         let mut packet_ids = state.packet_ids.take().map_or_else(|| self.new_packet_ids(), |packet_ids| *packet_ids);
         packet_ids.window.resume(connect.receive_maximum);

@@ -31,6 +31,7 @@ mod session;
 mod subscribe;
 mod sweep;
 mod unread;
+mod visible;
 mod wills;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -50,7 +51,7 @@ use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
 use super::session::{MemoryLimits, Queue};
 use crate::chat::principal::Role;
-use crate::mqtt::{Confirmation, Inbound, Notice, Outbound, RoleSource, Sighting};
+use crate::mqtt::{Confirmation, Inbound, Notice, Outbound, RoleSource, Sighting, Visibility};
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
@@ -63,6 +64,7 @@ use registry::Registry;
 use routes::{MatchedQueue, Routes};
 pub(crate) use session::{PacketIds, SendQueue, Session};
 pub(crate) use subscribe::{AfterSubscribe, RequestedSubscription};
+use visible::Visibilities;
 use wills::DelayedWills;
 
 /// The address of a session that has no connection.
@@ -82,6 +84,7 @@ pub(crate) struct Hub {
     authenticator: Arc<Authenticator>,
     registry: Arc<Registry>,
     routes: Routes,
+    visibilities: Visibilities,
     /// A lock because publishers and subscribers meet here; held for an operation on the index.
     retained: Mutex<RetainedTopics>,
     delayed_wills: DelayedWills,
@@ -138,6 +141,7 @@ impl Hub {
             authenticator,
             registry: Arc::default(),
             routes: Routes::default(),
+            visibilities: Visibilities::default(),
             retained: Mutex::default(),
             delayed_wills: DelayedWills::default(),
             inbound,
@@ -155,7 +159,7 @@ impl Hub {
     /// Does what no connection does, until all connections have ended.
     pub(super) async fn work(
         self: &Arc<Self>,
-        publish: mpsc::Receiver<Outbound>,
+        (publish, visibility): (mpsc::Receiver<Outbound>, mpsc::Receiver<Visibility>),
         clients: watch::Sender<Option<usize>>,
         closed: &CancellationToken,
     ) {
@@ -167,7 +171,7 @@ impl Hub {
                 self.sweep(),
             )
         };
-        tokio::join!(self.publish_for_bridge(publish), closed.run_until_cancelled(endless));
+        tokio::join!(self.publish_for_bridge(publish, visibility), closed.run_until_cancelled(endless));
         self.going_on.close();
         let _ = timeout(DISK, self.going_on.wait()).await;
     }

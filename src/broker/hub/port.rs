@@ -17,7 +17,7 @@ use crate::chat::access::Rights;
 use crate::chat::id::Sid;
 use crate::chat::principal::Identity;
 use crate::chat::qos::QoS;
-use crate::mqtt::{ClientChange, Confirmation, Outbound, Outcome, Sighting};
+use crate::mqtt::{ClientChange, Confirmation, Outbound, Outcome, Sighting, Visibility};
 use crate::store::{AckedBy, Acknowledged, Message, Origin};
 
 /// Publications of the bridge that wait for their commit.
@@ -25,15 +25,26 @@ const OPEN: usize = 256;
 
 impl Hub {
     /// Publishes what the bridge gives until the broker stops. What it has not taken by then is answered `Unsent`.
-    pub(super) async fn publish_for_bridge(self: &Arc<Self>, mut publish: mpsc::Receiver<Outbound>) {
+    pub(super) async fn publish_for_bridge(
+        self: &Arc<Self>,
+        mut publish: mpsc::Receiver<Outbound>,
+        mut visibility: mpsc::Receiver<Visibility>,
+    ) {
         let mut open = FuturesUnordered::new();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 Some(()) = open.next() => {}
+                Some(change) = visibility.recv() => self.visibilities.change(&change),
                 next = publish.recv(), if open.len() < OPEN => match next {
                     // In their order, however long each waits for its commit.
-                    Some(outbound) => open.push(self.publish_outbound(outbound)),
+                    Some(outbound) => {
+                        // Who gets it was said before.
+                        while let Ok(change) = visibility.try_recv() {
+                            self.visibilities.change(&change);
+                        }
+                        open.push(self.publish_outbound(outbound));
+                    }
                     None => break,
                 },
             }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::on_disk::OnDisk;
+use super::visible::VisibleUsers;
 use crate::broker::connection::ConnectionHandle;
 use crate::broker::refusals::Refusal;
 use crate::broker::session::{OutgoingMessage, PageRequest, Pulled, Pushed, Queue};
@@ -34,7 +35,7 @@ pub(crate) struct SharedQueue {
     stored: AtomicI64,
     /// What its client may read; `None`: no limit, as for a group, whose members may read all of it. A lock because
     /// each connection of a session brings its own.
-    rights: RwLock<Option<Rights>>,
+    rights: RwLock<Option<(Rights, Option<Arc<VisibleUsers>>)>>,
     /// For the limits.
     on_disk: OnDisk,
     /// Of all queues.
@@ -108,13 +109,17 @@ impl SharedQueue {
         self.stored.store(id.map_or(NOWHERE, |id| id.0), Relaxed);
     }
 
-    pub(super) fn set_rights(&self, rights: Rights) {
-        *self.rights.write().unwrap_or_else(PoisonError::into_inner) = Some(rights);
+    /// `visible`: whom its client sees, unless that is everybody.
+    pub(super) fn set_rights(&self, rights: Rights, visible: Option<Arc<VisibleUsers>>) {
+        *self.rights.write().unwrap_or_else(PoisonError::into_inner) = Some((rights, visible));
     }
 
-    pub(super) fn may_read(&self, topic: &str) -> bool {
+    /// Whether what is published on `topic` may be delivered.
+    pub(crate) fn may_read(&self, topic: &str) -> bool {
         let rights = self.rights.read().unwrap_or_else(PoisonError::into_inner);
-        rights.as_ref().is_none_or(|rights| rights.may_read(topic))
+        rights.as_ref().is_none_or(|(rights, visible)| {
+            rights.may_read(topic) && visible.as_ref().is_none_or(|visible| visible.shows(topic))
+        })
     }
 
     /// Messages of clients that wait on disk, and their bytes.

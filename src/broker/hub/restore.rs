@@ -67,7 +67,10 @@ impl Hub {
         let key: Arc<str> = record.key.into();
         let queue = self.kept_queue(&key);
         queue.waits_on_disk(rows, bytes);
-        queue.set_rights(self.authenticator.rights_of(record.user.as_deref()));
+        let user = record.user.as_deref().map(Arc::from);
+        let rights = self.authenticator.rights_of(user.as_deref());
+        let visible = self.visible_to(user.as_ref(), rights.role()).await;
+        queue.set_rights(rights, visible);
         self.registry.stored_as(id, &queue);
         let session = Session::new(key, record.user.map(Into::into), record.client.into(), queue);
         {

@@ -39,6 +39,7 @@ impl Hub {
             self.end_expired(now_ms()).await;
             self.end_empty_groups().await;
             self.drop_expired().await;
+            self.visibilities.tidy();
             // If the store is closed, what is left is dropped after the next start.
             let _ = self.drop_all_unread().await;
         }

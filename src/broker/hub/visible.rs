@@ -1,0 +1,133 @@
+//! Whose presence and profile each chat user sees: of those whose contact the user is, and of BALs. Each delivery is asked,
+//! so a wide subscription is granted and brings what its user sees.
+//!
+//! The set of a user is there as long as a session of the user is, for all of them: read from the store when the first one
+//! begins, and changed as the bridge says. Everybody sees their own.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
+
+use super::Hub;
+use crate::broker::identity::Authenticator;
+use crate::chat::id::Owner;
+use crate::chat::principal::Role;
+use crate::chat::topic::Side;
+use crate::mqtt::Visibility;
+
+/// Whom one user sees.
+#[derive(Debug)]
+pub(crate) struct VisibleUsers {
+    user: Arc<str>,
+    authenticator: Arc<Authenticator>,
+    /// A lock because all deliveries to the user ask, and the bridge changes it; held for an operation on a set.
+    state: RwLock<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// What was changed while the store is asked: it may answer as it was before.
+    Loading(HashMap<Box<str>, bool>),
+    Known(HashSet<Box<str>>),
+}
+
+/// Those of all users who have a session. A lock because connections come in their own tasks; held for map operations.
+#[derive(Debug, Default)]
+pub(super) struct Visibilities(Mutex<HashMap<Arc<str>, Weak<VisibleUsers>>>);
+
+impl VisibleUsers {
+    /// Whether the user sees what is published on `topic`, as far as that depends on who is seen.
+    pub(super) fn shows(&self, topic: &str) -> bool {
+        let Some(owner) = Side::of(topic).shown_owner() else { return true };
+        *owner == *self.user || self.has(owner) || self.authenticator.role_of(owner) == Some(Role::Bal)
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        matches!(*self.read(), State::Known(_))
+    }
+
+    /// What the store has. What was said meanwhile is newer.
+    pub(super) fn load(&self, names: Vec<Owner>) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let State::Loading(changes) = &mut *state else { return };
+        let mut known: HashSet<Box<str>> = names.into_iter().map(|name| name.as_str().into()).collect();
+        for (name, is_visible) in changes.drain() {
+            if is_visible {
+                known.insert(name)
+            } else {
+                known.remove(&name)
+            };
+        }
+        *state = State::Known(known);
+    }
+
+    fn change(&self, name: &str, is_visible: bool) {
+        match &mut *self.state.write().unwrap_or_else(PoisonError::into_inner) {
+            State::Loading(changes) => _ = changes.insert(name.into(), is_visible),
+            State::Known(known) if is_visible => _ = known.insert(name.into()),
+            State::Known(known) => _ = known.remove(name),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match &*self.read() {
+            State::Loading(changes) => changes.get(name).is_some_and(|is_visible| *is_visible),
+            State::Known(known) => known.contains(name),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Visibilities {
+    /// The set of a user, which is made if there is none.
+    pub(super) fn of(&self, user: &Arc<str>, authenticator: &Arc<Authenticator>) -> Arc<VisibleUsers> {
+        let mut users = self.lock();
+        if let Some(there) = users.get(user).and_then(Weak::upgrade) {
+            return there;
+        }
+        let (authenticator, state) = (Arc::clone(authenticator), RwLock::new(State::Loading(HashMap::new())));
+        let new = Arc::new(VisibleUsers { user: Arc::clone(user), authenticator, state });
+        users.insert(Arc::clone(user), Arc::downgrade(&new));
+        new
+    }
+
+    /// As the bridge says. Of a user without a session the store says it later.
+    pub(super) fn change(&self, Visibility { watcher, of, visible }: &Visibility) {
+        let there = self.lock().get(watcher).and_then(Weak::upgrade);
+        if let Some(there) = there {
+            there.change(of, *visible);
+        }
+    }
+
+    /// Forgets the users who have no session any more.
+    pub(super) fn tidy(&self) {
+        self.lock().retain(|_, there| there.strong_count() > 0);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Weak<VisibleUsers>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hub {
+    /// Whom somebody of this role sees; `None`: everybody. While the disk refuses, it is only who is said to be visible from
+    /// now on.
+    pub(super) async fn visible_to(&self, user: Option<&Arc<str>>, role: Option<Role>) -> Option<Arc<VisibleUsers>> {
+        let user = user.filter(|_| role == Some(Role::User))?;
+        let visible = self.visibilities.of(user, &self.authenticator);
+        if let (false, Ok(owner)) = (visible.is_known(), Owner::new(&**user)) {
+            let (store, loaded) = (self.store.clone(), Arc::clone(&visible));
+            let load = async move {
+                if let Ok(asked) = store.chat_visible_to(owner).await
+                    && let Ok(names) = asked.await
+                {
+                    loaded.load(names);
+                }
+            };
+            self.go_on(load).await;
+        }
+        Some(visible)
+    }
+}
