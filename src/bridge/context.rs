@@ -1,7 +1,7 @@
 //! What all parts of the bridge share.
 
 use super::attentions::Attentions;
-use super::presence::bals::BalPresences;
+use super::presence::BalPresences;
 use super::settings::{ChatSettings, Limits};
 use crate::chat::contact::Entry;
 use crate::chat::id::{Owner, Sid, SidSource};

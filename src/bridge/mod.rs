@@ -54,8 +54,7 @@ use attentions::Attentions;
 use context::Context;
 use dispatcher::Dispatcher;
 use intake::Intake;
-use presence::UserPresences;
-use presence::bals::BalPresences;
+use presence::{BalPresences, UserPresences};
 use publisher::Publisher;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
@@ -101,7 +100,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, .. } = mqtt;
     let (clients, sightings, notices) = (mqtt.clients, mqtt.sightings, mqtt.notices);
     let (directory, confirmations) = (mqtt.directory, mqtt.confirmations);
-    let (events, events_rx) = mpsc::channel(EVENTS);
+    let (events_tx, events) = mpsc::channel(EVENTS);
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
     let bal_presences = BalPresences::default();
@@ -110,7 +109,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         settings,
         store,
         metrics,
-        events,
+        events: events_tx,
         publish,
         bal_presences,
         attentions,
@@ -138,7 +137,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         tasks.spawn(device_intake.run());
     }
     let (transports, store) = (watched, context.store.health());
-    let watches = Watches { transports, broker_link: broker_link.clone(), store, clients, events: events_rx };
+    let watches = Watches { transports, broker_link: broker_link.clone(), store, clients, events };
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     tasks.spawn(chat::watch_pushes(Arc::clone(&context), confirmations, stops.publish.clone()));
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));

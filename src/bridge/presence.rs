@@ -8,10 +8,10 @@
 //!
 //! The embedded broker says who comes and goes, and clients may say that they hide or that nobody looks at them; with a
 //! broker of others, births and wills say who is connected ([`crate::chat::presence`]). A change is written down before it
-//! is published, so that what a crash cuts off is put right at the next start. What BALs say of themselves on a broker of
-//! others goes to [`bals`].
+//! is published, so that what a crash cuts off is put right at the next start. With that, what
+//! BALs say of themselves goes to [`BalPresences`], which decides whether messages are published or held (topics.md, "When a
+//! BAL is away"). The embedded broker knows better who reads what: with it no BAL counts as away.
 
-pub(super) mod bals;
 mod schedule;
 
 use self::schedule::{Due, Schedule};
@@ -19,7 +19,7 @@ use super::context::Context;
 use super::settings::PublishedPresence;
 use crate::chat::id::Owner;
 use crate::chat::message::{Presence, UserPresence};
-use crate::chat::presence::{DeviceChange, End, Evidence};
+use crate::chat::presence::{Aggregate, DeviceChange, End, Evidence};
 use crate::chat::principal::Role;
 use crate::chat::topic::{ClientTopic, Device};
 use crate::mqtt::{Ack, AckWord, BrokerLink, ClientChange, Outbound, Outcome, Sighting};
@@ -28,6 +28,7 @@ use crate::store::{LastPresence, PresenceChange, StoreError};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -40,6 +41,12 @@ const PENDING_MAX: usize = 256;
 /// How often the store is told that the bridge runs, while any chat user is known. After a crash `last_seen` may be too
 /// early by so much.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Most BALs whose presence is kept; of further ones the broker queues.
+const OWNERS_MAX: usize = 100_000;
+/// What a BAL says counts at once and is never forgotten, so that no time matters.
+const NO_GRACE_MS: u64 = 0;
+const NO_TIME: u64 = 0;
 
 /// What a client published about itself on a presence topic.
 #[derive(Debug)]
@@ -130,16 +137,17 @@ impl UserPresences {
             }
         }
         while self.pending.len() < PENDING_MAX {
-            if let Some((user, device)) = self.schedule.next_cleared() {
-                self.pending.push(Box::pin(clear(Arc::clone(&self.context), user, device)));
-                continue;
+            let context = Arc::clone(&self.context);
+            match self.schedule.next(now) {
+                Some(due) if context.settings.chat.presence == PublishedPresence::None => {
+                    self.schedule.told(&due.user, true, now);
+                }
+                Some(due) => self.pending.push(Box::pin(tell(context, due))),
+                None => match self.schedule.next_cleared() {
+                    Some((user, device)) => self.pending.push(Box::pin(clear(context, user, device))),
+                    None => return self.schedule.deadline(),
+                },
             }
-            let Some(due) = self.schedule.next(now) else { return self.schedule.deadline() };
-            if self.context.settings.chat.presence == PublishedPresence::None {
-                self.schedule.told(&due.user, true, now);
-                continue;
-            }
-            self.pending.push(Box::pin(tell(Arc::clone(&self.context), due)));
         }
         None
     }
@@ -194,7 +202,7 @@ async fn tell(context: Arc<Context>, due: Due) -> Result<Option<Told>, StoreErro
     Ok(Some(Told { user, published }))
 }
 
-/// Clears what a broker of others keeps of a device. If that fails, the will of the device stays, which says the same.
+/// Clears what the broker keeps of a device that went.
 async fn clear(context: Arc<Context>, user: Owner, device: Device) -> Result<Option<Told>, StoreError> {
     publish(&context, ClientTopic::Presence(user, Some(device)), Vec::new()).await;
     Ok(None)
@@ -206,6 +214,39 @@ async fn publish(context: &Context, topic: ClientTopic, payload: Vec<u8>) -> boo
     // If the broker is gone, the outcome is as well.
     let _ = context.publish.send(Outbound { retain: true, ..outbound }).await;
     matches!(outcome.await, Ok(Outcome::Confirmed))
+}
+
+/// What all BALs last said, shared by the task that takes it in and the one that publishes.
+#[derive(Debug, Default)]
+pub(crate) struct BalPresences(watch::Sender<HashMap<String, Aggregate>>);
+
+impl BalPresences {
+    /// The owner (or one of its devices) said how it is; `None` when that was taken back.
+    pub(crate) fn tell(&self, owner: &Owner, device: Option<&Device>, presence: Option<&Presence>) {
+        self.0.send_if_modified(|owners| {
+            if owners.len() >= OWNERS_MAX && !owners.contains_key(owner.as_str()) {
+                return false;
+            }
+            let new = || Aggregate::new(Evidence::Births, NO_GRACE_MS);
+            let aggregate = owners.entry(owner.to_string()).or_insert_with(new);
+            aggregate.handle_said(device, presence, NO_TIME);
+            if aggregate.is_idle() {
+                owners.remove(owner.as_str());
+            }
+            true
+        });
+    }
+
+    /// Whether the owner of `topic` said that it is away: it said something, and no device of it is online.
+    pub(crate) fn away(&self, topic: &str) -> bool {
+        let owner = topic.split('/').next().unwrap_or_default();
+        self.0.borrow().get(owner).is_some_and(Aggregate::is_away)
+    }
+
+    /// Changes whenever an owner said something.
+    pub(crate) fn changed(&self) -> watch::Receiver<HashMap<String, Aggregate>> {
+        self.0.subscribe()
+    }
 }
 
 #[cfg(test)]

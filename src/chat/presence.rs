@@ -18,15 +18,17 @@
 //! `offline` hides; with [`Evidence::Births`] that is the end of the connection itself. Whether somebody looks at a device
 //! (`active`) is for pushes alone ([`super::attention`]) and seen by nobody else.
 
+mod device;
+
+use self::device::{Absence, Device, Standing};
 use super::message::{Presence, PresenceState, UserPresence};
 use super::topic::Device as DeviceName;
 use std::collections::BTreeMap;
 
+pub use device::LATE_WILL_MS;
+
 /// The device of a client whose id names none.
 pub const DEFAULT_DEVICE: &str = "default";
-/// How long after the end of a connection an `offline` that names no connection is taken for its will, in milliseconds.
-/// The broker publishes a will at once; one that is to wait is withdrawn when its client returns.
-pub const LATE_WILL_MS: u64 = 5_000;
 /// Most devices of one owner that are known by their births; further ones count as silent.
 pub const DEVICES_MAX: usize = 1_000;
 
@@ -73,44 +75,8 @@ pub struct Aggregate {
     /// The user wants to be seen by nobody.
     hidden: bool,
     told: Option<UserPresence>,
-    /// Devices without a token that went: their retained presence is to be cleared.
+    /// Devices that went and whose retained presence is to be cleared.
     cleared: Vec<DeviceName>,
-}
-
-/// What is known of one device.
-#[derive(Debug)]
-struct Device {
-    standing: Standing,
-    /// The word by which the client names its connection.
-    conn: Option<String>,
-    /// The same of its connection before.
-    former: Option<String>,
-    /// When a connection of it last broke: the will of that one may be on the way.
-    broke_at: Option<u64>,
-    /// Whether it has registered a token, if that is known.
-    has_token: Option<bool>,
-}
-
-#[derive(Debug)]
-enum Standing {
-    /// Connected. At a take-over the old connection may still be among the numbers.
-    Here {
-        connections: Vec<u64>,
-        /// By its own word.
-        hidden: bool,
-    },
-    /// The connection broke.
-    Awaited(Absence),
-    /// Nothing but memory.
-    Gone,
-}
-
-/// A time away that does not count if it ends soon enough.
-#[derive(Debug, Clone, Copy)]
-struct Absence {
-    /// Not known of a user whom only a retained document of the bridge remembers.
-    since: Option<u64>,
-    until: u64,
 }
 
 impl Aggregate {
@@ -136,8 +102,8 @@ impl Aggregate {
         self.hidden = hidden;
     }
 
-    /// Whether a device has registered a token. The retained presence of one that has none is cleared after it went, with
-    /// [`Evidence::Births`]; that of one of whom it is not known is left.
+    /// Whether a device has registered a token. With [`Evidence::Births`] the retained presence of one that has none is cleared
+    /// after it went, and that of one of which it is not known is left.
     pub fn handle_token(&mut self, device: &DeviceName, has_token: bool) {
         if let Some(known) = self.devices.get_mut(device) {
             known.has_token = Some(has_token);
@@ -165,6 +131,8 @@ impl Aggregate {
         let visible = !*hidden;
         match end {
             End::Left => {
+                let clear = known.is_to_be_cleared(self.evidence);
+                self.cleared.extend(clear.then(|| device.clone()));
                 self.devices.remove(device);
             }
             End::Broke if visible && self.grace_ms > 0 => {
@@ -240,11 +208,6 @@ impl Aggregate {
         self.devices.is_empty() && self.unaccounted.is_none()
     }
 
-    /// Whether the user wants to be seen by nobody.
-    pub fn is_hidden(&self) -> bool {
-        self.hidden
-    }
-
     /// Whether some device said something and none is there, the awaited ones included.
     pub fn is_away(&self) -> bool {
         !self.devices.is_empty() && !self.devices.values().any(Device::counts)
@@ -260,7 +223,7 @@ impl Aggregate {
                 *last_seen = (*last_seen).max(absence.since);
             }
             let kept = device.deadline().is_none_or(|deadline| deadline > now_ms);
-            if !kept && *evidence == Evidence::Births && device.has_token == Some(false) {
+            if !kept && device.is_to_be_cleared(*evidence) {
                 cleared.push(name.clone());
             }
             kept
@@ -282,7 +245,10 @@ impl Aggregate {
 
     /// A connected device says how it is.
     fn hear(&mut self, device: &DeviceName, said: Option<&Presence>, now_ms: u64) -> Option<DeviceChange> {
+        // What it says takes the place of what was to be cleared.
+        self.cleared.retain(|cleared| cleared != device);
         let known = self.devices.get_mut(device)?;
+        known.said = said.is_some();
         if said.is_some_and(|said| known.is_late_will(said, now_ms)) {
             return None;
         }
@@ -322,12 +288,12 @@ impl Aggregate {
             }
             (Some(PresenceState::Offline), Some(_)) if other && birth.is_some() => Vec::new(),
             (Some(PresenceState::Offline), None) => {
-                let gone = || Device { broke_at: Some(now_ms), ..Device::gone() };
-                self.devices.entry(device.clone()).or_insert_with(gone);
+                self.devices.entry(device.clone()).or_insert_with(Device::gone).broke_at = Some(now_ms);
                 Vec::new()
             }
             (said, Some(connection)) => {
                 let end = if said.is_some() { End::Broke } else { End::Left };
+                self.devices.entry(device.clone()).and_modify(|known| known.said = said.is_some());
                 self.handle_gone(device, connection, end, now_ms);
                 vec![DeviceChange::Gone(connection)]
             }
@@ -337,64 +303,6 @@ impl Aggregate {
                 }
                 Vec::new()
             }
-        }
-    }
-}
-
-impl Device {
-    /// One of which nothing is known but that it is not there.
-    fn gone() -> Self {
-        Self { standing: Standing::Gone, conn: None, former: None, broke_at: None, has_token: None }
-    }
-
-    /// A new connection starts visible, and with a name of its own.
-    fn connect(&mut self, connection: u64) {
-        self.former = self.conn.take().or_else(|| self.former.take());
-        let mut connections = match std::mem::replace(&mut self.standing, Standing::Gone) {
-            Standing::Here { connections, .. } => connections,
-            Standing::Awaited(_) | Standing::Gone => Vec::with_capacity(1),
-        };
-        connections.push(connection);
-        self.standing = Standing::Here { connections, hidden: false };
-    }
-
-    /// The newest connection.
-    fn connection(&self) -> Option<u64> {
-        match &self.standing {
-            Standing::Here { connections, .. } => connections.last().copied(),
-            Standing::Awaited(_) | Standing::Gone => None,
-        }
-    }
-
-    /// Whether this is the will of a connection that another one has replaced.
-    fn is_late_will(&self, word: &Presence, now_ms: u64) -> bool {
-        if word.state == PresenceState::Online {
-            return false;
-        }
-        let old = word.conn.is_some() && word.conn == self.former;
-        match (&word.conn, &self.conn) {
-            (Some(will), Some(birth)) if will != birth => true,
-            (Some(_), Some(_)) if !old => false,
-            (Some(_), None) if old => true,
-            // It names no connection, or gives all of them the same name.
-            _ => self.broke_at.is_some_and(|at| now_ms < at.saturating_add(LATE_WILL_MS)),
-        }
-    }
-
-    /// Whether the user is there because of this device.
-    fn counts(&self) -> bool {
-        match self.standing {
-            Standing::Here { hidden, .. } => !hidden,
-            Standing::Awaited(_) => true,
-            Standing::Gone => false,
-        }
-    }
-
-    fn deadline(&self) -> Option<u64> {
-        match self.standing {
-            Standing::Here { .. } => None,
-            Standing::Awaited(absence) => Some(absence.until),
-            Standing::Gone => Some(self.broke_at.map_or(0, |at| at.saturating_add(LATE_WILL_MS))),
         }
     }
 }

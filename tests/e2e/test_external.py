@@ -1,5 +1,6 @@
 """The bridge at a real mosquitto that is killed and restarted under it."""
 
+import json
 import re
 import time
 from pathlib import Path
@@ -176,6 +177,42 @@ def test_messages_wait_in_the_bridge_while_presence_says_offline(sim, bridge, ba
     bal.publish({"state": "online", "conn": "c2"}, "client1/self/presence", retain=True)
     bal.wait_on("messages", 30)
     assert [body["ccs_id"] for body in bal.on("messages")] == [str(n) for n in range(1, 31)]
+
+
+def test_the_presence_of_a_chat_user_is_made_of_what_the_devices_say(bridge, mosquitto, version):
+    protocol = mqtt.MQTTv5 if version == "5" else mqtt.MQTTv311
+    aggregate = "alice/self/presence"
+    bob = Bal("bob", mosquitto.port, protocol, clean=True, filters=[aggregate]).connect()
+
+    def states():
+        return [body["state"] for _, body in bob.messages]
+
+    def device(name: str) -> Bal:
+        topic, conn = f"{aggregate}/{name}", f"conn-of-{name}"
+        device = Bal("alice", mosquitto.port, protocol, client_id=f"alice:{name}", clean=True)
+        device.client.will_set(topic, json.dumps({"state": "offline", "conn": conn}), 1, retain=True)
+        device.connect()
+        device.wait_acked(device.publish({"state": "online", "conn": conn, "active": False}, topic, retain=True))
+        return device
+
+    phone = device("phone")
+    bob.wait(lambda: states() == ["online"], "online")
+    laptop = device("laptop")
+    phone.vanish()
+    laptop.wait_acked(laptop.publish({"state": "offline", "conn": "old"}, f"{aggregate}/laptop", retain=True))
+    forged = {"v": 1, "state": "offline", "ts": 1}
+    laptop.wait_acked(laptop.publish(forged, aggregate, retain=True))
+    bob.wait(lambda: states() == ["online", "offline", "online"], "the bridge's word over that of the client")
+    laptop.vanish()
+    bob.wait(lambda: states()[3:] == ["offline"], "offline")
+    assert bob.messages[-1][1]["last_seen"] <= bob.messages[-1][1]["ts"]
+    assert not any("active" in body for _, body in bob.messages)
+    # The bridge does not take its own document for the word of a device, also not after a restart.
+    assert bridge.stop() == 0
+    bridge.start()
+    bob.wait(lambda: len(states()) == 5, "said once more, for it may be lost")
+    assert states()[4] == "offline"
+    bob.close()
 
 
 def test_a_retained_outbox_message_is_not_taken_again_after_a_restart(sim, bridge, mosquitto, bal):

@@ -153,7 +153,7 @@ impl Schedule {
         None
     }
 
-    /// A device whose retained presence is to be cleared.
+    /// A device that went and whose retained presence is to be cleared.
     pub(super) fn next_cleared(&mut self) -> Option<(Owner, Device)> {
         self.cleared.pop()
     }
@@ -215,7 +215,6 @@ impl Schedule {
             user.aggregate.handle_loss();
         }
         let document = user.aggregate.poll_document(now);
-        let hidden = user.aggregate.is_hidden();
         let cleared = std::iter::from_fn(|| user.aggregate.poll_cleared());
         self.cleared.extend(cleared.map(|device| (name.clone(), device)));
         user.telling = document.is_some();
@@ -229,6 +228,7 @@ impl Schedule {
         let next = user.aggregate.deadline().into_iter().chain(user.repeat_at).chain(done.then_some(forget_at)).min();
         let next = next.filter(|_| !user.telling).map(|at| at.max(user.next_allowed_at));
         user.place(&mut self.times, name, next);
+        let hidden = self.hidden.contains(name);
         document.map(|document| Due { user: name.clone(), document, hidden })
     }
 }

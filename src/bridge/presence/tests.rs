@@ -1,11 +1,11 @@
 //! What connections and documents tell of whether somebody looks at a device.
 
-use super::bals::BalPresences;
 use super::*;
 use crate::bridge::attentions::Attentions;
 use crate::chat::id::SidSource;
 use crate::chat::message::Limits;
-use crate::chat::presence::LATE_WILL_MS;
+use crate::chat::message::PresenceState::{self, Offline, Online};
+use crate::chat::presence::{DEVICES_MAX, LATE_WILL_MS};
 use crate::mqtt::Capabilities;
 use crate::ops::metrics::Metrics;
 use crate::store::sqlite::{self, WriterThread};
@@ -111,4 +111,55 @@ async fn on_a_broker_of_others_births_and_wills_tell_the_same() {
     assert!(scene.looked_at());
     scene.says(&Value::Null);
     assert!(!scene.looked_at());
+}
+
+const INBOX: &str = "bal1/others/messages";
+
+fn bal_word(state: PresenceState, conn: &str) -> Option<Presence> {
+    Some(Presence { conn: (!conn.is_empty()).then(|| conn.to_owned()), ..Presence::bare(state) })
+}
+
+fn told_by_bal(words: &[(&str, Option<Presence>)]) -> BalPresences {
+    let bal_presences = BalPresences::default();
+    for (device, word) in words {
+        bal_presences.tell(&Owner::new("bal1").unwrap(), Device::new(*device).ok().as_ref(), word.as_ref());
+    }
+    bal_presences
+}
+
+#[test]
+fn who_never_spoke_is_there_and_one_device_is_enough() {
+    assert!(!told_by_bal(&[]).away(INBOX));
+    assert!(told_by_bal(&[("", bal_word(Offline, ""))]).away(INBOX));
+    assert!(!told_by_bal(&[("", bal_word(Offline, "")), ("", None)]).away(INBOX));
+    assert!(!told_by_bal(&[("a", bal_word(Offline, "")), ("b", bal_word(Online, ""))]).away(INBOX));
+    assert!(told_by_bal(&[("", bal_word(Online, "")), ("", bal_word(Offline, ""))]).away(INBOX), "at once");
+}
+
+#[test]
+fn a_late_will_of_an_old_connection_is_ignored() {
+    assert!(!told_by_bal(&[("", bal_word(Online, "c2")), ("", bal_word(Offline, "c1"))]).away(INBOX));
+    assert!(told_by_bal(&[("", bal_word(Online, "c2")), ("", bal_word(Offline, "c2"))]).away(INBOX));
+    assert!(
+        told_by_bal(&[("", bal_word(Online, "c2")), ("", bal_word(Offline, ""))]).away(INBOX),
+        "it names no connection"
+    );
+    let back = [("", bal_word(Offline, "c1")), ("", bal_word(Online, "c2")), ("", bal_word(Offline, "c1"))];
+    assert!(!told_by_bal(&back).away(INBOX));
+}
+
+#[test]
+fn of_the_devices_of_a_bal_memory_is_bounded() {
+    let bal_presences = BalPresences::default();
+    let bal = Owner::new("bal1").unwrap();
+    for n in 0..2 * DEVICES_MAX {
+        bal_presences.tell(&bal, Device::new(n.to_string()).ok().as_ref(), bal_word(Online, "").as_ref());
+        bal_presences.tell(&bal, Device::new(n.to_string()).ok().as_ref(), bal_word(Offline, "").as_ref());
+    }
+    assert!(bal_presences.away(INBOX));
+    bal_presences.tell(&bal, Device::new("one-more").ok().as_ref(), bal_word(Online, "").as_ref());
+    assert!(bal_presences.away(INBOX), "one too many");
+    bal_presences.tell(&bal, Device::new("0").ok().as_ref(), None);
+    bal_presences.tell(&bal, Device::new("one-more").ok().as_ref(), bal_word(Online, "").as_ref());
+    assert!(!bal_presences.away(INBOX));
 }

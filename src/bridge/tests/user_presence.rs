@@ -221,6 +221,21 @@ async fn a_clients_own_retained_word_is_replaced_by_the_bridges() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_device_said_is_cleared_when_it_went() {
+    let mut scene = Scene::open();
+    scene.online("alice:phone", 1).await;
+    scene.says("alice/self/presence/phone", json!({"state": "online", "active": false})).await;
+    scene.sees("alice:phone", 1, Left).await;
+    // The other document is on its way to the disk first.
+    let cleared = scene.harness.published().await;
+    assert_eq!((&*cleared.topic, cleared.payload.len(), cleared.retain), ("alice/self/presence/phone", 0, true));
+    cleared.outcome.send(Outcome::Confirmed).unwrap();
+    scene.hears("alice offline").await;
+    scene.quiet().await;
+    scene.close().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_chat_users_are_told_about() {
     let mut scene = Scene::open();
     scene.sees_a(Role::Bal, "client1", 1, Came).await;

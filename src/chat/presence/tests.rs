@@ -478,6 +478,36 @@ fn only_the_presence_of_a_device_without_a_token_is_cleared_and_not_before_it_is
 }
 
 #[test]
+fn where_connections_are_seen_what_a_device_said_ends_with_its_connection() {
+    let cleared = |user: &mut Aggregate, after| {
+        told(user, after);
+        user.poll_cleared().map(|device| device.as_str().to_owned())
+    };
+    let mut user = online();
+    user.handle_gone(&device("phone"), 1, Left, START + 10);
+    assert_eq!(cleared(&mut user, 10), None, "it said nothing");
+    user.handle_came(&device("phone"), 2, START + 20);
+    say(&mut user, "phone", Online, "c2", 21);
+    user.handle_gone(&device("phone"), 2, Left, START + 30);
+    assert_eq!(cleared(&mut user, 30).as_deref(), Some("phone"));
+    user.handle_came(&device("phone"), 3, START + 40);
+    say(&mut user, "phone", Online, "c3", 41);
+    user.handle_said(Some(&device("phone")), None, START + 42);
+    user.handle_gone(&device("phone"), 3, Left, START + 50);
+    assert_eq!(cleared(&mut user, 50), None, "it took its word back");
+    user.handle_came(&device("phone"), 4, START + 60);
+    say(&mut user, "phone", Online, "c4", 61);
+    user.handle_gone(&device("phone"), 4, Left, START + 70);
+    user.handle_came(&device("phone"), 5, START + 80);
+    say(&mut user, "phone", Online, "c5", 81);
+    assert_eq!(cleared(&mut user, 90), None, "its new word took the place of the old one");
+    user.handle_gone(&device("phone"), 5, Broke, START + 100);
+    say(&mut user, "phone", Offline, "c5", 101);
+    assert_eq!(cleared(&mut user, 99 + LATE_WILL_MS), None, "it may come back");
+    assert_eq!(cleared(&mut user, 100 + LATE_WILL_MS).as_deref(), Some("phone"), "its will");
+}
+
+#[test]
 fn births_of_one_user_are_bounded() {
     let mut user = by_births();
     for n in 0..2 * DEVICES_MAX {
