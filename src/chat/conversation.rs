@@ -141,6 +141,14 @@ impl Conversation {
         ahead
     }
 
+    /// A message of the other side that counts is not kept any more. Whether it was unread.
+    pub fn handle_dropped(&mut self, side: Side, sid: Sid) -> bool {
+        let standing = self.of_mut(side);
+        let unread = standing.unread > 0 && standing.read.is_none_or(|read| read < sid);
+        standing.unread -= u64::from(unread);
+        unread
+    }
+
     /// Nothing is unread on this side any more, wherever its position is: what was is not kept.
     pub fn forget_unread(&mut self, side: Side) {
         self.of_mut(side).unread = 0;

@@ -1,6 +1,9 @@
 //! Chat between users: what both sides of a conversation get, and what they are told.
 
 mod devices;
+mod explain;
+mod invitations;
+mod keep;
 mod pushes;
 mod receipts;
 mod sync;
