@@ -211,7 +211,7 @@ impl Chat {
         Self { rig: self.rig.crash(), ..self }
     }
 
-    fn count(&self, sql: &str) -> i64 {
+    pub(super) fn count(&self, sql: &str) -> i64 {
         let file = rusqlite::Connection::open(&self.rig.settings.path).unwrap();
         file.query_row(sql, [], |row| row.get(0)).unwrap()
     }
