@@ -141,6 +141,14 @@ impl Conversation {
         ahead
     }
 
+    /// A message of the other side that counts is not kept any more. Whether it was unread.
+    pub fn handle_dropped(&mut self, side: Side, sid: Sid) -> bool {
+        let standing = self.of_mut(side);
+        let unread = standing.unread > 0 && standing.read.is_none_or(|read| read < sid);
+        standing.unread -= u64::from(unread);
+        unread
+    }
+
     /// Nothing is unread on this side any more, wherever its position is: what was is not kept.
     pub fn forget_unread(&mut self, side: Side) {
         self.of_mut(side).unread = 0;
@@ -237,10 +245,12 @@ mod tests {
         Write { by: bool, swallowed: bool, counts: bool },
         Read { side: bool, at: usize },
         Receive { side: bool, at: usize },
+        DropOldest,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
+            Just(Step::DropOldest),
             any::<(bool, bool, bool)>().prop_map(|(by, swallowed, counts)| Step::Write { by, swallowed, counts }),
             (any::<bool>(), 0..40_usize).prop_map(|(side, at)| Step::Read { side, at }),
             (any::<bool>(), 0..40_usize).prop_map(|(side, at)| Step::Receive { side, at }),
@@ -256,7 +266,7 @@ mod tests {
         #[test]
         fn it_agrees_with_a_list_of_its_messages(steps in prop::collection::vec(step(), 1..60)) {
             let sids = sids(60);
-            let (mut talk, mut list, mut next) = (Conversation::default(), Vec::<Written>::new(), 0);
+            let (mut talk, mut list, mut next, mut dropped) = (Conversation::default(), Vec::<Written>::new(), 0, 0);
             let behind = |list: &[Written], reader: Side, sid: Sid| {
                 list.iter().filter(|m| m.by != reader && !m.swallowed && m.counts && m.sid > sid).count() as u64
             };
@@ -273,7 +283,7 @@ mod tests {
                         prop_assert_eq!(places.reader, (!swallowed).then(|| has(written.by.other())));
                         read[usize::from(!by)] = Some(written.sid);
                     }
-                    Step::Read { side: first, at } if at < next => {
+                    Step::Read { side: first, at } if at < next && at >= dropped => {
                         let before = read[usize::from(!first)];
                         let unread = || Ok::<_, Infallible>(behind(&list, side(first), sids[at]));
                         let Ok(moved) = talk.handle_read(side(first), sids[at], unread);
@@ -284,12 +294,23 @@ mod tests {
                         let before = talk.of(side(first)).received;
                         prop_assert_eq!(talk.handle_received(side(first), sids[at]), before < Some(sids[at]));
                     }
-                    Step::Read { .. } | Step::Receive { .. } => {}
+                    Step::DropOldest if dropped < next => {
+                        let message = list[dropped];
+                        let reader = message.by.other();
+                        if !message.swallowed && message.counts {
+                            let unread = read[usize::from(reader == Side::Second)].is_none_or(|read| read < message.sid);
+                            prop_assert_eq!(talk.handle_dropped(reader, message.sid), unread);
+                        }
+                        dropped += 1;
+                    }
+                    Step::Read { .. } | Step::Receive { .. } | Step::DropOldest => {}
                 }
                 for (at, who) in [(0, Side::First), (1, Side::Second)] {
                     let standing = talk.of(who);
                     prop_assert_eq!(standing.read, read[at]);
-                    let all = list.iter().filter(|m| m.by != who && !m.swallowed && m.counts);
+                    let all = list.iter().skip(dropped).filter(|m| m.by != who && !m.swallowed && m.counts);
+                    let newest = list.iter().rfind(|m| m.by != who && !m.swallowed).map(|m| m.sid);
+                    prop_assert_eq!(standing.newest, newest);
                     let expected = all.filter(|m| read[at].is_none_or(|read| m.sid > read)).count() as u64;
                     prop_assert_eq!(standing.unread, expected);
                     prop_assert!(standing.read.is_none() || standing.received.is_none() || standing.received >= Some(sids[0]));

@@ -6,10 +6,11 @@
 
 use crate::chat::attention::Attended;
 use crate::chat::contact::Entry;
+use crate::chat::delivery::State;
 use crate::chat::id::{Owner, Sid};
 use crate::chat::message::Rejection;
 use crate::chat::principal::Role;
-use crate::chat::push_decision::PushWhen;
+use crate::chat::push_decision::{Asked, PushWhen, Rule, Verdict};
 use crate::chat::suffix::devices::{Registration, VerifyTokens};
 use crate::chat::suffix::invitations::Invitation;
 use crate::chat::suffix::messages::UserMessage;
@@ -261,4 +262,91 @@ pub struct Undecided {
     pub user: Owner,
     /// The messages, oldest first.
     pub sids: Vec<Sid>,
+}
+
+/// The rules that a test push does not ask.
+pub const TEST_PUSH_SKIPS: [Rule; 4] = [Rule::Never, Rule::Blocked, Rule::Muted, Rule::Attended];
+
+/// A device that gets a test push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TestPush {
+    /// Its name.
+    pub dev: String,
+    /// A short hash of its token.
+    pub token_hash: String,
+    /// The rules that were not asked.
+    pub skipped: [Rule; 4],
+}
+
+/// Why the devices of a user were pushed for a message, or were not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PushExplanation {
+    /// The message.
+    pub sid: String,
+    /// Who wrote it.
+    pub from: String,
+    /// When it was stored, in Unix milliseconds.
+    pub ts: u64,
+    /// When it was last decided, in Unix milliseconds; `None`: the user had no device with a token.
+    pub decided_at: Option<u64>,
+    /// What was asked then, the same for all devices.
+    pub asked: Option<Asked>,
+    /// Devices that somebody was looking at then.
+    pub attended: Vec<String>,
+    /// Some push still waits for one of them.
+    pub waits: bool,
+    /// Each device that had a token then, by name.
+    pub devices: Vec<ExplainedDevice>,
+}
+
+/// What was decided for one device, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExplainedDevice {
+    /// Its name.
+    pub dev: String,
+    /// What followed.
+    pub verdict: Verdict,
+    /// The rule that said so.
+    pub rule: Rule,
+    /// It confirmed the message while somebody was looking at it.
+    pub confirmed: bool,
+    /// The push, if there was one and its end is remembered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push: Option<ExplainedPush>,
+}
+
+/// What became of a push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExplainedPush {
+    /// Its own id.
+    pub sid: String,
+    /// By which transport.
+    pub transport: String,
+    /// Where it stands.
+    pub state: State,
+    /// How often it was tried.
+    pub attempt: u32,
+    /// Why it failed or expired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+/// A user that the store knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UserSummary {
+    /// The name.
+    pub user: String,
+    /// Devices with a token.
+    pub devices: u64,
+    /// Unread messages over all conversations.
+    pub unread: u64,
+}
+
+/// How much of what chat users wrote is kept: `chat.keep_days` and `chat.keep_bytes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// How long, in milliseconds.
+    pub for_ms: u64,
+    /// So many bytes of documents at most; the oldest go.
+    pub bytes: u64,
 }

@@ -5,11 +5,11 @@ use crate::chat::attention::Attended;
 use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::topic::Device;
 use crate::store::chat::{
-    ChatCall, ChatOutcome, Contact, DeviceChange, KnownDevice, NewChatMessage, NewReceipt, Seeing, SettingChange,
-    SyncPage, Undecided, UserSettings,
+    ChatCall, ChatOutcome, Contact, DeviceChange, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt,
+    PushExplanation, Seeing, SettingChange, SyncPage, TestPush, Undecided, UserSettings,
 };
 use crate::store::error::StoreError;
-use crate::store::sqlite::chat::{device, message, notified, people, position, push, sync};
+use crate::store::sqlite::chat::{device, explain, invitation, keep, message, notified, people, position, push, sync};
 use bytes::Bytes;
 
 impl Store {
@@ -21,6 +21,12 @@ impl Store {
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
         self.queue.submit(move |tx| message::write(tx, &new, &call)).await
+    }
+
+    /// Takes an invitation or an answer to one: stored, told to both sides, and pushed where it asks for an answer. The first
+    /// answer counts; accepted, both are contacts of each other.
+    pub async fn chat_invite(&self, new: NewInvitation, call: ChatCall) -> Result<Committed<ChatOutcome>, StoreError> {
+        self.queue.submit(move |tx| invitation::invite(tx, &new, &call)).await
     }
 
     /// Notes what a device has or a user has read, and tells the writers as far as they may know. Of several ids one that is not
@@ -131,5 +137,21 @@ impl Store {
     /// What a user has behind `since`, over all conversations; without it the newest.
     pub async fn chat_sync(&self, user: Owner, since: Option<Sid>) -> Result<Committed<SyncPage>, StoreError> {
         self.queue.submit(move |tx| sync::sync(tx, &user, since)).await
+    }
+
+    /// Why the devices of `user` were pushed for a message to it, or were not; `None`: it has no such message.
+    pub async fn chat_explain(&self, user: Owner, sid: Sid) -> Result<Committed<Option<PushExplanation>>, StoreError> {
+        self.queue.submit(move |tx| explain::within(tx, &user, sid)).await
+    }
+
+    /// Pushes to each device of a user, whoever looks at what; returns those.
+    pub async fn chat_test_push(&self, user: Owner, call: ChatCall) -> Result<Committed<Vec<TestPush>>, StoreError> {
+        self.queue.submit(move |tx| push::test(tx, &user, &call)).await
+    }
+
+    /// Drops what chat users wrote too long ago, ends invitations whose time is over, and devices that were silent for too
+    /// long; a little of it. Returns whether there is more to do at once. Needs ids for pushes as other verbs do.
+    pub async fn chat_sweep(&self, keep: Keep, call: ChatCall) -> Result<Committed<bool>, StoreError> {
+        self.queue.submit(move |tx| keep::sweep(tx, keep, &call)).await
     }
 }

@@ -1,14 +1,16 @@
 //! Reading for operators, on a connection of its own: works while the bridge runs, and never disturbs it.
 
+use super::chat::explain;
 use super::column::{NEVER, bytes_of, fan_out, from_sql, sid, sql_ms, state};
 use super::message::SEVERAL;
 use super::recipient_queue::PARKED;
 use super::request::reply_topic;
 use super::{errors, file};
 use crate::chat::delivery::State;
-use crate::chat::id::{self, Sid, short_hash};
+use crate::chat::id::{self, Owner, Sid, short_hash};
 use crate::store::{
-    INBOX, OpenError, QueueState, StoreError, Summary, Trace, TraceDelivery, TraceMessage, TraceUpstream,
+    INBOX, OpenError, PushExplanation, QueueState, StoreError, Summary, Trace, TraceDelivery, TraceMessage,
+    TraceUpstream, UserSummary,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
@@ -95,6 +97,22 @@ impl Inspector {
         let mut statement = self.conn.prepare(QUEUED).map_err(errors::of_inspection)?;
         let states = statement.query_map(params![sql_ms(now), PARKED], read).map_err(errors::of_inspection)?;
         states.collect::<Result<_, _>>().map_err(errors::of_inspection)
+    }
+
+    /// Why the devices of `user` were pushed for a message to it, or were not; `None`: it has no such message.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn explain_push(&self, user: &Owner, sid: Sid) -> Result<Option<PushExplanation>, StoreError> {
+        explain::of_message(&self.conn, user, sid).map_err(errors::of_inspection)
+    }
+
+    /// Every chat user that was heard of, by name.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn users(&self) -> Result<Vec<UserSummary>, StoreError> {
+        explain::users(&self.conn).map_err(errors::of_inspection)
     }
 
     fn traces(&self, id: &str) -> rusqlite::Result<Vec<Trace>> {

@@ -316,6 +316,7 @@ ALTER TABLE deliveries ADD COLUMN chat TEXT;
 CREATE INDEX deliveries_chat ON deliveries (recipient) WHERE chat IS NOT NULL AND final_at IS NULL;
 ALTER TABLE marks ADD COLUMN chat_rows INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE marks ADD COLUMN chat_bytes INTEGER NOT NULL DEFAULT 0;  -- of their documents
+ALTER TABLE marks ADD COLUMN chat_since INTEGER NOT NULL DEFAULT 0;  -- documents of before need not wait
 ALTER TABLE marks ADD COLUMN chat_floor INTEGER NOT NULL DEFAULT 0;  -- rows of chat up to here may have been dropped
 ";
 

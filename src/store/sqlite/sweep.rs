@@ -24,6 +24,8 @@ pub(super) const KEPT: &str = "SELECT row FROM messages WHERE kept_until <= ?1 O
 const FORGET_UPSTREAM: &str = "DELETE FROM inbox WHERE row = ?1 AND final_at IS NOT NULL";
 pub(super) const SCAN: &str = "SELECT topic, seq, kind = 3 AND queued_at < ?4
         OR kind IN (0, 4) AND NOT EXISTS (SELECT 1 FROM deliveries WHERE row = about)
+        OR kind IN (5, 6) AND queued_at < (SELECT chat_since FROM marks WHERE only = 1)
+        OR kind = 5 AND NOT EXISTS (SELECT 1 FROM chat WHERE row = about)
     FROM outbox WHERE (topic, seq) > (?1, ?2) ORDER BY topic, seq LIMIT ?3";
 const DROP: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
 
@@ -99,8 +101,8 @@ fn forget(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
     Ok(deliveries.max(upstream).max(kept))
 }
 
-/// Scans on along the outbox and drops what nobody came to read: statuses of forgotten deliveries, old notes. Upstream
-/// messages are never dropped.
+/// Scans on along the outbox and drops what nobody came to read: statuses of forgotten deliveries, old notes, what chat users
+/// are told and is not kept any more. Upstream messages are never dropped.
 fn scan_outbox(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
     let OutboxScan::After(topic, seq) = &tx.memory_draft.outbox_scan else { return Ok(0) };
     let since = sql_ms(now.saturating_sub(tx.limits.history_ms()));

@@ -1,6 +1,9 @@
 //! Chat between users: what both sides of a conversation get, and what they are told.
 
 mod devices;
+mod explain;
+mod invitations;
+mod keep;
 mod pushes;
 mod receipts;
 mod sync;
@@ -208,7 +211,7 @@ impl Chat {
         Self { rig: self.rig.crash(), ..self }
     }
 
-    fn count(&self, sql: &str) -> i64 {
+    pub(super) fn count(&self, sql: &str) -> i64 {
         let file = rusqlite::Connection::open(&self.rig.settings.path).unwrap();
         file.query_row(sql, [], |row| row.get(0)).unwrap()
     }

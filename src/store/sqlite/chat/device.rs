@@ -30,6 +30,7 @@ const INSERT: &str = "INSERT INTO devices (user, dev, recipient, token, registra
         registration = excluded.registration, registered_at = excluded.registered_at, seen_at = excluded.seen_at,
         budget = excluded.budget, sync_row = NULL, error = NULL, stale = 0";
 const HAS: &str = "SELECT 1 FROM devices WHERE user = ?1 AND dev = ?2 AND recipient = ?3";
+const STALE: &str = "UPDATE devices SET stale = 1 WHERE user = ?1 AND dev = ?2";
 const DELETE: &str = "DELETE FROM devices WHERE user = ?1 AND dev = ?2";
 const FORGET_PUSHED: &str = "DELETE FROM pushed WHERE user = ?1 AND dev = ?2";
 const PROVES: &str = "UPDATE proofs SET proof = NULL
@@ -228,6 +229,23 @@ pub(super) fn canonical(
         event(tx, &user, (DeviceEvent::Replaced, dev, &short_hash(token.reveal())), None, at)?;
     }
     Ok(())
+}
+
+/// The device was silent for too long: it is not pushed any more.
+pub(super) fn remove_silent(tx: &mut Tx<'_>, user: &Owner, dev: &str, at: u64) -> rusqlite::Result<()> {
+    match remove(tx, user, dev, at)? {
+        Some(hash) => event(tx, user, (DeviceEvent::Unregistered, dev, &hash), None, at),
+        None => Ok(()),
+    }
+}
+
+/// The device is silent for long. Its user is told once.
+pub(super) fn tell_stale(tx: &mut Tx<'_>, user: &Owner, dev: &str, at: u64) -> rusqlite::Result<()> {
+    tx.execute(STALE, params![user.as_str(), dev])?;
+    match token_hash(tx, user, dev)? {
+        Some(hash) => event(tx, user, (DeviceEvent::Stale, dev, &hash), None, at),
+        None => Ok(()),
+    }
 }
 
 /// A short hash of the token of a device.

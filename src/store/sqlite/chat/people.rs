@@ -9,6 +9,7 @@ use crate::store::sqlite::tx::Tx;
 use crate::store::{Contact, EntryChange, Seeing, SettingChange, UserSettings};
 use bytes::Bytes;
 use rusqlite::params;
+use serde_json::{Map, Value};
 
 const ENTRY: &str = "SELECT entry FROM contacts WHERE user = ?1 AND other = ?2";
 const SET_ENTRY: &str = "INSERT INTO contacts (user, other, entry) VALUES (?1, ?2, ?3)
@@ -86,11 +87,15 @@ pub(super) fn add_unread(tx: &Tx<'_>, user: &Owner, more: i64) -> rusqlite::Resu
     Ok(())
 }
 
-/// The name in the profile of a user.
-pub(in crate::store::sqlite) fn profile_name(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Option<String>> {
+/// The profile of a user; empty where there is none.
+pub(super) fn profile(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Map<String, Value>> {
     let text = tx.one(PROFILE, [user.as_str()], |row| row.get::<_, Option<String>>(0))?.flatten();
-    let profile = text.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-    Ok(profile.and_then(|profile| profile.get("name")?.as_str().map(str::to_owned)))
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+}
+
+/// The name in it.
+pub(super) fn profile_name(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Option<String>> {
+    Ok(profile(tx, user)?.get("name").and_then(Value::as_str).map(str::to_owned))
 }
 
 /// The user's profile, which is JSON, or none any more.

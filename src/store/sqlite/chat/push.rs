@@ -6,7 +6,7 @@
 use super::notified::Seen;
 use super::{Call, ChatRow, json, json_text, owner, people};
 use crate::chat::attention::Attended;
-use crate::chat::id::{MessageId, Owner, Row, Sid, Token};
+use crate::chat::id::{MessageId, Owner, Row, Sid, Token, short_hash};
 use crate::chat::push::{Push, TTL_MAX};
 use crate::chat::push_budget::{Next, PushBudget};
 use crate::chat::push_decision::{Asked, AskedDevice, PushDecision, Verdict, decide as decide_for};
@@ -17,7 +17,7 @@ use crate::chat::transport::Transport;
 use crate::store::sqlite::accept;
 use crate::store::sqlite::column::{bytes_of, sid, sql_ms};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ChatCall, Deliveries, NewMessage, NewPush, Undecided};
+use crate::store::{ChatCall, Deliveries, NewMessage, NewPush, TEST_PUSH_SKIPS, TestPush, Undecided};
 use bytes::Bytes;
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,8 @@ pub(in crate::store::sqlite) const UNDECIDED: &str =
 const FORGET_UNDECIDED: &str = "UPDATE chat INDEXED BY chat_waits SET waits = 0 WHERE waits = 1 AND at < ?1";
 /// How long what has no deadline of its own is worth sending, in milliseconds.
 pub(super) const TTL_MS: u64 = TTL_MAX as u64 * 1_000;
+/// The text of a test.
+const TEST: &str = "Test";
 /// How long a proof is, in milliseconds: as long as it counts.
 const PROOF_MS: u64 = 600_000;
 
@@ -79,6 +81,9 @@ pub(in crate::store::sqlite) struct Decided {
     pub(in crate::store::sqlite) asked: Asked,
     pub(in crate::store::sqlite) attended: Vec<String>,
     pub(in crate::store::sqlite) devices: BTreeMap<String, PushDecision>,
+    /// The rows of the pushes that tell them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(in crate::store::sqlite) pushes: BTreeMap<String, i64>,
     /// Attended devices that have confirmed the message, where each one's push waits for itself alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(in crate::store::sqlite) confirmed: Vec<String>,
@@ -90,6 +95,13 @@ impl Decided {
     /// Whether the push of any device waits for a confirmation that has not come.
     fn waits(&self) -> bool {
         self.devices.iter().any(|(dev, decision)| decision.verdict == Verdict::Wait && !self.confirmed.contains(dev))
+    }
+
+    /// What stays when it is decided again.
+    fn done(&self) -> (BTreeMap<String, PushDecision>, BTreeMap<String, i64>, Vec<String>) {
+        let done = self.devices.iter().filter(|(dev, _)| self.is_done(dev));
+        let devices = done.map(|(dev, decision)| (dev.clone(), *decision)).collect();
+        (devices, self.pushes.clone(), self.confirmed.clone())
     }
 
     /// Whether it was decided about this device for good: it was pushed, or has the message.
@@ -127,11 +139,9 @@ pub(super) fn decide(tx: &mut Tx<'_>, asking: &Asking<'_>, call: &mut Call<'_>) 
         return Ok(Told::default());
     }
     let attended = asking.attended.devices.iter().map(|dev| dev.as_str().to_owned()).collect();
-    let (known, confirmed) = asking.before.as_ref().map_or_else(Default::default, |before| {
-        let done = before.devices.iter().filter(|(dev, _)| before.is_done(dev));
-        (done.map(|(dev, decision)| (dev.clone(), *decision)).collect(), before.confirmed.clone())
-    });
-    let mut decided = Decided { asked: asking.asked, attended, devices: known, confirmed, at: call.at };
+    let (asked, at) = (asking.asked, call.at);
+    let (devices_done, pushes, confirmed) = asking.before.as_ref().map(Decided::done).unwrap_or_default();
+    let mut decided = Decided { asked, attended, devices: devices_done, pushes, confirmed, at };
     for mut device in devices {
         if decided.is_done(device.dev.as_str()) {
             continue;
@@ -139,10 +149,14 @@ pub(super) fn decide(tx: &mut Tx<'_>, asking: &Asking<'_>, call: &mut Call<'_>) 
         let asked = AskedDevice { has_token: true, attended: asking.attended.is(&device.dev) };
         let mut decision = decide_for(call.policy.push_when, asking.asked, asked);
         let silent = decision.verdict == Verdict::PushSilently;
-        if is_push(decision.verdict) && !tell_device(tx, asking, &mut device, silent, call)? {
-            decision.verdict = Verdict::Wait;
+        let name = device.dev.as_str().to_owned();
+        if is_push(decision.verdict) {
+            match tell_device(tx, asking, &mut device, silent, call)? {
+                Some(push) => drop(decided.pushes.insert(name.clone(), push.0)),
+                None => decision.verdict = Verdict::Wait,
+            }
         }
-        decided.devices.insert(device.dev.as_str().to_owned(), decision);
+        decided.devices.insert(name, decision);
     }
     let waits = decided.waits();
     Ok(Told { decided: Some(decided), waits })
@@ -214,14 +228,14 @@ pub(super) fn registered(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<Regi
     })
 }
 
-/// Queues the push of a message for one device, or what stands for it; false if there is no id for it.
+/// Queues the push of a message for one device, or what stands for it; returns its row, `None` if there is no id for it.
 fn tell_device(
     tx: &mut Tx<'_>,
     asking: &Asking<'_>,
     device: &mut Registered,
     silent: bool,
     call: &mut Call<'_>,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<Option<Row>> {
     let Asking { row, body, .. } = asking;
     let (reader, writer) = (&row.peer, &row.writer);
     let name = people::profile_name(tx, writer)?;
@@ -241,13 +255,13 @@ pub(super) struct News<'a> {
     pub(super) about: Option<&'a ChatRow>,
 }
 
-/// Queues a push, or a `sync` that stands for it; false if there is no id for it.
+/// Queues a push, or a `sync` that stands for it; returns its row, `None` if there is no id for it.
 pub(super) fn queue(
     tx: &mut Tx<'_>,
     news: &News<'_>,
     device: &mut Registered,
     call: &mut Call<'_>,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<Option<Row>> {
     let next = device.budget.handle_news(call.at);
     let content = if next == Next::Single { news.content } else { Content::Sync };
     let to = Addressee {
@@ -264,9 +278,9 @@ pub(super) fn queue(
         && replace_body(tx, row, &push.to_body())?
     {
         note(tx, news, &device.dev, row)?;
-        return Ok(true);
+        return Ok(Some(row));
     }
-    let Some(sid) = call.push_sids.next().copied() else { return Ok(false) };
+    let Some(sid) = call.push_sids.next().copied() else { return Ok(None) };
     let due = if let Next::At(at) = next { Some(at) } else { None };
     let transport = call.policy.transports.pick(news.user, device.form.app.as_deref()).clone();
     let deadline = if next == Next::Single { news.deadline } else { call.at + TTL_MS };
@@ -286,7 +300,7 @@ pub(super) fn queue(
     note(tx, news, &device.dev, sid.row())?;
     let values = params![news.user.as_str(), device.dev.as_str(), json_text(&device.budget)?, device.sync_row];
     tx.execute(SET_BUDGET, values)?;
-    Ok(true)
+    Ok(Some(sid.row()))
 }
 
 /// Remembers that the device was pushed for a message, be it by a `sync`.
@@ -338,6 +352,24 @@ pub(super) fn queue_proof(
     let mark = DevicePush { user, dev: String::new(), about: None, withdrawn: false };
     tx.execute(MARK, params![sid.row(), json_text(&mark)?])?;
     Ok(true)
+}
+
+/// Pushes to each device of a user, whoever looks at what.
+pub(in crate::store) fn test(tx: &mut Tx<'_>, user: &Owner, call: &ChatCall) -> rusqlite::Result<Vec<TestPush>> {
+    let call = &mut Call::of(call);
+    let name = people::profile_name(tx, user)?;
+    let title = title(user, name.as_deref(), true);
+    let mut tested = Vec::new();
+    for mut device in registered(tx, user)? {
+        // Its own id stands for the message that there is none of.
+        let Some(sid) = call.push_sids.as_slice().first().copied() else { break };
+        let item = Item { invitation: false, with: user, sid, title: &title, body: TEST, ts: call.at, silent: false };
+        let news = News { user, content: Content::Item(item), deadline: call.at + PROOF_MS, about: None };
+        queue(tx, &news, &mut device, call)?;
+        let token_hash = short_hash(device.token.reveal());
+        tested.push(TestPush { dev: device.dev.as_str().to_owned(), token_hash, skipped: TEST_PUSH_SKIPS });
+    }
+    Ok(tested)
 }
 
 /// Users with messages whose pushes waited for an attended device, made at `since` or later. Those of older ones wait no

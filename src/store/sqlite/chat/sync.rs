@@ -1,13 +1,12 @@
 //! What a client asks for that has missed something: pages of all that a user has, in order.
 
-use super::ChatRow;
 use super::message::{document_of, stamped_for};
+use super::{ChatRow, keep};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{SYNC_BYTES, SYNC_MAX, SyncPage};
 use rusqlite::params;
 
-const FLOOR: &str = "SELECT chat_floor FROM marks";
 pub(in crate::store::sqlite) const WRITTEN: &str = chat_rows!("WHERE writer = ?1 AND row > ?2 ORDER BY row LIMIT ?3");
 pub(in crate::store::sqlite) const NEWEST_WRITTEN: &str =
     chat_rows!("WHERE writer = ?1 AND row > ?2 ORDER BY row DESC LIMIT ?3");
@@ -18,8 +17,8 @@ pub(in crate::store::sqlite) const NEWEST_GOT: &str =
 
 /// What `user` has behind `since`; without it the newest.
 pub(in crate::store) fn sync(tx: &Tx<'_>, user: &Owner, since: Option<Sid>) -> rusqlite::Result<SyncPage> {
-    let floor = tx.one(FLOOR, [], |row| row.get::<_, i64>(0))?.unwrap_or_default();
-    let gap = since.is_some_and(|since| since.row().0 < floor);
+    let floor = keep::floor(tx)?;
+    let gap = since.is_some_and(|since| since.row() < floor);
     let rows = match since {
         Some(since) => behind(tx, user, since.row())?,
         None => newest(tx, user)?,

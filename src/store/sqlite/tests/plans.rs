@@ -1,6 +1,6 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
-use super::super::chat::{self, device, message as chat_message, notified, position, push, sync};
+use super::super::chat::{self, device, keep, message as chat_message, notified, position, push, sync};
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{
     accept, dispatch, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, unread,
@@ -76,6 +76,8 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (notified::NOTED, "PRIMARY KEY (user=? AND peer=? AND row>? AND row<?)"),
         (notified::OF_DEVICE, "INDEX deliveries_chat (recipient=?)"),
         (device::OF_TOKEN, "INDEX devices_recipient (recipient=?)"),
+        (keep::OVER, "INDEX chat_open (deadline<?)"),
+        (keep::SILENT, "INDEX devices_seen (stale=? AND seen_at<?)"),
         (device::DROP_PROOFS, "INDEX proofs_made (made_at<?)"),
     ];
     for (sql, index) in expected {
@@ -90,6 +92,7 @@ fn what_waited_at_a_stop_is_found_along_its_index() {
     let dir = tempfile::tempdir().unwrap();
     let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
     assert_eq!(plan(&conn, push::UNDECIDED), "SCAN chat USING INDEX chat_waits\n");
+    assert_eq!(plan(&conn, keep::OLDEST), "SCAN chat\n", "along the rows, as far as the chunk goes");
 }
 
 #[test]

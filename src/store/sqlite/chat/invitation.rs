@@ -1,0 +1,255 @@
+//! An invitation and its answers: who is no contact yet becomes one.
+//!
+//! An invitation is open from its commit until it is answered, cancelled, or its time is over; its row says by what it ended. An
+//! invitation has no `n`: it is beside the messages of its conversation, and in its history.
+
+use super::message::{admission, by_id, copy, document_of, insert, receipt, stamped_for};
+use super::notified::{self, Seen};
+use super::push::{Asking, Told};
+use super::{Call, ChatRow, Kind, load, people, push};
+use crate::chat::attention::Attended;
+use crate::chat::contact::{Admission, What};
+use crate::chat::id::{Row, Sid};
+use crate::chat::message::{ErrorCode, Rejection};
+use crate::chat::principal::Role;
+use crate::chat::push_decision::{Asked, Matter, Wish};
+use crate::chat::status::Status;
+use crate::chat::suffix::invitations::{Answer, Kind as Says, OPEN_MS};
+use crate::chat::topic::{Device, inbox_topic};
+use crate::store::sqlite::outbox::{self, Document};
+use crate::store::sqlite::tx::Tx;
+use crate::store::{ChatCall, ChatOutcome, NewInvitation, Origin, Peer, USER_DEVICES_MAX};
+use rusqlite::params;
+use serde_json::{Map, Value};
+
+const ANSWERED: &str = "SELECT answer FROM chat WHERE row = ?1";
+const ANSWER: &str = "UPDATE chat SET answer = ?2, waits = 0 WHERE row = ?1";
+
+pub(in crate::store) fn invite(tx: &mut Tx<'_>, new: &NewInvitation, call: &ChatCall) -> rusqlite::Result<ChatOutcome> {
+    let call = &mut Call::of(call);
+    if new.from.name == new.to.name {
+        return Ok(refused(new, ErrorCode::BadField, "`to` is the writer"));
+    }
+    if let Some(known) = known(tx, new, call.at)? {
+        return Ok(known);
+    }
+    let admission = match admission(tx, What::Invitation, &new.from, &new.to, call)? {
+        Ok(admission) => admission,
+        Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.invitation.id.clone()))),
+    };
+    if tx.queue_is_full(USER_DEVICES_MAX as u64, crate::chat::push_document::BYTES_MAX as u64) {
+        return Ok(ChatOutcome::Full);
+    }
+    match &new.invitation.kind {
+        Says::Request { expires, .. } => request(tx, new, *expires, admission, call),
+        Says::Answer(kind, sid) => answer(tx, new, (*kind, *sid), admission, call),
+    }
+}
+
+fn refused(new: &NewInvitation, code: ErrorCode, detail: &str) -> ChatOutcome {
+    ChatOutcome::Refused(Rejection::new(code, detail).about(new.invitation.id.clone()))
+}
+
+/// What is said of an invitation whose id its writer has used before.
+fn known(tx: &mut Tx<'_>, new: &NewInvitation, at: u64) -> rusqlite::Result<Option<ChatOutcome>> {
+    let Some(id) = &new.invitation.id else { return Ok(None) };
+    let Some(row) = by_id(tx, &new.from.name, id.as_str())? else { return Ok(None) };
+    let kept = document_of(tx, &row)?;
+    if !matches!(row.kind, Kind::Invitation | Kind::Answer) || !says_the_same(new, &kept) {
+        return Ok(Some(refused(new, ErrorCode::Duplicate, "something else of the same writer has this `id`")));
+    }
+    if !row.by_bal {
+        copy(tx, &row, &kept, &row.writer, true, at)?;
+    }
+    Ok(Some(ChatOutcome::Repeated))
+}
+
+/// Whatever the profile of its writer says by now. A time of its own may have been cut.
+fn says_the_same(new: &NewInvitation, kept: &[u8]) -> bool {
+    let Ok(mut kept) = serde_json::from_slice::<Map<String, Value>>(kept) else { return false };
+    let mut said = written(new, None);
+    let until = kept.remove("expires").and_then(|until| until.as_u64());
+    let same_end = match &new.invitation.kind {
+        Says::Request { expires: Some(expires), .. } => until.is_some_and(|until| until <= *expires),
+        _ => true,
+    };
+    for map in [&mut kept, &mut said] {
+        for name in ["id", "name", "image"] {
+            map.shift_remove(name);
+        }
+    }
+    same_end && kept == said
+}
+
+/// What both sides get, without the stamp and the profile.
+fn written(new: &NewInvitation, until: Option<u64>) -> Map<String, Value> {
+    let mut document = Map::new();
+    let mut put = |name: &str, value: Option<Value>| value.map(|value| document.insert(name.to_owned(), value));
+    put("id", new.invitation.id.as_ref().map(|id| id.as_str().into()));
+    put("to", Some(new.to.name.as_str().into()));
+    match &new.invitation.kind {
+        Says::Request { body, .. } => {
+            put("type", Some("request".into()));
+            put("body", body.as_deref().map(Into::into));
+            put("expires", until.map(Into::into));
+        }
+        Says::Answer(answer, sid) => {
+            let name = match answer {
+                Answer::Accept => "accept",
+                Answer::Decline => "decline",
+                Answer::Cancel => "cancel",
+            };
+            put("type", Some(name.into()));
+            put("ref", Some(sid.to_string().into()));
+        }
+    }
+    document
+}
+
+/// The document: `name` and `image` are the profile's.
+fn document(tx: &Tx<'_>, new: &NewInvitation, until: Option<u64>) -> rusqlite::Result<Vec<u8>> {
+    let mut document = written(new, until);
+    let mut profile = people::profile(tx, &new.from.name)?;
+    for name in ["name", "image"] {
+        if let Some(value) = profile.remove(name) {
+            document.insert(name.to_owned(), value);
+        }
+    }
+    Ok(Value::Object(document).to_string().into_bytes())
+}
+
+fn request(
+    tx: &mut Tx<'_>,
+    new: &NewInvitation,
+    expires: Option<u64>,
+    admission: Admission,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<ChatOutcome> {
+    if new.to.role == Some(Role::Bal) {
+        return Ok(refused(new, ErrorCode::BadField, "`to` names a BAL, which needs no invitation"));
+    }
+    let latest = call.at.saturating_add(OPEN_MS);
+    let until = expires.map_or(latest, |expires| expires.min(latest));
+    if until <= call.at {
+        return Ok(refused(new, ErrorCode::BadField, "`expires` is over"));
+    }
+    let (from, to) = (&new.from, &new.to);
+    let seen = if from.role == Role::User { people::make_contact(tx, &from.name, &to.name)? } else { None };
+    let row = row(tx, new, (Kind::Invitation, until), admission == Admission::Swallowed, call.at)?;
+    let document = document(tx, new, Some(until))?;
+    tell_both(tx, &row, &document, to, call.at)?;
+    let told = decide(tx, new, &row, call)?;
+    insert(tx, &ChatRow { waits: told.waits, ..row }, told.decided.as_ref(), &document)?;
+    let stranger = matches!(admission, Admission::Taken { stranger: true });
+    Ok(ChatOutcome::Done { seen: seen.into_iter().collect(), stranger, waits: told.waits })
+}
+
+fn decide(tx: &mut Tx<'_>, new: &NewInvitation, row: &ChatRow, call: &mut Call<'_>) -> rusqlite::Result<Told> {
+    let entry = people::entry(tx, &row.peer, &row.writer)?;
+    let asked = Asked {
+        matter: Matter::Invitation,
+        wish: Wish::Auto,
+        own: false,
+        blocked: entry.blocked,
+        muted: entry.is_muted(call.at),
+        attended: new.to.attended.any(),
+    };
+    let body = if let Says::Request { body: Some(body), .. } = &new.invitation.kind { body } else { "" };
+    push::decide(tx, &Asking { row, body, asked, attended: &new.to.attended, before: None }, call)
+}
+
+fn answer(
+    tx: &mut Tx<'_>,
+    new: &NewInvitation,
+    (answer, sid): (Answer, Sid),
+    admission: Admission,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<ChatOutcome> {
+    let (from, to) = (&new.from, &new.to);
+    let is_meant =
+        |row: &ChatRow| row.kind == Kind::Invitation && row.is_of(&from.name) && *row.other(&from.name) == to.name;
+    let Some(asked) = ChatRow::by_sid(tx, sid)?.filter(is_meant) else {
+        return Ok(refused(new, ErrorCode::NotFound, "`ref` names no invitation between these two"));
+    };
+    let by_inviter = asked.writer == from.name;
+    if by_inviter != (answer == Answer::Cancel) {
+        return Ok(refused(new, ErrorCode::Forbidden, "the invited answers, and who invited cancels"));
+    }
+    match tx.one(ANSWERED, [sid.row()], |row| row.get::<_, Option<Row>>(0))?.flatten() {
+        Some(Row(1..)) => return Ok(refused(new, ErrorCode::Duplicate, "the invitation was answered or cancelled")),
+        Some(_) => return Ok(refused(new, ErrorCode::NotFound, "the time of the invitation is over")),
+        None if call.at >= asked.deadline => {
+            return Ok(refused(new, ErrorCode::NotFound, "the time of the invitation is over"));
+        }
+        None => {}
+    }
+    let mut seen = Vec::new();
+    if answer == Answer::Accept {
+        for (user, other) in [(&from.name, &to.name), (&to.name, &from.name)] {
+            seen.extend(people::make_contact(tx, user, other)?);
+        }
+    }
+    // Whom it does not reach since it was not reached by the invitation, or has blocked the writer by now.
+    let hidden = admission == Admission::Swallowed || (asked.hidden && by_inviter);
+    let row = row(tx, new, (Kind::Answer, call.at), hidden, call.at)?;
+    let document = document(tx, new, None)?;
+    tell_both(tx, &row, &document, to, call.at)?;
+    insert(tx, &row, None::<&()>, &document)?;
+    tx.execute(ANSWER, params![sid.row(), new.sid.row()])?;
+    let invited = Seen { user: &asked.peer, peer: &asked.writer, sid, up_to: false };
+    if by_inviter {
+        let Attended { devices } = &to.attended;
+        notified::clear(tx, &invited, None, devices, call)?;
+    } else {
+        notified::clear(tx, &invited, from.dev.as_ref(), &from.connected, call)?;
+    }
+    Ok(ChatOutcome::Done { seen, stranger: false, waits: false })
+}
+
+/// A row beside the messages of its conversation.
+fn row(
+    tx: &Tx<'_>,
+    new: &NewInvitation,
+    (kind, deadline): (Kind, u64),
+    hidden: bool,
+    at: u64,
+) -> rusqlite::Result<ChatRow> {
+    let (conversation, by) = load(tx, &new.from.name, &new.to.name)?;
+    Ok(ChatRow {
+        sid: new.sid,
+        kind,
+        writer: new.from.name.clone(),
+        by_bal: new.from.role == Role::Bal,
+        id: new.invitation.id.as_ref().map(|id| id.as_str().to_owned()),
+        peer: new.to.name.clone(),
+        dev: new.from.dev.as_ref().map(|dev: &Device| dev.as_str().to_owned()),
+        at,
+        n_writer: None,
+        n_reader: None,
+        theirs_writer: conversation.of(by).theirs,
+        theirs_reader: conversation.of(by.other()).theirs,
+        hidden,
+        waits: false,
+        deadline,
+    })
+}
+
+/// The writer's devices get the copy and `sent`; so does a BAL, but for the copy. The other side gets the copy.
+fn tell_both(tx: &mut Tx<'_>, row: &ChatRow, document: &[u8], to: &Peer, at: u64) -> rusqlite::Result<()> {
+    if row.by_bal {
+        receipt(tx, row, Status::Accepted, at)?;
+    } else {
+        copy(tx, row, document, &row.writer, false, at)?;
+    }
+    receipt(tx, row, Status::Sent, at)?;
+    if row.hidden {
+        return Ok(());
+    }
+    if to.role != Some(Role::Bal) {
+        return copy(tx, row, document, &row.peer, false, at);
+    }
+    // A BAL may be away: what it is told waits for it.
+    let payload = stamped_for(row, document, &row.peer, false);
+    let topic = &*inbox_topic(&row.peer, "invitations");
+    outbox::queue(tx, &Document { topic, origin: Origin::Note, at, correlation: None, payload: &payload }).map(drop)
+}
