@@ -113,7 +113,7 @@ class Chat:
         """A message from a device that comes and goes. Yields its sid."""
         with self.visit(user) as device:
             message = device.send(to, body, **fields)
-            device.wait_statuses(message, ["sent"])
+            device.wait(lambda: "sent" in device.statuses(message), "sent")
             return device.stamped(message)["sid"]
 
     def befriend(self, one: str, other: str):

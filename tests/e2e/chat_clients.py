@@ -143,6 +143,14 @@ class Inbox:
         assert answer["ok"] is True, answer
         return answer
 
+    def ask_until(self, condition, what: str, op: str, **fields) -> dict:
+        """Asks again, no more often than a user may, until the answer is as it should be."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition(answer := self.told(op, **fields)):
+            assert time.monotonic() < deadline, f"{what}: {answer}"
+            threading.Event().wait(0.25)
+        return answer
+
     def say_presence(self, conn="here", **fields):
         """What this device says of itself. It holds when this returns."""
         assert self.publish(f"presence/{self.dev}", {"state": "online", "conn": conn, **fields}, retain=True) == "taken"
@@ -286,7 +294,8 @@ class Device(Inbox):
         """A silent device confirms all that it has got."""
         if self.chat.kind == MOSQUITTO:
             theirs = [m["sid"] for m in self.on("messages") if m["from"] != self.user]
-            return self.confirm(theirs[-1], up_to=True)
+            assert self.publish("receipts", {"sids": theirs, "status": "received"}) == "taken"
+            return
         for packet in self.packets:
             self.client.ack(packet.mid, packet.qos)
 
@@ -296,7 +305,9 @@ class Device(Inbox):
         return self.client.publish(topic, payload, qos, retain).mid
 
     def end(self, mid: int) -> str:
-        self.wait(lambda: ("pub", mid) in self.answers or self.state == "closed", "the PUBACK")
+        # A client whose session is kept publishes it again when it is back.
+        is_over = lambda: self.state == "closed" and not self.kept  # noqa: E731
+        self.wait(lambda: ("pub", mid) in self.answers or is_over(), "the PUBACK")
         reason = self.answers.get(("pub", mid))
         return "denied" if reason is None or reason.is_failure else "taken"
 

@@ -45,7 +45,7 @@ def test_a_message_of_20000_characters_is_refused_and_reaches_nobody(friends):
     friends.mark(phone, laptop, web)
     assert not phone.on("messages", id=message) and not laptop.on("messages", id=message)
     assert [len(body) for body in web.bodies("alice")] == [16_384]
-    assert not web.on("errors") and not web.on("receipts")
+    assert not web.on("errors") and not web.on("receipts", status="failed")
 
 
 class Cut:
@@ -86,7 +86,10 @@ class Cut:
         """Ends all connections; those that come now are let through."""
         self.swallows, ends, self.open = False, self.open, []
         for end in ends:
-            end.close()
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
 
     def close(self):
         self.listener.close()
@@ -239,7 +242,9 @@ def test_a_message_to_oneself_is_kept_and_pushed_to_nobody(friends):
 @on_both_brokers
 def test_what_is_written_into_the_inbox_of_another_is_routed_or_goes_nowhere(friends):
     phone, laptop, bob = friends.device("alice"), friends.device("alice", "laptop"), friends.device("bob")
-    phone.publish_to("bob/others/messages", {"id": "direct", "body": "by the letter", "from": "carol"})
+    # A broker of others may end the connection for it.
+    direct = friends.device("alice", "direct")
+    direct.publish_to("bob/others/messages", {"id": "direct", "body": "by the letter", "from": "carol"})
     if friends.kind == MOSQUITTO:
         phone.sent("bob", "by the outbox")
         bob.got("by the outbox")
