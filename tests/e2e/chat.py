@@ -76,6 +76,11 @@ class Chat:
         """Starts the bridge, at the time that the test has come to."""
         clock = {"LD_PRELOAD": str(self.clock), "CLOCK_AHEAD": str(self.ahead)} if self.ahead else {}
         self.bridge.start(env=clock, **options)
+        if self.kind == MOSQUITTO and self.bridge.runs == 1:
+            # There a user exists once it wrote something.
+            for user in [name for name, role in ROLES.items() if role == "user"]:
+                with self.visit(user):
+                    pass
         return self
 
     def secret(self, user: str) -> str:

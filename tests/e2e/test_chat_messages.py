@@ -39,7 +39,7 @@ def test_a_message_of_20000_characters_is_refused_and_reaches_nobody(friends):
     phone, laptop, web = friends.device("alice"), friends.device("alice", "laptop"), friends.device("bob", "web")
     longest = phone.send("bob", "a" * 16_384)
     phone.stamped(longest)
-    message = phone.send("bob", "é" * 20_000)
+    message = phone.send("bob", "a" * 20_000)
     for device in [phone, laptop]:
         check_refused(device, message, "BAD_FIELD")
     friends.mark(phone, laptop, web)
@@ -222,7 +222,7 @@ def test_a_message_refers_only_to_one_of_a_conversation_of_its_writer(friends, f
 def test_a_retained_message_is_refused_and_the_connection_stays(friends):
     alice, bob = friends.device("alice"), friends.device("bob")
     assert alice.publish("messages", {"id": "kept", "to": "bob", "body": "kept"}, retain=True) == "taken"
-    alice.error("BAD_FIELD", ref="kept")
+    alice.error("BAD_FIELD")
     alice.sent("bob", "not kept")
     bob.got("not kept")
     assert bob.bodies("alice") == ["not kept"] and alice.connections == 1
