@@ -301,7 +301,7 @@ class Device(Inbox):
 
     def begin(self, topic: str, document, retain=False, qos=1) -> int:
         """Publishes, and waits for nothing. Yields the number of the packet."""
-        payload = document if isinstance(document, (str, bytes)) else json.dumps(document)
+        payload = document if isinstance(document, (str, bytes)) else json.dumps(document, ensure_ascii=False)
         return self.client.publish(topic, payload, qos, retain).mid
 
     def end(self, mid: int) -> str:
