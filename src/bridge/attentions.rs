@@ -134,6 +134,12 @@ impl Attentions {
         state.users.get(user).map(|entry| entry.user.attended(now)).unwrap_or_default()
     }
 
+    /// The devices of a user that have a connection.
+    pub(crate) fn connected(&self, user: &Owner) -> Vec<Device> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.users.get(user).map(|entry| entry.user.connected_devices()).unwrap_or_default()
+    }
+
     /// A message is about to go to the attended devices of a user: each has 15 s to confirm it. To be called only if there are
     /// some; if they have gone meanwhile, [`Self::rung`] returns the message at once.
     ///

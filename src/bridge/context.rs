@@ -1,17 +1,18 @@
 //! What all parts of the bridge share.
 
 use super::attentions::Attentions;
-use super::bal_presence::BalPresences;
+use super::presence::bals::BalPresences;
 use super::settings::{ChatSettings, Limits};
+use crate::chat::contact::Entry;
 use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind};
 use crate::chat::route::Routes;
 use crate::chat::topic::BridgeTopic;
 use crate::chat::transport::{Transport, Transports};
-use crate::mqtt::{self, Outbound};
+use crate::mqtt::{self, Directory, Outbound};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
-use crate::store::{self, Acks, Route, Store};
+use crate::store::{self, Acks, ChatCall, ChatPolicy, Route, Seeing, Store};
 use crate::transport::Capabilities;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::pending;
@@ -45,6 +46,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What the operator has set for chat, as the store's verbs take it.
+    pub(crate) fn chat_policy(&self) -> ChatPolicy {
+        ChatPolicy {
+            push_when: self.chat.push_when,
+            writers: self.chat.who_may_write,
+            transports: self.transports.clone(),
+        }
+    }
+
     /// Whether `topic` is the inbox of a BAL that acknowledges explicitly.
     pub(crate) fn is_explicit(&self, topic: &str) -> bool {
         let Ok(Some(BridgeTopic::Messages(owner))) = BridgeTopic::parse(topic) else { return false };
@@ -66,6 +76,8 @@ pub(crate) struct Context {
     /// At which devices of the chat users somebody is looking.
     pub(crate) attentions: Attentions,
     pub(crate) broker: mqtt::Capabilities,
+    /// Whom the broker knows.
+    pub(crate) directory: Directory,
     pub(crate) capabilities: BTreeMap<Transport, Capabilities>,
     /// Locked for an addition only: ids must grow across all tasks, so there is one source.
     pub(crate) sids: Mutex<SidSource>,
@@ -104,11 +116,33 @@ impl Context {
         (sids.next(now, rand::random()), now)
     }
 
+    /// A call of a chat verb at `at`, with ids for so many pushes.
+    pub(crate) fn chat_call(&self, at: u64, pushes: usize, policy: &Arc<ChatPolicy>) -> ChatCall {
+        let mut sids = self.sids.lock().unwrap_or_else(PoisonError::into_inner);
+        let push_sids = (0..pushes).map(|_| sids.next(at, rand::random())).collect();
+        ChatCall { at, push_sids, policy: Arc::clone(policy) }
+    }
+
+    /// Where messages of users to a BAL go.
+    pub(crate) fn route_to(&self, bal: &Owner) -> Route {
+        let acks = if self.settings.explicit.contains(bal) { Acks::Explicit } else { Acks::OnPublish };
+        Route { topic: BridgeTopic::Messages(bal.clone()).to_string(), bal: bal.clone(), acks }
+    }
+
     /// Where messages of an app go, if they go anywhere.
     pub(crate) fn route(&self, category: Option<&str>) -> Option<Route> {
-        let bal = self.settings.routes.route(category)?.clone();
-        let acks = if self.settings.explicit.contains(&bal) { Acks::Explicit } else { Acks::OnPublish };
-        Some(Route { topic: BridgeTopic::Messages(bal.clone()).to_string(), bal, acks })
+        Some(self.route_to(self.settings.routes.route(category)?))
+    }
+
+    /// Tells the broker who sees whose presence and profile from now on. TEMPORARY
+    pub(crate) async fn show(&self, _seeing: Seeing) {}
+
+    /// TEMPORARY
+    pub(crate) async fn hide(&self, _user: &Owner, _on: bool) {}
+
+    /// TEMPORARY
+    pub(crate) fn presence_for(&self, _user: &Owner, _entry: Entry) -> Option<(&'static str, Option<u64>)> {
+        None
     }
 
     /// Publishes an event for an operator. It is lost when the channel is full; the log has it as well.

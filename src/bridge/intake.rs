@@ -3,41 +3,39 @@
 //! Publishes are handled in the order of arrival, and many wait for their commit at one time; acknowledgements leave in
 //! the same order. A full queue, a slow disk or a stop all look the same to a publisher: no acknowledgement yet.
 
+use super::chat::ChatIntake;
 use super::context::{Context, oldest};
 use super::count_told;
+use super::presence::PresencePublish;
 use super::refused_names::RefusedNames;
-use super::user_presence::PresencePublish;
+use super::refusing::{Refused, Refusing, error, reply_topic_of};
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
-    BalReceipt, BridgeEvent, Downstream, Errand, ErrorCode, ErrorDocument, ErrorGate, Presence, Rejection, Sender,
-    document_id, error_summary,
+    BalReceipt, BridgeEvent, Downstream, Errand, ErrorCode, ErrorDocument, Presence, Rejection, Sender, document_id,
 };
 use crate::chat::principal::{Principal, Role};
-use crate::chat::status::StatusDocument;
-use crate::chat::topic::{BridgeTopic, ClientTopic, Suffix, check_response_topic};
+use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Suffix};
 use crate::mqtt::{Ack, AckWord, Inbound, Notice, SetAside};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{Accepted, Committed, Deliveries, NewMessage, NewPush, Note, Recorded, StoreError};
-use futures_util::TryFutureExt;
-use futures_util::future::{BoxFuture, try_join_all};
+use crate::store::{Accepted, Deliveries, NewMessage, NewPush, Recorded, StoreError};
+use futures_util::future::BoxFuture;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How often a stopped intake looks whether there is room again.
 const ROOM_CHECK: Duration = Duration::from_millis(100);
 
 /// What remains to be done for one publish: its commits; then the word for its publisher.
-type Remaining = BoxFuture<'static, Result<Option<AckWord>, StoreError>>;
+pub(super) type Remaining = BoxFuture<'static, Result<Option<AckWord>, StoreError>>;
 
 /// Why a publish is not taken.
 #[derive(Debug, thiserror::Error)]
-enum TakeError {
+pub(super) enum TakeError {
     #[error(transparent)]
     Input(#[from] Rejection),
     #[error(transparent)]
@@ -47,15 +45,18 @@ enum TakeError {
 pub(super) struct Intake {
     context: Arc<Context>,
     presences: mpsc::Sender<PresencePublish>,
-    gate: ErrorGate,
+    refusing: Refusing,
+    chat: ChatIntake,
     refused_names: RefusedNames,
     waiting: VecDeque<(Remaining, Ack)>,
 }
 
 impl Intake {
     pub(super) fn new(context: Arc<Context>, presences: mpsc::Sender<PresencePublish>) -> Self {
-        let (gate, refused_names) = (ErrorGate::default(), RefusedNames::default());
-        Self { context, presences, gate, refused_names, waiting: VecDeque::new() }
+        let refusing = Refusing::new(Arc::clone(&context));
+        let chat = ChatIntake::new(Arc::clone(&context), refusing.clone());
+        let refused_names = RefusedNames::default();
+        Self { context, presences, refusing, chat, refused_names, waiting: VecDeque::new() }
     }
 
     /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound`, and comes until
@@ -71,12 +72,12 @@ impl Intake {
         // A publisher whose acknowledgement is dropped is cut off, and may still have documents of ours to acknowledge.
         let mut unanswered = Vec::new();
         loop {
-            let summaries = self.gate.deadline().map(Instant::from_std);
+            let summaries = self.refusing.deadline();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 (done, ack) = oldest(&mut self.waiting) => release(done?, ack),
-                () = at(summaries) => self.summaries().await?,
+                () = at(summaries) => self.refusing.summaries().await?,
                 Some(notice) = notices.recv() => match notice {
                     Notice::SetAside(document) => self.set_aside(&document).await?,
                     Notice::QueueFull { session, refused } => {
@@ -132,16 +133,37 @@ impl Intake {
     async fn take(&mut self, publish: Inbound) -> Result<(), StoreError> {
         let topic = match ClientTopic::parse(&publish.topic) {
             // A retained copy is an old message that was dealt with when it was new; presence is meant to be retained.
-            Ok(Some(topic)) if !publish.retain || matches!(topic, ClientTopic::Presence(..)) => topic,
+            Ok(Some(topic)) if !publish.retain || may_be_retained(&topic) => topic,
+            Ok(Some(topic)) if publish.principal.role == Role::User && !publish.payload.is_empty() => {
+                self.chat.clear_kept(&topic).await;
+                publish.ack.release(AckWord::Done);
+                return Ok(());
+            }
             // A name that cannot be a topic level has no inbox that an error could go to.
             _ => {
                 publish.ack.release(AckWord::Done);
                 return Ok(());
             }
         };
+        if self.chat.is_own_clear(&topic, &publish) {
+            publish.ack.release(AckWord::Done);
+            return Ok(());
+        }
+        if publish.principal.role == Role::User {
+            self.chat.heard_of(topic.owner()).await?;
+        }
         let taken = match &topic {
+            _ if publish.retained && !may_be_retained(&topic) => {
+                let rejection = Rejection::bad_field("retain", "is set, and this topic is not retained");
+                Err(rejection.about(document_id(&publish.payload)).into())
+            }
+            ClientTopic::Messages(owner) if is_chat(&publish) => self.chat.message(owner, &publish).await,
             ClientTopic::Messages(owner) => self.message(owner, &publish).await,
+            ClientTopic::Receipts(owner) if publish.principal.role == Role::User => {
+                self.chat.receipt(owner, &publish).await
+            }
             ClientTopic::Receipts(owner) => self.receipt(owner, &publish).await,
+            ClientTopic::Chat(owner, chat) => self.chat.take(owner, chat, &publish).await,
             ClientTopic::Other(_, suffix) if concerns(&publish.principal, suffix) => {
                 self.context.metrics.count(Metric::UnknownTopics);
                 Err(Rejection::new(ErrorCode::UnknownTopic, suffix.fault()).into())
@@ -152,8 +174,8 @@ impl Intake {
             }
             ClientTopic::Presence(owner, device) => {
                 match Presence::parse(&publish.payload, &self.context.settings.limits.message()) {
-                    Ok(presence) if !self.context.broker.sees_clients => {
-                        self.context.bal_presences.tell(owner, &publish.topic, presence);
+                    Ok(presence) if !self.context.broker.sees_clients && publish.principal.role == Role::Bal => {
+                        self.context.bal_presences.tell(owner, device.as_ref(), presence.as_ref());
                         publish.ack.release(AckWord::Done);
                         return Ok(());
                     }
@@ -169,7 +191,9 @@ impl Intake {
         };
         let remaining = match taken {
             Ok(remaining) => remaining,
-            Err(TakeError::Input(rejection)) => self.refuse(topic.owner(), &rejection, &publish).await?,
+            Err(TakeError::Input(rejection)) => {
+                self.refusing.refuse(topic.owner(), &rejection, &Refused::of(&publish)).await?
+            }
             Err(TakeError::Store(error)) => return Err(error),
         };
         self.waiting.push_back((remaining, publish.ack));
@@ -188,10 +212,10 @@ impl Intake {
             })?;
         let transport = settings.transports.pick(owner, message.category.as_deref()).clone();
         message.check_for(&transport)?;
-        let reply = reply_topic(owner, publish).map_err(|rejection| rejection.about(message.id.clone()))?;
+        let reply = reply_topic_of(owner, publish.principal.role, publish.response_topic.as_ref());
+        let reply = reply.map_err(|rejection| rejection.about(message.id.clone()))?;
         let Errand::Push(push) = &message.errand else {
-            let detail = "`to` names nobody who has registered a device";
-            return Err(Rejection::new(ErrorCode::NoToken, detail).about(message.id).into());
+            return self.chat.message(owner, publish).await;
         };
         let (sid, now) = self.context.next_sid();
         let id = message.id.clone().unwrap_or_else(|| MessageId::from(sid));
@@ -233,37 +257,6 @@ impl Intake {
         })
     }
 
-    /// Answers input that cannot be taken: an error document, and a `failed` status if its id could be read.
-    async fn refuse(
-        &mut self,
-        owner: &Owner,
-        rejection: &Rejection,
-        publish: &Inbound,
-    ) -> Result<Remaining, StoreError> {
-        self.context.metrics.count(Metric::DownstreamRejected);
-        let (code, detail) = (rejection.code().to_string(), rejection.detail());
-        let Principal { role, device, proof, .. } = &publish.principal;
-        tracing::debug!(target: message_log::TARGET, bal = %owner, ?role, ?device, ?proof, code, detail, "input refused");
-        let at = now_ms();
-        // What is refused is not remembered, so only its publisher can know that it was answered before.
-        let again = publish.dup;
-        let mut commits: Vec<Committed<()>> = Vec::with_capacity(2);
-        if self.gate.admit(owner, Instant::now().into_std()) {
-            let document = ErrorDocument::new(rejection, publish.topic.clone(), &publish.payload, at);
-            commits.push(error(&self.context, owner, document.redelivered(again).to_payload(), at).await?);
-        }
-        if let Some(id) = rejection.ref_id() {
-            let (topic, correlation) =
-                (reply_topic(owner, publish).unwrap_or_else(|_| inbox(owner)), &publish.correlation);
-            let status = StatusDocument::refused(id.as_str(), at, &code, detail).redelivered(again);
-            let payload = status.correlation(correlation.as_deref()).to_bytes().into();
-            let note = Note { topic, payload, correlation: correlation.clone(), at };
-            commits.push(self.context.store.queue_note(note).await?);
-        }
-        let word = if rejection.code() == ErrorCode::UnknownTopic { AckWord::NoSuchTopic } else { AckWord::Done };
-        Ok(Box::pin(try_join_all(commits).map_ok(move |_| Some(word))))
-    }
-
     /// Tells the operator and the owner of a document that a reader could not take it. Of error documents nothing is said:
     /// what is said of one would be an error document as well.
     async fn set_aside(&mut self, document: &SetAside) -> Result<(), StoreError> {
@@ -272,7 +265,7 @@ impl Intake {
             Ok(Some(BridgeTopic::Errors(_))) => return Ok(()),
             _ => topic.split('/').next().and_then(|owner| Owner::new(owner).ok()),
         };
-        let Some(owner) = owner.filter(|owner| self.gate.admit(owner, Instant::now().into_std())) else {
+        let Some(owner) = owner.filter(|owner| self.refusing.admits(owner)) else {
             return Ok(());
         };
         let (id, at) = (document_id(payload), now_ms());
@@ -287,15 +280,17 @@ impl Intake {
         self.context.emit_event(BridgeEvent::DocumentSetAside { topic, id, bytes: *bytes, most: *most });
         error(&self.context, &owner, told, at).await?.await
     }
+}
 
-    /// Tells owners with more errors than fit into a second how many were left out.
-    async fn summaries(&mut self) -> Result<(), StoreError> {
-        for (owner, count) in self.gate.finish(Instant::now().into_std()) {
-            let at = now_ms();
-            error(&self.context, &owner, error_summary(count, at), at).await?.await?;
-        }
-        Ok(())
-    }
+/// Whether a message is for a user or BAL: users write nothing else, but for what is refused to them. What a BAL writes is a
+/// push, unless it has nothing but a name.
+fn is_chat(publish: &Inbound) -> bool {
+    publish.principal.role == Role::User
+}
+
+/// What is meant to be retained, and is read as it is published.
+fn may_be_retained(topic: &ClientTopic) -> bool {
+    matches!(topic, ClientTopic::Presence(..) | ClientTopic::Chat(_, ChatTopic::Profile))
 }
 
 /// Whether a publish below `self/` that has no meaning is an error. What a BAL writes there is for the bridge; chat users
@@ -308,26 +303,6 @@ fn release(word: Option<AckWord>, ack: Ack) {
     if let Some(word) = word {
         ack.release(word);
     }
-}
-
-/// Where statuses go: the inbox, or below the name of the BAL if its MQTT 5 response topic says so. Those of a user never
-/// leave the inbox: all devices read them there.
-fn reply_topic(owner: &Owner, publish: &Inbound) -> Result<String, Rejection> {
-    match publish.response_topic.as_ref().filter(|_| publish.principal.role == Role::Bal) {
-        Some(wish) => check_response_topic(owner, wish)
-            .map(|()| wish.clone())
-            .map_err(|e| Rejection::new(ErrorCode::Forbidden, format!("the response topic {e}"))),
-        None => Ok(inbox(owner)),
-    }
-}
-
-fn inbox(owner: &Owner) -> String {
-    BridgeTopic::Receipts(owner.clone()).to_string()
-}
-
-async fn error(context: &Context, owner: &Owner, document: Vec<u8>, at: u64) -> Result<Committed<()>, StoreError> {
-    let topic = BridgeTopic::Errors(owner.clone()).to_string();
-    context.store.queue_note(Note { topic, payload: document.into(), correlation: None, at }).await
 }
 
 /// Counts and logs what became of a message; the word for its publisher.
@@ -350,7 +325,7 @@ fn accepted(context: &Context, accepted: Accepted, sid: Sid, owner: &Owner, id: 
 }
 
 /// What follows when an app says that it has pushes.
-fn confirmed(context: &Context, pushes: &[(Sid, Recorded)]) -> Option<AckWord> {
+pub(super) fn confirmed(context: &Context, pushes: &[(Sid, Recorded)]) -> Option<AckWord> {
     for (_, recorded) in pushes {
         if let Recorded::Moved { .. } = recorded {
             context.metrics.count(Metric::Receipts);

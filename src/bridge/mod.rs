@@ -20,25 +20,22 @@
 //! - A `Life` is the state of a delivery with its attempts, as it is on disk.
 
 mod announce;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the push decision of chat messages, which asks it, is not applied yet")
-)]
 mod attentions;
-mod bal_presence;
+mod chat;
 mod context;
 mod device_intake;
 mod dispatcher;
 mod expiry;
 mod intake;
+mod presence;
 mod publisher;
 mod refused_names;
+mod refusing;
 mod service_backoff;
 pub mod settings;
 #[cfg(test)]
 mod tests;
 mod topic_window;
-mod user_presence;
 
 pub use announce::offline;
 pub use context::Settings;
@@ -54,16 +51,16 @@ use crate::store::{Recorded, Recovery, Store, StoreError};
 use crate::transport;
 use announce::{Announcer, Watched, Watches};
 use attentions::Attentions;
-use bal_presence::BalPresences;
 use context::Context;
 use dispatcher::Dispatcher;
 use intake::Intake;
+use presence::UserPresences;
+use presence::bals::BalPresences;
 use publisher::Publisher;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use user_presence::UserPresences;
 
 /// Most events for an operator that wait to be published.
 const EVENTS: usize = 64;
@@ -103,20 +100,32 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
     let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, .. } = mqtt;
     let (clients, sightings, notices) = (mqtt.clients, mqtt.sightings, mqtt.notices);
+    let (directory, confirmations) = (mqtt.directory, mqtt.confirmations);
     let (events, events_rx) = mpsc::channel(EVENTS);
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
     let bal_presences = BalPresences::default();
     let attentions = Attentions::new(settings.chat.attended).with(settings.chat.push_when);
-    let context =
-        Context { settings, store, metrics, events, publish, bal_presences, attentions, broker, capabilities, sids };
+    let context = Context {
+        settings,
+        store,
+        metrics,
+        events,
+        publish,
+        bal_presences,
+        attentions,
+        broker,
+        directory,
+        capabilities,
+        sids,
+    };
     let context = Arc::new(context);
     let routed = device_intake::give_routes(&context).await?;
     if routed > 0 {
         tracing::info!(routed, "messages of devices that waited for a route have one now");
     }
     let user_presences = UserPresences::new(Arc::clone(&context), broker_link.clone());
-    let (presences_tx, presences) = mpsc::channel(user_presence::PRESENCES);
+    let (presences_tx, presences) = mpsc::channel(presence::PRESENCES);
     let intake = Intake::new(Arc::clone(&context), presences_tx);
 
     let mut tasks = JoinSet::new();
@@ -131,6 +140,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let (transports, store) = (watched, context.store.health());
     let watches = Watches { transports, broker_link: broker_link.clone(), store, clients, events: events_rx };
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
+    tasks.spawn(chat::watch_pushes(Arc::clone(&context), confirmations, stops.publish.clone()));
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));
     tasks.spawn(intake.run(inbound, notices, stops.intake.clone(), stops.quiet.clone()));
     tasks.spawn(user_presences.run(sightings, presences, stops.publish.clone()));

@@ -188,11 +188,11 @@ impl Publisher {
     /// Lets windows go that have nothing to do, or wait for a reader or an owner: when one comes, all topics are looked at.
     fn make_place(&mut self) -> bool {
         if !self.full {
-            let done = |topic: &str, track: &Track| {
-                let resting = !track.more || track.topic_window.held() || self.context.bal_presences.away(topic);
+            let done = |track: &Track| {
+                let resting = !track.more || track.topic_window.held();
                 resting && !track.fetching && !track.explicit && track.topic_window.may_be_forgotten()
             };
-            self.tracks.retain(|topic, track| !done(topic, track));
+            self.tracks.retain(|_, track| !done(track));
             self.full = self.tracks.len() >= WINDOWS_MAX;
         }
         !self.full
@@ -213,11 +213,11 @@ impl Publisher {
         let wanting: Vec<Arc<str>> = self
             .tracks
             .iter()
-            .filter(|(topic, track)| {
+            .filter(|(_, track)| {
                 let room = track.topic_window.room();
                 // A nearly full window is left until a good part of it is free: fewer and larger looks into the store.
                 let worth_it = room > 0 && (track.topic_window.idle() || room.min(FETCH) * 4 >= window);
-                track.more && !track.fetching && worth_it && !self.context.bal_presences.away(topic)
+                track.more && !track.fetching && worth_it
             })
             .map(|(topic, _)| topic.clone())
             .collect();
@@ -230,7 +230,9 @@ impl Publisher {
             let Some(track) = self.tracks.get_mut(&topic) else { continue };
             track.fetching = true;
             track.more = false;
-            let (after, room) = (track.topic_window.cursor(), track.topic_window.room().min(FETCH));
+            // Of an owner who is away it is only asked whether the next one is held for it.
+            let most = if self.context.bal_presences.away(&topic) { 1 } else { FETCH };
+            let (after, room) = (track.topic_window.cursor(), track.topic_window.room().min(most));
             let committed = self.context.store.next_to_publish(Arc::clone(&topic), after, room).await?;
             self.fetches.push(Box::pin(committed.map_ok(move |documents| Fetched { topic, after, documents })));
         }
@@ -247,11 +249,25 @@ impl Publisher {
             return;
         }
         track.more |= !documents.is_empty();
+        let is_away = self.context.bal_presences.away(&topic);
         for document in documents {
+            if is_away && !document.reference.origin.is_dropped_unread() {
+                return self.hold(topic);
+            }
             // The window may have broken while the store was asked.
             let Some(track) = self.tracks.get_mut(&topic).filter(|track| track.topic_window.room() > 0) else { return };
             let flags = track.topic_window.take(document.reference.seq);
             self.send(document, flags);
+        }
+    }
+
+    /// The owner of the topic is away, and its next document is held for it: until a presence changes, when all topics are
+    /// looked at, or another document comes.
+    fn hold(&mut self, topic: Arc<str>) {
+        let Some(track) = self.tracks.get_mut(&topic) else { return };
+        track.more = false;
+        if track.topic_window.idle() {
+            self.unread.push(topic);
         }
     }
 
@@ -264,12 +280,17 @@ impl Publisher {
         // Whatever cannot be marked is published as it is.
         let marked = if again { mark_redelivered(&payload) } else { None };
         let (outbound, outcome) = Outbound::new(&reference.topic, marked.map_or(payload, Into::into));
-        self.outgoing.push_back(Outbound { correlation, resume: flags.resume, ..outbound });
+        let dropped_unread = reference.origin.is_dropped_unread();
+        self.outgoing.push_back(Outbound { correlation, dropped_unread, resume: flags.resume, ..outbound });
         self.answers.push(Box::pin(answer(reference, outcome)));
     }
 
     fn answered(&mut self, reference: DocumentRef, outcome: Outcome) {
         let Some(track) = self.tracks.get_mut(&reference.topic) else { return };
+        let outcome = match outcome {
+            Outcome::NoReader if reference.origin.is_dropped_unread() => Outcome::Confirmed,
+            other => other,
+        };
         if track.topic_window.answered(reference.seq, outcome) {
             track.confirmed_at = Instant::now();
             self.context.metrics.count(Metric::Published);

@@ -7,6 +7,7 @@ mod recipient_order;
 mod several;
 mod transports;
 mod unknown_topics;
+mod unread;
 mod upstream;
 mod user_presence;
 
@@ -46,7 +47,7 @@ struct Harness {
     running: tokio::task::JoinHandle<Result<(), StoreError>>,
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     let chat = HashMap::from([("com.example.chat".to_owned(), Owner::new("client1").unwrap())]);
     Settings {
         routes: Routes::new(chat, None),
@@ -156,6 +157,8 @@ impl Harness {
             topic: topic.into(),
             payload: payload.to_string().into(),
             retain: false,
+            retained: false,
+            routed_to: None,
             dup,
             expiry: None,
             response_topic: None,

@@ -22,7 +22,9 @@
 //!   after its [`AckWord`](crate::mqtt::AckWord). They leave in the order of the messages. A message that the bridge lets go
 //!   without a word ends its publisher's connection, so that it comes again.
 //! * The bridge's documents stay in the store's outbox until a reader has one at QoS 1, or, where nobody reads its topic at
-//!   more than QoS 0, until it is on the socket of one. Other lasting sessions get it all the same.
+//!   more than QoS 0, until it is on the socket of one. Other lasting sessions get it all the same. Those for chat users
+//!   ([`Origin::is_dropped_unread`](crate::store::Origin::is_dropped_unread)) are dropped while no connection and no lasting
+//!   session reads their topic.
 //! * What may have been sent before has the flag DUP, also after a crash.
 //! * What comes in on `{user}/...` comes from that user, unless anonymous clients are allowed, and says who that is
 //!   ([`Principal`](crate::chat::principal::Principal)): by the log-in of the connection, of a will by that of who left it. Nobody is delivered what
@@ -199,21 +201,25 @@ impl Broker {
         dependencies: BrokerDependencies,
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
-        let Self { listeners, authenticator, files, config: BrokerConfig { data, limits, .. } } = self;
-        let Outlet { inbound, publish, broker_link, clients, sightings, notices, .. } = outlet;
+        let Self { listeners, authenticator, files, config: BrokerConfig { data, limits, autosubscribe, .. } } = self;
+        let Outlet { inbound, publish, broker_link, clients, sightings, confirmations, notices, directory, .. } =
+            outlet;
         let BrokerDependencies { metrics, reload, store, told } = dependencies;
         let dependencies = hub::HubDependencies {
             limits,
+            autosubscribe,
             refusals: Arc::new(refusals::Refusals::new(metrics)),
             store,
             told,
             authenticator: Arc::clone(&authenticator),
             inbound,
             sightings,
+            confirmations,
             notices,
             stop: stop.clone(),
         };
         let hub = Hub::new(dependencies);
+        directory.answer_from(hub::KnownUsers(Arc::downgrade(&hub)));
         let import = match data {
             Some(folder) => hub.import(&folder).await?,
             None => None,

@@ -26,6 +26,9 @@ settings! {
         /// How long a device whose connection broke still counts as online.
         #[serde(with = "Seconds")]
         "presence_grace_seconds" pub presence_grace: Duration = Duration::from_secs(2), in 0..=3_600;
+        /// Whether each device of a chat user is subscribed to the inbox of its user without asking. One that was keeps that
+        /// until it unsubscribes or its session ends.
+        pub autosubscribe: bool = true;
         /// Names of BALs beside those of the users file: a token of the role `user` for one of them is refused.
         #[serde(skip)] pub bals: BTreeSet<String> = BTreeSet::new();
         /// The limits.
@@ -144,6 +147,8 @@ settings! {
         "broker_sessions" pub sessions: usize = 50_000, in 1..=10_000_000;
         /// Those of one user.
         "broker_sessions_per_user" pub sessions_per_user: usize = 1_000, in 1..=10_000_000;
+        /// Those of a chat user that outlive their connections: for a further one the one that has been away longest ends.
+        "broker_user_kept_sessions" pub user_kept_sessions: usize = 10, in 1..=10_000_000;
         /// The longest time for which a session is kept without a connection.
         #[serde(with = "Hours")]
         "broker_session_hours" pub session_expiry: Duration = Duration::from_secs(7 * 24 * 3_600), in 1..=8_760;

@@ -6,6 +6,7 @@
 //! that it matches may be read, because what is withheld from one member no other member gets.
 
 use super::principal::{Identity, Principal, Proof, Role};
+use super::topic::{Routed, Side};
 use std::sync::Arc;
 
 /// Topics that a rule speaks of: those that an MQTT filter matches, but for some. The level `%u` stands for the user's own
@@ -23,6 +24,9 @@ pub struct Grant {
 pub struct Rules {
     /// Where it publishes.
     pub publish: &'static [Grant],
+    /// Where it publishes what the embedded broker takes as published elsewhere ([`Routed`]). Other brokers cannot do that, so
+    /// there it is denied.
+    pub routed: &'static [Grant],
     /// What it reads.
     pub read: &'static [Grant],
 }
@@ -31,9 +35,15 @@ const fn all(filter: &'static str) -> Grant {
     Grant { filter, but: &[] }
 }
 
+/// No inbox: what is the bridge's, and what has no owner.
+const fn into_inboxes(filter: &'static str) -> Grant {
+    Grant { filter, but: &["_bridge/#", "/#"] }
+}
+
 /// A BAL. Below its own name it reads all but its outbox: inbox and response topics.
 pub const BAL: Rules = Rules {
     publish: &[all("%u/self/#")],
+    routed: &[],
     read: &[
         all("%u/others/#"),
         Grant { filter: "%u/+/#", but: &["%u/self/#"] },
@@ -41,25 +51,39 @@ pub const BAL: Rules = Rules {
         all("_bridge/status"),
     ],
 };
-/// A chat user.
+/// A chat user. What it says comes back to its devices in its inbox, but for what they say of themselves.
 pub const USER: Rules = Rules {
     publish: &[all("%u/self/#")],
-    read: &[all("%u/#"), all("+/self/presence"), all("+/self/profile"), all("_bridge/status")],
+    routed: &[
+        into_inboxes("+/others/messages"),
+        into_inboxes("+/others/chatstate"),
+        into_inboxes("+/others/invitations"),
+        into_inboxes("+/others/calls"),
+    ],
+    read: &[
+        all("%u/others/#"),
+        all("%u/self/presence/+"),
+        all("+/self/presence"),
+        all("+/self/profile"),
+        all("_bridge/status"),
+    ],
 };
 /// Who commands the bridge.
-pub const ADMIN: Rules = Rules { publish: &[all("_bridge/commands")], read: &[all("#")] };
+pub const ADMIN: Rules = Rules { publish: &[all("_bridge/commands")], routed: &[], read: &[all("#")] };
 /// Whoever reaches the loopback address where nobody logs in. Even friends leave alone what is the bridge's and the
 /// broker's, and what has no owner has no outbox.
 const ANONYMOUS: Rules = Rules {
     publish: &[Grant { filter: "#", but: &["+/others/#", "_bridge/#", "/self/#"] }],
+    routed: &[],
     read: &[all("#"), all("$SYS/#")],
 };
 /// The bridge itself, as a client of another broker. (The embedded one is the bridge.)
 pub const BRIDGE: Rules = Rules {
     publish: &[all("+/others/#"), all("+/self/#"), all("_bridge/#")],
+    routed: &[],
     read: &[all("+/others/#"), all("+/self/#"), all("_bridge/#")],
 };
-const NOBODY: Rules = Rules { publish: &[], read: &[] };
+const NOBODY: Rules = Rules { publish: &[], routed: &[], read: &[] };
 
 impl Rules {
     /// Those of a role.
@@ -84,8 +108,8 @@ pub enum Rights {
     Known(Identity),
 }
 
-/// So many levels of a topic make a difference to the rules.
-const DEPTH: usize = 4;
+/// So many levels of a topic make a difference to the rules: one more than any of them names.
+const DEPTH: usize = 5;
 /// The first levels of a topic; absent where it is shorter.
 type Levels<'a> = [Option<&'a str>; DEPTH];
 /// A level that no rule names: no user name has a space.
@@ -94,8 +118,21 @@ const OTHER: &str = " ";
 impl Rights {
     /// Whether a message, or a will, may be published on `topic`.
     pub fn may_publish(&self, topic: &str) -> bool {
-        let is_topic = !topic.is_empty() && !topic.contains(['+', '#', '\0']);
-        is_topic && self.allow(self.rules().publish, levels(topic))
+        is_topic(topic) && (self.allow(self.rules().publish, levels(topic)) || self.routed(topic).is_some())
+    }
+
+    /// Whether what is published on `topic` is for the inbox of a peer: it is not published there, but counts as published into
+    /// the user's own outbox.
+    pub fn routed<'a>(&self, topic: &'a str) -> Option<Routed<'a>> {
+        Routed::parse(topic).filter(|_| is_topic(topic) && self.allow(self.rules().routed, levels(topic)))
+    }
+
+    /// Whether what is published on `topic` may be retained, if its publisher asks for that.
+    pub fn may_retain(&self, topic: &str) -> bool {
+        match self {
+            Self::Known(Identity { role: Role::User, .. }) => Side::of(topic).may_be_retained_of_user(),
+            _ => Side::of(topic).may_be_retained(),
+        }
     }
 
     /// Whether a message on `topic` may be delivered.
@@ -120,8 +157,17 @@ impl Rights {
             Self::Nobody => None,
             Self::Anonymous => Some(Principal::anonymous(topic)),
             Self::Known(Identity { user, role }) => {
-                Some(Principal { name: Arc::clone(user), role: *role, device, proof: Proof::Login })
+                let (name, role, background) = (Arc::clone(user), *role, false);
+                Some(Principal { name, role, device, background, proof: Proof::Login })
             }
+        }
+    }
+
+    /// What somebody who logged in is.
+    pub fn role(&self) -> Option<Role> {
+        match self {
+            Self::Known(identity) => Some(identity.role),
+            Self::Nobody | Self::Anonymous => None,
         }
     }
 
@@ -203,6 +249,10 @@ enum Rest {
     Any,
 }
 
+fn is_topic(topic: &str) -> bool {
+    !topic.is_empty() && !topic.contains(['+', '#', '\0'])
+}
+
 fn levels(topic: &str) -> Levels<'_> {
     let mut levels = topic.split('/');
     std::array::from_fn(|_| levels.next())
@@ -253,7 +303,7 @@ mod tests {
         [bal, user, admin, Rights::Anonymous, Rights::Nobody]
     }
 
-    /// All topics of one to four of the words.
+    /// All topics of one to four of the words, and longer ones: no rule names a fifth level.
     fn topics() -> Vec<String> {
         let mut all: Vec<String> = WORDS.iter().map(ToString::to_string).collect();
         let mut longest = all.clone();
@@ -262,6 +312,7 @@ mod tests {
                 longest.iter().flat_map(|topic| WORDS.iter().map(move |word| format!("{topic}/{word}"))).collect();
             all.extend_from_slice(&longest);
         }
+        all.extend(longest.into_iter().map(|topic| format!("{topic}/x")));
         all
     }
 
@@ -308,19 +359,54 @@ mod tests {
             "bob/self/messages",
             "alice",
             "alice/my/answers",
-            "alice/others/messages",
+            "alice/others/receipts",
             "alice//self",
             "%u/self/messages",
         ] {
             assert!(![&bal, &user, &admin, &nobody].iter().any(|rights| rights.may_publish(topic)), "{topic}");
         }
         for topic in
-            ["bal1/others/messages", "alice/others", "_bridge/status", "_bridge", "$SYS/x", "/others/x", "/self/x"]
+            ["bal1/others/receipts", "alice/others", "_bridge/status", "_bridge", "$SYS/x", "/others/x", "/self/x"]
         {
             assert!(!rights().iter().any(|rights| rights.may_publish(topic)), "{topic}");
         }
         assert!(admin.may_publish("_bridge/commands"));
         assert!(![bal, user, anonymous, nobody].iter().any(|rights| rights.may_publish("_bridge/commands")));
+    }
+
+    #[test]
+    fn a_user_alone_publishes_into_inboxes_what_is_routed_from_its_outbox() {
+        for suffix in ["messages", "chatstate", "invitations", "calls"] {
+            for topic in ["bob", "alice", "bal1"].map(|peer| format!("{peer}/others/{suffix}")) {
+                let may = rights().map(|rights| rights.may_publish(&topic) && rights.routed(&topic).is_some());
+                assert_eq!(may, [false, true, false, false, false], "{topic}");
+            }
+        }
+        let user = known("alice", Role::User);
+        for topic in [
+            "bob/others/receipts",
+            "bob/others/messages/x",
+            "_bridge/others/messages",
+            "/others/messages",
+            "$SYS/others/messages",
+            "+/others/messages",
+        ] {
+            assert!(!user.may_publish(topic) && user.routed(topic).is_none(), "{topic}");
+        }
+        assert!(user.may_publish("alice/self/messages") && user.routed("alice/self/messages").is_none());
+    }
+
+    #[test]
+    fn what_a_user_says_is_retained_only_where_it_is_how_the_user_is() {
+        let [bal, user, ..] = rights();
+        for (topic, of_bal, of_user) in [
+            ("alice/self/presence/phone", true, true),
+            ("alice/self/profile", true, true),
+            ("alice/self/devices/phone", true, false),
+            ("alice/self/messages", false, false),
+        ] {
+            assert_eq!((bal.may_retain(topic), user.may_retain(topic)), (of_bal, of_user), "{topic}");
+        }
     }
 
     #[test]
@@ -335,14 +421,25 @@ mod tests {
         let [bal, user, admin, anonymous, nobody] = rights();
         let readers = |topic: &str| [&bal, &user, &admin, &anonymous, &nobody].map(|rights| rights.may_read(topic));
         for topic in
-            ["bob/self/presence", "alice/self/presence", "_bridge/status", "alice/others/messages", "alice/my/x"]
+            ["bob/self/presence", "alice/self/presence", "_bridge/status", "alice/others/messages", "alice/others/a/b"]
         {
             assert_eq!(readers(topic), [true, true, true, true, false], "{topic}");
         }
-        for topic in ["bob/self/profile", "alice/self/messages", "alice/self", "alice", "alice/self/devices/phone"] {
+        assert_eq!(readers("alice/my/x"), [true, false, true, true, false]);
+        for topic in ["bob/self/profile", "alice/self/profile", "alice/self/presence/phone"] {
             assert_eq!(readers(topic), [false, true, true, true, false], "{topic}");
         }
-        for topic in ["bob/self/messages", "bob/others/messages", "bob/self/presence/phone", "_bridge/stats", "bob"] {
+        for topic in [
+            "alice/self/messages",
+            "alice/self",
+            "alice",
+            "alice/self/devices/phone",
+            "bob/self/messages",
+            "bob/others/messages",
+            "bob/self/presence/phone",
+            "_bridge/stats",
+            "bob",
+        ] {
             assert_eq!(readers(topic), [false, false, true, true, false], "{topic}");
         }
         assert_eq!(readers("$SYS/uptime"), [false, false, false, true, false]);
@@ -359,8 +456,11 @@ mod tests {
         for filter in ["bob/others/+", "bob/others/#", "$SYS/#", "_bridge/stats"] {
             assert!(!bal.may_subscribe(filter) && !user.may_subscribe(filter), "{filter}");
         }
-        assert!(!bal.may_subscribe("+/self/messages") && user.may_subscribe("+/self/messages"));
-        assert!(!bal.may_subscribe("alice/self/messages") && user.may_subscribe("alice/self/messages"));
+        for filter in ["+/self/messages", "alice/self/messages", "alice/self/devices/+"] {
+            assert!(!bal.may_subscribe(filter) && !user.may_subscribe(filter), "{filter}");
+        }
+        assert!(!bal.may_subscribe("alice/self/presence/+") && user.may_subscribe("alice/self/presence/+"));
+        assert!(bal.may_subscribe("alice/my/answers") && !user.may_subscribe("alice/my/answers"));
         for filter in [
             "$share/x/#",
             "$share/x/+/others/messages",
@@ -373,7 +473,7 @@ mod tests {
         for filter in ["$share/x/alice/others/messages", "$share/x/alice/others/#", "$share/x/+/self/presence"] {
             assert!(bal.may_subscribe(filter) && user.may_subscribe(filter), "{filter}");
         }
-        assert!(user.may_subscribe("$share/x/alice/#") && !bal.may_subscribe("$share/x/alice/#"));
+        assert!(!user.may_subscribe("$share/x/alice/#") && !bal.may_subscribe("$share/x/alice/#"));
         // Only the union of two rules covers it.
         assert!(bal.may_subscribe("$share/x/alice/+/presence") && !bal.may_subscribe("$share/x/alice/+/profile"));
     }

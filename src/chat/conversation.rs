@@ -42,6 +42,9 @@ pub struct Standing {
     /// All messages of the other side that were counted so.
     #[serde(default)]
     pub theirs: u64,
+    /// The newest message of the other side, reactions among them.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "sid_text")]
+    pub newest: Option<Sid>,
     /// It has read up to this message.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "sid_text")]
     pub read: Option<Sid>,
@@ -124,6 +127,7 @@ impl Conversation {
         reader.count += 1;
         reader.unread += u64::from(counts);
         reader.theirs += u64::from(counts);
+        reader.newest = Some(sid);
         Places { writer, reader: Some(reader.count) }
     }
 
@@ -135,6 +139,11 @@ impl Conversation {
             standing.received = Some(sid);
         }
         ahead
+    }
+
+    /// Nothing is unread on this side any more, wherever its position is: what was is not kept.
+    pub fn forget_unread(&mut self, side: Side) {
+        self.of_mut(side).unread = 0;
     }
 
     /// `side` has read up to a message; `unread_behind` is how many messages of the other side that count lie behind it, and is

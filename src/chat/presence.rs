@@ -1,8 +1,8 @@
-//! Whether a chat user is there: one word for all of the user's devices.
+//! Whether somebody is there: one state for all devices of a chat user, or of a BAL.
 //!
-//! The embedded broker sees every connection begin and end, so a connection is the truth: a device with one is there,
-//! whatever a will says that the broker publishes late. What a client says about itself counts in one way only: it may
-//! hide while it is connected.
+//! What says that a device is connected depends on the broker ([`Evidence`]). The embedded one sees every connection begin
+//! and end, whatever a will says that it publishes late. A broker of others shows documents only: a device is connected from
+//! its birth (`online`) to its will (`offline`), and a will that names another connection than the newest birth is ignored.
 //!
 //! ```text
 //!              came                         came
@@ -14,7 +14,9 @@
 //! ```
 //!
 //! A device that left in an orderly way is forgotten at once. One whose connection broke is awaited for a grace period,
-//! in which its user still counts as there. After that it is only remembered for its will.
+//! in which its user still counts as there. After that it is only remembered for its will. A connected device that says
+//! `offline` hides; with [`Evidence::Births`] that is the end of the connection itself. Whether somebody looks at a device
+//! (`active`) is for pushes alone ([`super::attention`]) and seen by nobody else.
 
 use super::message::{Presence, PresenceState, UserPresence};
 use super::topic::Device as DeviceName;
@@ -25,6 +27,17 @@ pub const DEFAULT_DEVICE: &str = "default";
 /// How long after the end of a connection an `offline` that names no connection is taken for its will, in milliseconds.
 /// The broker publishes a will at once; one that is to wait is withdrawn when its client returns.
 pub const LATE_WILL_MS: u64 = 5_000;
+/// Most devices of one owner that are known by their births; further ones count as silent.
+pub const DEVICES_MAX: usize = 1_000;
+
+/// What says that a device is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// The broker sees connections, and documents say how a connected device is.
+    Connections,
+    /// Only documents: births and wills.
+    Births,
+}
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,15 +48,33 @@ pub enum End {
     Broke,
 }
 
+/// What a document means for whether somebody looks at its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChange {
+    /// A connection of this number began. Numbers are unique among those of the device that have not ended.
+    Came(u64),
+    /// It ended.
+    Gone(u64),
+    /// Somebody looks at the device, or nobody does.
+    Active(bool),
+    /// Nothing is said of that any more.
+    Unsaid,
+}
+
 /// What is known of one user. Times are Unix milliseconds by the caller's clock, which must not go back.
 #[derive(Debug)]
 pub struct Aggregate {
+    evidence: Evidence,
     grace_ms: u64,
-    devices: BTreeMap<String, Device>,
+    devices: BTreeMap<DeviceName, Device>,
     /// Devices from before a restart: somebody was there, and nothing else is known.
     unaccounted: Option<Absence>,
     last_seen: Option<u64>,
-    told: Option<(PresenceState, Option<u64>)>,
+    /// The user wants to be seen by nobody.
+    hidden: bool,
+    told: Option<UserPresence>,
+    /// Devices without a token that went: their retained presence is to be cleared.
+    cleared: Vec<DeviceName>,
 }
 
 /// What is known of one device.
@@ -56,6 +87,8 @@ struct Device {
     former: Option<String>,
     /// When a connection of it last broke: the will of that one may be on the way.
     broke_at: Option<u64>,
+    /// Whether it has registered a token, if that is known.
+    has_token: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -75,40 +108,50 @@ enum Standing {
 /// A time away that does not count if it ends soon enough.
 #[derive(Debug, Clone, Copy)]
 struct Absence {
-    since: u64,
+    /// Not known of a user whom only a retained document of the bridge remembers.
+    since: Option<u64>,
     until: u64,
 }
 
 impl Aggregate {
     /// A user of whom nothing is known, whose devices have `grace_ms` to come back.
-    pub fn new(grace_ms: u64) -> Self {
-        Self { grace_ms, devices: BTreeMap::new(), unaccounted: None, last_seen: None, told: None }
+    pub fn new(evidence: Evidence, grace_ms: u64) -> Self {
+        let (devices, cleared) = (BTreeMap::new(), Vec::new());
+        Self { evidence, grace_ms, devices, unaccounted: None, last_seen: None, hidden: false, told: None, cleared }
     }
 
-    /// The user was there when the bridge stopped; `last_seen` is the last time at which that is known for certain.
-    pub fn handle_restart(&mut self, last_seen: u64, now_ms: u64) {
-        self.unaccounted = Some(Absence { since: last_seen, until: now_ms.saturating_add(self.grace_ms) });
+    /// The user was there when the bridge stopped, and has until `until` to come back; `last_seen` is the last time at which
+    /// that is known for certain.
+    pub fn handle_restart(&mut self, last_seen: Option<u64>, until: u64) {
+        self.unaccounted = Some(Absence { since: last_seen, until });
     }
 
-    /// The user was last seen at `last_seen`, long ago: before a restart, as far as this aggregate is concerned.
+    /// The user was last seen at `last_seen`, if not later.
     pub fn handle_memory(&mut self, last_seen: Option<u64>) {
         self.last_seen = self.last_seen.max(last_seen);
     }
 
-    /// A device has connected.
-    pub fn handle_came(&mut self, device: &str, connection: u64, now_ms: u64) {
-        self.expire(now_ms);
+    /// Whether the user wants to be seen by nobody: always offline, without the time of the last visit.
+    pub fn handle_hide(&mut self, hidden: bool) {
+        self.hidden = hidden;
+    }
+
+    /// Whether a device has registered a token. The retained presence of one that has none is cleared after it went, with
+    /// [`Evidence::Births`]; that of one of whom it is not known is left.
+    pub fn handle_token(&mut self, device: &DeviceName, has_token: bool) {
         if let Some(known) = self.devices.get_mut(device) {
-            known.connect(connection);
-            return;
+            known.has_token = Some(has_token);
         }
-        let standing = Standing::Here { connections: vec![connection], hidden: false };
-        let new = Device { standing, conn: None, former: None, broke_at: None };
-        self.devices.insert(device.to_owned(), new);
+    }
+
+    /// A device has connected.
+    pub fn handle_came(&mut self, device: &DeviceName, connection: u64, now_ms: u64) {
+        self.expire(now_ms);
+        self.devices.entry(device.clone()).or_insert_with(Device::gone).connect(connection);
     }
 
     /// A connection of a device has ended.
-    pub fn handle_gone(&mut self, device: &str, connection: u64, end: End, now_ms: u64) {
+    pub fn handle_gone(&mut self, device: &DeviceName, connection: u64, end: End, now_ms: u64) {
         self.expire(now_ms);
         let Some(known) = self.devices.get_mut(device) else { return };
         let Standing::Here { connections, hidden } = &mut known.standing else { return };
@@ -124,28 +167,34 @@ impl Aggregate {
             End::Left => {
                 self.devices.remove(device);
             }
-            End::Broke if visible => {
+            End::Broke if visible && self.grace_ms > 0 => {
                 let until = now_ms.saturating_add(self.grace_ms);
-                known.standing = Standing::Awaited(Absence { since: now_ms, until });
+                known.standing = Standing::Awaited(Absence { since: Some(now_ms), until });
                 return;
             }
             End::Broke => known.standing = Standing::Gone,
         }
         if visible {
-            self.went(now_ms);
+            self.handle_memory(Some(now_ms));
         }
     }
 
-    /// A client said how it is; `None` takes back what it said. Without a device it is a client of old that has only
-    /// one: it speaks for the one device that is connected, or, among several, for [`DEFAULT_DEVICE`].
-    pub fn handle_said(&mut self, device: Option<&DeviceName>, word: Option<&Presence>, now_ms: u64) {
-        let Some(name) = device.map_or_else(|| self.speaker(), |device| Some(device.as_str().to_owned())) else {
-            return;
+    /// A client said how it is; `None` takes back what it said. Without a device it is a client of old that has only one. With
+    /// [`Evidence::Births`] it speaks for [`DEFAULT_DEVICE`]; else for the one device that is connected or, among several,
+    /// for that one.
+    pub fn handle_said(
+        &mut self,
+        device: Option<&DeviceName>,
+        said: Option<&Presence>,
+        now_ms: u64,
+    ) -> Vec<(DeviceName, DeviceChange)> {
+        let Some(device) = device.cloned().or_else(|| self.speaker()) else { return Vec::new() };
+        let mut changes = match self.evidence {
+            Evidence::Connections => Vec::new(),
+            Evidence::Births => self.hear_of_connection(&device, said, now_ms),
         };
-        let Some(known) = self.devices.get_mut(&name) else { return };
-        if known.hides(word, now_ms) {
-            self.went(now_ms);
-        }
+        changes.extend(self.hear(&device, said, now_ms));
+        changes.into_iter().map(|change| (device.clone(), change)).collect()
     }
 
     /// What was told has been lost or overwritten: [`Self::poll_document`] has it again.
@@ -153,24 +202,31 @@ impl Aggregate {
         self.told = None;
     }
 
+    /// Whether a document on the aggregate's own topic is a copy of what was told last.
+    pub fn has_told(&self, document: &Presence) -> bool {
+        self.told.is_some_and(|told| told.state == document.state && Some(told.ts) == document.ts)
+    }
+
     /// What others are to be told, if it differs from what they were told last.
     pub fn poll_document(&mut self, now_ms: u64) -> Option<UserPresence> {
         self.expire(now_ms);
-        let visible = self.devices.values().any(Device::counts);
-        if !visible && self.unaccounted.is_some() {
+        let visible = !self.hidden && self.devices.values().any(Device::counts);
+        if !visible && !self.hidden && self.unaccounted.is_some() {
             return None;
         }
         let state = if visible { PresenceState::Online } else { PresenceState::Offline };
-        let changed = match self.told {
-            None => true,
-            Some((told, _)) if told != state => true,
-            // Was there and gone again before it could be told.
-            Some((_, last_seen)) => state == PresenceState::Offline && last_seen != self.last_seen,
-        };
-        changed.then(|| {
-            self.told = Some((state, self.last_seen));
-            UserPresence { state, ts: now_ms, last_seen: self.last_seen }
-        })
+        let last_seen = self.last_seen.filter(|_| !self.hidden);
+        let changed = self.told.is_none_or(|told| {
+            // The same state may have another time: the user was there and gone again before it could be told.
+            told.state != state || (state == PresenceState::Offline && told.last_seen != last_seen)
+        });
+        let document = UserPresence { state, ts: now_ms, last_seen };
+        changed.then(|| *self.told.insert(document))
+    }
+
+    /// A device whose retained presence is to be cleared.
+    pub fn poll_cleared(&mut self) -> Option<DeviceName> {
+        self.cleared.pop()
     }
 
     /// When to poll again although nothing happened.
@@ -184,61 +240,130 @@ impl Aggregate {
         self.devices.is_empty() && self.unaccounted.is_none()
     }
 
+    /// Whether the user wants to be seen by nobody.
+    pub fn is_hidden(&self) -> bool {
+        self.hidden
+    }
+
+    /// Whether some device said something and none is there, the awaited ones included.
+    pub fn is_away(&self) -> bool {
+        !self.devices.is_empty() && !self.devices.values().any(Device::counts)
+    }
+
     fn expire(&mut self, now_ms: u64) {
-        let mut went = None;
-        self.devices.retain(|_, device| {
+        let Self { evidence, devices, unaccounted, last_seen, cleared, .. } = self;
+        devices.retain(|name, device| {
             if let Standing::Awaited(absence) = device.standing
                 && absence.until <= now_ms
             {
                 device.standing = Standing::Gone;
-                went = went.max(Some(absence.since));
+                *last_seen = (*last_seen).max(absence.since);
             }
-            device.deadline().is_none_or(|deadline| deadline > now_ms)
+            let kept = device.deadline().is_none_or(|deadline| deadline > now_ms);
+            if !kept && *evidence == Evidence::Births && device.has_token == Some(false) {
+                cleared.push(name.clone());
+            }
+            kept
         });
-        if let Some(absence) = self.unaccounted.take_if(|absence| absence.until <= now_ms) {
-            went = went.max(Some(absence.since));
+        if let Some(absence) = unaccounted.take_if(|absence| absence.until <= now_ms) {
+            *last_seen = (*last_seen).max(absence.since);
         }
-        self.last_seen = self.last_seen.max(went);
-    }
-
-    fn went(&mut self, at: u64) {
-        self.last_seen = self.last_seen.max(Some(at));
     }
 
     /// Who speaks without saying which device it is.
-    fn speaker(&self) -> Option<String> {
-        let mut connected = self.devices.iter().filter(|(_, device)| matches!(device.standing, Standing::Here { .. }));
-        let (first, _) = connected.next()?;
-        let name = if connected.next().is_none() { first } else { DEFAULT_DEVICE };
-        Some(name.to_owned())
+    fn speaker(&self) -> Option<DeviceName> {
+        let mut connected = self.devices.iter().filter(|(_, device)| device.connection().is_some());
+        match (self.evidence, connected.next(), connected.next()) {
+            (Evidence::Connections, None, _) => None,
+            (Evidence::Connections, Some((only, _)), None) => Some(only.clone()),
+            _ => DeviceName::new(DEFAULT_DEVICE).ok(),
+        }
+    }
+
+    /// A connected device says how it is.
+    fn hear(&mut self, device: &DeviceName, said: Option<&Presence>, now_ms: u64) -> Option<DeviceChange> {
+        let known = self.devices.get_mut(device)?;
+        if said.is_some_and(|said| known.is_late_will(said, now_ms)) {
+            return None;
+        }
+        let Standing::Here { hidden, .. } = &mut known.standing else { return None };
+        if let Some(conn) = said.and_then(|said| said.conn.clone()) {
+            known.conn = Some(conn);
+        }
+        let hides = said.is_some_and(|said| said.state == PresenceState::Offline);
+        let before = std::mem::replace(hidden, hides);
+        if hides && !before {
+            self.handle_memory(Some(now_ms));
+        }
+        match said {
+            _ if hides => Some(DeviceChange::Active(false)),
+            Some(&Presence { active: Some(active), .. }) => Some(DeviceChange::Active(active)),
+            Some(_) if !before => None,
+            _ => Some(DeviceChange::Unsaid),
+        }
+    }
+
+    /// Where only documents are seen: what one means for the connection of its device.
+    fn hear_of_connection(&mut self, device: &DeviceName, said: Option<&Presence>, now_ms: u64) -> Vec<DeviceChange> {
+        let known = self.devices.get(device);
+        let (here, birth) = (known.and_then(Device::connection), known.and_then(|known| known.conn.as_ref()));
+        let other = said.is_some_and(|said| said.conn.is_some() && said.conn.as_ref() != birth);
+        let full = known.is_none() && self.devices.len() >= DEVICES_MAX;
+        match (said.map(|said| said.state), here) {
+            (Some(PresenceState::Online), Some(_)) if !other => Vec::new(),
+            (Some(_), None) if full => Vec::new(),
+            (Some(PresenceState::Online), former) => {
+                let connection = former.map_or(0, |former| former + 1);
+                self.handle_came(device, connection, now_ms);
+                if let Some(former) = former {
+                    self.handle_gone(device, former, End::Broke, now_ms);
+                }
+                [Some(DeviceChange::Came(connection)), former.map(DeviceChange::Gone)].into_iter().flatten().collect()
+            }
+            (Some(PresenceState::Offline), Some(_)) if other && birth.is_some() => Vec::new(),
+            (Some(PresenceState::Offline), None) => {
+                let gone = || Device { broke_at: Some(now_ms), ..Device::gone() };
+                self.devices.entry(device.clone()).or_insert_with(gone);
+                Vec::new()
+            }
+            (said, Some(connection)) => {
+                let end = if said.is_some() { End::Broke } else { End::Left };
+                self.handle_gone(device, connection, end, now_ms);
+                vec![DeviceChange::Gone(connection)]
+            }
+            (None, None) => {
+                if let Some(Device { standing: Standing::Awaited(absence), .. }) = self.devices.remove(device) {
+                    self.handle_memory(absence.since);
+                }
+                Vec::new()
+            }
+        }
     }
 }
 
 impl Device {
+    /// One of which nothing is known but that it is not there.
+    fn gone() -> Self {
+        Self { standing: Standing::Gone, conn: None, former: None, broke_at: None, has_token: None }
+    }
+
     /// A new connection starts visible, and with a name of its own.
     fn connect(&mut self, connection: u64) {
         self.former = self.conn.take().or_else(|| self.former.take());
-        let mut connections = match &mut self.standing {
-            Standing::Here { connections, .. } => std::mem::take(connections),
+        let mut connections = match std::mem::replace(&mut self.standing, Standing::Gone) {
+            Standing::Here { connections, .. } => connections,
             Standing::Awaited(_) | Standing::Gone => Vec::with_capacity(1),
         };
         connections.push(connection);
         self.standing = Standing::Here { connections, hidden: false };
     }
 
-    /// Takes what its client says. Whether it was visible until then, and no longer is.
-    fn hides(&mut self, word: Option<&Presence>, now_ms: u64) -> bool {
-        let late = word.is_some_and(|word| self.is_late_will(word, now_ms));
-        let Standing::Here { hidden, .. } = &mut self.standing else { return false };
-        if late {
-            return false;
+    /// The newest connection.
+    fn connection(&self) -> Option<u64> {
+        match &self.standing {
+            Standing::Here { connections, .. } => connections.last().copied(),
+            Standing::Awaited(_) | Standing::Gone => None,
         }
-        if let Some(conn) = word.and_then(|word| word.conn.clone()) {
-            self.conn = Some(conn);
-        }
-        let before = *hidden;
-        *hidden = word.is_some_and(|word| word.state == PresenceState::Offline);
-        *hidden && !before
     }
 
     /// Whether this is the will of a connection that another one has replaced.

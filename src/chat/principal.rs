@@ -32,6 +32,8 @@ pub struct Principal {
     pub role: Role,
     /// The device, if the client id names one. Only the embedded broker sees client ids.
     pub device: Option<Arc<str>>,
+    /// Whether it is a connection of that device in the background, as a push handler makes one: nobody is there by it.
+    pub background: bool,
     /// What all this rests on.
     pub proof: Proof,
 }
@@ -50,7 +52,8 @@ pub enum Proof {
 impl Principal {
     /// Whoever is trusted without a log-in, as a BAL, under the first level of the topic.
     pub fn anonymous(topic: &str) -> Self {
-        Self { name: first_level(topic).into(), role: Role::Bal, device: None, proof: Proof::Anonymous }
+        let (name, role, device, background) = (first_level(topic).into(), Role::Bal, None, false);
+        Self { name, role, device, background, proof: Proof::Anonymous }
     }
 }
 
@@ -72,7 +75,15 @@ impl Senders {
         let Self::TopicRules { bals } = self else { return Principal::anonymous(topic) };
         let name = first_level(topic);
         let role = if bals.is_empty() || bals.contains(name) { Role::Bal } else { Role::User };
-        Principal { name: name.into(), role, device: None, proof: Proof::TopicRules }
+        Principal { name: name.into(), role, device: None, background: false, proof: Proof::TopicRules }
+    }
+
+    /// What `name` is, if the configuration says so: chat users are in no configuration.
+    pub fn role_of(&self, name: &str) -> Option<Role> {
+        match self {
+            Self::TopicRules { bals } => bals.contains(name).then_some(Role::Bal),
+            Self::Anonymous => None,
+        }
     }
 }
 
@@ -89,8 +100,8 @@ mod tests {
     }
 
     fn by_topic(senders: &Senders, topic: &str) -> (String, Role, Proof) {
-        let Principal { name, role, device, proof } = senders.principal(topic);
-        assert_eq!(device, None, "no client id was seen");
+        let Principal { name, role, device, background, proof } = senders.principal(topic);
+        assert_eq!((device, background), (None, false), "no client id was seen");
         (name.to_string(), role, proof)
     }
 
@@ -106,6 +117,13 @@ mod tests {
         ] {
             assert_eq!(by_topic(&senders, topic), (name.to_owned(), role, Proof::TopicRules));
         }
+    }
+
+    #[test]
+    fn only_those_who_are_named_are_known_before_they_say_anything() {
+        let senders = rules(&["bal1"]);
+        assert_eq!((senders.role_of("bal1"), senders.role_of("alice")), (Some(Role::Bal), None));
+        assert_eq!((rules(&[]).role_of("bal1"), Senders::Anonymous.role_of("bal1")), (None, None));
     }
 
     #[test]

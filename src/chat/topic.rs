@@ -25,6 +25,8 @@ const SUFFIXES: [&str; 9] =
 const RESERVED: [&str; 5] = ["state", "groups", "history", "calls", "replies"];
 /// Those of them that are followed by the name of a device.
 const OF_DEVICES: [&str; 3] = ["presence", "devices", "requests"];
+/// Inboxes of others into which a chat user of the embedded broker may publish.
+const ROUTED: [&str; 4] = ["messages", "chatstate", "invitations", "calls"];
 /// So many wrong, missing or surplus letters are still a slip of the pen.
 const SLIP_MAX: usize = 2;
 
@@ -72,6 +74,43 @@ impl<'a> Side<'a> {
     pub fn may_be_retained(self) -> bool {
         !matches!(self, Self::Outbox { suffix: "messages", .. })
     }
+
+    /// Whether it may keep what a chat user publishes there: how the user, or one of the devices, is.
+    pub fn may_be_retained_of_user(self) -> bool {
+        let Self::Outbox { suffix, .. } = self else { return false };
+        matches!(suffix.split_once('/').unwrap_or((suffix, "")), ("presence", _) | ("profile", ""))
+    }
+}
+
+/// A topic in the inbox of a peer into which a chat user may publish. That counts as published into the outbox of the user,
+/// for the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routed<'a> {
+    /// Whose inbox it is.
+    pub peer: &'a str,
+    suffix: &'a str,
+}
+
+impl<'a> Routed<'a> {
+    /// Reads a topic; `None` if it is no such one.
+    pub fn parse(topic: &'a str) -> Option<Self> {
+        match Side::of(topic) {
+            Side::Inbox { owner, suffix } if !owner.is_empty() && ROUTED.contains(&suffix) => {
+                Some(Self { peer: owner, suffix })
+            }
+            _ => None,
+        }
+    }
+
+    /// The topic in the outbox of `user`.
+    pub fn outbox_of(self, user: &str) -> String {
+        format!("{user}/self/{}", self.suffix)
+    }
+}
+
+/// The filters that a device of a chat user has without asking: the inbox, and what is for this device alone.
+pub fn device_filters(user: &str, device: &str) -> [String; 2] {
+    [format!("{user}/others/+"), format!("{user}/others/replies/{device}")]
 }
 
 /// A topic that a client writes and the bridge reads.
@@ -454,6 +493,35 @@ mod tests {
                 prop_assert!(!in_outbox);
             }
         }
+    }
+
+    #[test]
+    fn what_is_published_into_an_inbox_counts_as_published_into_the_outbox_of_its_writer() {
+        for suffix in ["messages", "chatstate", "invitations", "calls"] {
+            let topic = format!("bob/others/{suffix}");
+            let routed = Routed::parse(&topic).unwrap();
+            assert_eq!((routed.peer, routed.outbox_of("alice")), ("bob", format!("alice/self/{suffix}")));
+        }
+        for topic in ["bob/others/receipts", "bob/self/messages", "/others/messages", "_bridge/others/messages", "bob"]
+        {
+            assert_eq!(Routed::parse(topic), None, "{topic}");
+        }
+        assert_eq!(Routed::parse("bob/others/messages/x"), None);
+    }
+
+    #[test]
+    fn of_what_a_user_says_only_how_it_is_may_be_retained() {
+        for (suffix, may) in [
+            ("presence", true),
+            ("presence/phone", true),
+            ("profile", true),
+            ("devices/phone", false),
+            ("messages", false),
+            ("profile/x", false),
+        ] {
+            assert_eq!(Side::of(&format!("alice/self/{suffix}")).may_be_retained_of_user(), may, "{suffix}");
+        }
+        assert!(!Side::of("alice/others/profile").may_be_retained_of_user());
     }
 
     #[test]

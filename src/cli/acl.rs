@@ -139,7 +139,7 @@ mod tests {
                 r#"{allow, {username, "root"}, publish, ["_bridge/commands"]}."#,
                 r##"{allow, {username, "root"}, subscribe, ["#"]}."##,
                 r#"{allow, all, publish, ["${username}/self/#"]}."#,
-                r#"{allow, all, subscribe, ["+/self/presence", "_bridge/status", "${username}/#", "+/self/profile"]}."#,
+                r#"{allow, all, subscribe, ["${username}/others/#", "+/self/presence", "_bridge/status", "${username}/self/presence/+", "+/self/profile"]}."#,
                 "{deny, all}.",
             ]
         );

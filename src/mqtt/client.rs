@@ -24,6 +24,7 @@ use tracing::{debug, error, info, warn};
 /// A wrong configuration, before anything is opened.
 pub async fn run(config: ClientConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), ClientError> {
     let plan = Plan::new(config)?;
+    outlet.directory.answer_from(plan.config.senders.clone());
     match plan.config.version {
         Version::V5 => keep::<V5>(plan, outlet, &stop).await,
         Version::V311 => keep::<V311>(plan, outlet, &stop).await,

@@ -7,6 +7,7 @@
 pub mod barrier;
 mod client;
 mod config;
+mod directory;
 mod link;
 mod retry;
 mod session;
@@ -16,9 +17,11 @@ mod tls;
 mod v311;
 mod v5;
 
+use crate::chat::id::Sid;
 use crate::chat::principal::{Principal, Role};
 pub use client::run;
 pub use config::{ClientConfig, ClientError, ClientLimits, Version, Will};
+pub use directory::{Directory, RoleSource};
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -26,6 +29,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Sightings on their way to the bridge; one that is behind slows connecting down.
 const SIGHTINGS: usize = 1_024;
+/// Confirmations on their way to the bridge; one that is behind slows those down who confirm.
+const CONFIRMATIONS: usize = 1_024;
 /// Notices on their way to the bridge; what is beyond it is counted only.
 const NOTICES: usize = 64;
 
@@ -40,6 +45,11 @@ pub struct Inbound {
     pub payload: Bytes,
     /// The retain flag as delivered: set means that this is an old, stored message.
     pub retain: bool,
+    /// Whether its publisher asked for it to be retained. Only the embedded broker sees that.
+    pub retained: bool,
+    /// A chat user published it into the inbox of this peer, and `topic` is the topic of the publisher's own outbox that it
+    /// counts as published on: the peer is whom it is for. Only the embedded broker takes such publishes.
+    pub routed_to: Option<Arc<str>>,
     /// The flag DUP: the message may have come before. Clients need not set it when they publish once more.
     pub dup: bool,
     /// MQTT 5 message expiry, in seconds.
@@ -93,6 +103,8 @@ pub struct Outbound {
     pub qos: u8,
     /// Whether the broker keeps it for later subscribers.
     pub retain: bool,
+    /// It is for those who read the topic now: without any it is [`Outcome::Confirmed`] as well.
+    pub dropped_unread: bool,
     /// MQTT 5 correlation data.
     pub correlation: Option<Bytes>,
     /// The first one of its topic after a failure. After a failure, the broker answers everything of the topic
@@ -103,13 +115,19 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// A publication at QoS 1 that waits for none before it, and the end on which its outcome arrives. It is not retained
-    /// and has no correlation data.
+    /// A publication at QoS 1 that waits for none before it, and the end on which its outcome arrives. It is neither retained
+    /// nor dropped unread, and has no correlation data.
     pub fn new(topic: impl ToString, payload: impl Into<Bytes>) -> (Self, oneshot::Receiver<Outcome>) {
         let (topic, payload) = (topic.to_string(), payload.into());
         let (tell, outcome) = oneshot::channel();
-        let outbound = Self { topic, payload, qos: 1, retain: false, correlation: None, resume: true, outcome: tell };
+        let (qos, retain, dropped_unread, correlation, resume) = (1, false, false, None, true);
+        let outbound = Self { topic, payload, qos, retain, dropped_unread, correlation, resume, outcome: tell };
         (outbound, outcome)
+    }
+
+    /// Whether it needs no reader to be confirmed: the broker keeps it for later ones, or nobody asks for it later.
+    pub fn may_be_unread(&self) -> bool {
+        self.retain || self.dropped_unread
     }
 }
 
@@ -153,6 +171,18 @@ pub enum ClientChange {
     Left,
     /// It ended without a word.
     Broke,
+}
+
+/// A device of a chat user has acknowledged a copy of a message at QoS 1 or 2, and that is on disk. Only the embedded broker
+/// tells. A copy that comes again is confirmed again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirmation {
+    /// Whose inbox the copy lay in, and whose device it is.
+    pub user: Arc<str>,
+    /// The device.
+    pub device: Arc<str>,
+    /// The message.
+    pub sid: Sid,
 }
 
 /// A document of the bridge that a client was not sent: it takes no packets of that size.
@@ -228,8 +258,12 @@ pub struct Port {
     pub clients: watch::Receiver<Option<usize>>,
     /// Who comes and goes, in order per connection.
     pub sightings: mpsc::Receiver<Sighting>,
+    /// Which copies of messages devices of chat users have; in order per connection.
+    pub confirmations: mpsc::Receiver<Confirmation>,
     /// What trouble clients have: a document that is set aside, once for a connection.
     pub notices: mpsc::Receiver<Notice>,
+    /// Whom the broker knows.
+    pub directory: Directory,
 }
 
 /// The broker's end.
@@ -247,8 +281,12 @@ pub struct Outlet {
     pub clients: watch::Sender<Option<usize>>,
     /// Who comes and goes, if it knows.
     pub sightings: mpsc::Sender<Sighting>,
+    /// Which copies of messages devices of chat users have, if it knows; full means: wait.
+    pub confirmations: mpsc::Sender<Confirmation>,
     /// What trouble clients have; full means that nobody is told.
     pub notices: mpsc::Sender<Notice>,
+    /// To be told how to find out whom it knows.
+    pub directory: Directory,
 }
 
 /// Makes both ends, for the embedded broker. `inbound` and `publish` are the sizes of the two queues, in messages.
@@ -259,7 +297,9 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (readers_tx, readers_rx) = watch::channel(0);
     let (clients_tx, clients_rx) = watch::channel(None);
     let (sightings_tx, sightings_rx) = mpsc::channel(SIGHTINGS);
+    let (confirmations_tx, confirmations_rx) = mpsc::channel(CONFIRMATIONS);
     let (notices_tx, notices_rx) = mpsc::channel(NOTICES);
+    let directory = Directory::default();
     (
         Port {
             capabilities: Capabilities::EMBEDDED,
@@ -269,7 +309,9 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             readers: readers_rx,
             clients: clients_rx,
             sightings: sightings_rx,
+            confirmations: confirmations_rx,
             notices: notices_rx,
+            directory: directory.clone(),
         },
         Outlet {
             inbound: inbound_tx,
@@ -278,7 +320,9 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             readers: readers_tx,
             clients: clients_tx,
             sightings: sightings_tx,
+            confirmations: confirmations_tx,
             notices: notices_tx,
+            directory,
         },
     )
 }

@@ -224,6 +224,8 @@ impl<A> Intake<'_, A> {
             topic,
             payload,
             retain: arrived.retain,
+            retained: false,
+            routed_to: None,
             dup: arrived.dup,
             expiry: arrived.expiry,
             response_topic: arrived.response_topic,

@@ -13,12 +13,12 @@ const HELD: usize = 1_000;
 /// Most topics of which is remembered that their refusal was told.
 const TOLD: usize = 1_000;
 
-/// What an answer means for the bridge.
-pub(super) fn meaning(answer: &Answer, retain: bool) -> Outcome {
+/// What an answer means for the bridge; `may_be_unread`: as [`super::Outbound::may_be_unread`].
+pub(super) fn meaning(answer: &Answer, may_be_unread: bool) -> Outcome {
     match answer {
         Answer::Confirmed => Outcome::Confirmed,
-        // The broker keeps it; readers get it when they come.
-        Answer::NoReader if retain => Outcome::Confirmed,
+        // The broker keeps it, and readers get it when they come; or nobody asks for it any more.
+        Answer::NoReader if may_be_unread => Outcome::Confirmed,
         Answer::NoReader => Outcome::NoReader,
         Answer::Refused(_) | Answer::Lost | Answer::Silent => Outcome::Lost,
     }
@@ -51,12 +51,18 @@ impl Settling {
     }
 
     /// Tells `outcome` what `answer` means, or holds the word back.
-    pub(super) fn answered(&mut self, answer: &Answer, retain: bool, outcome: oneshot::Sender<Outcome>, now: Instant) {
+    pub(super) fn answered(
+        &mut self,
+        answer: &Answer,
+        may_be_unread: bool,
+        outcome: oneshot::Sender<Outcome>,
+        now: Instant,
+    ) {
         if matches!(answer, Answer::Refused(_)) {
             self.hold(outcome, now + self.refusal_pause);
             return;
         }
-        let word = meaning(answer, retain);
+        let word = meaning(answer, may_be_unread);
         if word == Outcome::NoReader {
             self.probe.get_or_insert(now + self.reader_probe);
         }
@@ -125,16 +131,16 @@ mod tests {
         Answer::Refused("NotAuthorized".into())
     }
 
-    fn told(settling: &mut Settling, answer: &Answer, retain: bool, now: Instant) -> oneshot::Receiver<Outcome> {
+    fn told(settling: &mut Settling, answer: &Answer, may_be_unread: bool, now: Instant) -> oneshot::Receiver<Outcome> {
         let (tx, rx) = oneshot::channel();
-        settling.answered(answer, retain, tx, now);
+        settling.answered(answer, may_be_unread, tx, now);
         rx
     }
 
     #[test]
     fn most_answers_are_told_at_once() {
         let now = Instant::now();
-        for (answer, retain, outcome) in [
+        for (answer, may_be_unread, outcome) in [
             (Answer::Confirmed, false, Outcome::Confirmed),
             (Answer::Confirmed, true, Outcome::Confirmed),
             (Answer::NoReader, false, Outcome::NoReader),
@@ -142,7 +148,11 @@ mod tests {
             (Answer::Lost, false, Outcome::Lost),
             (Answer::Silent, false, Outcome::Lost),
         ] {
-            assert_eq!(told(&mut settling(), &answer, retain, now).try_recv(), Ok(outcome), "{answer:?} {retain}");
+            assert_eq!(
+                told(&mut settling(), &answer, may_be_unread, now).try_recv(),
+                Ok(outcome),
+                "{answer:?} {may_be_unread}"
+            );
         }
     }
 

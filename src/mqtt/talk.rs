@@ -194,7 +194,7 @@ pub(super) struct Flight {
 #[derive(Debug)]
 struct Landed {
     topic: String,
-    retain: bool,
+    may_be_unread: bool,
     answer: Answer,
     outcome: oneshot::Sender<Outcome>,
 }
@@ -230,11 +230,12 @@ impl Flight {
     }
 
     fn take_off(&mut self, outbound: Outbound, answer: impl Future<Output = Answer> + Send + 'static) {
-        let Outbound { topic, retain, outcome, .. } = outbound;
+        let may_be_unread = outbound.may_be_unread();
+        let Outbound { topic, outcome, .. } = outbound;
         let limit = self.limit;
         self.waiting.spawn(async move {
             let answer = timeout(limit, answer).await.unwrap_or(Answer::Silent);
-            Landed { topic, retain, answer, outcome }
+            Landed { topic, may_be_unread, answer, outcome }
         });
     }
 
@@ -249,8 +250,8 @@ impl Flight {
     }
 
     fn settle(&mut self, landed: Landed, tally: &Tally) -> Result<(), Failure> {
-        let Landed { topic, retain, answer, outcome } = landed;
-        if meaning(&answer, retain) == Outcome::Confirmed {
+        let Landed { topic, may_be_unread, answer, outcome } = landed;
+        if meaning(&answer, may_be_unread) == Outcome::Confirmed {
             Tally::count(&tally.confirmed);
             self.settling.passed(&topic);
         } else {
@@ -262,7 +263,7 @@ impl Flight {
             }
             answer => debug!(topic, ?answer, "a publication was answered"),
         }
-        self.settling.answered(&answer, retain, outcome, Instant::now());
+        self.settling.answered(&answer, may_be_unread, outcome, Instant::now());
         match answer {
             Answer::Silent => Err(Failure::Silent(self.limit)),
             _ => Ok(()),

@@ -29,3 +29,58 @@ pub async fn at(deadline: Option<Instant>) {
         None => pending().await,
     }
 }
+
+/// How far the wall clock may be ahead before it counts as set forward (or the machine as woken up), in milliseconds.
+const STEP_MS: u64 = 10_000;
+
+/// The wall clock of the start, carried on by the monotonic one. It follows the wall clock forward, and never back: a
+/// user must not stay online for an hour because an hour was put back.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+    start_ms: u64,
+}
+
+impl Clock {
+    /// Starts from the wall clock.
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now(), start_ms: now_ms() }
+    }
+
+    /// Unix milliseconds.
+    pub(crate) fn now(&mut self) -> u64 {
+        self.at(now_ms())
+    }
+
+    /// When it will be `ms`.
+    pub(crate) fn instant(&self, ms: u64) -> Instant {
+        self.start + Duration::from_millis(ms.saturating_sub(self.start_ms))
+    }
+
+    fn at(&mut self, wall: u64) -> u64 {
+        let carried = self.start_ms.saturating_add(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let behind = wall.saturating_sub(carried);
+        if behind <= STEP_MS {
+            return carried;
+        }
+        self.start_ms += behind;
+        wall
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_follows_the_wall_clock_forward_only() {
+        let mut clock = Clock { start: Instant::now(), start_ms: 1_000_000 };
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(clock.at(0), 1_001_000, "set back");
+        assert_eq!(clock.at(1_001_000 + STEP_MS), 1_001_000, "a little ahead");
+        assert_eq!(clock.at(5_000_000), 5_000_000, "set forward");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(clock.at(5_000_000), 5_002_000);
+        assert_eq!(clock.instant(5_003_000), Instant::now() + Duration::from_secs(1));
+    }
+}

@@ -82,6 +82,29 @@ pub struct OutboxDocument {
     pub redelivered: bool,
 }
 
+/// A document for a chat user, which is [dropped unread](Origin::is_dropped_unread).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserDocument {
+    /// The MQTT topic on which it is published.
+    pub topic: String,
+    /// The message that it is a copy of ([`Origin::ChatCopy`]); of anything else `None` ([`Origin::UserNote`]).
+    pub copy_of: Option<Sid>,
+    /// The document.
+    pub payload: Bytes,
+    /// When it was written, in Unix milliseconds.
+    pub at: u64,
+}
+
+/// How far the documents of a topic are dropped because nobody reads it: those that are
+/// [dropped unread](Origin::is_dropped_unread).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Up to the document with this number, included.
+    pub up_to: u64,
+}
+
 /// How far the documents of a topic may have been sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {

@@ -18,6 +18,10 @@ pub struct StoreFigures {
     pub spool_rows: u64,
     /// The bytes of their payloads.
     pub spool_bytes: u64,
+    /// What chat users wrote and is kept: messages and invitations.
+    pub chat_rows: u64,
+    /// The bytes of their documents.
+    pub chat_bytes: u64,
     /// Settled messages that are remembered, both ways; not those that are kept.
     pub history_rows: u64,
     /// Notes dropped because nobody read them, since the start.

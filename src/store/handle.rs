@@ -3,14 +3,14 @@
 mod chat;
 mod sessions;
 
-use super::documents::{AckedBy, DocumentRef, Note, OutboxDocument, Seen};
+use super::documents::{AckedBy, DocumentRef, Note, OutboxDocument, Seen, UserDocument};
 use super::downstream::{Accepted, Claimed, DueBatch, DueQuery, NewMessage, Recorded};
 use super::error::{OpenError, StoreError, StoreHealth};
 use super::figures::{QueueState, StoreFigures, Swept};
 use super::presence::{LastPresence, PresenceChange};
 use super::shared_status::SharedStatus;
 use super::sqlite::writer::VerbQueue;
-use super::sqlite::{Inspector, accept, dispatch, outbox, presence, sweep, upstream};
+use super::sqlite::{Inspector, accept, dispatch, outbox, presence, sweep, unread, upstream};
 use super::upstream::{Received, Route, Unrouted, Upstream};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
@@ -74,6 +74,12 @@ impl Store {
     /// Queues a document that belongs to no delivery. At most [`super::NOTES_PER_TOPIC`] wait per topic.
     pub async fn queue_note(&self, note: Note) -> Result<Committed<()>, StoreError> {
         self.queue.submit(move |tx| outbox::queue_note(tx, &note)).await
+    }
+
+    /// Queues a document for a chat user. Of these no number is kept: who reads them has a connection, or one of a few
+    /// sessions.
+    pub async fn queue_user_document(&self, document: UserDocument) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| unread::queue(tx, &document)).await
     }
 
     /// Hands out what is due, as far as the order of each recipient's messages allows

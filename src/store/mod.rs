@@ -26,15 +26,15 @@
 //! | verb | asked again |
 //! | --- | --- |
 //! | `accept`, `receive` | the message is recognised by its sender's id and not stored again |
-//! | `queue_note` | writes a second note |
+//! | `queue_note`, `queue_user_document` | writes a second document |
 //! | `take_due` | gives nobody what is in flight, until `record` or a start says what became of it |
 //! | `record`, `confirm` | do nothing: the event means nothing any more |
 //! | `unrouted`, `next_to_publish`, `topics_to_publish`, `last_presences` | give the same again; documents that were given count as read after a crash |
 //! | `give_routes` | leaves what has a route by now |
-//! | `acked_up_to`, `sweep` | go on where they stopped: each part is a transaction |
+//! | `acked_up_to`, `sweep`, `drop_unread` | go on where they stopped: each part is a transaction |
 //! | `documents_acked`, `handed_out_up_to` | do nothing more |
 //! | `presence_changed`, `still_alive` | the later time stays |
-//! | `broker_state`, `is_imported`, `read_rows`, `read_documents`, `read_retained`, `waiting_topics`, `own_topics` | give the same again; rows and documents that were given count as sent after a crash |
+//! | `broker_state`, `is_imported`, `read_rows`, `read_documents`, `read_retained`, `waiting_topics`, `own_topics`, `topics_to_drop` | give the same again; rows and documents that were given count as sent after a crash |
 //! | `keep_session`, `keep_group` | give the same queue again |
 //! | `session_left`, `all_left`, `subscribe`, `unsubscribe`, `assign`, `released`, `forget_incoming`, `drop_will`, `documents_seen` | leave it as it is |
 //! | `enqueue`, `enqueue_will` | puts the message into the queues once more, but for a QoS 2 identifier that its session has not released |
@@ -43,7 +43,7 @@
 //! | `hand_on`, `imported` | do nothing more |
 //! | `chat_message` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
 //! | `chat_receipt`, `chat_attended`, `chat_decide_again`, `chat_device_spoke`, `chat_user_seen`, `chat_profile` | do nothing more |
-//! | `chat_device`, `chat_set`, `chat_tell` | tell the user's devices once more |
+//! | `chat_device`, `chat_set` | tell the user's devices once more |
 //! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync` | give the same again |
 //! | `end_queue`, `end_group`, `sweep_queues` | go on where they stopped |
 //!
@@ -78,7 +78,7 @@ pub use chat::{
     NewReceipt, Peer, ReceiptOf, SYNC_BYTES, SYNC_MAX, Seeing, SettingChange, SyncPage, USER_DEVICES_MAX, Undecided,
     UserSettings, Writer,
 };
-pub use documents::{AckedBy, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Seen};
+pub use documents::{AckedBy, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Seen, Unread, UserDocument};
 pub use downstream::{
     Accepted, Claimed, DELIVERIES_MAX, Deliveries, DeliveriesError, Destination, DueBatch, DueQuery, NewDelivery,
     NewMessage, NewPush, Recorded, SeveralDeliveries,

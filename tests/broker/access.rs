@@ -100,9 +100,11 @@ async fn everybody_writes_their_own_part_and_nothing_else() {
             "alice:phone",
             &["alice/self/messages", "alice/self/presence/phone"],
             &[
-                "eve/others/messages",
-                "alice/others/messages",
+                "eve/others/receipts",
+                "alice/others/errors",
                 "eve/self/profile",
+                "eve/self/messages",
+                "_bridge/others/messages",
                 "_bridge/status",
                 "elsewhere",
                 "$other/x",
@@ -152,7 +154,7 @@ async fn before_a_denied_message_ends_a_connection_its_acknowledgements_leave() 
         let mut alice = come(&harness, "alice", V311).await;
         alice.publish("alice/self/messages", 1, "one").await;
         alice.publish_with(0b0100, "alice/self/messages", 2, &[], "two").await;
-        alice.publish_with(qos << 1, "eve/others/messages", 3, &[], "denied").await;
+        alice.publish_with(qos << 1, "eve/others/receipts", 3, &[], "denied").await;
         alice.publish("alice/self/messages", 4, "too late").await;
         let (one, two) = (harness.inbound().await, harness.inbound().await);
         counted(&harness, Metric::PublishesDenied, u64::from(qos) + 1).await;
@@ -190,8 +192,24 @@ async fn a_subscription_that_can_get_nothing_is_denied() {
         ),
         (
             "alice",
-            &["alice/#", "#", "+/self/messages", "+/others/messages", "+/self/profile", "$share/w/alice/#"],
-            &["eve/others/+", "eve/self/messages", "_bridge/stats", "$share/w/#", "$share/w/eve/others/messages"],
+            &[
+                "alice/#",
+                "#",
+                "+/others/messages",
+                "+/self/profile",
+                "alice/self/presence/+",
+                "$share/w/alice/others/#",
+            ],
+            &[
+                "eve/others/+",
+                "eve/self/messages",
+                "+/self/messages",
+                "alice/self/messages",
+                "_bridge/stats",
+                "$share/w/#",
+                "$share/w/alice/#",
+                "$share/w/eve/others/messages",
+            ],
         ),
         ("root", &["#", "eve/others/messages", "$share/w/#"], &["$SYS/#"]),
     ];
@@ -358,7 +376,7 @@ async fn a_will_on_a_denied_topic_is_never_published() {
                 will: will(topic),
                 ..Connect::default()
             };
-            let denied = ["eve/self/presence", "alice/others/messages", "_bridge/status"];
+            let denied = ["eve/self/presence", "alice/others/receipts", "_bridge/status"];
             for (client, topic) in ["alice:1", "alice:2", "alice:3"].into_iter().zip(denied) {
                 drop(come_with(&harness, session(client, topic)).await);
             }

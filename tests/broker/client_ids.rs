@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
-use fcm_mqtt_bridge::broker::BrokerConfig;
+use fcm_mqtt_bridge::broker::{BrokerConfig, BrokerLimits};
 use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt::{AckWord, Outcome};
 use serde_json::json;
@@ -310,7 +310,9 @@ fn all_below(folder: &Path) -> BTreeSet<String> {
 async fn no_client_id_reaches_out_of_the_folder_of_sessions() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("a/b/c/sessions");
-    let harness = Harness::bind(BrokerConfig { data: Some(data.clone()), ..users().config() }).await;
+    let limits = BrokerLimits { user_kept_sessions: IDS.len(), ..BrokerLimits::default() };
+    let config = BrokerConfig { data: Some(data), limits, ..users().config() };
+    let harness = Harness::bind(config.clone()).await;
     for client in IDS {
         let (mut peer, _) = lasting(&harness, "alice", client, V5).await;
         peer.subscribe("alice/others/+", 1).await;
@@ -323,7 +325,8 @@ async fn no_client_id_reaches_out_of_the_folder_of_sessions() {
     let outside: Vec<String> =
         all_below(folder.path()).into_iter().filter(|path| !path.starts_with("a/b/c/sessions")).collect();
     assert_eq!(outside, ["a", "a/b", "a/b/c"]);
-    let harness = Harness::bind(BrokerConfig { data: Some(data), ..users().config() }).await;
+    let users = users();
+    let harness = Harness::bind(BrokerConfig { users_file: users.config().users_file, ..config }).await;
     for client in IDS {
         assert!(lasting(&harness, "alice", client, V5).await.1, "{client:?} is found after a restart");
     }

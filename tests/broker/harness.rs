@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use fcm_mqtt_bridge::broker::identity::users::{Cost, UsersFile};
 use fcm_mqtt_bridge::broker::{Bound, Broker, BrokerConfig, BrokerDependencies, BrokerError, BrokerLimits, Listen};
+use fcm_mqtt_bridge::chat::id::Sid;
 use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt::{self, AckWord, BrokerLink, Inbound, Outbound, Outcome, Port};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use fcm_mqtt_bridge::ops::metrics::Metrics;
 use fcm_mqtt_bridge::store::sqlite::{self, Settings, WriterThread};
-use fcm_mqtt_bridge::store::{Note, Store};
+use fcm_mqtt_bridge::store::{Note, Store, UserDocument};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
@@ -110,6 +111,28 @@ impl Harness {
         self.outbox.when_gone(at)
     }
 
+    /// Puts a note for a chat user into the store. Returns when it is on disk, or gone from there.
+    pub(crate) async fn tell(&self, topic: &str, payload: &str) {
+        self.tell_copy(topic, payload, None).await;
+    }
+
+    /// The same with a copy of a message.
+    pub(crate) async fn tell_copy(&self, topic: &str, payload: &str, copy_of: Option<Sid>) {
+        let (topic, payload) = (topic.to_owned(), payload.to_owned().into());
+        let document = UserDocument { topic, copy_of, payload, at: self.outbox.next_time() };
+        soon("a commit", self.store.queue_user_document(document).await.unwrap()).await.unwrap();
+    }
+
+    /// Returns when so many documents wait on a topic.
+    pub(crate) async fn waits_for(&self, topic: &str, documents: usize) {
+        soon("the last acknowledgement on disk", async {
+            while self.waits(topic) != documents {
+                tokio::time::sleep(LOOK).await;
+            }
+        })
+        .await;
+    }
+
     /// How many documents wait on a topic, handed out to readers or not.
     pub(crate) fn waits(&self, topic: &str) -> usize {
         self.outbox.waits(topic)
@@ -117,12 +140,7 @@ impl Harness {
 
     /// Returns when no document waits on a topic: an acknowledgement may wait for the next transaction.
     pub(crate) async fn settles(&self, topic: &str) {
-        soon("the last acknowledgement on disk", async {
-            while self.waits(topic) > 0 {
-                tokio::time::sleep(LOOK).await;
-            }
-        })
-        .await;
+        self.waits_for(topic, 0).await;
     }
 
     /// How many messages and documents are on disk for a session.
@@ -285,9 +303,9 @@ impl Users {
         file.save().unwrap();
     }
 
-    /// A broker that knows these users and nobody else.
+    /// A broker that knows these users and nobody else. Their devices are sent what they subscribe to.
     pub(crate) fn config(&self) -> BrokerConfig {
-        BrokerConfig { anonymous: false, users_file: Some(self.path()), ..config() }
+        BrokerConfig { anonymous: false, users_file: Some(self.path()), autosubscribe: false, ..config() }
     }
 }
 

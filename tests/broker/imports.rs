@@ -40,9 +40,9 @@ fn kept() -> TempDir {
     folder
 }
 
-/// Starts a broker that lets everybody in and knows alice, who may read what is hers.
+/// Starts a broker that lets everybody in and knows alice, an admin, who may read everything.
 async fn start(folder: &Path) -> Harness {
-    let users = Users::new(&[("alice", Role::User)]);
+    let users = Users::new(&[("alice", Role::Admin)]);
     Harness::bind(BrokerConfig { anonymous: true, data: Some(folder.to_owned()), ..users.config() }).await
 }
 

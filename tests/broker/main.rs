@@ -5,7 +5,9 @@
 
 mod access;
 mod acks;
+mod autosubscribe;
 mod bridges;
+mod chat_users;
 mod client_ids;
 mod documents;
 mod fixture;
@@ -29,3 +31,4 @@ mod sightings;
 mod slow_readers;
 mod sockets;
 mod take_over;
+mod unread;

@@ -11,7 +11,7 @@ use super::mint::Mint;
 use super::peer::{Connect, PUBACK, Peer, Seen, V5, V311};
 
 fn logged_in(name: &str, role: Role, device: Option<&str>) -> Principal {
-    Principal { name: name.into(), role, device: device.map(Into::into), proof: Proof::Login }
+    Principal { name: name.into(), role, device: device.map(Into::into), background: false, proof: Proof::Login }
 }
 
 async fn come(harness: &Harness, client: &str, secret: &str, connect: Connect<'_>) -> Peer {

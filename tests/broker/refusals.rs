@@ -223,16 +223,16 @@ async fn whoever_takes_the_wrong_door_has_a_line_that_says_which() {
 async fn a_denied_publish_is_told_before_the_connection_of_3_1_1_ends() {
     let (scene, _users) = Scene::open().await;
     let (mut old, _) = Peer::connect(&scene.harness, alice(V311)).await;
-    old.publish("bal1/others/messages", 1, "x").await;
+    old.publish("bal1/others/receipts", 1, "x").await;
     assert_eq!(old.next().await, Seen::Closed);
-    scene.told("publish_denied", 1, &[ALICE[0], ALICE[1], "bal1/others/messages"]).await;
+    scene.told("publish_denied", 1, &[ALICE[0], ALICE[1], "bal1/others/receipts"]).await;
     let (mut new, _) = Peer::connect(&scene.harness, alice(V5)).await;
     for (flags, first) in [(0b0010, 0x40), (0b0100, 0x50)] {
-        new.publish_with(flags, "bal1/others/messages", 1, &[], "x").await;
+        new.publish_with(flags, "bal1/others/receipts", 1, &[], "x").await;
         let (seen, head, why) = explained(new.next_raw().await, 3);
         assert_eq!((seen, head, &*why), (first, vec![0, 1, 0x87], "the client may not write this topic"));
     }
-    new.publish_with(0, "bal1/others/messages", 0, &[], "x").await;
+    new.publish_with(0, "bal1/others/receipts", 0, &[], "x").await;
     new.quiet().await;
     scene.told("publish_denied", 4, &ALICE).await;
     scene.close().await;
@@ -265,7 +265,7 @@ async fn a_denied_subscription_is_told() {
 #[tokio::test]
 async fn a_will_that_nobody_will_see_is_told_and_counted_once_when_its_client_comes() {
     let (scene, _users) = Scene::open().await;
-    let topics = ["bal1/others/messages", "$SYS/broker/connection/host.main/state"];
+    let topics = ["bal1/others/receipts", "$SYS/broker/connection/host.main/state"];
     for topic in topics {
         for version in [V311, V5] {
             drop(Peer::connect(&scene.harness, Connect { will: Some((topic, "0", 0)), ..alice(version) }).await);
@@ -292,7 +292,7 @@ async fn a_will_that_nobody_will_see_is_told_and_counted_once_when_its_client_co
 #[tokio::test]
 async fn a_message_on_the_topic_of_ones_own_denied_will_is_told_like_any_other() {
     let (scene, _users) = Scene::open().await;
-    let topic = "bal1/others/messages";
+    let topic = "bal1/others/receipts";
     let (mut new, _) = Peer::connect(&scene.harness, Connect { will: Some((topic, "0", 0)), ..alice(V5) }).await;
     new.publish(topic, 1, "x").await;
     assert_eq!(new.next().await, Seen::Ack(PUBACK, 1, 0x87));
@@ -562,7 +562,7 @@ async fn whoever_wants_no_reasons_in_words_gets_none() {
     let mut right = Peer::dial(&scene.harness, V5).await;
     right.say(0x10, &connect("ecila")).await;
     assert_eq!(right.next().await, Seen::ConnAck { resumed: false, code: 0 });
-    right.publish("bal1/others/messages", 1, "x").await;
+    right.publish("bal1/others/receipts", 1, "x").await;
     let denied = right.next_raw().await.unwrap();
     assert!(!denied.1.contains(&0x1f), "{denied:x?}");
     // A packet identifier of 0.

@@ -70,6 +70,7 @@ class Chat:
         self.clients: list[Inbox] = []
         self.clock, self.ahead = clock, 0
         self.marks = 0
+        self.introduced: set[str] = set()
         bridge.apps = Silence()
 
     def start(self, **options) -> Chat:
@@ -116,10 +117,18 @@ class Chat:
 
     def write(self, user: str, to: str, body="hello", **fields) -> str:
         """A message from a device that comes and goes. Yields its sid."""
+        self.introduce(to)
         with self.visit(user) as device:
             message = device.send(to, body, **fields)
             device.wait(lambda: "sent" in device.statuses(message), "sent")
             return device.stamped(message)["sid"]
+
+    def introduce(self, user: str):
+        """A broker of others says nothing of its users: there one exists who has written."""
+        if self.kind == MOSQUITTO and self.roles[user] == "user" and user not in self.introduced:
+            self.introduced.add(user)
+            with self.visit(user) as device:
+                device.ask("settings")
 
     def befriend(self, one: str, other: str):
         """Each has written to the other, so they are contacts. What `one` wrote is read."""

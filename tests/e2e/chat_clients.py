@@ -210,6 +210,8 @@ class Device(Inbox):
         self.packets: list = []
         self.answers: dict[tuple, object] = {}
         self.state = None
+        # Of 3.1.1 the end of a connection is the word for a refusal.
+        self.comes_back = version == mqtt.MQTTv5
         self.connections = 0
         options = {} if version == mqtt.MQTTv5 else {"clean_session": not kept}
         client_id = user if dev == "default" else f"{user}:{dev}" + (":bg" if background else "")
@@ -305,9 +307,9 @@ class Device(Inbox):
         return self.client.publish(topic, payload, qos, retain).mid
 
     def end(self, mid: int) -> str:
-        # A client whose session is kept publishes it again when it is back.
-        is_over = lambda: self.state == "closed" and not self.kept  # noqa: E731
-        self.wait(lambda: ("pub", mid) in self.answers or is_over(), "the PUBACK")
+        # A device that comes back by itself sends it again.
+        over = lambda: self.state == "closed" and not self.comes_back  # noqa: E731
+        self.wait(lambda: ("pub", mid) in self.answers or over(), "the PUBACK")
         reason = self.answers.get(("pub", mid))
         return "denied" if reason is None or reason.is_failure else "taken"
 
@@ -329,7 +331,7 @@ class Device(Inbox):
 
     def vanish(self):
         """The connection breaks without a word, and nobody connects again."""
-        self.client.on_disconnect = None
+        self.client.on_disconnect, self.comes_back = None, False
         sock = self.client.socket()
         self.client.loop_stop()
         if sock:

@@ -52,7 +52,8 @@ def check_status(document: dict, sid: str, status: str, **more):
 def test_a_message_climbs_from_sent_to_read_and_clears_the_phone_that_was_pushed(chat, page):
     token = scene_before(chat)
     phone, laptop = chat.device("alice", "phone", page=page), chat.device("alice", "laptop", page=page)
-    phone.watch("bob/self/presence").wait_at("bob/self/presence", state="offline")
+    phone.watch("bob/self/presence")
+    phone.wait_at("bob/self/presence", state="offline")
     before = len(phone.at("bob/self/presence"))
     assert phone.publish("messages", {"id": "m1", "to": "bob", "body": "hi"}) == "taken"
     sid = phone.stamped("m1")["sid"]
@@ -71,7 +72,7 @@ def test_a_message_climbs_from_sent_to_read_and_clears_the_phone_that_was_pushed
     for device in [phone, laptop]:
         device.wait_statuses("m1", ["sent", "delivered"])
         check_status(device.on("receipts", id="m1")[-1], sid, "delivered")
-    states = [document["state"] for document in phone.at("bob/self/presence")[before:]]
+    states = {document["state"] for document in phone.at("bob/self/presence")[before:]}
     assert "online" not in states, "the handler of a push is not seen"
 
     web = chat.device("bob", "web", page=page)

@@ -87,9 +87,10 @@ class Cut:
         self.swallows, ends, self.open = False, self.open, []
         for end in ends:
             try:
-                end.shutdown(socket.SHUT_RDWR)
+                end.shutdown(socket.SHUT_RDWR)  # `close` alone wakes no thread that reads
             except OSError:
                 pass
+            end.close()
 
     def close(self):
         self.listener.close()

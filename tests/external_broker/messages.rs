@@ -55,7 +55,8 @@ async fn the_topic_says_who_published() {
             peer.publish(topic, BODY).await;
             let Inbound { principal, ack, .. } = bridge.inbound().await;
             ack.release(AckWord::Done);
-            let expected = Principal { name: name.into(), role, device: None, proof: Proof::TopicRules };
+            let expected =
+                Principal { name: name.into(), role, device: None, background: false, proof: Proof::TopicRules };
             assert_eq!(principal, expected);
         }
         bridge.stop().await;

@@ -46,6 +46,12 @@ impl User {
         }
     }
 
+    /// The devices with a connection.
+    pub(super) fn connected_devices(&self) -> Vec<Device> {
+        let connected = self.devices.iter().filter(|(_, known)| known.is_connected());
+        connected.map(|(device, _)| device.clone()).collect()
+    }
+
     pub(super) fn handle_gone(&mut self, device: &Device, connection: u64, now_ms: u64) -> Vec<Sid> {
         let Some(known) = self.connected(device) else { return Vec::new() };
         known.connections.retain(|&live| live != connection);

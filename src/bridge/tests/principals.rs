@@ -5,11 +5,11 @@ use super::*;
 use crate::chat::principal::{Principal, Proof, Role};
 
 fn logged_in(name: &str, role: Role) -> Principal {
-    Principal { name: name.into(), role, device: Some("phone".into()), proof: Proof::Login }
+    Principal { name: name.into(), role, device: Some("phone".into()), background: false, proof: Proof::Login }
 }
 
 fn by_topic(name: &str, role: Role) -> Principal {
-    Principal { name: name.into(), role, device: None, proof: Proof::TopicRules }
+    Principal { name: name.into(), role, device: None, background: false, proof: Proof::TopicRules }
 }
 
 /// One payload for each way to name a device, and for what is handed to the push service as it is.
@@ -123,6 +123,8 @@ impl Harness {
             principal,
             payload: message.to_string().into(),
             retain: false,
+            retained: false,
+            routed_to: None,
             dup: false,
             expiry: None,
             response_topic: Some(response_topic.into()),

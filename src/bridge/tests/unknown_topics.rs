@@ -4,7 +4,7 @@ use super::*;
 use crate::chat::principal::{Proof, Role};
 
 fn who(name: &str, role: Role) -> Principal {
-    Principal { name: name.into(), role, device: None, proof: Proof::Login }
+    Principal { name: name.into(), role, device: None, background: false, proof: Proof::Login }
 }
 
 #[tokio::test]

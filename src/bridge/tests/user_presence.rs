@@ -297,3 +297,68 @@ async fn on_an_external_broker_words_decide_about_holding_as_ever() {
     assert_eq!(harness.read().await.1["ccs_id"], "1");
     harness.close().await;
 }
+
+fn external() -> Harness {
+    Harness::open_for(Settings { broker: BrokerKind::External, ..settings() })
+}
+
+/// A chat user, by the rules of an external broker.
+async fn user_says(harness: &Harness, topic: &str, word: Value) {
+    let user = Principal { role: Role::User, ..Principal::anonymous(topic) };
+    assert_eq!(timeout(harness.publish_as(user, topic, &word).await).await, Ok(AckWord::Done));
+}
+
+/// Lets what was confirmed be dealt with, then moves the clock.
+async fn pass(harness: &Harness, time: Duration) {
+    user_says(harness, "nobody/self/presence/phone", json!({"state": "offline"})).await;
+    tokio::time::advance(time).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_an_external_broker_the_births_of_the_devices_make_one_document() {
+    let mut scene = Scene::of(external());
+    user_says(&scene.harness, "alice/self/presence/phone", json!({"state": "online", "conn": "p1"})).await;
+    scene.hears("alice online").await;
+    user_says(&scene.harness, "alice/self/presence/laptop", json!({"state": "online", "conn": "l1"})).await;
+    user_says(&scene.harness, "alice/self/presence/phone", json!({"state": "offline", "conn": "p1"})).await;
+    user_says(&scene.harness, "alice/self/presence/laptop", json!({"state": "offline", "conn": "l0"})).await;
+    user_says(&scene.harness, "alice/self/presence/laptop", json!({"state": "online", "active": false})).await;
+    pass(&scene.harness, 10 * GRACE).await;
+    user_says(&scene.harness, "bob/self/presence/phone", json!({"state": "online"})).await;
+    scene.hears("bob online").await;
+    user_says(&scene.harness, "alice/self/presence/laptop", json!({"state": "offline", "conn": "l1"})).await;
+    pass(&scene.harness, GRACE).await;
+    let (said, last_seen) = scene.told().await;
+    assert!(said == "alice offline" && last_seen.is_some(), "{said}");
+    scene.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_an_external_broker_the_bridge_knows_its_own_document_and_replaces_those_of_others() {
+    let mut scene = Scene::of(external());
+    let topic = "alice/self/presence";
+    user_says(&scene.harness, topic, json!({"state": "online", "conn": "c1"})).await;
+    let (outbound, said, _) = scene.published().await;
+    assert_eq!(said, "alice online");
+    let own: Value = serde_json::from_slice(&outbound.payload).unwrap();
+    user_says(&scene.harness, topic, own.clone()).await;
+    outbound.outcome.send(Outcome::Confirmed).unwrap();
+    pass(&scene.harness, PAUSE).await;
+    scene.hears("alice online").await;
+    pass(&scene.harness, 10 * PAUSE).await;
+    user_says(&scene.harness, topic, json!({"v": 1, "state": "offline", "ts": 1})).await;
+    pass(&scene.harness, OVERWRITTEN).await;
+    scene.hears("alice online").await;
+    scene.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_presence_is_shown_to_nobody_nothing_is_published() {
+    let chat = settings::ChatSettings { presence: settings::PublishedPresence::None, ..Default::default() };
+    let mut scene = Scene::of(Harness::open_for(Settings { chat, ..settings() }));
+    scene.sees("alice", 1, Came).await;
+    scene.says("alice/self/presence/default", json!({"state": "offline"})).await;
+    scene.harness.message("a1", "T", 60).await;
+    assert_eq!(scene.harness.status().await.1, "accepted", "and nothing before it");
+    scene.close().await;
+}

@@ -68,12 +68,14 @@ impl Harness {
         let stop = CancellationToken::new();
         let hub = Hub::new(HubDependencies {
             limits,
+            autosubscribe: true,
             refusals: Arc::new(Refusals::new(Arc::clone(&metrics))),
             store,
             told: |_, _| (),
             authenticator: Arc::new(Authenticator::new(&config).unwrap()),
             inbound: inbound_tx,
             sightings,
+            confirmations: mpsc::channel(1).0,
             notices: notices_tx,
             stop: stop.clone(),
         });

@@ -11,17 +11,20 @@ use super::leave::Leaving;
 use super::registry::SessionClaim;
 use super::session::{PacketIds, SendQueue, Session};
 use crate::broker::connection::ConnectionHandle;
-use crate::broker::identity::{CLIENT_ID_MAX, Caller, LoginPermit, assigned, session_key};
+use crate::broker::identity::{
+    CLIENT_ID_MAX, Caller, LoginPermit, assigned, background_key, is_background, session_key,
+};
 use crate::broker::refusals::{Refusal, Refused};
 use crate::broker::session::{Incoming, Queue, Window};
 use crate::broker::wire::{self, Connect, Version};
 use crate::chat::access::Rights;
+use crate::chat::principal::Role;
 use crate::mqtt::ClientChange;
 use crate::ops::clock::now_ms;
 use crate::store::{Message, SessionRecord, Will};
 
 /// How long the log-in may take, and the wait for the session as long again.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a session that is on disk waits for the disk to know of its new connection, and a will for its place there.
 pub(super) const DISK: Duration = Duration::from_secs(1);
 /// How long the connection before may take to end.
@@ -53,6 +56,8 @@ struct IdentifiedClient {
     user: Option<Arc<str>>,
     client: Arc<str>,
     assigned: bool,
+    /// A connection of a device in the background: it has a session of its own, which nobody else takes.
+    background: bool,
     login_permit: Option<LoginPermit>,
 }
 
@@ -76,24 +81,37 @@ impl Hub {
         if let Some(session) = former.take_if(|session| connect.clean || session.is_expired(now_ms())) {
             self.end_session(&session).await;
         }
+        let expiry_s = if identified.background { 0 } else { self.expiry(connect.session_expiry_s) };
+        let (role, is_kept) = (identified.caller.role(), former.as_ref().is_some_and(|session| session.is_kept()));
+        let room = match identified.user.as_deref().filter(|_| role == Some(Role::User) && expiry_s > 0 && !is_kept) {
+            Some(user) => Some(self.make_room_to_keep(user, &identified.key).await?),
+            None => None,
+        };
         let present = former.is_some();
         let session = former.unwrap_or_else(|| self.new_session(&identified));
-        let expiry_s = self.expiry(connect.session_expiry_s);
         let before = session.wishes();
         let packet_ids = self.take(&session, connect, &identified, handle);
-        if let Err(refusal) = self.keep(&session, expiry_s).await {
-            // Its client was not let in: the session is what it was, and one that was not there ends.
-            session.put_back(before);
-            self.leave(&session, handle, packet_ids, Leaving::Broke).await;
-            return Err(refusal.into());
-        }
+        let kept = match self.keep(&session, expiry_s).await {
+            Ok(()) => self.autosubscribe(&session, role).await,
+            Err(refusal) => Err(refusal),
+        };
+        drop(room);
+        let autosubscribed = match kept {
+            Ok(autosubscribed) => autosubscribed,
+            Err(refusal) => {
+                // Its client was not let in: the session is what it was, and one that was not there ends.
+                session.put_back(before);
+                self.leave(&session, handle, packet_ids, Leaving::Broke).await;
+                return Err(refusal.into());
+            }
+        };
         self.tell_sighting(&session, handle, ClientChange::Came).await;
         for SendQueue { queue, member } in session.send_queues() {
             match member {
                 Some(_) => self.attach_member(&queue, handle).await,
                 None => queue.attach(handle),
             }
-            if present {
+            if present || autosubscribed {
                 queue.read(Queue::look_for_topics);
             }
         }
@@ -125,10 +143,16 @@ impl Hub {
             Caller::Anonymous => None,
             Caller::Known(identity, _) => Some(Arc::clone(&identity.user)),
         };
-        let key: Arc<str> = session_key(user.as_deref(), &client).into();
+        let of_background = |user: &Arc<str>| caller.role() == Some(Role::User) && is_background(user, &client);
+        let (background, key) = match user.as_ref().filter(|user| of_background(user)) {
+            Some(user) => (true, background_key(user, handle.number())),
+            None => (false, session_key(user.as_deref(), &client)),
+        };
+        let key: Arc<str> = key.into();
         let (all, of_user) = self.registry.count(user.as_deref());
         let is_full = all >= self.limits.sessions || of_user >= self.limits.sessions_per_user;
-        if is_full && self.registry.session(&key).is_none() {
+        // One in the background counts as a connection only.
+        if is_full && !background && self.registry.session(&key).is_none() {
             return Err(Refusal::Sessions.into());
         }
         let login_permit = self.authenticator.enter(&caller, &key, handle)?;
@@ -139,7 +163,7 @@ impl Hub {
         if let Some(expires_ms) = caller.expires_ms() {
             handle.set_expires_ms(expires_ms);
         }
-        Ok(IdentifiedClient { caller, key, user, client, assigned: is_assigned, login_permit })
+        Ok(IdentifiedClient { caller, key, user, client, assigned: is_assigned, background, login_permit })
     }
 
     /// Ends the connection that has the session, wholly: its will has been dealt with when this is over.
@@ -155,8 +179,13 @@ impl Hub {
         timeout(TAKE_OVER, former.wait_gone()).await.map_err(|_late| Refused::from(Refusal::Busy))
     }
 
-    fn new_session(&self, IdentifiedClient { key, user, client, .. }: &IdentifiedClient) -> Arc<Session> {
-        let session = Session::new(Arc::clone(key), user.clone(), Arc::clone(client), self.new_queue(key));
+    fn new_session(&self, identified: &IdentifiedClient) -> Arc<Session> {
+        let IdentifiedClient { key, user, client, background, .. } = identified;
+        let (queue, client) = (self.new_queue(key), Arc::clone(client));
+        if let Some(user) = user.as_ref().filter(|_| *background) {
+            return Session::in_background(Arc::clone(key), Arc::clone(user), client, queue);
+        }
+        let session = Session::new(Arc::clone(key), user.clone(), client, queue);
         self.registry.add(&session);
         session
     }
@@ -223,9 +252,11 @@ impl Hub {
         asked_s.min(longest)
     }
 
-    /// The will of a CONNECT. One that its client may not write is refused, and never published.
+    /// The will of a CONNECT. One that its client may not write is refused, and never published; that of a connection in the
+    /// background, whose end means nothing, is ignored.
     fn will(&self, connect: &Connect<'_>, identified: &IdentifiedClient, handle: &ConnectionHandle) -> Option<Will> {
-        let wire::Will { topic, payload, qos, retain, properties, .. } = connect.will.as_ref()?;
+        let will = connect.will.as_ref().filter(|_| !identified.background)?;
+        let wire::Will { topic, payload, qos, retain, properties, .. } = will;
         if !identified.caller.rights().may_publish(topic) {
             self.refusals.report(Refusal::WillTopic, &handle.who(), topic);
             return None;

@@ -15,10 +15,12 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::time::timeout;
 
 use super::Hub;
+use super::port::confirmations;
 use super::publish::{SLOW_QUEUE_WAIT, end_slow};
 use super::queue::SharedQueue;
 use super::routes::MatchedQueue;
 use super::session::Session;
+use super::unread::UnreadTopics;
 use crate::broker::refusals::Refusal;
 use crate::broker::session::{
     InFlight, OutgoingMessage, PageRequest, Queue, QueueRef, ReadWhat, Source, document_message,
@@ -44,9 +46,11 @@ impl Hub {
     pub(super) async fn distribute_events(&self) {
         loop {
             let CommitEvents { items, topics, queues } = self.store.commit_events().await;
+            let mut unread = UnreadTopics::default();
             for event in items {
-                self.distribute_event(event);
+                self.distribute_event(event, &mut unread);
             }
+            self.drop_unread(unread);
             if !queues.is_empty() {
                 self.last_notified.store(UNKNOWN, Relaxed);
             }
@@ -67,7 +71,7 @@ impl Hub {
         Some(self.last_notified.load(Relaxed)).filter(|seq| *seq != UNKNOWN)
     }
 
-    fn distribute_event(&self, event: CommitEvent) {
+    fn distribute_event(&self, event: CommitEvent, unread: &mut UnreadTopics) {
         match event {
             CommitEvent::Row { seq, message, target } => {
                 self.last_notified.store(seq, Relaxed);
@@ -82,7 +86,7 @@ impl Hub {
             CommitEvent::Document { reference, payload, correlation } => {
                 let routes = self.routes_of(&reference.topic, None);
                 if routes.is_empty() {
-                    return;
+                    return unread.add(&reference);
                 }
                 let message = document_message(&reference.topic, payload, correlation.as_ref(), false);
                 for MatchedQueue { queue, qos, ids, .. } in routes {
@@ -194,11 +198,12 @@ impl Hub {
         }
         taken.retain(|(_, taken)| !(taken.rows.is_empty() && taken.documents.is_empty()));
         self.metrics.add(Metric::Published, documents);
-        (!taken.is_empty()).then(|| self.settle(taken))
+        (!taken.is_empty()).then(|| self.settle(session, taken))
     }
 
-    fn settle(self: &Arc<Self>, mut taken: Vec<(Arc<SharedQueue>, Acknowledged)>) -> Settling {
+    fn settle(self: &Arc<Self>, session: &Session, mut taken: Vec<(Arc<SharedQueue>, Acknowledged)>) -> Settling {
         let hub = Arc::clone(self);
+        let confirmations = confirmations(session, taken.iter().map(|(_, taken)| taken));
         Box::pin(async move {
             loop {
                 let mut behind = Vec::new();
@@ -227,6 +232,7 @@ impl Hub {
                     queue.left_the_disk(rows);
                     moved.iter().for_each(|(_, recorded)| (hub.told)(&hub.metrics, recorded));
                 }
+                hub.tell_confirmations(confirmations).await;
                 Ok(())
             };
             Ok(settled.boxed())

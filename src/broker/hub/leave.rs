@@ -43,7 +43,9 @@ impl Hub {
         self.tell_sighting(session, handle, if left { ClientChange::Left } else { ClientChange::Broke }).await;
         let ends = {
             let mut state = session.lock();
-            if let Leaving::Goodbye { expiry_s: Some(expiry_s), .. } = leaving {
+            if let Leaving::Goodbye { expiry_s: Some(expiry_s), .. } = leaving
+                && !session.is_background()
+            {
                 state.expiry_s = self.expiry(expiry_s);
             }
             state.will.take_if(|_| left);

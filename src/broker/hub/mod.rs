@@ -13,9 +13,11 @@
 //! of it. The order in which the store commits is the order in which lasting queues get messages.
 
 mod admit;
+mod autosubscribe;
 mod documents;
 mod group;
 mod import;
+mod kept_sessions;
 mod leave;
 mod on_disk;
 mod port;
@@ -28,11 +30,12 @@ mod routes;
 mod session;
 mod subscribe;
 mod sweep;
+mod unread;
 mod wills;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
@@ -46,7 +49,8 @@ use super::identity::Authenticator;
 use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
 use super::session::{MemoryLimits, Queue};
-use crate::mqtt::{Inbound, Notice, Outbound, Sighting};
+use crate::chat::principal::Role;
+use crate::mqtt::{Confirmation, Inbound, Notice, Outbound, RoleSource, Sighting};
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
@@ -69,6 +73,8 @@ const GOING_ON: usize = 4_096;
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) limits: BrokerLimits,
+    /// Whether devices of chat users are subscribed without asking.
+    autosubscribe: bool,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) store: Store,
     metrics: Arc<Metrics>,
@@ -81,6 +87,7 @@ pub(crate) struct Hub {
     delayed_wills: DelayedWills,
     inbound: mpsc::Sender<Inbound>,
     sightings: mpsc::Sender<Sighting>,
+    confirmations: mpsc::Sender<Confirmation>,
     notices: mpsc::Sender<Notice>,
     pub(crate) stop: CancellationToken,
     /// Held while a group gets or loses a member: its queue on disk comes and goes with them. The store is asked under it, in
@@ -94,24 +101,36 @@ pub(crate) struct Hub {
     going_on: TaskTracker,
 }
 
+/// Whom the hub knows, as long as it is there: the bridge may ask when the broker has ended, and keeps nothing of it open.
+pub(super) struct KnownUsers(pub(super) Weak<Hub>);
+
+impl RoleSource for KnownUsers {
+    fn role_of(&self, name: &str) -> Option<Role> {
+        self.0.upgrade()?.role_of(name)
+    }
+}
+
 pub(super) struct HubDependencies {
     pub(super) limits: BrokerLimits,
+    pub(super) autosubscribe: bool,
     pub(super) refusals: Arc<Refusals>,
     pub(super) store: Store,
     pub(super) told: fn(&Metrics, &Recorded),
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) inbound: mpsc::Sender<Inbound>,
     pub(super) sightings: mpsc::Sender<Sighting>,
+    pub(super) confirmations: mpsc::Sender<Confirmation>,
     pub(super) notices: mpsc::Sender<Notice>,
     pub(super) stop: CancellationToken,
 }
 
 impl Hub {
     pub(super) fn new(dependencies: HubDependencies) -> Arc<Self> {
-        let HubDependencies { limits, refusals, store, told, authenticator, inbound, sightings, notices, stop } =
-            dependencies;
+        let HubDependencies { limits, autosubscribe, refusals, store, told, authenticator, .. } = dependencies;
+        let HubDependencies { inbound, sightings, confirmations, notices, stop, .. } = dependencies;
         Arc::new(Self {
             limits,
+            autosubscribe,
             metrics: Arc::clone(refusals.metrics()),
             refusals,
             store,
@@ -123,6 +142,7 @@ impl Hub {
             delayed_wills: DelayedWills::default(),
             inbound,
             sightings,
+            confirmations,
             notices,
             stop,
             groups: tokio::sync::Mutex::default(),
@@ -181,6 +201,14 @@ impl Hub {
                 page = self.registry.handles(last).into_iter();
             }
             page.next().inspect(|handle: &Arc<ConnectionHandle>| last = handle.number())
+        })
+    }
+
+    /// What somebody is who is known: by the files or the configuration, or because of a session.
+    fn role_of(&self, name: &str) -> Option<Role> {
+        self.authenticator.role_of(name).or_else(|| {
+            let (_, of_user) = self.registry.count(Some(name));
+            if of_user > 0 { self.authenticator.rights_of(Some(name)).role() } else { None }
         })
     }
 

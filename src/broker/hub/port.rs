@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::Hub;
 use super::publish::{NewPublish, NotStored, Publisher, Publishing};
@@ -13,10 +14,11 @@ use super::session::Session;
 use crate::broker::connection::ConnectionHandle;
 use crate::broker::identity::Caller;
 use crate::chat::access::Rights;
+use crate::chat::id::Sid;
 use crate::chat::principal::Identity;
 use crate::chat::qos::QoS;
-use crate::mqtt::{ClientChange, Outbound, Outcome, Sighting};
-use crate::store::Message;
+use crate::mqtt::{ClientChange, Confirmation, Outbound, Outcome, Sighting};
+use crate::store::{AckedBy, Acknowledged, Message, Origin};
 
 /// Publications of the bridge that wait for their commit.
 const OPEN: usize = 256;
@@ -44,8 +46,9 @@ impl Hub {
     }
 
     fn publish_outbound(self: &Arc<Self>, outbound: Outbound) -> impl Future<Output = ()> + use<> {
+        let may_be_unread = outbound.may_be_unread();
         let Outbound { topic, payload, qos, retain, outcome, .. } = outbound;
-        let is_read = retain || qos == 0 || !self.routes.of(&topic, None).is_empty();
+        let is_read = may_be_unread || qos == 0 || !self.routes.of(&topic, None).is_empty();
         let message = Message {
             topic: topic.into(),
             payload,
@@ -76,9 +79,22 @@ impl Hub {
         }
     }
 
-    /// The bridge is told of each connection of somebody who logged in: that it came, before anything that it
-    /// publishes, and that it ended. A bridge that is behind slows connecting down.
+    /// The bridge is told of what devices have. One that is behind slows them down.
+    pub(super) async fn tell_confirmations(&self, confirmations: Vec<Confirmation>) {
+        for confirmation in confirmations {
+            // While there is room it is told at the stop as well.
+            if let Err(TrySendError::Full(confirmation)) = self.confirmations.try_send(confirmation) {
+                let _ = self.stop.run_until_cancelled(self.confirmations.send(confirmation)).await;
+            }
+        }
+    }
+
+    /// The bridge is told of each connection of somebody who logged in, but for those in the background: that it came, before
+    /// anything that it publishes, and that it ended. A bridge that is behind slows connecting down.
     pub(super) async fn tell_sighting(&self, session: &Session, handle: &ConnectionHandle, change: ClientChange) {
+        if session.is_background() {
+            return;
+        }
         let caller = session.lock().caller.clone();
         let (Some(Caller::Known(Identity { user, role }, _)), Some(device)) = (caller, session.device()) else {
             return;
@@ -87,4 +103,20 @@ impl Hub {
         let sighting = Sighting { user, role, client, device, connection, change };
         let _ = self.stop.run_until_cancelled(self.sightings.send(sighting)).await;
     }
+}
+
+/// The copies of messages among what a device of their owner has acknowledged.
+pub(super) fn confirmations<'a>(session: &Session, taken: impl Iterator<Item = &'a Acknowledged>) -> Vec<Confirmation> {
+    let by_owner = taken.filter(|taken| taken.by == AckedBy::Owner).flat_map(|taken| &taken.documents);
+    let copies = by_owner.filter_map(|document| match document.reference.origin {
+        Origin::ChatCopy(sid) => Some(sid),
+        _ => None,
+    });
+    let sids: Vec<Sid> = copies.collect();
+    let owner = if sids.is_empty() { None } else { session.user.as_ref().zip(session.device()) };
+    let confirmation = |sid| {
+        let (user, device) = owner.as_ref()?;
+        Some(Confirmation { user: Arc::clone(user), device: Arc::clone(device), sid })
+    };
+    sids.into_iter().filter_map(confirmation).collect()
 }

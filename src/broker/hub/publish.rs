@@ -17,6 +17,7 @@ use super::session::Session;
 use crate::broker::refusals::Refusal;
 use crate::broker::session::{OutgoingMessage, Pushed};
 use crate::chat::access::Rights;
+use crate::chat::principal::Principal;
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
 use crate::mqtt::{Ack, AckWord, Inbound};
@@ -36,6 +37,29 @@ pub(crate) struct Publisher<'a> {
     pub(crate) device: Option<&'a Arc<str>>,
     /// Messages before this one may not be on disk yet.
     pub(crate) follows: bool,
+}
+
+/// A message that is for the bridge.
+struct ForBridge {
+    principal: Principal,
+    /// The topic of the publisher's outbox.
+    topic: String,
+    /// Into whose inbox it was published.
+    routed_to: Option<Arc<str>>,
+}
+
+impl Publisher<'_> {
+    /// Whether and how a message on `topic` is for the bridge.
+    fn for_bridge(&self, topic: &str) -> Option<ForBridge> {
+        let routed = self.rights.routed(topic);
+        if routed.is_none() && !matches!(Side::of(topic), Side::Outbox { .. }) {
+            return None;
+        }
+        let mut principal = self.rights.principal(self.device.cloned(), topic)?;
+        principal.background = self.session.is_some_and(|session| session.is_background());
+        let written = routed.map_or_else(|| topic.to_owned(), |routed| routed.outbox_of(&principal.name));
+        Some(ForBridge { principal, topic: written, routed_to: routed.map(|routed| routed.peer.into()) })
+    }
 }
 
 #[derive(Debug)]
@@ -173,8 +197,9 @@ impl Hub {
     /// Gives a message to everybody who reads its topic. Whether its publisher may publish there is known to be so.
     pub(crate) fn publish(self: &Arc<Self>, by: Publisher<'_>, publish: NewPublish) -> Publishing {
         let NewPublish { mut message, dup, again, exactly_once, response_topic, correlation, is_will } = publish;
-        let side = Side::of(&message.topic);
-        message.retain &= side.may_be_retained();
+        let retained = message.retain;
+        // The bridge may retain what it likes.
+        message.retain &= by.session.is_none() || by.rights.may_retain(&message.topic);
         let user = by.session.and_then(|session| session.user.as_deref());
         let stored = by.session.and_then(|session| session.queue.stored());
         let (incoming, will_of) = (stored.zip(exactly_once), stored.filter(|_| is_will));
@@ -184,15 +209,15 @@ impl Hub {
             Ok(retain) => retain,
             Err(refusal) => return Publishing::Refused(refusal),
         };
-        let for_bridge = matches!(side, Side::Outbox { .. });
-        let inbound = for_bridge.then(|| by.rights.principal(by.device.cloned(), &message.topic)).flatten();
-        let inbound = inbound.map(|principal| {
+        let inbound = by.for_bridge(&message.topic).map(|ForBridge { principal, topic, routed_to }| {
             let (ack, word) = Ack::new();
             let inbound = Inbound {
                 principal,
-                topic: message.topic.to_string(),
+                topic,
                 payload: message.payload.clone(),
                 retain: false,
+                retained,
+                routed_to,
                 dup,
                 expiry: message.expires_at.map(seconds_until),
                 response_topic,
@@ -201,9 +226,12 @@ impl Hub {
             };
             (inbound, word)
         });
+        let is_routed = inbound.as_ref().is_some_and(|(inbound, _)| inbound.routed_to.is_some());
         let message = Arc::new(message);
         let number = by.session.map(|session| session.queue.number());
         let Destinations { targets, counted, slow } = match again {
+            // The bridge alone writes into inboxes.
+            _ if is_routed => Destinations::default(),
             true => self.lasting(&message, number),
             false => self.distribute(&message, number, by.follows),
         };

@@ -61,6 +61,14 @@ impl Registry {
         session_claim
     }
 
+    /// The claim, if no other connection has it or waits for it.
+    pub(super) fn try_claim(self: &Arc<Self>, key: &Arc<str>) -> Option<SessionClaim> {
+        let claim = Arc::clone(self.lock().claims.entry(Arc::clone(key)).or_default());
+        let mut session_claim = SessionClaim { registry: Arc::clone(self), key: Arc::clone(key), guard: None };
+        session_claim.guard = Some(claim.try_lock_owned().ok()?);
+        Some(session_claim)
+    }
+
     pub(super) fn session(&self, key: &str) -> Option<Arc<Session>> {
         self.lock().sessions.get(key).cloned()
     }
@@ -69,6 +77,16 @@ impl Registry {
     pub(super) fn count(&self, user: Option<&str>) -> (usize, usize) {
         let state = self.lock();
         (state.sessions.len(), user.and_then(|user| state.per_user.get(user)).copied().unwrap_or_default())
+    }
+
+    /// The sessions of a user, whose keys begin with the name ([`crate::broker::identity`]).
+    pub(super) fn sessions_of(&self, user: &str) -> Vec<Arc<Session>> {
+        let (first, last) = (format!("{user}:"), format!("{user};"));
+        let state = self.lock();
+        let of_default = state.sessions.get(user).into_iter();
+        let of_others =
+            state.sessions.range::<str, _>((Excluded(&*first), Excluded(&*last))).map(|(_, session)| session);
+        of_default.chain(of_others).cloned().collect()
     }
 
     pub(super) fn add(&self, session: &Arc<Session>) {
@@ -210,6 +228,17 @@ mod tests {
         assert!((&mut third).now_or_never().is_none(), "the second is before it");
         drop(second.now_or_never().unwrap());
         drop(third.now_or_never().unwrap());
+        assert!(registry.lock().claims.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_does_not_wait_gets_a_claim_that_is_free_and_leaves_nothing_behind() {
+        let registry = Arc::new(Registry::default());
+        let key: Arc<str> = "a".into();
+        let first = registry.try_claim(&key).unwrap();
+        assert!(registry.try_claim(&key).is_none());
+        drop(first);
+        drop(registry.try_claim(&key).unwrap());
         assert!(registry.lock().claims.is_empty());
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Session {
     pub(crate) user: Option<Arc<str>>,
     /// The MQTT client id.
     pub(crate) client: Arc<str>,
+    /// Of a connection in the background ([`crate::broker::identity`]).
+    background: bool,
     /// What waits for it. Its number names the session within the process.
     pub(crate) queue: Arc<SharedQueue>,
     /// A lock because its connection changes it and others look at it; held for moments.
@@ -36,6 +38,8 @@ pub(super) struct State {
     /// While it has no connection. On the heap, because most sessions have one.
     pub(super) packet_ids: Option<Box<PacketIds>>,
     pub(super) subscriptions: BTreeMap<Box<str>, Subscription>,
+    /// How many of them it may have without asking: they count for no limit.
+    pub(super) unasked: usize,
     /// The store verb for the subscriptions was cut short: the disk may not have them all.
     pub(super) subscriptions_unsure: bool,
     /// How long it is kept without a connection, in seconds; `u32::MAX` for ever.
@@ -87,7 +91,17 @@ pub(crate) struct SendQueue {
 
 impl Session {
     pub(super) fn new(key: Arc<str>, user: Option<Arc<str>>, client: Arc<str>, queue: Arc<SharedQueue>) -> Arc<Self> {
-        Arc::new(Self { key, user, client, queue, state: Mutex::default() })
+        Arc::new(Self { key, user, client, background: false, queue, state: Mutex::default() })
+    }
+
+    /// That of a connection in the background, which nobody takes over and which ends with it.
+    pub(super) fn in_background(key: Arc<str>, user: Arc<str>, client: Arc<str>, queue: Arc<SharedQueue>) -> Arc<Self> {
+        Arc::new(Self { key, user: Some(user), client, background: true, queue, state: Mutex::default() })
+    }
+
+    /// Whether it is that of a connection in the background: one that publishes, and does nothing else.
+    pub(crate) fn is_background(&self) -> bool {
+        self.background
     }
 
     /// The queues that its connection sends from: its own first, then those of its groups.
@@ -146,6 +160,17 @@ impl Session {
         let kept_ms = u64::from(state.expiry_s) * 1_000;
         let over = state.left_ms.is_some_and(|left| now_ms >= left.saturating_add(kept_ms));
         state.handle.is_none() && state.expiry_s != FOREVER && over
+    }
+
+    /// Whether it outlives its connection, or has done so.
+    pub(super) fn is_kept(&self) -> bool {
+        self.lock().expiry_s > 0
+    }
+
+    /// Since when it has no connection, in Unix milliseconds.
+    pub(super) fn left_ms(&self) -> Option<u64> {
+        let state = self.lock();
+        if state.handle.is_none() { state.left_ms } else { None }
     }
 
     /// Which of its user's devices it is.

@@ -48,7 +48,7 @@ struct GrantedSubscription {
 
 impl RequestedSubscription {
     /// As the store keeps it. When retained messages are sent is of this packet alone.
-    fn kept(&self) -> KeptSubscription {
+    pub(super) fn kept(&self) -> KeptSubscription {
         let options = Options { retain_handling: 0, ..self.options };
         KeptSubscription { filter: self.filter.to_string(), options: options.as_u8(), id: options.id }
     }
@@ -58,7 +58,8 @@ impl Hub {
     /// Whether the session may have another subscription to this filter.
     pub(crate) fn has_room_for(&self, session: &Session, filter: &str, more: usize) -> bool {
         let state = session.lock();
-        state.subscriptions.contains_key(filter) || state.subscriptions.len() + more < self.limits.subscriptions
+        let most = self.limits.subscriptions + state.unasked;
+        state.subscriptions.contains_key(filter) || state.subscriptions.len() + more < most
     }
 
     /// Subscribes to filters that may be granted. Ready when they are on disk, if the session is; the second part is to be
@@ -123,7 +124,12 @@ impl Hub {
 
     /// From now on what matches goes to the session, or to a group of which it becomes a member; for that, `groups` has to
     /// be locked. Yields the group, and whether there was such a subscription.
-    fn add_subscription(&self, session: &Session, filter: &str, options: Options) -> (Option<Arc<Group>>, bool) {
+    pub(super) fn add_subscription(
+        &self,
+        session: &Session,
+        filter: &str,
+        options: Options,
+    ) -> (Option<Arc<Group>>, bool) {
         let group = match Shared::parse(filter) {
             Some(Ok(Shared { group, filter })) => {
                 let new = |name: &Arc<str>| Group::new(Arc::clone(name), self.kept_queue(name));

@@ -39,6 +39,8 @@ impl Hub {
             self.end_expired(now_ms()).await;
             self.end_empty_groups().await;
             self.drop_expired().await;
+            // If the store is closed, what is left is dropped after the next start.
+            let _ = self.drop_all_unread().await;
         }
     }
 

@@ -15,7 +15,7 @@ use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
 use crate::ops::clock::now_ms;
 use crate::store::sqlite::{self as store, WriterThread};
-use crate::store::{Message, QueueId, SessionRecord, StoreHealth, Will};
+use crate::store::{Message, QueueId, SessionRecord, StoreHealth, UserDocument, Will};
 
 struct Harness {
     hub: Arc<Hub>,
@@ -34,12 +34,14 @@ impl Harness {
         let (inbound_tx, inbound) = mpsc::channel(1);
         let hub = Hub::new(HubDependencies {
             limits,
+            autosubscribe: true,
             refusals: Arc::new(Refusals::new(Arc::new(Metrics::new()))),
             store,
             told: |_, _| (),
             authenticator: Arc::new(Authenticator::new(&config).unwrap()),
             inbound: inbound_tx,
             sightings: mpsc::channel(1).0,
+            confirmations: mpsc::channel(1).0,
             notices: notices_tx,
             stop: CancellationToken::new(),
         });
@@ -431,4 +433,45 @@ async fn all_connections_and_sessions_are_looked_at_page_by_page() {
         after = Arc::clone(&last.key);
     }
     assert_eq!(seen, MANY);
+}
+
+/// The events of a commit that a hub without a task for them has not taken.
+async fn distribute_once(harness: &Harness) {
+    let distributed = harness.hub.distribute_events();
+    tokio::pin!(distributed);
+    // It takes what there is and waits for more.
+    assert!(unconstrained(distributed).now_or_never().is_none());
+}
+
+async fn tell(harness: &Harness, topic: &str) {
+    let document = UserDocument { topic: topic.to_owned(), copy_of: None, payload: Bytes::new(), at: 1 };
+    harness.hub.store.queue_user_document(document).await.unwrap().await.unwrap();
+}
+
+/// The topics of documents that are dropped where nobody reads them.
+async fn to_drop(harness: &Harness) -> Vec<String> {
+    let found = harness.hub.store.topics_to_drop(String::new(), 9).await.unwrap().await.unwrap();
+    found.into_iter().map(|unread| unread.topic.to_string()).collect()
+}
+
+#[tokio::test]
+async fn what_nobody_reads_is_dropped_when_it_comes_or_if_the_store_has_no_room_from_time_to_time() {
+    let harness = Harness::new(BrokerLimits::default());
+    harness.hub.store.listen();
+    let session = harness.session("a").await;
+    harness.subscribe(&session, "read/others/+").await;
+    tell(&harness, "read/others/x").await;
+    tell(&harness, "unread/others/x").await;
+    distribute_once(&harness).await;
+    assert_eq!(to_drop(&harness).await, ["read/others/x"]);
+    tell(&harness, "unread/others/x").await;
+    let disk = harness.fill_store().await;
+    distribute_once(&harness).await;
+    drop(disk);
+    assert_eq!(to_drop(&harness).await, ["read/others/x", "unread/others/x"]);
+    harness.hub.drop_all_unread().await.unwrap();
+    assert_eq!(to_drop(&harness).await, ["read/others/x"], "a session reads it that has no connection");
+    harness.hub.end_session(&session).await;
+    harness.hub.drop_all_unread().await.unwrap();
+    assert!(to_drop(&harness).await.is_empty());
 }

@@ -115,6 +115,13 @@ impl Authenticator {
         if self.is_valid(identity, proof) { Ok(Some(login_permit)) } else { Err(Refusal::Credentials) }
     }
 
+    /// What somebody is, by the users file, the configuration, or a connection that is there.
+    pub(in crate::broker) fn role_of(&self, user: &str) -> Option<Role> {
+        let in_file = self.credentials().role_of(user);
+        let configured = || self.config.bals.contains(user).then_some(Role::Bal);
+        in_file.or_else(configured).or_else(|| self.logins.role_of(user))
+    }
+
     /// What somebody may do who is known by name alone: the owner of a session that was kept, or of a will. `None` is
     /// an anonymous client. Without a line in the users file it is a chat user whose token was good.
     pub(in crate::broker) fn rights_of(&self, user: Option<&str>) -> Rights {
@@ -224,6 +231,14 @@ impl Authenticator {
 }
 
 impl Caller {
+    /// What somebody who logged in is.
+    pub(in crate::broker) fn role(&self) -> Option<Role> {
+        match self {
+            Self::Anonymous => None,
+            Self::Known(identity, _) => Some(identity.role),
+        }
+    }
+
     pub(in crate::broker) fn rights(&self) -> Rights {
         match self {
             Self::Anonymous => Rights::Anonymous,

@@ -10,6 +10,7 @@
 //! | `u` | `u:dev` | `u:dev` |
 //! | `u` | any other of `A-Z a-z 0-9 . _ -`, up to 60 | `u::id` |
 //! | `u` | anything else | `u::=` and the SHA-256 of the id |
+//! | `u`, a chat user | `u:dev:bg` | `u:number:bg`, one for each connection |
 //! | nobody | as above | `:id`, or `:=` and the SHA-256 of the id |
 //!
 //! Keys are the column `queues.key` of the store, and were names of files in earlier releases. They begin with a user name, in which there is no `/`, `\`, `:` or control character, or with
@@ -33,6 +34,8 @@ const DEVICE_MAX: usize = 32;
 const DEFAULT_DEVICE: &str = "default";
 /// So many hexadecimal digits of its SHA-256 are the device of an id that cannot be the name of one.
 const DEVICE_DIGITS: usize = 8;
+/// What follows the device in the client id of a connection in the background.
+const BACKGROUND: &str = ":bg";
 /// What the ids begin with that the broker gives to clients without one.
 const ASSIGNED: &str = "auto-";
 /// So many hexadecimal digits of a random number follow. Together they are the name of a device.
@@ -60,12 +63,16 @@ pub(in crate::broker) fn is_key_of(user: Option<&str>, key: &str) -> bool {
     }
 }
 
-/// The device of a user that a client id names: `{user}` is [`DEFAULT_DEVICE`], `{user}:{dev}` is `{dev}`, and any other
-/// id that can be the name of a device is one itself. An id that cannot has the beginning of its SHA-256 for a name.
+/// The device of a user that a client id names: `{user}` is [`DEFAULT_DEVICE`], `{user}:{dev}` and `{user}:{dev}:bg` are
+/// `{dev}`, and any other id that can be the name of a device is one itself. An id that cannot has the beginning of its SHA-256
+/// for a name.
 pub(in crate::broker) fn device_of(user: &str, client: &str) -> String {
     let own = client.strip_prefix(user);
     if own == Some("") {
         return DEFAULT_DEVICE.to_owned();
+    }
+    if let Some(device) = device_in_background(user, client) {
+        return device.to_owned();
     }
     let named = own.and_then(|rest| rest.strip_prefix(':'));
     if let Some(device) = [named, Some(client)].into_iter().flatten().find(|part| is_device(part)) {
@@ -75,10 +82,25 @@ pub(in crate::broker) fn device_of(user: &str, client: &str) -> String {
     digits[..DEVICE_DIGITS].to_owned()
 }
 
+/// Whether a client id is `{user}:{dev}:bg`: a connection of that device in the background.
+pub(in crate::broker) fn is_background(user: &str, client: &str) -> bool {
+    device_in_background(user, client).is_some()
+}
+
+/// The key of a session in the background: that of one connection, by its number. It is none that [`session_key`] makes.
+pub(in crate::broker) fn background_key(user: &str, connection: u64) -> String {
+    format!("{user}:{connection}{BACKGROUND}")
+}
+
 /// The client id of a client that came without one. `random` is a fresh number.
 pub(in crate::broker) fn assigned(random: u128) -> String {
     let digits = format!("{random:032x}");
     format!("{ASSIGNED}{}", &digits[digits.len() - ASSIGNED_DIGITS..])
+}
+
+fn device_in_background<'a>(user: &str, client: &'a str) -> Option<&'a str> {
+    let device = client.strip_prefix(user)?.strip_prefix(':')?.strip_suffix(BACKGROUND)?;
+    is_device(device).then_some(device)
 }
 
 /// Whether `client` is `{user}` or `{user}:{dev}`.
@@ -148,6 +170,20 @@ mod tests {
             let name = device(odd);
             assert!(name.len() == DEVICE_DIGITS && name.bytes().all(|b| b.is_ascii_hexdigit()), "{odd}: {name}");
         }
+    }
+
+    #[test]
+    fn a_connection_in_the_background_is_of_the_device_that_it_names() {
+        for (client, device) in [("alice:phone:bg", "phone"), ("alice:default:bg", "default"), ("alice:bg:bg", "bg")] {
+            assert!(is_background("alice", client), "{client}");
+            assert_eq!(device_of("alice", client), device);
+        }
+        for client in ["alice:bg", "alice::bg", "phone:bg", "bob:phone:bg", "alice:a.b:bg", "alice:phone:bg:bg", "bg"] {
+            assert!(!is_background("alice", client), "{client}");
+        }
+        let key = background_key("alice", 7);
+        assert!(is_key_of(Some("alice"), &key) && !is_own("alice", &key) && !key.contains("::"));
+        assert_ne!(key, background_key("alice", 8));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::broker::connection::ConnectionHandle;
 use crate::broker::refusals::Refusal;
-use crate::chat::principal::Identity;
+use crate::chat::principal::{Identity, Role};
 
 /// What somebody showed to log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,11 @@ impl Logins {
         Some(LoginPermit { logins: Arc::clone(self), user, number })
     }
 
+    /// What a user who is connected is.
+    pub(super) fn role_of(&self, user: &str) -> Option<Role> {
+        self.lock().get(user)?.first().map(|entry| entry.identity.role)
+    }
+
     /// Ends the connections whose identity and proof are not valid any more. Returns how many.
     pub(super) fn end_invalid(&self, is_valid: impl Fn(&Identity, &Proof) -> bool) -> usize {
         let users = self.lock();
@@ -109,7 +114,6 @@ impl Drop for LoginPermit {
 mod tests {
     use super::*;
     use crate::broker::connection::Ending;
-    use crate::chat::principal::Role;
 
     fn handle() -> Arc<ConnectionHandle> {
         ConnectionHandle::new(([127, 0, 0, 1], 1).into())

@@ -24,7 +24,7 @@ pub mod users;
 use thiserror::Error;
 
 pub(super) use authenticator::{Authenticator, Caller};
-pub(super) use client_id::{CLIENT_ID_MAX, assigned, device_of, is_key_of, session_key};
+pub(super) use client_id::{CLIENT_ID_MAX, assigned, background_key, device_of, is_background, is_key_of, session_key};
 pub(super) use logins::LoginPermit;
 pub use name::NameError;
 pub(super) use reload::watched_files;

@@ -186,6 +186,18 @@ pub enum BridgeEvent {
         #[serde(skip_serializing_if = "Option::is_none")]
         category: Option<String>,
     },
+    /// A user tells of another one, whose messages are named.
+    Reported {
+        /// Who tells.
+        by: String,
+        /// Of whom.
+        with: String,
+        /// The ids of the messages.
+        sids: Vec<String>,
+        /// In the words of the user.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// So much waits for a session that messages of clients are not kept for it.
     QueueFull {
         /// The session, as the program's `sessions` shows it; of a shared subscription `{group}/{filter}`.

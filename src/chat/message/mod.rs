@@ -54,6 +54,17 @@ impl Default for Limits {
     }
 }
 
+/// A payload with `to` set to this recipient, whatever it said.
+///
+/// # Errors
+/// When it is no JSON object, or too big.
+pub fn with_recipient(payload: &[u8], to: &str, limits: &Limits) -> Result<Vec<u8>, Rejection> {
+    let mut fields = fields::Fields::read(payload, limits.payload_bytes)?;
+    let mut document = fields.rest();
+    document.insert("to".to_owned(), to.into());
+    Ok(json(&document))
+}
+
 /// The `id` of a document that the bridge wrote, if it has one.
 pub fn document_id(payload: &[u8]) -> Option<MessageId> {
     #[derive(serde::Deserialize)]

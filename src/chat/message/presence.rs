@@ -7,6 +7,8 @@ use serde_json::json;
 
 /// Longest `conn`, in characters.
 pub const CONN_MAX: usize = 64;
+/// Longest `ua`, the name of the client's software, in characters. Nobody reads it but the owner's other devices.
+const UA_MAX: usize = 64;
 
 /// What a client says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub struct Presence {
     pub ts: Option<u64>,
     /// Which connection: the same word in birth and will, so that a late will of an old connection can be told.
     pub conn: Option<String>,
+    /// Whether somebody looks at the device; nothing is said if it is absent. `true` is a sign of a person.
+    pub active: Option<bool>,
 }
 
 /// There or not.
@@ -59,7 +63,7 @@ impl Presence {
     /// # Errors
     /// With the code of topics.md.
     pub fn parse(payload: &[u8], limits: &Limits) -> Result<Option<Self>, Rejection> {
-        let bare = |state| Ok(Some(Self { state, ts: None, conn: None }));
+        let bare = |state| Ok(Some(Self::bare(state)));
         match payload {
             b"" => return Ok(None),
             b"L" | b"Online" => return bare(PresenceState::Online),
@@ -78,7 +82,18 @@ impl Presence {
             None => None,
             Some(ts) => Some(ts.as_u64().ok_or_else(|| Rejection::bad_field("ts", "is not a whole number"))?),
         };
-        Ok(Some(Self { state, ts, conn: fields.word("conn", CONN_MAX)? }))
+        fields.word("ua", UA_MAX)?;
+        Ok(Some(Self { state, ts, conn: fields.word("conn", CONN_MAX)?, active: fields.flag("active")? }))
+    }
+
+    /// The state alone, as clients of old say it.
+    pub fn bare(state: PresenceState) -> Self {
+        Self { state, ts: None, conn: None, active: None }
+    }
+
+    /// Whether it has the form of a [`UserPresence`], which names a time and no connection.
+    pub fn may_be_aggregate(&self) -> bool {
+        self.ts.is_some() && self.conn.is_none() && self.active.is_none()
     }
 }
 
@@ -98,6 +113,19 @@ mod tests {
         assert_eq!((birth.ts, birth.conn.as_deref()), (Some(1_700_000_000_000), Some("c1")));
         let will = parse(r#"{"state":"offline","conn":"c1"}"#).unwrap().unwrap();
         assert_eq!((will.state, will.ts, will.conn.as_deref()), (PresenceState::Offline, None, Some("c1")));
+        assert_eq!((birth.active, birth.may_be_aggregate()), (None, false));
+    }
+
+    #[test]
+    fn a_device_may_say_whether_somebody_looks_at_it() {
+        for (payload, active) in [
+            (r#"{"state":"online","active":true}"#, Some(true)),
+            (r#"{"state":"online","active":false,"ts":1}"#, Some(false)),
+            (r#"{"state":"offline"}"#, None),
+        ] {
+            let read = parse(payload).unwrap().unwrap();
+            assert_eq!((read.active, read.may_be_aggregate()), (active, false), "{payload}");
+        }
     }
 
     #[test]
@@ -108,7 +136,7 @@ mod tests {
             ("F", PresenceState::Offline),
             ("Offline", PresenceState::Offline),
         ] {
-            assert_eq!(parse(word), Ok(Some(Presence { state, ts: None, conn: None })), "{word}");
+            assert_eq!(parse(word), Ok(Some(Presence::bare(state))), "{word}");
         }
     }
 
@@ -119,7 +147,8 @@ mod tests {
         let new = UserPresence { state: PresenceState::Online, ts: 9, last_seen: None };
         assert_eq!(new.to_payload(), br#"{"v":1,"state":"online","ts":9}"#);
         let read = Presence::parse(&new.to_payload(), &Limits::default()).unwrap();
-        assert_eq!(read, Some(Presence { state: PresenceState::Online, ts: Some(9), conn: None }));
+        assert_eq!(read, Some(Presence { ts: Some(9), ..Presence::bare(PresenceState::Online) }));
+        assert!(read.unwrap().may_be_aggregate());
     }
 
     #[test]
@@ -137,6 +166,7 @@ mod tests {
             (r#"{"state":true}"#, ErrorCode::BadField),
             (r#"{"state":"online","ts":-1}"#, ErrorCode::BadField),
             (r#"{"state":"online","conn":""}"#, ErrorCode::BadField),
+            (r#"{"state":"online","active":1}"#, ErrorCode::BadField),
             (r#"{"state":"online","v":2}"#, ErrorCode::Version),
         ] {
             assert_eq!(parse(payload), Err(code), "{payload}");

@@ -118,7 +118,8 @@ impl Rejection {
         self.ref_id.as_ref()
     }
 
-    pub(in crate::chat) fn bad_field(name: &str, fault: impl fmt::Display) -> Self {
+    /// That of a field; `fault` says of it what is wrong and must not hold its value.
+    pub fn bad_field(name: &str, fault: impl fmt::Display) -> Self {
         Self::new(ErrorCode::BadField, format!("`{name}` {fault}"))
     }
 }

@@ -9,7 +9,7 @@ use crate::store::chat::{
     SyncPage, Undecided, UserSettings,
 };
 use crate::store::error::StoreError;
-use crate::store::sqlite::chat::{device, message, people, position, push, sync};
+use crate::store::sqlite::chat::{device, message, notified, people, position, push, sync};
 use bytes::Bytes;
 
 impl Store {
@@ -42,7 +42,7 @@ impl Store {
         sid: Sid,
         call: ChatCall,
     ) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| push::attended(tx, &user, &dev, sid, &call)).await
+        self.queue.submit(move |tx| notified::attended(tx, &user, &dev, sid, &call)).await
     }
 
     /// The attended devices have not confirmed these messages to `user` in time, or are attended no more: whether the
@@ -74,7 +74,7 @@ impl Store {
 
     /// The device connected at `at` (Unix milliseconds): pushes go to it one by one again. Forgotten in a crash without harm.
     pub async fn chat_device_spoke(&self, user: Owner, dev: Device, at: u64) -> Result<Committed<()>, StoreError> {
-        self.queue.submit_deferred(move |tx| push::device_spoke(tx, &user, &dev, at)).await
+        self.queue.submit_deferred(move |tx| notified::device_spoke(tx, &user, &dev, at)).await
     }
 
     /// The devices of a user that have registered a token.
@@ -118,6 +118,11 @@ impl Store {
         self.queue.submit(move |tx| people::contacts(tx, &user)).await
     }
 
+    /// Whether `user` has `other` as a contact that is not blocked.
+    pub async fn chat_has_contact(&self, user: Owner, other: Owner) -> Result<Committed<bool>, StoreError> {
+        self.queue.submit(move |tx| Ok(people::entry(tx, &user, &other)?.is_contact())).await
+    }
+
     /// Those whose contact a user is, and who do not hide: whose presence and profile it sees.
     pub async fn chat_visible_to(&self, user: Owner) -> Result<Committed<Vec<Owner>>, StoreError> {
         self.queue.submit(move |tx| people::visible_to(tx, &user)).await
@@ -126,16 +131,5 @@ impl Store {
     /// What a user has behind `since`, over all conversations; without it the newest.
     pub async fn chat_sync(&self, user: Owner, since: Option<Sid>) -> Result<Committed<SyncPage>, StoreError> {
         self.queue.submit(move |tx| sync::sync(tx, &user, since)).await
-    }
-
-    /// Tells a user something on `{user}/others/{suffix}`. It is dropped where nobody reads it.
-    pub async fn chat_tell(
-        &self,
-        user: Owner,
-        suffix: String,
-        payload: Bytes,
-        at: u64,
-    ) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| crate::store::sqlite::chat::tell(tx, &user, &suffix, &payload, at)).await
     }
 }

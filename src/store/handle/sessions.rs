@@ -1,13 +1,14 @@
 //! The verbs for a broker of our own.
 
 use super::{Committed, Store};
-use crate::store::documents::Seen;
+use crate::store::documents::{Seen, Unread};
 use crate::store::error::StoreError;
 use crate::store::sessions::{
     AckOutcome, Acknowledged, BrokerState, CommitEvents, DocumentPage, Enqueue, GivenRow, ImportedSession,
     KeptSubscription, Message, Page, QueueId, RowCount, RowPage, SessionRecord, SweptQueues, Will,
 };
 use crate::store::sqlite::sessions::{documents, import, queue, retained, session, state, sweep};
+use crate::store::sqlite::unread;
 use std::sync::Arc;
 
 impl Store {
@@ -129,6 +130,18 @@ impl Store {
         limit: usize,
     ) -> Result<Committed<Vec<String>>, StoreError> {
         self.queue.submit(move |tx| documents::own_topics(tx, queue, &after, limit)).await
+    }
+
+    /// Topics with documents that are dropped where nobody reads them: the next behind `after`, at most `limit`.
+    pub async fn topics_to_drop(&self, after: String, limit: usize) -> Result<Committed<Vec<Unread>>, StoreError> {
+        self.queue.submit(move |tx| unread::topics(tx, &after, limit)).await
+    }
+
+    /// Nobody reads these topics: their documents that are dropped then go, a little of it. Yields whether there may be more.
+    /// Who reads the topic by now and has a document of these keeps it, and acknowledges it in vain. Deferred like
+    /// [`Self::documents_acked`].
+    pub async fn drop_unread(&self, unread: Vec<Unread>) -> Result<Committed<bool>, StoreError> {
+        self.queue.submit_deferred(move |tx| unread::drop_unread(tx, &unread)).await
     }
 
     /// The client of a queue acknowledged these rows and documents. Deferred like [`Self::documents_acked`], unless it is

@@ -1,6 +1,7 @@
 //! The life of one delivery, in its row of `deliveries`: reading it, moving it one step, and what follows.
 
-use super::chat::push::{self, DevicePush};
+use super::chat::notified;
+use super::chat::push::DevicePush;
 use super::column::{NEVER, bytes_of, from_sql, sql_ms, state, transport};
 use super::message::{FanOutMessage, SEVERAL};
 use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
@@ -170,7 +171,7 @@ impl Delivery {
         }
         self.left(tx, was, at)?;
         if let Some(push) = self.chat.take() {
-            push::moved(tx, &push, self, at)?;
+            notified::moved(tx, &push, self, at)?;
             self.chat = Some(push);
         }
         self.message_moved(tx, was, step.tell, at).map(Some)
@@ -245,6 +246,11 @@ impl Delivery {
     /// The device's new token, if the push service named one.
     pub(super) fn new_token(&self) -> Option<&str> {
         self.new_token.as_deref()
+    }
+
+    /// What it is to a chat user, where it is a push to one of its devices.
+    pub(super) fn chat(&self) -> Option<&DevicePush> {
+        self.chat.as_ref()
     }
 
     /// What the refusal says of the token.

@@ -72,6 +72,7 @@ pub(super) mod sweep;
 #[cfg(test)]
 mod tests;
 mod tx;
+pub(super) mod unread;
 pub(super) mod upstream;
 pub(super) mod writer;
 

@@ -1,5 +1,6 @@
 //! What was last said about each chat user, so that it can be put right after a restart.
 
+use super::chat::people;
 use super::column::{from_sql, sql_ms};
 use super::tx::Tx;
 use crate::chat::id::Owner;
@@ -20,6 +21,8 @@ const LAST: &str = "SELECT user, online, CASE online WHEN 1 THEN max(changed_at,
     FROM presence, marks WHERE online = 1 OR changed_at > alive_at - ?1";
 
 pub(in crate::store) fn changed(tx: &mut Tx<'_>, change: &PresenceChange) -> rusqlite::Result<Option<u64>> {
+    // Who was there once is somebody to whom messages can be written.
+    people::ensure(tx, &change.user)?;
     let online = change.state == PresenceState::Online;
     let given = params![change.user.as_str(), online, sql_ms(change.at), change.last_seen.map(sql_ms)];
     let last_seen: Option<i64> = tx.conn.prepare_cached(CHANGED)?.query_row(given, |row| row.get(0))?;

@@ -8,9 +8,9 @@ use super::recipient_queue::PARKED;
 use super::sessions::state::STARTED;
 use super::tx::{DocumentNumbers, HistoryEntry, Memory, MemoryDraft, Tx};
 use crate::chat::delivery::{Event, State};
-use crate::chat::id::Sid;
+use crate::chat::id::{Row, Sid};
 use crate::store::{INBOX, Recovery};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::VecDeque;
 
 /// One pass over all rows. A settled row is short, so this reads a million of them in about a second; an index over what
@@ -44,6 +44,10 @@ pub(super) const KEEP_PLACES: &str = "UPDATE deliveries SET due_at = 0
 /// Runs before the pass over all rows, so that the pass sees where everything goes now.
 const REROUTE: &str = "UPDATE deliveries SET way = ?1
     WHERE state IN (0, 1, 2) AND way NOT IN (SELECT value FROM json_each(?2))";
+const NEWEST_CHAT: &str = "SELECT row, tail FROM chat ORDER BY row DESC LIMIT 1";
+const CHAT_MARKS: &str = "SELECT chat_rows, chat_bytes, chat_floor FROM marks";
+/// The greatest that there is: of the ids of a row that is gone any may have been given out.
+const TAIL_MAX: u32 = (1 << 17) - 1;
 const SEQ_CEILING: &str = "SELECT seq_ceiling FROM marks";
 
 /// Puts the file in order and reads what is kept in memory.
@@ -78,6 +82,8 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
         recovery.last_sid = recovery.last_sid.max(Some(sid));
         Ok(())
     })?;
+    let last = chat(&transaction, &mut memory)?;
+    recovery.last_sid = recovery.last_sid.max(last);
     let ceiling = transaction.query_row(SEQ_CEILING, [], |row| row.get(0))?;
     memory.numbers = DocumentNumbers { next: ceiling, ceiling };
     transaction.execute(STARTED, [ceiling - 1])?;
@@ -102,6 +108,17 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
     transaction.execute("DELETE FROM claims", [])?;
     transaction.commit()?;
     Ok((memory, recovery))
+}
+
+/// How much chat users have written; returns the newest id that was given out for it.
+fn chat(conn: &Connection, memory: &mut Memory) -> rusqlite::Result<Option<Sid>> {
+    let floor = conn.query_row(CHAT_MARKS, [], |row| {
+        memory.figures.chat_rows = from_sql(row.get(0)?);
+        memory.figures.chat_bytes = from_sql(row.get(1)?);
+        row.get::<_, Row>(2)
+    })?;
+    let newest = conn.query_row(NEWEST_CHAT, [], |row| sid(row, 0, 1)).optional()?;
+    Ok(newest.max(Sid::from_parts(floor, TAIL_MAX).filter(|_| floor > Row(0))))
 }
 
 fn shared_bodies(conn: &Connection) -> rusqlite::Result<u64> {

@@ -12,7 +12,8 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 /// changed: files in the field have taken it.
 pub(super) const STEPS: [&str; 7] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
-/// The steps from this schema on make tables and change no row: they take no time, and nothing is worth a copy.
+/// The steps from this schema on make tables, and indexes of rows that come later, and change no row: they take no time, and
+/// nothing is worth a copy.
 pub(super) const MAKES_TABLES_ONLY: i32 = 5;
 
 const FIRST: &str = "
@@ -228,6 +229,7 @@ ALTER TABLE marks ADD COLUMN imported INTEGER NOT NULL DEFAULT 0;  -- what earli
 /// position is a difference. `decided` is a JSON object: what the push decision was asked, and what it answered for each device.
 /// In `deliveries`, `chat` is a JSON object for a push to a device of a user, of which no status is told.
 const CHAT: &str = "
+CREATE INDEX outbox_unread ON outbox (topic, seq) WHERE kind IN (5, 6);
 CREATE TABLE users (
     user TEXT PRIMARY KEY,
     settings TEXT NOT NULL,       -- JSON; '{}': as the server has it
@@ -253,18 +255,20 @@ CREATE TABLE devices (            -- that have registered a token
     sync_row INTEGER,             -- of the delivery that stands for all further pushes, while that waits
     pushed_at INTEGER,
     error TEXT,                   -- JSON: the last refusal
+    stale INTEGER NOT NULL DEFAULT 0,  -- it was silent for long, and its user was told
     PRIMARY KEY (user, dev)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX devices_seen ON devices (stale, seen_at);
 CREATE INDEX devices_recipient ON devices (recipient);
-CREATE TABLE proofs (             -- words that were pushed to tokens of other users
-    user TEXT NOT NULL,
-    dev TEXT NOT NULL,
-    recipient INTEGER NOT NULL,
-    proof TEXT NOT NULL,
+CREATE TABLE proofs (             -- words that were pushed to tokens, to be repeated
+    recipient INTEGER NOT NULL,   -- of the token
     made_at INTEGER NOT NULL,
-    PRIMARY KEY (user, dev)
+    user TEXT NOT NULL,           -- who is to repeat it
+    dev TEXT NOT NULL,
+    proof TEXT,                   -- NULL: it was repeated
+    PRIMARY KEY (recipient, made_at)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX proofs_recipient ON proofs (recipient, made_at);
+CREATE INDEX proofs_made ON proofs (made_at);
 CREATE TABLE conversations (      -- each pair has one row; the smaller name comes first
     first TEXT NOT NULL,
     second TEXT NOT NULL,
@@ -290,14 +294,16 @@ CREATE TABLE chat (
     hidden INTEGER NOT NULL,      -- the writer alone has it
     waits INTEGER NOT NULL,       -- its pushes wait for a device that is attended
     deadline INTEGER NOT NULL,    -- of its pushes; of an invitation, until when it is open
+    answer INTEGER,               -- row of what ended an invitation; 0: its time; NULL: it is open, or none
     decided TEXT,
     document BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX chat_id ON chat (writer, id) WHERE id IS NOT NULL;
 CREATE INDEX chat_writer ON chat (writer, row);
-CREATE INDEX chat_peer ON chat (peer, row);
+CREATE INDEX chat_peer ON chat (peer, row) WHERE hidden = 0;
 CREATE INDEX chat_unreceived ON chat (peer, writer, row) WHERE received = 0 AND hidden = 0;
 CREATE INDEX chat_waits ON chat (peer, row) WHERE waits = 1;
+CREATE INDEX chat_open ON chat (deadline) WHERE kind = 2 AND answer IS NULL;
 CREATE TABLE pushed (             -- notifications that may be shown: these devices get a clear
     user TEXT NOT NULL,
     peer TEXT NOT NULL,
@@ -307,6 +313,9 @@ CREATE TABLE pushed (             -- notifications that may be shown: these devi
     PRIMARY KEY (user, peer, row, dev)
 ) STRICT, WITHOUT ROWID;
 ALTER TABLE deliveries ADD COLUMN chat TEXT;
+CREATE INDEX deliveries_chat ON deliveries (recipient) WHERE chat IS NOT NULL AND final_at IS NULL;
+ALTER TABLE marks ADD COLUMN chat_rows INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE marks ADD COLUMN chat_bytes INTEGER NOT NULL DEFAULT 0;  -- of their documents
 ALTER TABLE marks ADD COLUMN chat_floor INTEGER NOT NULL DEFAULT 0;  -- rows of chat up to here may have been dropped
 ";
 

@@ -297,6 +297,7 @@ impl Writer {
             })?;
         }
         outbox::fill_events(&mut tx).map_err(BatchError::Disk)?;
+        super::chat::write_figures(&tx).map_err(BatchError::Disk)?;
         let memory_draft = tx.memory_draft;
         run("COMMIT").map_err(BatchError::Disk)?;
         Ok(memory_draft)

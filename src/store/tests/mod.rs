@@ -1,5 +1,6 @@
 //! The store from outside: its verbs and its promises.
 
+mod chat;
 mod claim_on_accept;
 mod model;
 mod presence;
@@ -9,6 +10,7 @@ mod session_speed;
 pub(super) mod sessions;
 pub(super) mod several;
 mod speed;
+mod unread;
 mod verbs;
 
 use super::sqlite::{self, Settings, WriterThread};

@@ -1,6 +1,7 @@
 //! Devices of users: the tokens by which they are pushed.
 
-use super::{json_text, owner, push, tell};
+use super::push::DevicePush;
+use super::{Call, json_text, notified, owner, people, push, tell};
 use crate::chat::id::{Owner, Recipient, Token, short_hash};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::push::Target;
@@ -21,23 +22,22 @@ const PROOFS_A_DAY: i64 = 5;
 const DAY_MS: u64 = 86_400_000;
 
 const OF_DEVICE: &str = "SELECT token, recipient FROM devices WHERE user = ?1 AND dev = ?2";
-const OF_TOKEN: &str = "SELECT user, dev, token FROM devices WHERE recipient = ?1";
+pub(in crate::store::sqlite) const OF_TOKEN: &str = "SELECT user, dev, token FROM devices WHERE recipient = ?1";
 const COUNT: &str = "SELECT count(*) FROM devices WHERE user = ?1";
 const INSERT: &str = "INSERT INTO devices (user, dev, recipient, token, registration, registered_at, seen_at, budget)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, '{\"single\":0}')
     ON CONFLICT (user, dev) DO UPDATE SET recipient = excluded.recipient, token = excluded.token,
         registration = excluded.registration, registered_at = excluded.registered_at, seen_at = excluded.seen_at,
-        budget = excluded.budget, sync_row = NULL, error = NULL";
+        budget = excluded.budget, sync_row = NULL, error = NULL, stale = 0";
+const HAS: &str = "SELECT 1 FROM devices WHERE user = ?1 AND dev = ?2 AND recipient = ?3";
 const DELETE: &str = "DELETE FROM devices WHERE user = ?1 AND dev = ?2";
 const FORGET_PUSHED: &str = "DELETE FROM pushed WHERE user = ?1 AND dev = ?2";
-const PROVES: &str = "SELECT 1 FROM proofs WHERE user = ?1 AND dev = ?2 AND recipient = ?3 AND proof = ?4
-    AND made_at > ?5";
+const PROVES: &str = "UPDATE proofs SET proof = NULL
+    WHERE recipient = ?1 AND made_at > ?2 AND user = ?3 AND dev = ?4 AND proof = ?5";
 const PROOFS: &str = "SELECT count(*), max(made_at) FROM proofs WHERE recipient = ?1 AND made_at > ?2";
-const KEEP_PROOF: &str = "INSERT INTO proofs (user, dev, recipient, proof, made_at) VALUES (?1, ?2, ?3, ?4, ?5)
-    ON CONFLICT (user, dev) DO UPDATE SET recipient = excluded.recipient, proof = excluded.proof,
-        made_at = excluded.made_at";
-const DROP_PROOF: &str = "DELETE FROM proofs WHERE user = ?1 AND dev = ?2";
-const DROP_PROOFS: &str = "DELETE FROM proofs WHERE made_at <= ?1";
+const KEEP_PROOF: &str = "INSERT INTO proofs (recipient, made_at, user, dev, proof) VALUES (?1, ?2, ?3, ?4, ?5)";
+pub(in crate::store::sqlite) const DROP_PROOFS: &str = "DELETE FROM proofs WHERE made_at <= ?1";
+const CANONICAL: &str = "UPDATE devices SET token = ?3, recipient = ?4 WHERE user = ?1 AND dev = ?2 AND recipient = ?5";
 const KNOWN: &str = "SELECT dev, token, registered_at, pushed_at, error FROM devices WHERE user = ?1 ORDER BY dev";
 
 /// A device that has this token.
@@ -52,9 +52,10 @@ pub(in crate::store) fn change(
     change: &DeviceChange,
     call: &ChatCall,
 ) -> rusqlite::Result<ChatOutcome> {
+    let call = &mut Call::of(call);
     let DeviceChange { user, dev, .. } = change;
     let done = ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false };
-    super::people::ensure(tx, user)?;
+    people::ensure(tx, user)?;
     let Some(registration) = &change.registration else {
         if let Some(gone) = remove(tx, user, dev.as_str(), call.at)? {
             event(tx, user, (DeviceEvent::Unregistered, dev.as_str(), &gone), None, call.at)?;
@@ -94,8 +95,9 @@ pub(in crate::store) fn change(
             event(tx, user, (DeviceEvent::Unregistered, &holder.dev, &hash), None, call.at)?;
         }
     }
-    if let Some((_, recipient)) = before.as_ref().filter(|_| !is_known) {
-        push::withdraw_all(tx, *recipient, call.at)?;
+    match &before {
+        Some((_, recipient)) if !is_known => notified::withdraw_all(tx, user, dev.as_str(), *recipient, call.at)?,
+        _ => notified::device_spoke(tx, user, dev, call.at)?,
     }
     keep(tx, change, registration, call.at)?;
     let what = match (is_moved, before.is_some() && !is_known) {
@@ -110,7 +112,6 @@ pub(in crate::store) fn change(
 fn keep(tx: &Tx<'_>, change: &DeviceChange, registration: &Registration, at: u64) -> rusqlite::Result<()> {
     let (user, dev, token) = (change.user.as_str(), change.dev.as_str(), &registration.token);
     let recipient = Target::Token(token.clone()).recipient();
-    tx.execute(DROP_PROOF, params![user, dev])?;
     let values = params![user, dev, recipient, token.reveal(), json_text(&registration.form)?, sql_ms(at)];
     tx.execute(INSERT, values).map(drop)
 }
@@ -130,11 +131,12 @@ pub(in crate::store) fn owner_of(tx: &Tx<'_>, token: &Token) -> rusqlite::Result
     Ok(holder.and_then(|holder| Some((holder.user, Device::new(holder.dev).ok()?))))
 }
 
+/// Whether the registration repeats the word that was pushed to its token. A word counts once.
 fn is_proved(tx: &Tx<'_>, change: &DeviceChange, registration: &Registration, at: u64) -> rusqlite::Result<bool> {
     let Some(proof) = &registration.proof else { return Ok(false) };
     let recipient = Target::Token(registration.token.clone()).recipient();
     let since = sql_ms(at.saturating_sub(PROOF_MS));
-    tx.exists(PROVES, params![change.user.as_str(), change.dev.as_str(), recipient, proof, since])
+    Ok(tx.execute(PROVES, params![recipient, since, change.user.as_str(), change.dev.as_str(), proof])? > 0)
 }
 
 /// Pushes a word to the token: whoever has it repeats the registration with that word.
@@ -142,25 +144,17 @@ fn ask_for_proof(
     tx: &mut Tx<'_>,
     change: &DeviceChange,
     registration: &Registration,
-    call: &ChatCall,
+    call: &mut Call<'_>,
 ) -> rusqlite::Result<()> {
-    let (user, dev) = (&change.user, change.dev.as_str());
-    let token = &registration.token;
+    let (user, dev, token) = (&change.user, change.dev.as_str(), &registration.token);
     let recipient = Target::Token(token.clone()).recipient();
-    tx.execute(DROP_PROOFS, [sql_ms(call.at.saturating_sub(DAY_MS))])?;
-    let since = sql_ms(call.at.saturating_sub(DAY_MS));
+    let yesterday = sql_ms(call.at.saturating_sub(DAY_MS));
+    tx.execute(DROP_PROOFS, [yesterday])?;
     let (pushed, last) = tx
-        .one(PROOFS, params![recipient, since], |row| {
+        .one(PROOFS, params![recipient, yesterday], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?.map_or(0, from_sql)))
         })?
         .unwrap_or_default();
-    let hash = short_hash(token.reveal());
-    if pushed >= PROOFS_A_DAY || pushed > 0 && call.at < last.saturating_add(PROOF_PAUSE_MS) {
-        let code = ErrorCode::RateLimited.to_string();
-        return event(tx, user, (DeviceEvent::VerifySent, dev, &hash), Some(&code), call.at);
-    }
-    let values = params![user.as_str(), dev, recipient, change.proof, sql_ms(call.at)];
-    tx.execute(KEEP_PROOF, values)?;
     let to = Addressee {
         account: user,
         token,
@@ -169,8 +163,15 @@ fn ask_for_proof(
         lang: None,
         unread: 0,
     };
-    push::queue_proof(tx, &to, &Content::Verify { proof: &change.proof }, registration.form.app.as_deref(), call)?;
-    event(tx, user, (DeviceEvent::VerifySent, dev, &hash), None, call.at)
+    let is_soon = pushed > 0 && call.at < last.saturating_add(PROOF_PAUSE_MS);
+    let (app, content) = (registration.form.app.as_deref(), Content::Verify { proof: &change.proof });
+    let is_asked = pushed < PROOFS_A_DAY && !is_soon && push::queue_proof(tx, &to, &content, app, call)?;
+    if is_asked {
+        tx.execute(KEEP_PROOF, params![recipient, sql_ms(call.at), user.as_str(), dev, change.proof])?;
+    }
+    let code = (!is_asked).then(|| ErrorCode::RateLimited.to_string());
+    let hash = short_hash(token.reveal());
+    event(tx, user, (DeviceEvent::VerifySent, dev, &hash), code.as_deref(), call.at)
 }
 
 /// Takes a registration out; returns the hash of its token if there was one.
@@ -181,7 +182,7 @@ fn remove(tx: &mut Tx<'_>, user: &Owner, dev: &str, at: u64) -> rusqlite::Result
     let Some((token, recipient)) = known else { return Ok(None) };
     tx.execute(DELETE, params![user.as_str(), dev])?;
     tx.execute(FORGET_PUSHED, params![user.as_str(), dev])?;
-    push::withdraw_all(tx, recipient, at)?;
+    notified::withdraw_all(tx, user, dev, recipient, at)?;
     Ok(Some(short_hash(&token)))
 }
 
@@ -199,6 +200,32 @@ pub(super) fn remove_refused(
         && let Some(hash) = remove(tx, user, dev, at)?
     {
         event(tx, user, (DeviceEvent::Unregistered, dev, &hash), Some(code), at)?;
+    }
+    Ok(())
+}
+
+/// The push service has another token for the device: (whose the one before was, the new one).
+pub(super) fn canonical(
+    tx: &mut Tx<'_>,
+    push: &DevicePush,
+    (before, token): (Recipient, &str),
+    at: u64,
+) -> rusqlite::Result<()> {
+    let (Ok(user), Ok(token)) = (Owner::new(push.user.as_str()), Token::new(token)) else { return Ok(()) };
+    let dev = push.dev.as_str();
+    let is_own = |holder: &Holder| holder.user == user && holder.dev == dev;
+    if holders(tx, &token)?.iter().any(|holder| !is_own(holder)) {
+        // Its device has registered it under another name by now.
+        if tx.exists(HAS, params![user.as_str(), dev, before])?
+            && let Some(hash) = remove(tx, &user, dev, at)?
+        {
+            event(tx, &user, (DeviceEvent::Unregistered, dev, &hash), None, at)?;
+        }
+        return Ok(());
+    }
+    let recipient = Target::Token(token.clone()).recipient();
+    if tx.execute(CANONICAL, params![user.as_str(), dev, token.reveal(), recipient, before])? > 0 {
+        event(tx, &user, (DeviceEvent::Replaced, dev, &short_hash(token.reveal())), None, at)?;
     }
     Ok(())
 }

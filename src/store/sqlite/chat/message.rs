@@ -1,7 +1,7 @@
 //! A message: decided, stored, and told to both sides, in one transaction.
 
 use super::push::{Asking, Told};
-use super::{COLUMNS, ChatRow, Kind, document, json_text, load, people, position, push, save, tell};
+use super::{Call, ChatRow, Kind, document, json_text, load, people, position, push, save, tell};
 use crate::chat::contact::{Admission, What, admit};
 use crate::chat::conversation::Written;
 use crate::chat::id::{Owner, Sid};
@@ -19,11 +19,13 @@ use crate::store::{ChatCall, ChatOutcome, NewChatMessage, Origin, Peer, Seeing, 
 use rusqlite::params;
 
 const DOCUMENT: &str = "SELECT document FROM chat WHERE row = ?1";
+pub(in crate::store::sqlite) const BY_ID: &str = chat_rows!("WHERE writer = ?1 AND id = ?2");
 const INSERT: &str = "INSERT INTO chat (row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader,
     theirs_writer, theirs_reader, received, hidden, waits, deadline, decided, document)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14, ?15, ?16, ?17, ?18)";
 
 pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &ChatCall) -> rusqlite::Result<ChatOutcome> {
+    let call = &mut Call::of(call);
     if let Some(known) = known(tx, new, call.at)? {
         return Ok(known);
     }
@@ -35,7 +37,8 @@ pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &Chat
         }
         Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.message.id.clone()))),
     };
-    if is_full(tx, new) {
+    let document = new.message.to_bytes();
+    if is_full(tx, new, &document) {
         return Ok(ChatOutcome::Full);
     }
     let swallowed = admission == Admission::Swallowed;
@@ -46,7 +49,6 @@ pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &Chat
     };
     position::read_all(tx, from, &to.name, call)?;
     let row = place(tx, new, swallowed, call.at)?;
-    let document = new.message.to_bytes();
     let waits = tell_both(tx, new, &row, &document, call)?;
     Ok(done(seen, admission, waits))
 }
@@ -79,8 +81,7 @@ fn known(tx: &mut Tx<'_>, new: &NewChatMessage, at: u64) -> rusqlite::Result<Opt
 
 /// The row of what `writer` wrote under this id.
 pub(super) fn by_id(tx: &Tx<'_>, writer: &Owner, id: &str) -> rusqlite::Result<Option<ChatRow>> {
-    let sql = format!("SELECT {COLUMNS} FROM chat WHERE writer = ?1 AND id = ?2");
-    tx.one(&sql, params![writer.as_str(), id], ChatRow::read)
+    tx.one(BY_ID, params![writer.as_str(), id], ChatRow::read)
 }
 
 pub(super) fn document_of(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Vec<u8>> {
@@ -93,7 +94,7 @@ pub(super) fn admission(
     what: What,
     from: &Writer,
     to: &Peer,
-    call: &ChatCall,
+    call: &Call<'_>,
 ) -> rusqlite::Result<Result<Admission, Rejection>> {
     let settings = people::settings(tx, &to.name)?;
     if to.role.is_none() && settings.is_none() || to.role == Some(Role::Admin) {
@@ -129,9 +130,9 @@ fn is_about_own(tx: &Tx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
-fn is_full(tx: &Tx<'_>, new: &NewChatMessage) -> bool {
+fn is_full(tx: &Tx<'_>, new: &NewChatMessage, document: &[u8]) -> bool {
     match new.route {
-        Some(_) => tx.spool_is_full(new.message.to_bytes().len() as u64),
+        Some(_) => tx.spool_is_full(document.len() as u64),
         None => tx.queue_is_full(USER_DEVICES_MAX as u64, crate::chat::push_document::BYTES_MAX as u64),
     }
 }
@@ -160,7 +161,6 @@ fn place(tx: &Tx<'_>, new: &NewChatMessage, swallowed: bool, at: u64) -> rusqlit
         n_reader: places.reader,
         theirs_writer: conversation.of(by).theirs,
         theirs_reader: conversation.of(by.other()).theirs,
-        received: false,
         hidden: places.reader.is_none(),
         waits: false,
         deadline: new.deadline_ms,
@@ -173,7 +173,7 @@ fn tell_both(
     new: &NewChatMessage,
     row: &ChatRow,
     document: &[u8],
-    call: &ChatCall,
+    call: &mut Call<'_>,
 ) -> rusqlite::Result<bool> {
     if new.from.role == Role::User {
         copy(tx, row, document, &row.writer, false, call.at)?;
@@ -198,15 +198,17 @@ fn tell_both(
             muted: entry.is_muted(call.at),
             attended: new.to.attended.any(),
         };
-        let asking = Asking { row, body: new.message.body().unwrap_or_default(), asked, attended: &new.to.attended };
+        let body = new.message.body().unwrap_or_default();
+        let asking = Asking { row, body, asked, attended: &new.to.attended, before: None };
         told = push::decide(tx, &asking, call)?;
     }
     insert(tx, &ChatRow { waits: told.waits, ..row.clone() }, told.decided.as_ref(), document)?;
     Ok(told.waits)
 }
 
+/// Stores a row, which counts from then on.
 pub(super) fn insert(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     row: &ChatRow,
     decided: Option<&impl serde::Serialize>,
     document: &[u8],
@@ -233,7 +235,10 @@ pub(super) fn insert(
         decided.map(json_text).transpose()?,
         document,
     ];
-    tx.execute(INSERT, values).map(drop)
+    tx.execute(INSERT, values)?;
+    tx.memory_draft.figures.chat_rows += 1;
+    tx.memory_draft.figures.chat_bytes += document.len() as u64;
+    Ok(())
 }
 
 /// Puts the stamped copy into the inbox of one side.

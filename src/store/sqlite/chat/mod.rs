@@ -4,8 +4,20 @@
 //! outbox, composed from the row in the same transaction. A push to a device is a row of `deliveries` of which no status is
 //! told ([`push`]); `pushed` remembers which devices may show a notification.
 
+/// A query of [`ChatRow`]s: its columns, and what follows them.
+macro_rules! chat_rows {
+    ($rest:literal) => {
+        concat!(
+            "SELECT row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader, theirs_writer, theirs_reader,
+            hidden, waits, deadline FROM chat ",
+            $rest
+        )
+    };
+}
+
 pub(in crate::store) mod device;
 pub(in crate::store) mod message;
+pub(in crate::store) mod notified;
 pub(in crate::store) mod people;
 pub(in crate::store) mod position;
 pub(in crate::store) mod push;
@@ -14,10 +26,10 @@ pub(in crate::store) mod sync;
 use super::outbox::{self, Document};
 use super::tx::Tx;
 use crate::chat::conversation::{Conversation, Side, pair};
-use crate::chat::id::{Owner, Row, Sid};
+use crate::chat::id::{Owner, Sid};
 use crate::chat::topic::inbox_topic;
-use crate::store::Origin;
-use crate::store::sqlite::column::{from_sql, sid};
+use crate::store::sqlite::column::{from_sql, sid, sql_ms};
+use crate::store::{ChatCall, ChatPolicy, Origin, StoreFigures};
 use rusqlite::params;
 use rusqlite::types::Type;
 use serde::Serialize;
@@ -26,9 +38,23 @@ use serde::de::DeserializeOwned;
 const LOAD: &str = "SELECT standing FROM conversations WHERE first = ?1 AND second = ?2";
 const SAVE: &str = "INSERT INTO conversations (first, second, standing) VALUES (?1, ?2, ?3)
     ON CONFLICT (first, second) DO UPDATE SET standing = excluded.standing";
-/// The columns of [`ChatRow`].
-const COLUMNS: &str = "row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader, theirs_writer,
-    theirs_reader, received, hidden, waits, deadline";
+const WRITE_FIGURES: &str = "UPDATE marks SET chat_rows = ?1, chat_bytes = ?2";
+pub(in crate::store::sqlite) const BY_SID: &str = chat_rows!("WHERE row = ?1 AND tail = ?2");
+
+/// A verb while it is done: what it was asked with, and the ids for pushes that it has not used.
+pub(in crate::store) struct Call<'a> {
+    /// Unix milliseconds.
+    pub(super) at: u64,
+    pub(super) policy: &'a ChatPolicy,
+    /// Each push takes the next one, so those of a device are in the order in which they were made.
+    pub(super) push_sids: std::slice::Iter<'a, Sid>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn of(call: &'a ChatCall) -> Self {
+        Self { at: call.at, policy: &call.policy, push_sids: call.push_sids.iter() }
+    }
+}
 
 /// What a row of `chat` is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +86,6 @@ pub(super) struct ChatRow {
     pub(super) n_reader: Option<u64>,
     theirs_writer: u64,
     theirs_reader: u64,
-    pub(super) received: bool,
     pub(super) hidden: bool,
     pub(super) waits: bool,
     pub(super) deadline: u64,
@@ -83,17 +108,15 @@ impl ChatRow {
             n_reader: count(10)?,
             theirs_writer: from_sql(row.get(11)?),
             theirs_reader: from_sql(row.get(12)?),
-            received: row.get(13)?,
-            hidden: row.get(14)?,
-            waits: row.get(15)?,
-            deadline: from_sql(row.get(16)?),
+            hidden: row.get(13)?,
+            waits: row.get(14)?,
+            deadline: from_sql(row.get(15)?),
         })
     }
 
     pub(super) fn by_sid(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
         let (row, tail) = sid.parts();
-        let sql = format!("SELECT {COLUMNS} FROM chat WHERE row = ?1 AND tail = ?2");
-        tx.one(&sql, params![row, tail], Self::read)
+        tx.one(BY_SID, params![row, tail], Self::read)
     }
 
     /// Whether `user` has it.
@@ -117,6 +140,16 @@ impl ChatRow {
     }
 }
 
+/// Before the commit: how much is kept is written down where the batch changed it, so that no start has to count it.
+pub(super) fn write_figures(tx: &Tx<'_>) -> rusqlite::Result<()> {
+    let of = |figures: &StoreFigures| (figures.chat_rows, figures.chat_bytes);
+    let (rows, bytes) = of(&tx.memory_draft.figures);
+    if (rows, bytes) != of(&tx.memory.figures) {
+        tx.execute(WRITE_FIGURES, [sql_ms(rows), sql_ms(bytes)])?;
+    }
+    Ok(())
+}
+
 /// The conversation of two, and on which side of it `one` is.
 pub(super) fn load(tx: &Tx<'_>, one: &Owner, other: &Owner) -> rusqlite::Result<(Conversation, Side)> {
     let (first, second, side) = pair(one, other);
@@ -130,13 +163,7 @@ pub(super) fn save(tx: &Tx<'_>, one: &Owner, other: &Owner, conversation: &Conve
 }
 
 /// Tells a user something that is dropped where nobody reads it.
-pub(in crate::store) fn tell(
-    tx: &mut Tx<'_>,
-    user: &Owner,
-    suffix: &str,
-    payload: &[u8],
-    at: u64,
-) -> rusqlite::Result<()> {
+pub(super) fn tell(tx: &mut Tx<'_>, user: &Owner, suffix: &str, payload: &[u8], at: u64) -> rusqlite::Result<()> {
     document(tx, user, suffix, Origin::UserNote, payload, at)
 }
 
@@ -164,13 +191,4 @@ pub(super) fn json<T: DeserializeOwned>(row: &rusqlite::Row<'_>, column: usize) 
 
 pub(super) fn json_text(value: &impl Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
-}
-
-/// The row of the newest message of `writer` in the conversation with `peer`, up to a row, if `peer` has it.
-fn newest(tx: &Tx<'_>, writer: &Owner, peer: &Owner, up_to: Row) -> rusqlite::Result<Option<ChatRow>> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM chat WHERE peer = ?1 AND row <= ?2 AND writer = ?3 AND hidden = 0 AND kind < 2
-        ORDER BY row DESC LIMIT 1"
-    );
-    tx.one(&sql, params![peer.as_str(), up_to, writer.as_str()], ChatRow::read)
 }

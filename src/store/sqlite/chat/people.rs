@@ -27,7 +27,7 @@ const OTHERS: &str = "SELECT c.user, c.entry, u.settings FROM contacts c JOIN us
     WHERE c.other = ?1 ORDER BY c.user";
 
 /// What `user` has set about `other`.
-pub(in crate::store::sqlite) fn entry(tx: &Tx<'_>, user: &Owner, other: &Owner) -> rusqlite::Result<Entry> {
+pub(in crate::store) fn entry(tx: &Tx<'_>, user: &Owner, other: &Owner) -> rusqlite::Result<Entry> {
     let found = tx.one(ENTRY, params![user.as_str(), other.as_str()], |row| json(row, 0))?;
     Ok(found.unwrap_or_default())
 }

@@ -1,9 +1,9 @@
 //! How far each side has got: what devices have confirmed, and what users have read.
 
 use super::message::{receipt, receipt_up_to};
-use super::{COLUMNS, ChatRow, load, newest, people, push, save, tell};
+use super::{Call, ChatRow, Kind, load, notified, people, save, tell};
 use crate::chat::contact::tells_back;
-use crate::chat::conversation::Moved;
+use crate::chat::conversation::{Moved, Standing};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
@@ -17,9 +17,18 @@ use rusqlite::params;
 /// Messages that one receipt `up_to` marks as received, at most; what is left is marked by the next one.
 const UP_TO_MAX: i64 = 1_000;
 
-const RECEIVED: &str = "UPDATE chat SET received = 1, waits = 0 WHERE row = ?1";
-const ALL_RECEIVED: &str = "UPDATE chat SET received = 1, waits = 0 WHERE row IN (SELECT row FROM chat
+const RECEIVED: &str = "UPDATE chat SET received = 1 WHERE row = ?1 AND received = 0";
+pub(in crate::store::sqlite) const ALL_RECEIVED: &str = "UPDATE chat SET received = 1 WHERE row IN (
+    SELECT row FROM chat INDEXED BY chat_unreceived
     WHERE peer = ?1 AND writer = ?2 AND row <= ?3 AND received = 0 AND hidden = 0 ORDER BY row LIMIT ?4)";
+pub(in crate::store::sqlite) const NEWEST_UNRECEIVED: &str = chat_rows!(
+    "INDEXED BY chat_unreceived WHERE peer = ?1 AND writer = ?2 AND row <= ?3 AND received = 0 AND hidden = 0
+    ORDER BY row DESC LIMIT 1"
+);
+pub(in crate::store::sqlite) const NEWEST_MESSAGE: &str = chat_rows!(
+    "WHERE peer = ?1 AND row <= ?2 AND row > ?3 AND hidden = 0 AND writer = ?4 AND kind < 2 ORDER BY row DESC LIMIT 1"
+);
+pub(in crate::store::sqlite) const BY_ROW: &str = chat_rows!("WHERE row = ?1");
 
 /// Who says something about what it has.
 struct Reader<'a> {
@@ -35,6 +44,7 @@ pub(in crate::store) fn receipt_of_user(
     new: &NewReceipt,
     call: &ChatCall,
 ) -> rusqlite::Result<ChatOutcome> {
+    let call = &mut Call::of(call);
     let reader = Reader { user: &new.user, dev: new.dev.as_ref(), connected: &new.connected };
     let sids = match &new.of {
         ReceiptOf::Each(sids) => sids.as_slice(),
@@ -45,7 +55,8 @@ pub(in crate::store) fn receipt_of_user(
         let with = if let ReceiptOf::In(with, _) = &new.of { Some(with) } else { None };
         let is_own = |row: &ChatRow| {
             // What one wrote oneself is a place in a conversation, but nothing that one could confirm.
-            let is_of = if new.read { row.is_of(reader.user) } else { row.peer == *reader.user && !row.hidden };
+            let is_place = with.is_some() && row.is_of(reader.user);
+            let is_of = is_place || row.peer == *reader.user && row.writer != *reader.user && !row.hidden;
             is_of && with.is_none_or(|with| row.other(reader.user) == with)
         };
         let Some(row) = ChatRow::by_sid(tx, *sid)?.filter(is_own) else {
@@ -63,7 +74,7 @@ pub(in crate::store) fn receipt_of_user(
         }
     }
     if let Some(dev) = &new.dev {
-        push::device_spoke(tx, &new.user, dev, call.at)?;
+        notified::device_spoke(tx, &new.user, dev, call.at)?;
     }
     Ok(ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false })
 }
@@ -77,36 +88,40 @@ pub(in crate::store::sqlite) fn acknowledged(tx: &mut Tx<'_>, user: &str, sid: S
     }
 }
 
-fn received(tx: &mut Tx<'_>, new: &NewReceipt, row: &ChatRow, up_to: bool, call: &ChatCall) -> rusqlite::Result<()> {
+fn received(tx: &mut Tx<'_>, new: &NewReceipt, row: &ChatRow, up_to: bool, call: &Call<'_>) -> rusqlite::Result<()> {
     confirm(tx, row, up_to, call.at)?;
     // A device that nobody looks at says nothing of the others.
     if let Some(dev) = new.dev.as_ref().filter(|_| new.attended) {
-        push::withdraw(tx, &push::Seen { user: &new.user, peer: &row.writer, sid: row.sid, up_to }, Some(dev), call)?;
+        let seen = notified::Seen { user: &new.user, peer: &row.writer, sid: row.sid, up_to };
+        notified::withdraw(tx, &seen, dev, call)?;
     }
     Ok(())
 }
 
 /// The first confirmation of a message is told to its writer.
 fn confirm(tx: &mut Tx<'_>, row: &ChatRow, up_to: bool, at: u64) -> rusqlite::Result<()> {
-    let changed = match up_to {
-        true => {
-            let values = params![row.peer.as_str(), row.writer.as_str(), row.sid.row(), UP_TO_MAX];
-            tx.execute(ALL_RECEIVED, values)?
-        }
-        false if row.received => 0,
-        false => tx.execute(RECEIVED, [row.sid.row()])?,
-    };
-    if changed == 0 {
-        return Ok(());
-    }
+    let Some(newest) = mark_received(tx, row, up_to)? else { return Ok(()) };
     let (mut conversation, side) = load(tx, &row.peer, &row.writer)?;
-    if conversation.handle_received(side, row.sid) {
+    if conversation.handle_received(side, newest.sid) {
         save(tx, &row.peer, &row.writer, &conversation)?;
     }
-    if may_tell(tx, row, false)? {
-        receipt_up_to(tx, row, Status::Delivered, up_to, at)?;
+    if may_tell(tx, &newest, false)? {
+        receipt_up_to(tx, &newest, Status::Delivered, up_to, at)?;
     }
     Ok(())
+}
+
+/// Marks a message, or all up to it; returns the newest of those that were not marked.
+fn mark_received(tx: &Tx<'_>, row: &ChatRow, up_to: bool) -> rusqlite::Result<Option<ChatRow>> {
+    if !up_to {
+        return Ok((tx.execute(RECEIVED, [row.sid.row()])? > 0).then(|| row.clone()));
+    }
+    let (peer, writer) = (row.peer.as_str(), row.writer.as_str());
+    let newest = tx.one(NEWEST_UNRECEIVED, params![peer, writer, row.sid.row()], ChatRow::read)?;
+    if newest.is_some() {
+        tx.execute(ALL_RECEIVED, params![peer, writer, row.sid.row(), UP_TO_MAX])?;
+    }
+    Ok(newest)
 }
 
 /// Whether the writer of a message may hear what became of it at its reader.
@@ -114,58 +129,82 @@ fn may_tell(tx: &Tx<'_>, row: &ChatRow, is_read: bool) -> rusqlite::Result<bool>
     let role = if row.by_bal { Role::Bal } else { Role::User };
     let entry = people::entry(tx, &row.peer, &row.writer)?;
     let hide_read = is_read && people::settings(tx, &row.peer)?.unwrap_or_default().hide_read;
-    Ok(tells_back(role, entry, is_read, hide_read))
+    // Nothing of a blocked user comes to whoever has blocked it, and receipts are no exception.
+    let is_blocked = people::entry(tx, &row.writer, &row.peer)?.blocked;
+    Ok(tells_back(role, entry, is_read, hide_read) && !is_blocked)
 }
 
 /// The user has read the conversation up to a row, on whichever side that was written.
-fn read(tx: &mut Tx<'_>, reader: &Reader<'_>, row: &ChatRow, call: &ChatCall) -> rusqlite::Result<()> {
+fn read(tx: &mut Tx<'_>, reader: &Reader<'_>, row: &ChatRow, call: &mut Call<'_>) -> rusqlite::Result<()> {
     let with = row.other(reader.user).clone();
     let (mut conversation, side) = load(tx, reader.user, &with)?;
-    let before = conversation.of(side).unread;
-    let theirs = conversation.of(side).theirs;
+    let Standing { unread: before, theirs, read: position, .. } = *conversation.of(side);
     let behind = || Ok::<_, rusqlite::Error>(theirs.saturating_sub(row.theirs(reader.user)));
     let Moved::To { unread } = conversation.handle_read(side, row.sid, behind)? else { return Ok(()) };
     save(tx, reader.user, &with, &conversation)?;
     people::add_unread(tx, reader.user, unread as i64 - before as i64)?;
     tell(tx, reader.user, "read", &read_document(&with, row.sid, unread), call.at)?;
-    tx.execute(ALL_RECEIVED, params![reader.user.as_str(), with.as_str(), row.sid.row(), UP_TO_MAX])?;
-    if let Some(last) = newest(tx, &with, reader.user, row.sid.row())?
-        && may_tell(tx, &last, true)?
+    let last = last_message(tx, reader.user, &with, row, position)?;
+    tell_read(tx, last.as_ref(), call.at)?;
+    let seen = notified::Seen { user: reader.user, peer: &with, sid: row.sid, up_to: true };
+    notified::clear(tx, &seen, reader.dev, reader.connected, call)
+}
+
+/// Tells the writer of the last message that was read. Reading is the first confirmation of what no device has confirmed.
+fn tell_read(tx: &mut Tx<'_>, last: Option<&ChatRow>, at: u64) -> rusqlite::Result<()> {
+    let Some(last) = last else { return Ok(()) };
+    if let Some(newest) = mark_received(tx, last, true)?
+        && may_tell(tx, &newest, false)?
     {
-        receipt_up_to(tx, &last, Status::Read, true, call.at)?;
+        receipt_up_to(tx, &newest, Status::Delivered, true, at)?;
     }
-    let seen = push::Seen { user: reader.user, peer: &with, sid: row.sid, up_to: true };
-    push::clear(tx, &seen, reader.dev, reader.connected, call)
+    if may_tell(tx, last, true)? {
+        receipt_up_to(tx, last, Status::Read, true, at)?;
+    }
+    Ok(())
+}
+
+/// The newest message of `with` to the reader up to a row and behind the position before.
+fn last_message(
+    tx: &Tx<'_>,
+    reader: &Owner,
+    with: &Owner,
+    row: &ChatRow,
+    position: Option<Sid>,
+) -> rusqlite::Result<Option<ChatRow>> {
+    if row.writer == *with && matches!(row.kind, Kind::Message | Kind::Reaction) {
+        return Ok(Some(row.clone()));
+    }
+    let before = position.map_or(Row(0), Sid::row);
+    tx.one(NEWEST_MESSAGE, params![reader.as_str(), row.sid.row(), before, with.as_str()], ChatRow::read)
 }
 
 /// Whoever writes in a conversation has read it.
-pub(super) fn read_all(tx: &mut Tx<'_>, writer: &Writer, peer: &Owner, call: &ChatCall) -> rusqlite::Result<()> {
+pub(super) fn read_all(tx: &mut Tx<'_>, writer: &Writer, peer: &Owner, call: &mut Call<'_>) -> rusqlite::Result<()> {
     if writer.role != Role::User || writer.name == *peer {
         return Ok(());
     }
-    let (conversation, side) = load(tx, &writer.name, peer)?;
-    let standing = conversation.of(side);
-    if standing.unread == 0 {
+    let (mut conversation, side) = load(tx, &writer.name, peer)?;
+    let Standing { unread, newest, .. } = *conversation.of(side);
+    if unread == 0 {
         return Ok(());
     }
-    let Some(last) = last_to(tx, &writer.name, peer)? else { return Ok(()) };
-    let reader = Reader { user: &writer.name, dev: writer.dev.as_ref(), connected: &writer.connected };
-    read(tx, &reader, &last, call)
-}
-
-/// The newest message of `peer` to `user`.
-fn last_to(tx: &Tx<'_>, user: &Owner, peer: &Owner) -> rusqlite::Result<Option<ChatRow>> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM chat WHERE peer = ?1 AND writer = ?2 AND hidden = 0 AND kind < 2
-        ORDER BY row DESC LIMIT 1"
-    );
-    tx.one(&sql, params![user.as_str(), peer.as_str()], ChatRow::read)
+    let last = newest.map_or(Ok(None), |sid| ChatRow::by_sid(tx, sid))?;
+    if let Some(last) = last {
+        let reader = Reader { user: &writer.name, dev: writer.dev.as_ref(), connected: &writer.connected };
+        return read(tx, &reader, &last, call);
+    }
+    // It is not kept any more; what was counted of it still is.
+    conversation.forget_unread(side);
+    save(tx, &writer.name, peer, &conversation)?;
+    people::add_unread(tx, &writer.name, -i64::try_from(unread).unwrap_or(i64::MAX))
 }
 
 /// A BAL has taken a user's message.
 pub(in crate::store::sqlite) fn taken_by_bal(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<()> {
-    let sql = format!("SELECT {COLUMNS} FROM chat WHERE row = ?1");
-    let Some(row) = tx.one(&sql, [row], ChatRow::read)?.filter(|row| !row.received) else { return Ok(()) };
-    tx.execute(RECEIVED, [row.sid.row()])?;
-    receipt(tx, &row, Status::Delivered, at)
+    let Some(row) = tx.one(BY_ROW, [row], ChatRow::read)? else { return Ok(()) };
+    if tx.execute(RECEIVED, [row.sid.row()])? > 0 {
+        receipt(tx, &row, Status::Delivered, at)?;
+    }
+    Ok(())
 }

@@ -71,6 +71,27 @@ fn the_oldest_schema_is_brought_forward_with_its_rows() {
     assert!(beside(&path, ".schema-1").exists());
 }
 
+#[tokio::test]
+async fn a_store_without_chat_is_brought_forward_without_a_copy_and_takes_chat() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(&STEPS[..6].concat()).unwrap();
+    old.execute_batch("UPDATE marks SET seq_ceiling = 42").unwrap();
+    mark(&old, 6);
+    drop(old);
+    drop(open(&path).unwrap());
+    assert!(!beside(&path, ".schema-6").exists(), "tables alone are made");
+    let settings = Settings::new(&path);
+    let (store, thread, recovery) = crate::store::sqlite::open(&settings, NOW).unwrap();
+    assert_eq!(recovery.last_sid, None);
+    let alice = crate::chat::id::Owner::new("alice").unwrap();
+    store.chat_user_seen(alice.clone()).await.unwrap().await.unwrap();
+    assert!(store.chat_sync(alice, None).await.unwrap().await.unwrap().complete);
+    assert_eq!(store.figures().chat_rows, 0);
+    thread.close().await.unwrap();
+}
+
 #[test]
 fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
     let (dir, path) = old_store();
@@ -87,7 +108,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
         if seen.is_empty() {
             let told = fs::read_to_string(&told).unwrap();
             assert!(told.contains("WARN") && told.contains("earlier releases cannot open it afterwards"), "{told}");
-            assert!(told.contains("store.db.schema-4") && told.contains("schema=4 becomes=6"), "{told}");
+            assert!(told.contains("store.db.schema-4") && told.contains("schema=4 becomes=7"), "{told}");
         }
         seen.push(phase);
     });
@@ -109,7 +130,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
             phases[..],
             [
                 Phase::Copying { done: 1.., of: 1.. },
-                Phase::Changing { step: 1, of: 2 },
+                Phase::Changing { step: 1, of: 3 },
                 Phase::Committing,
                 Phase::Rebuilding,
                 Phase::Checkpointing

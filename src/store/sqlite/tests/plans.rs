@@ -1,8 +1,10 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
+use super::super::chat::{self, device, message as chat_message, notified, position, push, sync};
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{
-    accept, dispatch, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, upstream,
+    accept, dispatch, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, unread,
+    upstream,
 };
 
 fn plan(conn: &rusqlite::Connection, sql: &str) -> String {
@@ -42,6 +44,9 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (outbox::PAGE, "PRIMARY KEY (topic=? AND seq>?)"),
         (outbox::OLDEST_NOTE, "INDEX outbox_notes (topic=?)"),
         (outbox::NEXT_TOPIC, "PRIMARY KEY (topic>?)"),
+        (unread::NEXT_TOPIC, "INDEX outbox_unread (topic>?)"),
+        (unread::LAST, "INDEX outbox_unread (topic=?)"),
+        (unread::OLDEST, "INDEX outbox_unread (topic=? AND seq<?)"),
         (upstream::UNACKED, "PRIMARY KEY (topic=? AND seq<?)"),
         (upstream::UNROUTED, "PRIMARY KEY (topic=? AND seq>?)"),
         (queue::ROWS, "SEARCH q USING PRIMARY KEY (queue=? AND seq>?)\nSEARCH b USING INTEGER PRIMARY KEY (rowid=?)"),
@@ -56,12 +61,35 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (retained::EXPIRED, "INDEX retained_expiry (expires_at<?)"),
         (inspect::SESSIONS, "INDEX queues_key (key>?)"),
         (inspect::RETAINED, "PRIMARY KEY (topic>?)"),
+        (chat::BY_SID, "INTEGER PRIMARY KEY (rowid=?)"),
+        (chat_message::BY_ID, "INDEX chat_id (writer=? AND id=?)"),
+        (position::ALL_RECEIVED, "INDEX chat_unreceived (peer=? AND writer=? AND row<?)"),
+        (position::NEWEST_UNRECEIVED, "INDEX chat_unreceived (peer=? AND writer=? AND row<?)"),
+        (position::NEWEST_MESSAGE, "INDEX chat_peer (peer=? AND row>? AND row<?)"),
+        (sync::WRITTEN, "INDEX chat_writer (writer=? AND row>?)"),
+        (sync::NEWEST_WRITTEN, "INDEX chat_writer (writer=? AND row>?)"),
+        (sync::GOT, "INDEX chat_peer (peer=? AND row>?)"),
+        (sync::NEWEST_GOT, "INDEX chat_peer (peer=? AND row>?)"),
+        (push::DEVICES, "PRIMARY KEY (user=?)"),
+        (push::WAITING, "INDEX chat_waits (peer=? AND row>? AND row<?)"),
+        (push::KEEP_PLACES, "INDEX deliveries_chat (recipient=? AND rowid<?)"),
+        (notified::NOTED, "PRIMARY KEY (user=? AND peer=? AND row>? AND row<?)"),
+        (notified::OF_DEVICE, "INDEX deliveries_chat (recipient=?)"),
+        (device::OF_TOKEN, "INDEX devices_recipient (recipient=?)"),
+        (device::DROP_PROOFS, "INDEX proofs_made (made_at<?)"),
     ];
     for (sql, index) in expected {
         let plan = plan(&conn, sql);
         assert!(plan.contains(index), "{sql}\nshould use {index}, but:\n{plan}");
         assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
     }
+}
+
+#[test]
+fn what_waited_at_a_stop_is_found_along_its_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
+    assert_eq!(plan(&conn, push::UNDECIDED), "SCAN chat USING INDEX chat_waits\n");
 }
 
 #[test]

@@ -1,0 +1,375 @@
+//! What chat users write, on its way to the store: read, decided there in one transaction, and only then acknowledged.
+//!
+//! ```text
+//!   Inbound ─▶ parse ─▶ verb of the store ──commit──▶ acknowledgement, or a refusal to its writer
+//!                │             │
+//!                ▼             └─▶ documents for both sides, pushes, what the broker shows of presence
+//!            Attentions (signs of a person, clocks)
+//! ```
+//!
+//! A verb decides by what is on disk; what only the bridge knows (who is there, who looks) goes with it. BALs use the same
+//! topics, but for those of devices.
+
+mod pushes;
+mod requests;
+mod typing;
+
+pub(super) use pushes::run as watch_pushes;
+
+use super::context::Context;
+use super::refusing::{Refused, Refusing};
+use crate::chat::id::{Owner, Sid};
+use crate::chat::message::{ErrorCode, Rejection, Sender};
+use crate::chat::principal::{Principal, Role};
+use crate::chat::suffix::chatstate::ChatState;
+use crate::chat::suffix::devices::DeviceWord;
+use crate::chat::suffix::invitations::Invitation;
+use crate::chat::suffix::messages::UserMessage;
+use crate::chat::suffix::profile::Profile;
+use crate::chat::suffix::read::ReadPosition;
+use crate::chat::suffix::receipts::{Of, UserReceipt};
+use crate::chat::suffix::requests::Request;
+use crate::chat::topic::{ChatTopic, ClientTopic, Device};
+use crate::mqtt::{AckWord, Inbound, Outbound};
+use crate::ops::clock::now_ms;
+use crate::store::{
+    ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, NewChatMessage, NewInvitation, NewReceipt, Peer,
+    ReceiptOf, StoreError, USER_DEVICES_MAX, Writer,
+};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use typing::Typing;
+
+/// Ids for pushes that a verb may make: to the reader's devices, and to those of its writer.
+const PUSHES: usize = 2 * USER_DEVICES_MAX;
+
+/// Users of whom it is remembered that the store was told; beyond it all are told of again.
+const USERS_MAX: usize = 100_000;
+
+/// How soon an empty publish of the bridge comes back from the broker.
+const CLEAR_COMES_BACK: Duration = Duration::from_secs(5);
+/// Topics that are being cleared at one time; a copy beyond them is cleared when it comes again.
+const CLEARED_MAX: usize = 1_000;
+
+/// What remains to be done for one publish, as in the intake.
+pub(super) type Remaining = super::intake::Remaining;
+
+/// Why a publish is not taken.
+type TakeError = super::intake::TakeError;
+
+/// Takes what users write.
+pub(super) struct ChatIntake {
+    context: Arc<Context>,
+    policy: Arc<ChatPolicy>,
+    refusing: Refusing,
+    typing: Typing,
+    /// Of whom the store was told.
+    users: HashSet<Owner>,
+    /// Topics that were cleared, and when.
+    cleared: HashMap<String, Instant>,
+}
+
+impl ChatIntake {
+    pub(super) fn new(context: Arc<Context>, refusing: Refusing) -> Self {
+        let policy = Arc::new(context.settings.chat_policy());
+        Self { context, policy, refusing, typing: Typing::default(), users: HashSet::new(), cleared: HashMap::new() }
+    }
+
+    /// An external broker keeps what is not meant to be kept: it is cleared, so that it does not come back as if it were new.
+    pub(super) async fn clear_kept(&mut self, topic: &ClientTopic) {
+        let now = Instant::now();
+        self.cleared.retain(|_, at| now - *at < CLEAR_COMES_BACK);
+        if self.cleared.len() >= CLEARED_MAX {
+            return;
+        }
+        self.cleared.insert(topic.to_string(), now);
+        let (outbound, _outcome) = Outbound::new(topic, Vec::new());
+        // If the broker is gone, the copy comes again with it.
+        let _ = self.context.publish.send(Outbound { retain: true, ..outbound }).await;
+    }
+
+    /// Whether this is the empty publish of [`Self::clear_kept`], which comes back to the bridge: no user said it.
+    pub(super) fn is_own_clear(&mut self, topic: &ClientTopic, publish: &Inbound) -> bool {
+        if self.cleared.is_empty() || !publish.payload.is_empty() {
+            return false;
+        }
+        self.cleared.remove(&topic.to_string()).is_some_and(|at| at.elapsed() < CLEAR_COMES_BACK)
+    }
+
+    /// A user writes below its own name, and exists from now on. An external broker tells nothing else of those who log in.
+    pub(super) async fn heard_of(&mut self, user: &Owner) -> Result<(), StoreError> {
+        if self.users.contains(user) {
+            return Ok(());
+        }
+        if self.users.len() >= USERS_MAX {
+            self.users.clear();
+        }
+        self.users.insert(user.clone());
+        let _committed = self.context.store.chat_user_seen(user.clone()).await?;
+        Ok(())
+    }
+
+    /// A message to a user or BAL, of a user or BAL.
+    pub(super) async fn message(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
+        let limits = self.context.settings.limits.message();
+        let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
+        let message = UserMessage::parse(sender, &routed(publish, &limits)?, &limits)?;
+        let dev = device(&publish.principal, message.dev.as_ref());
+        self.sign(owner, dev.as_ref(), publish);
+        let (sid, at) = self.context.next_sid();
+        let to = self.peer(&message.to, at);
+        let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));
+        let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
+        let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
+        let (reader, waits) = (to.name.clone(), to.attended.any());
+        if waits {
+            self.context.attentions.given(&reader, sid, at);
+        }
+        let from = self.writer(owner, dev, publish);
+        let new = NewChatMessage { sid, from, to, message, deadline_ms, route };
+        let committed = self.context.store.chat_message(new, self.call(at)).await?;
+        let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
+        let owner = owner.clone();
+        Ok(Box::pin(async move {
+            let outcome = committed.await?;
+            if waits && !matches!(outcome, ChatOutcome::Done { waits: true, .. }) {
+                context.attentions.taken_back(&reader, sid);
+            }
+            finish(&context, &refusing, &owner, outcome, &refused).await
+        }))
+    }
+
+    /// What a device has, or its user has read.
+    pub(super) async fn receipt(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
+        let receipt = UserReceipt::parse(&publish.payload, &self.context.settings.limits.message())?;
+        let dev = device(&publish.principal, receipt.dev.as_ref());
+        if receipt.read {
+            self.sign(owner, dev.as_ref(), publish);
+        }
+        let of = match receipt.of {
+            Of::Each(sids) => ReceiptOf::Each(sids),
+            Of::UpTo(sid) => ReceiptOf::UpTo(sid),
+            Of::Pushes(ids) => {
+                let sids = ids.iter().filter_map(|id| Sid::parse(id.as_str())).collect();
+                return self.pushes(owner, dev, sids, receipt.read, publish).await;
+            }
+        };
+        let committed = self.receipt_of(owner, dev, of, receipt.read).await?;
+        Ok(self.finishing(owner, committed, publish))
+    }
+
+    async fn receipt_of(
+        &self,
+        owner: &Owner,
+        dev: Option<Device>,
+        of: ReceiptOf,
+        read: bool,
+    ) -> Result<Committed<ChatOutcome>, StoreError> {
+        let at = now_ms();
+        let new = receipt(&self.context, owner, dev, (of, read), at);
+        self.context.store.chat_receipt(new, self.call(at)).await
+    }
+
+    /// Pushes by the `mid` in each: messages of users, or of BALs to tokens that belong to nobody.
+    async fn pushes(
+        &self,
+        owner: &Owner,
+        dev: Option<Device>,
+        sids: Vec<Sid>,
+        read: bool,
+        publish: &Inbound,
+    ) -> Result<Remaining, TakeError> {
+        let context = Arc::clone(&self.context);
+        let confirmed = context.store.confirm(owner, sids.clone(), now_ms()).await?;
+        let own = context.store.chat_messages_to(owner.clone(), sids).await?;
+        let (call, refusing, refused) = (self.call(now_ms()), self.refusing.clone(), Refused::of(publish));
+        let owner = owner.clone();
+        Ok(Box::pin(async move {
+            let word = super::intake::confirmed(&context, &confirmed.await?);
+            let own = own.await?;
+            if own.is_empty() {
+                return Ok(word);
+            }
+            let new = receipt(&context, &owner, dev, (ReceiptOf::Each(own), read), call.at);
+            let outcome = context.store.chat_receipt(new, call).await?.await?;
+            finish(&context, &refusing, &owner, outcome, &refused).await
+        }))
+    }
+
+    /// Everything else that users write.
+    pub(super) async fn take(
+        &mut self,
+        owner: &Owner,
+        topic: &ChatTopic,
+        publish: &Inbound,
+    ) -> Result<Remaining, TakeError> {
+        match topic {
+            ChatTopic::Read => self.read(owner, publish).await,
+            ChatTopic::ChatState => self.chat_state(owner, publish).await,
+            ChatTopic::Profile => self.profile(owner, publish).await,
+            ChatTopic::Invitations => self.invitation(owner, publish).await,
+            ChatTopic::Devices(device) => self.device(owner, device, publish).await,
+            ChatTopic::Requests(device) => self.request(owner, device, publish).await,
+        }
+    }
+
+    async fn read(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
+        let ReadPosition { with, sid, dev } =
+            ReadPosition::parse(&publish.payload, &self.context.settings.limits.message())?;
+        let dev = device(&publish.principal, dev.as_ref());
+        self.sign(owner, dev.as_ref(), publish);
+        let committed = self.receipt_of(owner, dev, ReceiptOf::In(with, sid), true).await?;
+        Ok(self.finishing(owner, committed, publish))
+    }
+
+    async fn chat_state(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
+        let limits = self.context.settings.limits.message();
+        let state = ChatState::parse(&routed(publish, &limits)?, &limits)?;
+        let dev = device(&publish.principal, state.dev.as_ref());
+        self.sign(owner, dev.as_ref(), publish);
+        let now = now_ms();
+        if !self.typing.passes(owner, &state, now) || !self.context.attentions.attended(&state.to, now).any() {
+            return Ok(Box::pin(async { Ok(Some(AckWord::Done)) }));
+        }
+        let (context, owner) = (Arc::clone(&self.context), owner.clone());
+        let seen = context.store.chat_has_contact(state.to.clone(), owner.clone()).await?;
+        Ok(Box::pin(async move {
+            if seen.await? {
+                typing::pass_on(&context, &owner, &state).await;
+            }
+            Ok(Some(AckWord::Done))
+        }))
+    }
+
+    async fn profile(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
+        let profile = Profile::parse(&publish.payload, &self.context.settings.limits.message())?;
+        let text = profile.map(|_| String::from_utf8_lossy(&publish.payload).into_owned());
+        let committed = self.context.store.chat_profile(owner.clone(), text).await?;
+        Ok(Box::pin(async move { committed.await.map(|()| Some(AckWord::Done)) }))
+    }
+
+    async fn invitation(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
+        let limits = self.context.settings.limits.message();
+        let invitation = Invitation::parse(&routed(publish, &limits)?, &limits)?;
+        let dev = device(&publish.principal, invitation.dev.as_ref());
+        self.sign(owner, dev.as_ref(), publish);
+        let (sid, at) = self.context.next_sid();
+        let (to, from) = (self.peer(&invitation.to, at), self.writer(owner, dev, publish));
+        let new = NewInvitation { sid, from, to, invitation };
+        let _ = (new, at);
+        Err(Rejection::new(ErrorCode::NotFound, "TEMPORARY").into())
+    }
+
+    async fn device(&mut self, owner: &Owner, dev: &Device, publish: &Inbound) -> Result<Remaining, TakeError> {
+        let word = DeviceWord::parse(&publish.payload, &self.context.settings.limits.message())?;
+        let registration = if let DeviceWord::Register(registration) = word { Some(registration) } else { None };
+        let (proof, at) = self.context.next_sid();
+        let verify = self.context.settings.chat.verify_tokens;
+        // An id has 38 random bits, and a proof counts for minutes; with a second one it cannot be guessed.
+        let proof = format!("{proof}{:016x}", rand::random::<u64>());
+        let change = DeviceChange { user: owner.clone(), dev: dev.clone(), registration, proof, verify };
+        let committed = self.context.store.chat_device(change, self.call(at)).await?;
+        Ok(self.finishing(owner, committed, publish))
+    }
+
+    async fn request(&mut self, owner: &Owner, dev: &Device, publish: &Inbound) -> Result<Remaining, TakeError> {
+        if publish.principal.device.as_deref().is_some_and(|own| own != dev.as_str()) {
+            let detail = "`requests/` is followed by the name of another device";
+            return Err(Rejection::new(ErrorCode::Forbidden, detail).into());
+        }
+        let request = match Request::parse(&publish.payload, &self.context.settings.limits.message()) {
+            Ok(request) => request,
+            Err(rejection) => return requests::refuse(&self.context, owner, dev, rejection).await,
+        };
+        let asked =
+            requests::Asked { user: owner.clone(), dev: dev.clone(), request, payload: publish.payload.clone() };
+        requests::answer(&self.context, asked, self.call(now_ms())).await
+    }
+
+    /// What follows a verb that says what it came to.
+    fn finishing(&self, owner: &Owner, committed: Committed<ChatOutcome>, publish: &Inbound) -> Remaining {
+        let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
+        let owner = owner.clone();
+        Box::pin(async move { finish(&context, &refusing, &owner, committed.await?, &refused).await })
+    }
+
+    /// Somebody did something at the device. What a push handler does in the background is nothing that a person did.
+    fn sign(&self, owner: &Owner, dev: Option<&Device>, publish: &Inbound) {
+        if let Some(dev) = dev.filter(|_| publish.principal.role == Role::User && !publish.principal.background) {
+            self.context.attentions.sign(owner, dev, now_ms());
+        }
+    }
+
+    fn peer(&self, name: &Owner, at: u64) -> Peer {
+        let role = self.context.directory.role_of(name.as_str());
+        Peer { name: name.clone(), role, attended: self.context.attentions.attended(name, at) }
+    }
+
+    fn writer(&self, owner: &Owner, dev: Option<Device>, publish: &Inbound) -> Writer {
+        let connected = self.context.attentions.connected(owner);
+        Writer { name: owner.clone(), role: publish.principal.role, dev, connected }
+    }
+
+    fn call(&self, at: u64) -> ChatCall {
+        self.context.chat_call(at, PUSHES, &self.policy)
+    }
+}
+
+/// What a receipt is to the store.
+fn receipt(
+    context: &Context,
+    owner: &Owner,
+    dev: Option<Device>,
+    (of, read): (ReceiptOf, bool),
+    at: u64,
+) -> NewReceipt {
+    let (sids, up_to) = match &of {
+        ReceiptOf::Each(sids) => (sids.as_slice(), false),
+        ReceiptOf::UpTo(sid) | ReceiptOf::In(_, sid) => (std::slice::from_ref(sid), true),
+    };
+    let mut attended = false;
+    for sid in sids {
+        attended |= context.attentions.confirmed(owner, dev.as_ref(), *sid, up_to, at);
+    }
+    let connected = context.attentions.connected(owner);
+    NewReceipt { user: owner.clone(), dev, attended, connected, of, read }
+}
+
+/// Tells the broker who sees whom from now on, and the writer why it was refused.
+async fn finish(
+    context: &Arc<Context>,
+    refusing: &Refusing,
+    owner: &Owner,
+    outcome: ChatOutcome,
+    refused: &Refused,
+) -> Result<Option<AckWord>, StoreError> {
+    match outcome {
+        ChatOutcome::Done { seen, .. } => {
+            for seeing in seen {
+                context.show(seeing).await;
+            }
+            Ok(Some(AckWord::Done))
+        }
+        ChatOutcome::Repeated => Ok(Some(AckWord::Done)),
+        ChatOutcome::Refused(rejection) => refusing.refuse(owner, &rejection, refused).await?.await,
+        // An external broker has acknowledged it long ago; left alone, it sends the message again.
+        ChatOutcome::Full if !context.broker.answers_publishers => Ok(None),
+        ChatOutcome::Full => Ok(Some(AckWord::Quota)),
+    }
+}
+
+/// The device that wrote: the embedded broker knows it, another one takes the client's word.
+fn device(principal: &Principal, said: Option<&Device>) -> Option<Device> {
+    match &principal.device {
+        Some(device) => Device::new(&**device).ok(),
+        None => said.cloned(),
+    }
+}
+
+/// The payload, with `to` where its topic was another one's inbox.
+fn routed(publish: &Inbound, limits: &crate::chat::message::Limits) -> Result<bytes::Bytes, Rejection> {
+    let Some(to) = &publish.routed_to else { return Ok(publish.payload.clone()) };
+    crate::chat::message::with_recipient(&publish.payload, to, limits).map(Into::into)
+}

@@ -1,0 +1,216 @@
+//! What a device asks the bridge, and its answer, which goes to that device alone.
+
+use super::{Remaining, TakeError};
+use crate::bridge::context::Context;
+use crate::chat::id::{MessageId, Owner, Sid};
+use crate::chat::message::{BridgeEvent, ErrorCode, Rejection};
+use crate::chat::suffix::requests::{Op, Request};
+use crate::chat::topic::{Device, inbox_topic};
+use crate::mqtt::AckWord;
+use crate::ops::clock::now_ms;
+use crate::store::{
+    ChatCall, Committed, Contact, EntryChange, KnownDevice, SettingChange, StoreError, SyncPage, UserDocument, UserSettings,
+};
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// A request, and who asked.
+pub(super) struct Asked {
+    pub(super) user: Owner,
+    pub(super) dev: Device,
+    pub(super) request: Request,
+    /// As it came: the user's other devices get it when it was done.
+    pub(super) payload: Bytes,
+}
+
+/// Does what is asked for. The remaining answers when it is on disk.
+pub(super) async fn answer(context: &Arc<Context>, asked: Asked, call: ChatCall) -> Result<Remaining, TakeError> {
+    let context = Arc::clone(context);
+    Ok(Box::pin(async move {
+        let Asked { user, dev, request: Request { id, op }, payload } = asked;
+        let at = call.at;
+        let reply = execute(&context, &user, op, &payload, call).await?;
+        tell(&context, &user, &dev, document(id.as_ref(), reply), at).await?.await?;
+        Ok(Some(AckWord::Done))
+    }))
+}
+
+/// Answers what cannot be read, if it says how it is called; else its writer is told as of any other input.
+pub(super) async fn refuse(
+    context: &Arc<Context>,
+    user: &Owner,
+    dev: &Device,
+    rejection: Rejection,
+) -> Result<Remaining, TakeError> {
+    let Some(id) = rejection.ref_id().cloned() else { return Err(rejection.into()) };
+    let mut reply = Map::from_iter([("ref".to_owned(), Value::from(id.as_str())), ("ok".to_owned(), false.into())]);
+    reply.insert("code".to_owned(), rejection.code().to_string().into());
+    reply.insert("detail".to_owned(), rejection.detail().into());
+    let document = Value::Object(reply).to_string().into_bytes();
+    let told = tell(context, user, dev, document, now_ms()).await?;
+    Ok(Box::pin(async move { told.await.map(|()| Some(AckWord::Done)) }))
+}
+
+async fn tell(
+    context: &Context,
+    user: &Owner,
+    dev: &Device,
+    document: Vec<u8>,
+    at: u64,
+) -> Result<Committed<()>, StoreError> {
+    let topic = inbox_topic(user, &format!("replies/{}", dev.as_str()));
+    let document = UserDocument { topic, copy_of: None, payload: document.into(), at };
+    context.store.queue_user_document(document).await
+}
+
+/// What the answer says beside `ref` and `ok`; or why not.
+type Reply = Result<Map<String, Value>, ErrorCode>;
+
+fn document(id: Option<&MessageId>, reply: Reply) -> Vec<u8> {
+    let mut document = Map::new();
+    if let Some(id) = id {
+        document.insert("ref".to_owned(), id.as_str().into());
+    }
+    match reply {
+        Ok(fields) => {
+            document.insert("ok".to_owned(), true.into());
+            document.extend(fields);
+        }
+        Err(code) => {
+            document.insert("ok".to_owned(), false.into());
+            document.insert("code".to_owned(), code.to_string().into());
+        }
+    }
+    Value::Object(document).to_string().into_bytes()
+}
+
+async fn execute(
+    context: &Context,
+    user: &Owner,
+    op: Op,
+    payload: &Bytes,
+    call: ChatCall,
+) -> Result<Reply, StoreError> {
+    let store = &context.store;
+    let change = match op {
+        Op::Contacts => return Ok(Ok(contacts(context, store.chat_contacts(user.clone()).await?.await?, call.at))),
+        Op::Settings => {
+            let settings = store.chat_settings(user.clone()).await?.await?.unwrap_or_default();
+            return Ok(Ok(settings_of(context, &settings)));
+        }
+        Op::Devices => return Ok(Ok(devices(store.chat_devices(user.clone()).await?.await?))),
+        Op::Sync { since } => return Ok(Ok(page(store.chat_sync(user.clone(), since).await?.await?))),
+        Op::Explain(sid) => return explain(context, user, sid).await,
+        Op::TestPush => return Ok(Err(ErrorCode::NotFound)),
+        Op::Report { with, sids, reason } => {
+            let sids = sids.iter().map(Sid::to_string).collect();
+            context.emit_event(BridgeEvent::Reported { by: user.to_string(), with: with.to_string(), sids, reason });
+            return Ok(Ok(Map::new()));
+        }
+        Op::Mute { with, seconds } => {
+            let until = seconds.map_or(u64::MAX, |seconds| call.at.saturating_add(seconds.saturating_mul(1_000)));
+            let change = SettingChange::About(with, EntryChange::Mute(Some(until)));
+            set(context, user, change, payload, call.at).await?;
+            let shown = seconds.map(|_| until);
+            return Ok(Ok(fields(json!({ "until": shown }))));
+        }
+        Op::Unmute(with) => SettingChange::About(with, EntryChange::Mute(None)),
+        Op::Block(with) => SettingChange::About(with, EntryChange::Block(true)),
+        Op::Unblock(with) => SettingChange::About(with, EntryChange::Block(false)),
+        Op::RemoveContact(with) => SettingChange::About(with, EntryChange::RemoveContact),
+        Op::WhoMayWrite(writers) => SettingChange::Writers(writers),
+        Op::HideRead(on) => SettingChange::HideRead(on),
+        Op::HidePresence(on) => SettingChange::HidePresence(on),
+    };
+    set(context, user, change, payload, call.at).await?;
+    Ok(Ok(Map::new()))
+}
+
+async fn set(
+    context: &Context,
+    user: &Owner,
+    change: SettingChange,
+    payload: &Bytes,
+    at: u64,
+) -> Result<(), StoreError> {
+    let hides = if let SettingChange::HidePresence(on) = change { Some(on) } else { None };
+    let seen = context.store.chat_set(user.clone(), change, payload.clone(), at).await?.await?;
+    for seeing in seen {
+        context.show(seeing).await;
+    }
+    if let Some(on) = hides {
+        context.hide(user, on).await;
+    }
+    Ok(())
+}
+
+async fn explain(context: &Context, user: &Owner, sid: Sid) -> Result<Reply, StoreError> {
+    let _ = (context, user, sid);
+    Ok(Err(ErrorCode::NotFound))
+}
+
+fn contacts(context: &Context, contacts: Vec<Contact>, at: u64) -> Map<String, Value> {
+    let item = |Contact { user, profile, entry }: Contact| {
+        let name = profile.and_then(|text| serde_json::from_str::<Value>(&text).ok()?.get("name").cloned());
+        let mut item = json!({
+            "user": user.as_str(),
+            "blocked": entry.blocked,
+            "mute": if entry.is_muted(at) { "none" } else { "all" },
+        });
+        if let Some(name) = name {
+            item["name"] = name;
+        }
+        if let Some(until) = entry.muted_until.filter(|until| entry.is_muted(at) && *until != u64::MAX) {
+            item["until"] = until.into();
+        }
+        if let Some((state, last_seen)) = context.presence_for(&user, entry) {
+            item["presence"] = json!(state);
+            if let Some(last_seen) = last_seen {
+                item["last_seen"] = last_seen.into();
+            }
+        }
+        item
+    };
+    fields(json!({ "items": contacts.into_iter().map(item).collect::<Vec<_>>() }))
+}
+
+fn settings_of(context: &Context, settings: &UserSettings) -> Map<String, Value> {
+    let writers = settings.writers.unwrap_or(context.settings.chat.who_may_write);
+    fields(json!({
+        "who_may_write": writers,
+        "hide_presence": settings.hide_presence,
+        "hide_read": settings.hide_read,
+    }))
+}
+
+fn devices(devices: Vec<KnownDevice>) -> Map<String, Value> {
+    let item = |device: KnownDevice| {
+        let error = device.error.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        json!({
+            "dev": device.dev.as_str(),
+            "token_hash": device.token_hash,
+            "registered_at": device.registered_at,
+            "last_push": device.pushed_at,
+            "last_error": error,
+        })
+    };
+    fields(json!({ "items": devices.into_iter().map(item).collect::<Vec<_>>() }))
+}
+
+fn page(page: SyncPage) -> Map<String, Value> {
+    let SyncPage { items, next, complete, gap } = page;
+    let items: Vec<Value> = items.iter().filter_map(|item| serde_json::from_slice(item).ok()).collect();
+    let mut found = fields(json!({ "items": items, "complete": complete }));
+    if let Some(next) = next {
+        found.insert("next".to_owned(), next.to_string().into());
+    }
+    if gap {
+        found.insert("gap".to_owned(), true.into());
+    }
+    found
+}
+
+fn fields(value: Value) -> Map<String, Value> {
+    if let Value::Object(fields) = value { fields } else { Map::new() }
+}

@@ -1,0 +1,114 @@
+//! What connections and documents tell of whether somebody looks at a device.
+
+use super::bals::BalPresences;
+use super::*;
+use crate::bridge::attentions::Attentions;
+use crate::chat::id::SidSource;
+use crate::chat::message::Limits;
+use crate::chat::presence::LATE_WILL_MS;
+use crate::mqtt::Capabilities;
+use crate::ops::metrics::Metrics;
+use crate::store::sqlite::{self, WriterThread};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+struct Scene {
+    presences: UserPresences,
+    _dir: tempfile::TempDir,
+    _writer: WriterThread,
+}
+
+impl Scene {
+    fn of(broker: Capabilities) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, writer, _) = sqlite::open(&sqlite::Settings::new(dir.path().join("store.db")), 0).unwrap();
+        let settings = crate::bridge::tests::settings();
+        let ((events, _), (publish, _)) = (mpsc::channel(1), mpsc::channel(1));
+        let attentions = Attentions::new(settings.chat.attended);
+        let context = Context {
+            settings,
+            store,
+            metrics: Arc::new(Metrics::new()),
+            events,
+            publish,
+            bal_presences: BalPresences::default(),
+            attentions,
+            broker,
+            capabilities: BTreeMap::new(),
+            sids: Mutex::new(SidSource::default()),
+        };
+        let (_, link) = watch::channel(BrokerLink::Up);
+        Self { presences: UserPresences::new(Arc::new(context), link), _dir: dir, _writer: writer }
+    }
+
+    fn sees(&mut self, role: Role, connection: u64, change: ClientChange) {
+        let (user, client, device) = ("alice".into(), "alice:phone".into(), "phone".into());
+        self.presences.on_sighting(&Sighting { user, role, client, device, connection, change });
+    }
+
+    /// A device says something; a null takes it back.
+    fn says(&mut self, word: &Value) {
+        let payload = if word.is_null() { String::new() } else { word.to_string() };
+        let presence = Presence::parse(payload.as_bytes(), &Limits::default()).unwrap();
+        let (owner, device) = (Owner::new("alice").unwrap(), Device::new("phone").ok());
+        self.presences.take(PresencePublish { owner, device, presence, ack: Ack::new().0 });
+    }
+
+    fn looked_at(&mut self) -> bool {
+        let now = self.presences.clock.now();
+        self.presences.context.attentions.attended(&Owner::new("alice").unwrap(), now).any()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_no_sign_and_what_the_device_says_ends_with_it() {
+    let mut scene = Scene::of(Capabilities::EMBEDDED);
+    scene.says(&json!({"state": "online", "active": true}));
+    assert!(!scene.looked_at());
+    scene.sees(Role::User, 1, ClientChange::Came);
+    scene.says(&json!({"state": "online"}));
+    assert!(!scene.looked_at(), "nothing was said of that");
+    scene.says(&json!({"state": "online", "active": true}));
+    assert!(scene.looked_at());
+    scene.says(&json!({"state": "online", "active": false}));
+    assert!(!scene.looked_at());
+    scene.sees(Role::User, 2, ClientChange::Came);
+    scene.sees(Role::User, 1, ClientChange::Broke);
+    assert!(scene.looked_at(), "another connection, and the sign counts for ten minutes");
+    scene.says(&json!({"state": "offline"}));
+    assert!(scene.looked_at(), "the will of the old one");
+    tokio::time::advance(Duration::from_millis(LATE_WILL_MS)).await;
+    scene.says(&json!({"state": "offline"}));
+    assert!(!scene.looked_at());
+    scene.says(&json!({"state": "online"}));
+    assert!(scene.looked_at());
+    scene.sees(Role::User, 2, ClientChange::Left);
+    assert!(!scene.looked_at());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_looks_at_a_bal() {
+    let mut scene = Scene::of(Capabilities::EMBEDDED);
+    scene.sees(Role::Bal, 1, ClientChange::Came);
+    scene.says(&json!({"state": "online", "active": true}));
+    assert!(!scene.looked_at());
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_broker_of_others_births_and_wills_tell_the_same() {
+    let mut scene = Scene::of(Capabilities::EXTERNAL);
+    scene.says(&json!({"state": "online", "active": true, "conn": "c1"}));
+    assert!(scene.looked_at());
+    scene.says(&json!({"state": "online", "active": false}));
+    assert!(!scene.looked_at());
+    scene.says(&json!({"state": "online", "conn": "c2"}));
+    scene.says(&json!({"state": "offline", "conn": "c1"}));
+    assert!(scene.looked_at(), "the will of another connection");
+    scene.says(&json!({"state": "offline", "conn": "c2"}));
+    assert!(!scene.looked_at());
+    scene.says(&json!({"state": "online", "conn": "c3"}));
+    assert!(scene.looked_at());
+    scene.says(&Value::Null);
+    assert!(!scene.looked_at());
+}

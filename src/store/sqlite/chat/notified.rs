@@ -1,0 +1,209 @@
+//! Which devices were pushed for which messages: pushes that are taken back, notifications that are cleared, and what the push
+//! services say.
+
+use super::push::{DevicePush, MARK, News, TTL_MS, queue, registered, stop_waiting};
+use super::{Call, ChatRow, device, json_text, tell};
+use crate::chat::delivery::{Event, State};
+use crate::chat::id::{Owner, Recipient, Row, Sid};
+use crate::chat::push_decision::PushWhen;
+use crate::chat::push_document::Content;
+use crate::chat::status::TokenAction;
+use crate::chat::suffix::devices::{DeviceDocument, DeviceEvent};
+use crate::chat::topic::Device;
+use crate::store::ChatCall;
+use crate::store::sqlite::column::sql_ms;
+use crate::store::sqlite::delivery::Delivery;
+use crate::store::sqlite::tx::Tx;
+use rusqlite::params;
+use std::collections::BTreeSet;
+
+const PUSHED_AT: &str = "UPDATE devices SET pushed_at = ?3, error = NULL WHERE user = ?1 AND dev = ?2";
+const ERROR: &str = "UPDATE devices SET error = ?3 WHERE user = ?1 AND dev = ?2 AND recipient = ?4";
+const SPOKE: &str = "UPDATE devices SET seen_at = ?3, stale = 0, budget = '{\"single\":0}', sync_row = NULL
+    WHERE user = ?1 AND dev = ?2 AND (seen_at < ?3 - ?4 OR budget <> '{\"single\":0}')";
+const SYNC_ROW: &str = "SELECT sync_row FROM devices WHERE user = ?1 AND dev = ?2 AND sync_row IS NOT NULL";
+/// Not what a push service put off.
+const GO_NOW: &str = "UPDATE deliveries SET due_at = 0 WHERE row = ?1 AND state = 0 AND due_at > 0 AND attempt = 0";
+const UNNOTE: &str = "DELETE FROM pushed WHERE user = ?1 AND peer = ?2 AND row = ?3 AND dev = ?4 AND delivery = ?5";
+pub(in crate::store::sqlite) const NOTED: &str =
+    "SELECT row, dev, delivery FROM pushed WHERE user = ?1 AND peer = ?2 AND row <= ?3 AND row >= ?4";
+pub(in crate::store::sqlite) const OF_DEVICE: &str = "SELECT row FROM deliveries INDEXED BY deliveries_chat
+    WHERE recipient = ?1 AND chat IS NOT NULL AND final_at IS NULL";
+/// How old `seen_at` of a device may be, in milliseconds: it is written no more often.
+const SEEN_STEP_MS: u64 = 3_600_000;
+
+/// What a user has seen of a conversation.
+pub(super) struct Seen<'a> {
+    pub(super) user: &'a Owner,
+    pub(super) peer: &'a Owner,
+    pub(super) sid: Sid,
+    /// Everything up to it as well.
+    pub(super) up_to: bool,
+}
+
+impl Seen<'_> {
+    /// The first row that was seen.
+    pub(super) fn first(&self) -> Row {
+        if self.up_to { Row(0) } else { self.sid.row() }
+    }
+
+    fn noted(&self, tx: &Tx<'_>) -> rusqlite::Result<Vec<(Row, String, Row)>> {
+        let values = params![self.user.as_str(), self.peer.as_str(), self.sid.row(), self.first()];
+        tx.all(NOTED, values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+    }
+}
+
+/// An attended device has the message.
+pub(in crate::store) fn attended(
+    tx: &mut Tx<'_>,
+    user: &Owner,
+    dev: &Device,
+    sid: Sid,
+    call: &ChatCall,
+) -> rusqlite::Result<()> {
+    let Some(row) = ChatRow::by_sid(tx, sid)?.filter(|row| row.peer == *user) else { return Ok(()) };
+    withdraw(tx, &Seen { user, peer: &row.writer, sid, up_to: false }, dev, &Call::of(call))?;
+    device_spoke(tx, user, dev, call.at)
+}
+
+/// The device confirmed something, or connected: single pushes again. A `sync` that waits for its time goes now: it may stand
+/// for messages of which the device knows nothing, and those that come later do not wait behind it.
+pub(in crate::store) fn device_spoke(tx: &mut Tx<'_>, user: &Owner, dev: &Device, at: u64) -> rusqlite::Result<()> {
+    let sync = tx.one(SYNC_ROW, params![user.as_str(), dev.as_str()], |row| row.get::<_, Row>(0))?;
+    if let Some(row) = sync
+        && tx.execute(GO_NOW, [row])? > 0
+    {
+        tx.now_due();
+    }
+    tx.execute(SPOKE, params![user.as_str(), dev.as_str(), sql_ms(at), sql_ms(SEEN_STEP_MS)]).map(drop)
+}
+
+/// Takes back the pushes that nobody needs any more, because the attended device `dev` has the message: those that still wait
+/// to be sent, or to be decided.
+pub(super) fn withdraw(tx: &mut Tx<'_>, seen: &Seen<'_>, dev: &Device, call: &Call<'_>) -> rusqlite::Result<()> {
+    let own_only = call.policy.push_when == PushWhen::PerDevice;
+    for (_, pushed, delivery) in seen.noted(tx)? {
+        if !own_only || dev.as_str() == pushed {
+            cancel(tx, delivery, call.at)?;
+        }
+    }
+    stop_waiting(tx, seen, own_only.then_some(dev))
+}
+
+/// Takes the push of a message back unless it was sent; one that stands for several messages stays.
+fn cancel(tx: &mut Tx<'_>, delivery: Row, at: u64) -> rusqlite::Result<bool> {
+    match Delivery::by_row(tx, delivery)?.filter(|delivery| delivery.chat().is_some_and(|push| push.about.is_some())) {
+        Some(delivery) => take_back(tx, delivery, at),
+        None => Ok(false),
+    }
+}
+
+/// Takes a push back; one that is in flight goes on, but is not sent again. Whether it is sure that it was not sent.
+fn take_back(tx: &mut Tx<'_>, mut delivery: Delivery, at: u64) -> rusqlite::Result<bool> {
+    if delivery.apply(tx, &Event::Cancelled, at)?.is_some() {
+        return Ok(true);
+    }
+    if let (State::InFlight, Some(push)) = (delivery.life.state, delivery.chat()) {
+        let mark = json_text(&DevicePush { withdrawn: true, ..push.clone() })?;
+        tx.execute(MARK, params![delivery.request.sid.row(), mark])?;
+    }
+    Ok(false)
+}
+
+/// The notifications of what was read go away: pushes that wait are taken back, and devices that were pushed get a `clear`,
+/// but for the one that read and those that have a connection.
+pub(super) fn clear(
+    tx: &mut Tx<'_>,
+    seen: &Seen<'_>,
+    by: Option<&Device>,
+    connected: &[Device],
+    call: &mut Call<'_>,
+) -> rusqlite::Result<()> {
+    stop_waiting(tx, seen, None)?;
+    let mut shown = BTreeSet::new();
+    for (row, dev, delivery) in seen.noted(tx)? {
+        if !cancel(tx, delivery, call.at)? {
+            tx.execute(UNNOTE, params![seen.user.as_str(), seen.peer.as_str(), row, dev, delivery])?;
+            shown.insert(dev);
+        }
+    }
+    let sees_itself = |dev: &Device| by == Some(dev) || connected.contains(dev);
+    let devices = if shown.is_empty() { Vec::new() } else { registered(tx, seen.user)? };
+    for mut device in devices {
+        if !shown.contains(device.dev.as_str()) || sees_itself(&device.dev) {
+            continue;
+        }
+        let content = Content::Clear { with: seen.peer, sid: seen.sid };
+        let news = News { user: seen.user, content, deadline: call.at + TTL_MS, about: None };
+        queue(tx, &news, &mut device, call)?;
+    }
+    Ok(())
+}
+
+/// A push of these has moved.
+pub(in crate::store::sqlite) fn moved(
+    tx: &mut Tx<'_>,
+    push: &DevicePush,
+    delivery: &Delivery,
+    at: u64,
+) -> rusqlite::Result<()> {
+    let (user, dev, row) = (push.user.as_str(), push.dev.as_str(), delivery.request.sid.row());
+    match delivery.life.state {
+        State::Sent => {
+            tx.execute(PUSHED_AT, params![user, dev, sql_ms(at)])?;
+            if let Some(token) = delivery.new_token() {
+                device::canonical(tx, push, (delivery.recipient(), token), at)?;
+            }
+        }
+        State::Failed | State::Expired | State::Cancelled => {
+            if let Some((message, peer)) = &push.about {
+                tx.execute(UNNOTE, params![user, peer, message, dev, row])?;
+            }
+            if delivery.life.state == State::Failed {
+                failed(tx, push, delivery, at)?;
+            }
+        }
+        State::Due if push.withdrawn => {
+            if let Some(mut again) = Delivery::by_row(tx, row)? {
+                again.apply(tx, &Event::Cancelled, at)?;
+            }
+        }
+        State::Due | State::Waiting | State::InFlight | State::Delivered => {}
+    }
+    Ok(())
+}
+
+/// A token that is gone goes, unless it was registered again after the push was made. Any other refusal is noted.
+fn failed(tx: &mut Tx<'_>, push: &DevicePush, delivery: &Delivery, at: u64) -> rusqlite::Result<()> {
+    let code = delivery.code.as_deref().unwrap_or_default();
+    let Ok(user) = Owner::new(push.user.as_str()) else { return Ok(()) };
+    if delivery.token_action() == Some(TokenAction::Remove) {
+        let made_at = delivery.request.accepted_at;
+        return device::remove_refused(tx, &user, &push.dev, (delivery.recipient(), made_at, code), at);
+    }
+    let error = serde_json::json!({ "code": code, "ts": at }).to_string();
+    if tx.execute(ERROR, params![push.user, push.dev, error, delivery.recipient()])? == 0 {
+        return Ok(());
+    }
+    let Some(token_hash) = device::token_hash(tx, &user, &push.dev)? else { return Ok(()) };
+    let document =
+        DeviceDocument { event: DeviceEvent::Stale, dev: &push.dev, token_hash: &token_hash, code: Some(code), ts: at };
+    tell(tx, &user, "devices", &document.to_payload(), at)
+}
+
+/// Takes back what waits to be pushed to a device of a user by a token that it does not have any more.
+pub(super) fn withdraw_all(
+    tx: &mut Tx<'_>,
+    user: &Owner,
+    dev: &str,
+    recipient: Recipient,
+    at: u64,
+) -> rusqlite::Result<()> {
+    for row in tx.all(OF_DEVICE, [recipient], |row| row.get::<_, Row>(0))? {
+        let is_its = |push: &DevicePush| push.user == user.as_str() && push.dev == dev;
+        if let Some(delivery) = Delivery::by_row(tx, row)?.filter(|delivery| delivery.chat().is_some_and(is_its)) {
+            take_back(tx, delivery, at)?;
+        }
+    }
+    Ok(())
+}

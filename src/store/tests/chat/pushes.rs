@@ -1,0 +1,293 @@
+//! Which device is pushed for what, what is taken back, and what is cleared.
+
+use super::*;
+
+/// Bob has these devices with a token each.
+async fn with_devices(names: &[&str]) -> Chat {
+    let mut chat = Chat::of_two().await;
+    for name in names {
+        chat.register("bob", name, &format!("T-{name}")).await;
+    }
+    chat.forget("bob").await;
+    chat
+}
+
+impl Chat {
+    /// Alice writes to Bob, who looks at these devices. Whether pushes wait.
+    async fn write_to(&mut self, attended: &[&str], more: &Value) -> (Sid, bool) {
+        let mut written = json!({ "to": "bob", "body": "hi" });
+        written.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+        let (sid, outcome) = self.send(writer("alice"), peer("bob", attended), &written).await;
+        let ChatOutcome::Done { waits, .. } = outcome else { panic!("{outcome:?}") };
+        (sid, waits)
+    }
+
+    async fn decide_again(&mut self, sids: &[Sid], attended: &[&str]) -> Vec<Sid> {
+        let (call, attended) = (self.call(), Attended { devices: devices(attended) });
+        self.rig.store.chat_decide_again(owner("bob"), sids.to_vec(), attended, call).await.unwrap().await.unwrap()
+    }
+
+    async fn confirm(&mut self, dev: &str, attended: bool, sid: Sid) {
+        self.receipt(NewReceipt { dev: Some(device(dev)), attended, ..received("bob", &[sid]) }).await;
+    }
+
+    /// Bob reads up to here at one device; these have a connection.
+    async fn read_at(&mut self, dev: &str, connected: &[&str], sid: Sid) {
+        let at = NewReceipt { dev: Some(device(dev)), connected: devices(connected), ..received("bob", &[]) };
+        self.receipt(NewReceipt { read: true, of: ReceiptOf::In(owner("alice"), sid), ..at }).await;
+    }
+
+    async fn per_device(&mut self) {
+        self.policy = Arc::new(policy(PushWhen::PerDevice));
+    }
+
+    async fn tokens(&self) -> Vec<String> {
+        self.pushes().await.into_iter().map(|pushed| pushed.token).collect()
+    }
+}
+
+#[tokio::test]
+async fn who_has_no_device_is_not_pushed_and_who_looks_at_none_is_pushed_on_each() {
+    let mut chat = with_devices(&[]).await;
+    assert!(!chat.write_to(&[], &json!({})).await.1);
+    assert!(chat.pushes().await.is_empty());
+    let mut chat = with_devices(&["phone", "tablet"]).await;
+    assert!(!chat.write_to(&[], &json!({})).await.1);
+    assert_eq!(chat.tokens().await, ["T-phone", "T-tablet"]);
+    let (_, waits) = chat.write_to(&[], &json!({ "push": "never" })).await;
+    chat.set("bob", SettingChange::About(owner("alice"), EntryChange::Mute(Some(chat.at + DAY)))).await;
+    let muted = chat.write_to(&[], &json!({})).await.1;
+    assert!(!waits && !muted && chat.pushes().await.is_empty());
+    chat.at += DAY;
+    chat.write_to(&[], &json!({ "push": "silent" })).await;
+    let pushes = chat.pushes().await;
+    assert_eq!(pushes.iter().map(|pushed| pushed.push["priority"].clone()).collect::<Vec<_>>(), ["normal", "normal"]);
+}
+
+#[tokio::test]
+async fn a_push_waits_for_whoever_looks_and_is_decided_again() {
+    let mut chat = with_devices(&["phone"]).await;
+    let (sid, waits) = chat.write_to(&["web"], &json!({})).await;
+    assert!(waits && chat.pushes().await.is_empty());
+    assert_eq!(chat.decide_again(&[sid], &["laptop"]).await, [sid], "somebody looks at another device");
+    assert!(chat.decide_again(&[sid], &[]).await.is_empty());
+    assert_eq!(chat.tokens().await, ["T-phone"]);
+    assert!(chat.decide_again(&[sid], &[]).await.is_empty() && chat.pushes().await.is_empty(), "one push each");
+    let (_, waits) = chat.write_to(&["web"], &json!({ "push": "always" })).await;
+    assert!(!waits);
+    assert_eq!(chat.tokens().await, ["T-phone"]);
+}
+
+#[tokio::test]
+async fn an_attended_device_that_confirms_ends_the_wait_and_a_hidden_one_does_not() {
+    let mut chat = with_devices(&["phone"]).await;
+    let (first, _) = chat.write_to(&["web"], &json!({})).await;
+    let (second, _) = chat.write_to(&["web"], &json!({})).await;
+    chat.confirm("tab", false, first).await;
+    chat.confirm("web", true, second).await;
+    assert!(chat.decide_again(&[first, second], &[]).await.is_empty());
+    let pushes = chat.pushes().await;
+    assert_eq!(pushes.iter().map(|pushed| pushed.data("sid")).collect::<Vec<_>>(), [first.to_string()]);
+}
+
+#[tokio::test]
+async fn an_attended_device_that_confirms_takes_back_what_has_not_left() {
+    let mut chat = with_devices(&["phone", "tablet"]).await;
+    let (first, _) = chat.write_to(&[], &json!({})).await;
+    chat.confirm("tab", false, first).await;
+    assert_eq!(chat.rig.store.figures().queue_rows, 2, "a hidden tab takes nothing back");
+    chat.confirm("web", true, first).await;
+    assert_eq!((chat.rig.store.figures().queue_rows, chat.rig.store.figures().queue_bytes), (0, 0));
+    chat.read_at("web", &["web"], first).await;
+    assert!(chat.pushes().await.is_empty(), "nothing was shown, nothing is cleared");
+
+    // By MQTT, and up to a message.
+    let (second, _) = chat.write_to(&[], &json!({})).await;
+    let call = chat.call();
+    chat.rig.store.chat_attended(owner("bob"), device("web"), second, call).await.unwrap().await.unwrap();
+    let (third, _) = chat.write_to(&[], &json!({})).await;
+    let (fourth, _) = chat.write_to(&[], &json!({})).await;
+    let web = NewReceipt { dev: Some(device("web")), attended: true, ..received("bob", &[]) };
+    chat.receipt(NewReceipt { of: ReceiptOf::UpTo(third), ..web }).await;
+    let left: Vec<_> = chat.pushes().await.iter().map(|pushed| pushed.data("sid").to_owned()).collect();
+    assert_eq!(left, [fourth.to_string(), fourth.to_string()]);
+}
+
+#[tokio::test]
+async fn what_is_in_flight_when_it_is_taken_back_is_not_sent_again() {
+    let mut chat = with_devices(&["phone", "tablet"]).await;
+    let (sid, _) = chat.write_to(&[], &json!({})).await;
+    let pushes = chat.claim(chat.at).await;
+    chat.confirm("web", true, sid).await;
+    chat.rig.record(pushes[0].sid, retry(NOW + MINUTE), chat.at).await;
+    let chat = chat.crash().await;
+    assert!(chat.claim(chat.at + MINUTE).await.is_empty());
+    assert_eq!(chat.count("SELECT count(*) FROM pushed"), 0);
+    assert_eq!(chat.rig.store.figures().queue_rows, 0);
+}
+
+#[tokio::test]
+async fn where_each_device_stands_for_itself_its_confirmation_is_its_own() {
+    let mut chat = with_devices(&["phone", "tablet", "web"]).await;
+    chat.per_device().await;
+    let (sid, waits) = chat.write_to(&["web", "tablet"], &json!({})).await;
+    assert!(waits);
+    assert_eq!(chat.tokens().await, ["T-phone"]);
+    chat.confirm("web", true, sid).await;
+    assert_eq!(chat.decide_again(&[sid], &["web", "tablet"]).await, [sid], "the tablet has not confirmed");
+    assert!(chat.decide_again(&[sid], &[]).await.is_empty());
+    assert_eq!(chat.tokens().await, ["T-tablet"]);
+
+    let (sid, _) = chat.write_to(&[], &json!({})).await;
+    chat.confirm("tablet", true, sid).await;
+    assert_eq!(chat.tokens().await, ["T-phone", "T-web"]);
+}
+
+#[tokio::test]
+async fn exactly_the_devices_that_were_pushed_are_cleared() {
+    let mut chat = with_devices(&["phone", "tablet", "web"]).await;
+    chat.per_device().await;
+    let (first, _) = chat.write_to(&["web"], &json!({})).await;
+    assert_eq!(chat.tokens().await, ["T-phone", "T-tablet"]);
+    let (second, _) = chat.write_to(&["web", "tablet"], &json!({})).await;
+    assert_eq!(chat.tokens().await, ["T-phone"]);
+    chat.read_at("tablet", &["tablet"], first).await;
+    let cleared = chat.pushes().await;
+    assert_eq!(whats(&cleared), [("T-phone", "clear")], "not the one that reads, and not the one that was not pushed");
+    assert_eq!((cleared[0].data("sid"), cleared[0].data("unread")), (first.to_string().as_str(), "1"));
+    chat.read_at("phone", &[], second).await;
+    assert!(chat.pushes().await.is_empty(), "the phone reads itself");
+    assert_eq!(chat.count("SELECT count(*) FROM pushed"), 0);
+
+    let (third, _) = chat.write_to(&[], &json!({})).await;
+    assert_eq!(chat.tokens().await.len(), 3);
+    chat.read_at("laptop", &["laptop", "tablet"], third).await;
+    assert_eq!(whats(&chat.pushes().await), [("T-phone", "clear"), ("T-web", "clear")], "not one that is connected");
+}
+
+#[tokio::test]
+async fn several_conversations_are_read_with_one_receipt() {
+    let mut chat = with_devices(&["phone"]).await;
+    let (first, _) = chat.write_to(&[], &json!({})).await;
+    chat.rig.store.chat_user_seen(owner("carol")).await.unwrap().await.unwrap();
+    let second = chat.write("carol", "bob", "ho").await;
+    assert_eq!(chat.pushes().await.len(), 2);
+    let web = NewReceipt { dev: Some(device("web")), ..received("bob", &[first, second]) };
+    chat.receipt(NewReceipt { read: true, ..web }).await;
+    let cleared = chat.pushes().await;
+    assert_eq!(
+        cleared.iter().map(|c| (c.data("type"), c.data("with"))).collect::<Vec<_>>(),
+        [("clear", "alice"), ("clear", "carol")]
+    );
+}
+
+#[tokio::test]
+async fn two_hundred_messages_are_fifty_pushes_and_then_one_that_stands_for_all() {
+    let mut chat = with_devices(&["phone"]).await;
+    let mut pushes = Vec::new();
+    for _ in 0..200 {
+        chat.write_to(&[], &json!({})).await;
+        pushes.extend(chat.pushes().await);
+    }
+    assert_eq!(pushes.iter().filter(|pushed| pushed.data("type") == "message").count(), 50);
+    let syncs: Vec<_> = pushes.iter().filter(|pushed| pushed.data("type") == "sync").collect();
+    assert_eq!((syncs.len(), syncs[0].data("unread"), &syncs[0].push["collapse"]), (1, "51", &json!("chat")));
+    let figures = chat.rig.store.figures();
+    assert_eq!(figures.queue_rows, 1);
+    let mut chat = chat.crash().await;
+    assert_eq!((chat.rig.store.figures().queue_rows, chat.rig.store.figures().queue_bytes), (1, figures.queue_bytes));
+    assert!(chat.claim(chat.at).await.is_empty());
+    chat.at += 3 * MINUTE;
+    let late = chat.pushes().await;
+    assert_eq!((late.len(), late[0].data("unread")), (1, "200"), "the last one says how many");
+    assert_eq!((chat.rig.store.figures().queue_rows, chat.rig.store.figures().queue_bytes), (0, 0));
+
+    // What was told by a push that stood for it is cleared like all, and by the same.
+    let last = chat.write_to(&[], &json!({})).await.0;
+    chat.read_at("web", &[], last).await;
+    assert!(chat.pushes().await.is_empty());
+    chat.at += 3 * MINUTE;
+    let cleared = chat.pushes().await;
+    assert_eq!((whats(&cleared), cleared[0].data("unread")), (vec![("T-phone", "sync")], "0"));
+    chat.confirm("phone", false, last).await;
+    chat.write_to(&[], &json!({})).await;
+    assert_eq!(
+        whats(&chat.pushes().await),
+        [("T-phone", "message")],
+        "a device that says something is pushed one by one"
+    );
+}
+
+#[tokio::test]
+async fn nothing_waits_behind_a_push_that_was_put_off_once_the_device_says_something() {
+    let mut chat = with_devices(&["phone"]).await;
+    for _ in 0..60 {
+        chat.write_to(&[], &json!({})).await;
+        chat.pushes().await;
+    }
+    assert_eq!(chat.rig.store.figures().queue_rows, 1);
+    chat.rig.store.chat_device_spoke(owner("bob"), device("phone"), chat.at).await.unwrap().await.unwrap();
+    chat.write_to(&[], &json!({})).await;
+    assert_eq!(whats(&chat.pushes().await), [("T-phone", "sync"), ("T-phone", "message")]);
+}
+
+#[tokio::test]
+async fn without_ids_a_push_waits_and_is_not_left_out() {
+    let mut chat = with_devices(&["phone", "tablet"]).await;
+    let (sid, message) = (chat.rig.sid(), json!({ "to": "bob", "body": "hi" }).to_string());
+    let message = UserMessage::parse(message.as_bytes(), &PayloadLimits::default()).unwrap();
+    let new = NewChatMessage {
+        sid,
+        from: writer("alice"),
+        to: peer("bob", &[]),
+        message,
+        deadline_ms: NOW + DAY,
+        route: None,
+    };
+    let call = chat.call();
+    let call = ChatCall { push_sids: call.push_sids[..1].to_vec(), ..call };
+    let outcome = chat.rig.store.chat_message(new, call).await.unwrap().await.unwrap();
+    assert_eq!(outcome, ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: true });
+    assert_eq!(chat.tokens().await, ["T-phone"]);
+    assert!(chat.decide_again(&[sid], &[]).await.is_empty());
+    assert_eq!(chat.tokens().await, ["T-tablet"]);
+}
+
+#[tokio::test]
+async fn what_waited_at_a_stop_is_decided_again_unless_it_is_too_old() {
+    let mut chat = with_devices(&["phone"]).await;
+    let (old, _) = chat.write_to(&["web"], &json!({})).await;
+    chat.at += 60 * MINUTE;
+    let (confirmed, _) = chat.write_to(&["web"], &json!({})).await;
+    let (first, _) = chat.write_to(&["web"], &json!({})).await;
+    let (second, _) = chat.write_to(&["web"], &json!({})).await;
+    chat.confirm("web", true, confirmed).await;
+    let mut chat = chat.crash().await;
+    let since = chat.at - 60 * MINUTE + 10;
+    let found = chat.rig.store.chat_undecided(since).await.unwrap().await.unwrap();
+    assert_eq!(found, [Undecided { user: owner("bob"), sids: vec![first, second] }]);
+    chat.decide_again(&[first, second], &[]).await;
+    assert_eq!(chat.tokens().await, ["T-phone", "T-phone"]);
+    assert!(chat.rig.store.chat_undecided(since).await.unwrap().await.unwrap().is_empty());
+    assert!(chat.decide_again(&[old], &[]).await.is_empty() && chat.pushes().await.is_empty());
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_for_pushes_nothing_is_stored() {
+    let mut chat = with_devices(&["phone"]).await;
+    chat.rig = Rig::open(
+        chat.rig.dir,
+        Settings {
+            limits: Limits { queue_rows: 5, ..Limits::default() },
+            ..{
+                chat.rig.writer_thread.close().await.unwrap();
+                chat.rig.settings
+            }
+        },
+        chat.rig.sids,
+    );
+    let rows = chat.rig.store.figures().chat_rows;
+    let (_, outcome) = chat.send(writer("alice"), peer("bob", &[]), &json!({ "to": "bob", "body": "hi" })).await;
+    assert_eq!((outcome, chat.rig.store.figures().chat_rows), (ChatOutcome::Full, rows));
+    assert!(chat.told("alice", "receipts").await.is_empty());
+}
