@@ -245,6 +245,7 @@ def test_what_is_written_into_the_inbox_of_another_is_routed_or_goes_nowhere(fri
     phone, laptop, bob = friends.device("alice"), friends.device("alice", "laptop"), friends.device("bob")
     # A broker of others may end the connection for it.
     direct = friends.device("alice", "direct")
+    direct.comes_back = False
     direct.publish_to("bob/others/messages", {"id": "direct", "body": "by the letter", "from": "carol"})
     if friends.kind == MOSQUITTO:
         phone.sent("bob", "by the outbox")
