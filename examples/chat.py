@@ -37,6 +37,7 @@ class ChatClient:
         self.messages = messages or {}  # by sid
         self.ticks: dict[str, str] = {}  # of own messages, by id
         self.replies: dict[str, dict] = {}  # by the id of the request
+        self.token_is_registered = False
         self.changed = threading.Condition()
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, f"{user}:{dev}", protocol=mqtt.MQTTv5)
         self.client.username_pw_set(user, password)
@@ -92,6 +93,8 @@ class ChatClient:
                 self.take(document)
             elif suffix == "receipts":
                 self.ticks[document.get("id", "")] = document["status"]
+            elif suffix == "devices" and document["dev"] == self.dev:
+                self.token_is_registered = document["event"] in ("registered", "replaced", "moved")
             elif suffix == f"replies/{self.dev}":
                 self.replies[document["ref"]] = document
                 for item in document.get("items", []):
@@ -128,6 +131,7 @@ def scene(host: str, port: int, passwords: dict[str, str], token: str | None):
     phone.wait(lambda: phone.ticks[hello] != "waiting", "the tick `sent`")
     if token:
         phone.register(token)
+        phone.wait(lambda: phone.token_is_registered, "the registration")
     phone.wait(lambda: phone.find(id=hello), "its own message")
     phone.close()
 

@@ -77,6 +77,11 @@ class Chat:
         """Starts the bridge, at the time that the test has come to."""
         clock = {"LD_PRELOAD": str(self.clock), "CLOCK_AHEAD": str(self.ahead)} if self.ahead else {}
         self.bridge.start(env=clock, **options)
+        if self.kind == MOSQUITTO and self.bridge.runs == 1:
+            # There a user exists once it wrote something.
+            for user in [name for name, role in ROLES.items() if role == "user"]:
+                with self.visit(user):
+                    pass
         return self
 
     def secret(self, user: str) -> str:
@@ -115,7 +120,7 @@ class Chat:
         self.introduce(to)
         with self.visit(user) as device:
             message = device.send(to, body, **fields)
-            device.wait_statuses(message, ["sent"])
+            device.wait(lambda: "sent" in device.statuses(message), "sent")
             return device.stamped(message)["sid"]
 
     def introduce(self, user: str):

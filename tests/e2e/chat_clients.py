@@ -143,6 +143,14 @@ class Inbox:
         assert answer["ok"] is True, answer
         return answer
 
+    def ask_until(self, condition, what: str, op: str, **fields) -> dict:
+        """Asks again, no more often than a user may, until the answer is as it should be."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition(answer := self.told(op, **fields)):
+            assert time.monotonic() < deadline, f"{what}: {answer}"
+            threading.Event().wait(0.25)
+        return answer
+
     def say_presence(self, conn="here", **fields):
         """What this device says of itself. It holds when this returns."""
         assert self.publish(f"presence/{self.dev}", {"state": "online", "conn": conn, **fields}, retain=True) == "taken"
@@ -288,13 +296,14 @@ class Device(Inbox):
         """A silent device confirms all that it has got."""
         if self.chat.kind == MOSQUITTO:
             theirs = [m["sid"] for m in self.on("messages") if m["from"] != self.user]
-            return self.confirm(theirs[-1], up_to=True)
+            assert self.publish("receipts", {"sids": theirs, "status": "received"}) == "taken"
+            return
         for packet in self.packets:
             self.client.ack(packet.mid, packet.qos)
 
     def begin(self, topic: str, document, retain=False, qos=1) -> int:
         """Publishes, and waits for nothing. Yields the number of the packet."""
-        payload = document if isinstance(document, (str, bytes)) else json.dumps(document)
+        payload = document if isinstance(document, (str, bytes)) else json.dumps(document, ensure_ascii=False)
         return self.client.publish(topic, payload, qos, retain).mid
 
     def end(self, mid: int) -> str:

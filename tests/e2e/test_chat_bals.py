@@ -62,8 +62,8 @@ def test_a_message_of_a_bal_is_for_a_user_or_for_a_phone_and_not_for_both(chat, 
     value = {"notification": {"title": "t"}, "fcm": {"content_available": True}}.get(field, "x")
     bob = chat.device("bob")
     message = chat.bal.send("bob", "mixed", **{field: value})
-    assert chat.bal.error("BAD_FIELD", ref=message)
-    assert chat.bal.statuses(message) == ["failed"]
+    chat.bal.error("BAD_FIELD", ref=message)
+    chat.bal.wait_statuses(message, ["failed"])
     chat.mark(bob)
     assert bob.bodies() == ["mark 1"]
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from chat_clients import is_sid
-from harness import Process, eventually
+from harness import Process
 from test_demo import BROWSER, MQTT_JS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

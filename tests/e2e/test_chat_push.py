@@ -68,6 +68,7 @@ def test_the_phone_is_pushed_when_a_device_that_was_looked_at_says_nothing_for_1
     sids.append(alice.sent("bob", "three"))
     assert asleep.pushed_sids("bob", TOKEN) == sids
     # All of it has come, and is confirmed: it counts again.
+    laptop.got("three")
     laptop.acknowledge()
     laptop.look()
     alice.wait(lambda: "delivered" in alice.statuses(sids[2]), "delivered")
