@@ -17,6 +17,7 @@ mod typing;
 pub(super) use pushes::run as watch_pushes;
 
 use super::context::Context;
+use super::presence::PresenceWord;
 use super::refusing::{Refused, Refusing};
 use crate::chat::id::{Owner, Sid};
 use crate::chat::message::{ErrorCode, Rejection, Sender};
@@ -258,8 +259,8 @@ impl ChatIntake {
         let (sid, at) = self.context.next_sid();
         let (to, from) = (self.peer(&invitation.to, at), self.writer(owner, dev, publish));
         let new = NewInvitation { sid, from, to, invitation };
-        let _ = (new, at);
-        Err(Rejection::new(ErrorCode::NotFound, "TEMPORARY").into())
+        let committed = self.context.store.chat_invite(new, self.call(at)).await?;
+        Ok(self.finishing(owner, committed, publish))
     }
 
     async fn device(&mut self, owner: &Owner, dev: &Device, publish: &Inbound) -> Result<Remaining, TakeError> {
@@ -269,9 +270,16 @@ impl ChatIntake {
         let verify = self.context.settings.chat.verify_tokens;
         // An id has 38 random bits, and a proof counts for minutes; with a second one it cannot be guessed.
         let proof = format!("{proof}{:016x}", rand::random::<u64>());
+        let has_token = registration.is_some();
         let change = DeviceChange { user: owner.clone(), dev: dev.clone(), registration, proof, verify };
         let committed = self.context.store.chat_device(change, self.call(at)).await?;
-        Ok(self.finishing(owner, committed, publish))
+        let (finished, context) = (self.finishing(owner, committed, publish), Arc::clone(&self.context));
+        let (owner, dev) = (owner.clone(), dev.clone());
+        Ok(Box::pin(async move {
+            let word = finished.await?;
+            let _ = context.presences.send(PresenceWord::Token(owner, dev, has_token)).await;
+            Ok(word)
+        }))
     }
 
     async fn request(&mut self, owner: &Owner, dev: &Device, publish: &Inbound) -> Result<Remaining, TakeError> {
@@ -348,7 +356,7 @@ async fn finish(
     match outcome {
         ChatOutcome::Done { seen, .. } => {
             for seeing in seen {
-                context.show(seeing).await;
+                context.show(seeing).await?;
             }
             Ok(Some(AckWord::Done))
         }

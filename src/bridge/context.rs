@@ -1,18 +1,17 @@
 //! What all parts of the bridge share.
 
 use super::attentions::Attentions;
-use super::presence::BalPresences;
+use super::presence::{BalPresences, PresenceWord};
 use super::settings::{ChatSettings, Limits};
-use crate::chat::contact::Entry;
 use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind};
 use crate::chat::route::Routes;
-use crate::chat::topic::BridgeTopic;
+use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic};
 use crate::chat::transport::{Transport, Transports};
-use crate::mqtt::{self, Directory, Outbound};
+use crate::mqtt::{self, Directory, Outbound, Visibility};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
-use crate::store::{self, Acks, ChatCall, ChatPolicy, Route, Seeing, Store};
+use crate::store::{self, Acks, ChatCall, ChatPolicy, Route, Seeing, Store, StoreError};
 use crate::transport::Capabilities;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::pending;
@@ -70,6 +69,10 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     /// What an operator wants to hear of; full means that the newest is left out.
     pub(crate) events: mpsc::Sender<BridgeEvent>,
+    /// What the task of presence is to know.
+    pub(crate) presences: mpsc::Sender<PresenceWord>,
+    /// Who sees whom, for the broker.
+    pub(crate) visibility: mpsc::Sender<Visibility>,
     /// What the broker is to publish.
     pub(crate) publish: mpsc::Sender<Outbound>,
     pub(crate) bal_presences: BalPresences,
@@ -134,15 +137,28 @@ impl Context {
         Some(self.route_to(self.settings.routes.route(category)?))
     }
 
-    /// Tells the broker who sees whose presence and profile from now on. TEMPORARY
-    pub(crate) async fn show(&self, _seeing: Seeing) {}
+    /// Tells the broker who sees whose presence and profile from now on; somebody who has come to see them gets what is
+    /// retained.
+    pub(crate) async fn show(&self, seeing: Seeing) -> Result<(), StoreError> {
+        let Seeing { watcher, of, visible } = seeing;
+        let (watcher, seen) = (watcher.as_str().into(), of.as_str().into());
+        // If the broker or a part of the bridge has gone, so has everybody who would see it.
+        let _ = self.visibility.send(Visibility { watcher, of: seen, visible }).await;
+        if !visible {
+            return Ok(());
+        }
+        let _ = self.presences.send(PresenceWord::Again(of.clone())).await;
+        if let Some(profile) = self.store.chat_profile_of(of.clone()).await?.await? {
+            let topic = ClientTopic::Chat(of, ChatTopic::Profile);
+            let (outbound, _outcome) = Outbound::new(topic, profile.into_bytes());
+            let _ = self.publish.send(Outbound { retain: true, ..outbound }).await;
+        }
+        Ok(())
+    }
 
-    /// TEMPORARY
-    pub(crate) async fn hide(&self, _user: &Owner, _on: bool) {}
-
-    /// TEMPORARY
-    pub(crate) fn presence_for(&self, _user: &Owner, _entry: Entry) -> Option<(&'static str, Option<u64>)> {
-        None
+    /// Whether a user is seen by nobody from now on.
+    pub(crate) async fn hide(&self, user: &Owner, on: bool) {
+        let _ = self.presences.send(PresenceWord::Hide(user.clone(), on)).await;
     }
 
     /// Publishes an event for an operator. It is lost when the channel is full; the log has it as well.

@@ -11,9 +11,13 @@ use tokio_util::sync::CancellationToken;
 /// How often the store is asked for what is overdue or old enough to be forgotten.
 const SWEEP: Duration = Duration::from_millis(500);
 
+/// Ids for the pushes of one sweep of chat: what is dropped is cleared where it is shown.
+const SWEEP_PUSHES: usize = 32;
+
 /// Sweeps until `stop`.
 pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), StoreError> {
     let mut ticker = every(SWEEP);
+    let policy = Arc::new(context.settings.chat_policy());
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -25,6 +29,12 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> Resul
             let swept = context.store.sweep(now_ms()).await?.await?;
             context.metrics.add(Metric::DownstreamExpired, swept.expired);
             more = swept.more;
+        }
+        let (keep, at) = (context.settings.chat.keep(), now_ms());
+        let mut more = true;
+        while more && !stop.is_cancelled() {
+            let call = context.chat_call(at, SWEEP_PUSHES, &policy);
+            more = context.store.chat_sweep(keep, call).await?.await?;
         }
     }
 }

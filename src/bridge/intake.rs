@@ -6,7 +6,7 @@
 use super::chat::ChatIntake;
 use super::context::{Context, oldest};
 use super::count_told;
-use super::presence::PresencePublish;
+use super::presence::{PresencePublish, PresenceWord};
 use super::refused_names::RefusedNames;
 use super::refusing::{Refused, Refusing, error, reply_topic_of};
 use crate::chat::id::{MessageId, Owner, Sid};
@@ -44,7 +44,6 @@ pub(super) enum TakeError {
 
 pub(super) struct Intake {
     context: Arc<Context>,
-    presences: mpsc::Sender<PresencePublish>,
     refusing: Refusing,
     chat: ChatIntake,
     refused_names: RefusedNames,
@@ -52,11 +51,11 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(context: Arc<Context>, presences: mpsc::Sender<PresencePublish>) -> Self {
+    pub(super) fn new(context: Arc<Context>) -> Self {
         let refusing = Refusing::new(Arc::clone(&context));
         let chat = ChatIntake::new(Arc::clone(&context), refusing.clone());
         let refused_names = RefusedNames::default();
-        Self { context, presences, refusing, chat, refused_names, waiting: VecDeque::new() }
+        Self { context, refusing, chat, refused_names, waiting: VecDeque::new() }
     }
 
     /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound`, and comes until
@@ -182,7 +181,8 @@ impl Intake {
                     Ok(presence) => {
                         let (owner, device, ack) = (owner.clone(), device.clone(), publish.ack);
                         // Nobody to tell means that the bridge stops: without a word the client says it again.
-                        let _ = self.presences.send(PresencePublish { owner, device, presence, ack }).await;
+                        let said = PresencePublish { owner, device, presence, ack };
+                        let _ = self.context.presences.send(PresenceWord::Said(said)).await;
                         return Ok(());
                     }
                     Err(rejection) => Err(rejection.into()),

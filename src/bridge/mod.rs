@@ -101,6 +101,8 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let (clients, sightings, notices) = (mqtt.clients, mqtt.sightings, mqtt.notices);
     let (directory, confirmations) = (mqtt.directory, mqtt.confirmations);
     let (events_tx, events) = mpsc::channel(EVENTS);
+    let (presences_tx, presences) = mpsc::channel(presence::PRESENCES);
+    let visibility = mqtt.visibility;
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
     let bal_presences = BalPresences::default();
@@ -110,6 +112,8 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         store,
         metrics,
         events: events_tx,
+        presences: presences_tx,
+        visibility,
         publish,
         bal_presences,
         attentions,
@@ -124,8 +128,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         tracing::info!(routed, "messages of devices that waited for a route have one now");
     }
     let user_presences = UserPresences::new(Arc::clone(&context), broker_link.clone());
-    let (presences_tx, presences) = mpsc::channel(presence::PRESENCES);
-    let intake = Intake::new(Arc::clone(&context), presences_tx);
+    let intake = Intake::new(Arc::clone(&context));
 
     let mut tasks = JoinSet::new();
     let mut watched = Vec::with_capacity(transports.len());

@@ -58,10 +58,29 @@ pub(super) struct PresencePublish {
     pub(super) ack: Ack,
 }
 
-/// What became of a user's document.
-struct Told {
-    user: Owner,
-    published: bool,
+/// What else is to be known of users: said by those parts of the bridge that learn it.
+#[derive(Debug)]
+pub(super) enum PresenceWord {
+    /// A client said something.
+    Said(PresencePublish),
+    /// The user wants to be seen by nobody, or again by those who may.
+    Hide(Owner, bool),
+    /// Somebody has come to see the user: what is retained is published again.
+    Again(Owner),
+    /// A device has registered a token, or has none any more.
+    Token(Owner, Device, bool),
+}
+
+/// What came of something that was asked for.
+enum Done {
+    /// A user's document was on its way.
+    Told {
+        user: Owner,
+        published: bool,
+    },
+    /// Whether a device has a token.
+    Token(Owner, Device, bool),
+    Nothing,
 }
 
 pub(super) struct UserPresences {
@@ -73,7 +92,7 @@ pub(super) struct UserPresences {
     /// is up.
     before: Option<Vec<LastPresence>>,
     /// Documents on their way. Of one that is cleared nothing is to be remembered.
-    pending: FuturesUnordered<BoxFuture<'static, Result<Option<Told>, StoreError>>>,
+    pending: FuturesUnordered<BoxFuture<'static, Result<Done, StoreError>>>,
     heartbeat: Option<BoxFuture<'static, Result<(), StoreError>>>,
 }
 
@@ -89,11 +108,14 @@ impl UserPresences {
     pub(super) async fn run(
         mut self,
         mut sightings: mpsc::Receiver<Sighting>,
-        mut presences: mpsc::Receiver<PresencePublish>,
+        mut words: mpsc::Receiver<PresenceWord>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         let now = self.clock.now();
         self.before = Some(self.context.store.last_presences(now).await?.await?);
+        for user in self.context.store.chat_hidden().await?.await? {
+            self.schedule.is_hidden(user);
+        }
         let mut heartbeats = every(HEARTBEAT);
         loop {
             let deadline = self.begin();
@@ -103,12 +125,14 @@ impl UserPresences {
                 biased;
                 () = stop.cancelled() => break,
                 Some(done) = self.pending.next() => {
-                    if let Some(Told { user, published }) = done? {
-                        self.schedule.told(&user, published, self.clock.now());
+                    match done? {
+                        Done::Told { user, published } => self.schedule.told(&user, published, self.clock.now()),
+                        Done::Token(user, device, has_token) => self.schedule.token(&user, &device, has_token),
+                        Done::Nothing => {}
                     }
                 }
                 Some(sighting) = sightings.recv() => self.on_sighting(&sighting).await?,
-                Some(publish) = presences.recv() => self.take(publish),
+                Some(word) = words.recv() => self.on_word(word),
                 Ok(()) = self.broker_link.changed(), if self.before.is_some() => {}
                 Some(done) = OptionFuture::from(self.heartbeat.as_mut()) => {
                     self.heartbeat = None;
@@ -174,13 +198,26 @@ impl UserPresences {
         Ok(())
     }
 
+    fn on_word(&mut self, word: PresenceWord) {
+        let now = self.clock.now();
+        match word {
+            PresenceWord::Said(publish) => self.take(publish),
+            PresenceWord::Hide(user, hidden) => self.schedule.hide(&user, hidden, now),
+            PresenceWord::Again(user) => self.schedule.again(&user, now),
+            PresenceWord::Token(user, device, has_token) => self.schedule.token(&user, &device, has_token),
+        }
+    }
+
     fn take(&mut self, publish: PresencePublish) {
         let PresencePublish { owner, device, presence, ack } = publish;
         let now = self.clock.now();
         let attentions = &self.context.attentions;
         for (device, change) in self.schedule.said(&owner, device.as_ref(), presence.as_ref(), now) {
             match change {
-                DeviceChange::Came(connection) => attentions.came(&owner, &device, connection, now),
+                DeviceChange::Came(connection) => {
+                    attentions.came(&owner, &device, connection, now);
+                    self.pending.push(Box::pin(token_of(Arc::clone(&self.context), owner.clone(), device)));
+                }
                 DeviceChange::Gone(connection) => attentions.gone(&owner, &device, connection, now),
                 DeviceChange::Active(active) => attentions.active(&owner, &device, active, now),
                 DeviceChange::Unsaid => attentions.unsaid(&owner, &device, now),
@@ -191,7 +228,7 @@ impl UserPresences {
 }
 
 /// Writes a document down and publishes it.
-async fn tell(context: Arc<Context>, due: Due) -> Result<Option<Told>, StoreError> {
+async fn tell(context: Arc<Context>, due: Due) -> Result<Done, StoreError> {
     let Due { user, document, hidden } = due;
     let UserPresence { state, ts: at, last_seen } = document;
     let change = PresenceChange { user: user.clone(), state, last_seen, at };
@@ -199,13 +236,20 @@ async fn tell(context: Arc<Context>, due: Due) -> Result<Option<Told>, StoreErro
     let payload = UserPresence { last_seen, ..document }.to_payload();
     let published = publish(&context, ClientTopic::Presence(user.clone(), None), payload).await;
     tracing::debug!(%user, ?state, published, "presence of a user told");
-    Ok(Some(Told { user, published }))
+    Ok(Done::Told { user, published })
 }
 
 /// Clears what the broker keeps of a device that went.
-async fn clear(context: Arc<Context>, user: Owner, device: Device) -> Result<Option<Told>, StoreError> {
+async fn clear(context: Arc<Context>, user: Owner, device: Device) -> Result<Done, StoreError> {
     publish(&context, ClientTopic::Presence(user, Some(device)), Vec::new()).await;
-    Ok(None)
+    Ok(Done::Nothing)
+}
+
+/// Whether a device that has come has registered a token.
+async fn token_of(context: Arc<Context>, user: Owner, device: Device) -> Result<Done, StoreError> {
+    let known = context.store.chat_devices(user.clone()).await?.await?;
+    let has_token = known.iter().any(|known| known.dev == device);
+    Ok(Done::Token(user, device, has_token))
 }
 
 /// Publishes a retained document; whether the broker has it.

@@ -7,6 +7,7 @@ use crate::chat::suffix::devices::VerifyTokens;
 use crate::chat::suffix::requests::Writers;
 use crate::chat::transport::Transport;
 use crate::ops::setting::{self, Days, Minutes, Seconds, SettingError, settings};
+use crate::store::Keep;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -146,5 +147,12 @@ settings! {
         pub verify_tokens: VerifyTokens = VerifyTokens::Moved;
         /// Of whom presence is published.
         pub presence: PublishedPresence = PublishedPresence::All;
+    }
+}
+
+impl ChatSettings {
+    /// How much of what chat users wrote is kept.
+    pub(crate) fn keep(&self) -> Keep {
+        Keep { for_ms: u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX), bytes: self.keep_bytes }
     }
 }

@@ -8,7 +8,7 @@ use crate::chat::attention::Attended;
 use crate::chat::contact::Entry;
 use crate::chat::delivery::State;
 use crate::chat::id::{Owner, Sid};
-use crate::chat::message::Rejection;
+use crate::chat::message::{PresenceState, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::push_decision::{Asked, PushWhen, Rule, Verdict};
 use crate::chat::suffix::devices::{Registration, VerifyTokens};
@@ -225,6 +225,17 @@ pub struct Contact {
     pub profile: Option<String>,
     /// What is set.
     pub entry: Entry,
+    /// Whether they are there, as far as the user may see it.
+    pub presence: Option<SeenPresence>,
+}
+
+/// Whether a contact is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenPresence {
+    /// There or not.
+    pub state: PresenceState,
+    /// When the last device went, in Unix milliseconds, if that is known.
+    pub last_seen: Option<u64>,
 }
 
 /// A device of a user, as its user and operators see it.

@@ -9,8 +9,8 @@ use crate::chat::topic::{Device, inbox_topic};
 use crate::mqtt::AckWord;
 use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatCall, Committed, Contact, EntryChange, KnownDevice, SettingChange, StoreError, SyncPage, UserDocument,
-    UserSettings,
+    ChatCall, Committed, Contact, EntryChange, KnownDevice, SettingChange, StoreError, SyncPage, TEST_PUSH_SKIPS,
+    UserDocument, UserSettings,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -95,7 +95,7 @@ async fn execute(
 ) -> Result<Reply, StoreError> {
     let store = &context.store;
     let change = match op {
-        Op::Contacts => return Ok(Ok(contacts(context, store.chat_contacts(user.clone()).await?.await?, call.at))),
+        Op::Contacts => return Ok(Ok(contacts(store.chat_contacts(user.clone()).await?.await?, call.at))),
         Op::Settings => {
             let settings = store.chat_settings(user.clone()).await?.await?.unwrap_or_default();
             return Ok(Ok(settings_of(context, &settings)));
@@ -103,7 +103,10 @@ async fn execute(
         Op::Devices => return Ok(Ok(devices(store.chat_devices(user.clone()).await?.await?))),
         Op::Sync { since } => return Ok(Ok(page(store.chat_sync(user.clone(), since).await?.await?))),
         Op::Explain(sid) => return explain(context, user, sid).await,
-        Op::TestPush => return Ok(Err(ErrorCode::NotFound)),
+        Op::TestPush => {
+            let tested = store.chat_test_push(user.clone(), call).await?.await?;
+            return Ok(Ok(fields(json!({ "items": tested, "skipped": TEST_PUSH_SKIPS }))));
+        }
         Op::Report { with, sids, reason } => {
             let sids = sids.iter().map(Sid::to_string).collect();
             context.emit_event(BridgeEvent::Reported { by: user.to_string(), with: with.to_string(), sids, reason });
@@ -138,7 +141,7 @@ async fn set(
     let hides = if let SettingChange::HidePresence(on) = change { Some(on) } else { None };
     let seen = context.store.chat_set(user.clone(), change, payload.clone(), at).await?.await?;
     for seeing in seen {
-        context.show(seeing).await;
+        context.show(seeing).await?;
     }
     if let Some(on) = hides {
         context.hide(user, on).await;
@@ -147,12 +150,12 @@ async fn set(
 }
 
 async fn explain(context: &Context, user: &Owner, sid: Sid) -> Result<Reply, StoreError> {
-    let _ = (context, user, sid);
-    Ok(Err(ErrorCode::NotFound))
+    let found = context.store.chat_explain(user.clone(), sid).await?.await?;
+    Ok(found.map(|explained| fields(json!(explained))).ok_or(ErrorCode::NotFound))
 }
 
-fn contacts(context: &Context, contacts: Vec<Contact>, at: u64) -> Map<String, Value> {
-    let item = |Contact { user, profile, entry }: Contact| {
+fn contacts(contacts: Vec<Contact>, at: u64) -> Map<String, Value> {
+    let item = |Contact { user, profile, entry, presence }: Contact| {
         let name = profile.and_then(|text| serde_json::from_str::<Value>(&text).ok()?.get("name").cloned());
         let mut item = json!({
             "user": user.as_str(),
@@ -165,9 +168,9 @@ fn contacts(context: &Context, contacts: Vec<Contact>, at: u64) -> Map<String, V
         if let Some(until) = entry.muted_until.filter(|until| entry.is_muted(at) && *until != u64::MAX) {
             item["until"] = until.into();
         }
-        if let Some((state, last_seen)) = context.presence_for(&user, entry) {
-            item["presence"] = json!(state);
-            if let Some(last_seen) = last_seen {
+        if let Some(presence) = presence {
+            item["presence"] = json!(presence.state);
+            if let Some(last_seen) = presence.last_seen {
                 item["last_seen"] = last_seen.into();
             }
         }

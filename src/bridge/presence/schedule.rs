@@ -122,7 +122,6 @@ impl Schedule {
     }
 
     /// Whether a user wants to be seen by nobody. It is remembered until it is taken back.
-    #[cfg_attr(not(test), expect(dead_code, reason = "users cannot ask for it yet"))]
     pub(super) fn hide(&mut self, name: &Owner, hidden: bool, now: u64) {
         if hidden {
             self.hidden.insert(name.clone())
@@ -134,9 +133,18 @@ impl Schedule {
         self.change(name, now, |user| user.aggregate.handle_hide(hidden));
     }
 
+    /// A user wanted to be seen by nobody before the start.
+    pub(super) fn is_hidden(&mut self, name: Owner) {
+        self.hidden.insert(name);
+    }
+
+    /// The document of a user is published again, for somebody who may see it from now on.
+    pub(super) fn again(&mut self, name: &Owner, now: u64) {
+        self.change(name, now, |user| user.aggregate.handle_loss());
+    }
+
     /// Whether a device of a user has registered a token. The retained presence of one that has none is cleared after it
     /// went, if the broker keeps births; that of one of which nothing is said is left.
-    #[cfg_attr(not(test), expect(dead_code, reason = "devices cannot register tokens yet"))]
     pub(super) fn token(&mut self, name: &Owner, device: &Device, has_token: bool) {
         if let Some(user) = self.users.get_mut(name) {
             user.aggregate.handle_token(device, has_token);

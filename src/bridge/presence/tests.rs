@@ -25,16 +25,20 @@ impl Scene {
         let (store, writer, _) = sqlite::open(&sqlite::Settings::new(dir.path().join("store.db")), 0).unwrap();
         let settings = crate::bridge::tests::settings();
         let ((events, _), (publish, _)) = (mpsc::channel(1), mpsc::channel(1));
+        let ((words, _), (visibility, _)) = (mpsc::channel(1), mpsc::channel(1));
         let attentions = Attentions::new(settings.chat.attended);
         let context = Context {
             settings,
             store,
             metrics: Arc::new(Metrics::new()),
             events,
+            presences: words,
+            visibility,
             publish,
             bal_presences: BalPresences::default(),
             attentions,
             broker,
+            directory: Default::default(),
             capabilities: BTreeMap::new(),
             sids: Mutex::new(SidSource::default()),
         };

@@ -3,12 +3,14 @@
 use super::{json, json_text, owner, tell};
 use crate::chat::contact::{Entry, is_seen_by};
 use crate::chat::id::Owner;
+use crate::chat::message::PresenceState;
 use crate::chat::principal::Role;
 use crate::store::sqlite::column::from_sql;
 use crate::store::sqlite::tx::Tx;
-use crate::store::{Contact, EntryChange, Seeing, SettingChange, UserSettings};
+use crate::store::{Contact, EntryChange, Seeing, SeenPresence, SettingChange, UserSettings};
 use bytes::Bytes;
 use rusqlite::params;
+use rusqlite::types::ValueRef;
 use serde_json::{Map, Value};
 
 const ENTRY: &str = "SELECT entry FROM contacts WHERE user = ?1 AND other = ?2";
@@ -22,8 +24,11 @@ const UNREAD: &str = "SELECT unread FROM users WHERE user = ?1";
 const ADD_UNREAD: &str = "UPDATE users SET unread = max(0, unread + ?2) WHERE user = ?1";
 const PROFILE: &str = "SELECT profile FROM users WHERE user = ?1";
 const SET_PROFILE: &str = "UPDATE users SET profile = ?2 WHERE user = ?1";
-const CONTACTS: &str = "SELECT c.other, u.profile, c.entry FROM contacts c LEFT JOIN users u ON u.user = c.other
-    WHERE c.user = ?1 ORDER BY c.other";
+const CONTACTS: &str = "SELECT c.other, u.profile, c.entry, back.entry, u.settings, p.online, p.last_seen
+    FROM contacts c LEFT JOIN users u ON u.user = c.other
+    LEFT JOIN contacts back ON back.user = c.other AND back.other = c.user
+    LEFT JOIN presence p ON p.user = c.other WHERE c.user = ?1 ORDER BY c.other";
+const HIDDEN: &str = "SELECT user FROM users WHERE settings LIKE '%\"hide_presence\":true%'";
 const OTHERS: &str = "SELECT c.user, c.entry, u.settings FROM contacts c JOIN users u ON u.user = c.user
     WHERE c.other = ?1 ORDER BY c.user";
 
@@ -146,9 +151,31 @@ fn set(tx: &Tx<'_>, user: &Owner, change: impl FnOnce(&mut UserSettings)) -> rus
 
 /// Everybody about whom the user has set something, by name.
 pub(in crate::store) fn contacts(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<Contact>> {
+    let hides = settings(tx, user)?.unwrap_or_default().hide_presence;
     tx.all(CONTACTS, [user.as_str()], |row| {
-        Ok(Contact { user: owner(row, 0)?, profile: row.get(1)?, entry: json(row, 2)? })
+        let presence = if hides { None } else { seen_presence(row)? };
+        Ok(Contact { user: owner(row, 0)?, profile: row.get(1)?, entry: json(row, 2)?, presence })
     })
+}
+
+/// The presence of a contact who has the user as a contact as well.
+fn seen_presence(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<SeenPresence>> {
+    let Some(online) = row.get::<_, Option<bool>>(5)? else { return Ok(None) };
+    let back: Entry = if row.get_ref(3)? == ValueRef::Null { Entry::default() } else { json(row, 3)? };
+    let settings: UserSettings = if row.get_ref(4)? == ValueRef::Null { Default::default() } else { json(row, 4)? };
+    let state = if online { PresenceState::Online } else { PresenceState::Offline };
+    let last_seen = row.get::<_, Option<i64>>(6)?.map(from_sql).filter(|_| !online);
+    Ok(is_seen_by(Role::User, back, settings.hide_presence).then_some(SeenPresence { state, last_seen }))
+}
+
+/// Users who want to be seen by nobody.
+pub(in crate::store) fn hidden(tx: &Tx<'_>) -> rusqlite::Result<Vec<Owner>> {
+    tx.all(HIDDEN, [], |row| owner(row, 0))
+}
+
+/// The JSON of the profile of a user, if there is one.
+pub(in crate::store) fn profile_text(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Option<String>> {
+    Ok(tx.one(PROFILE, [user.as_str()], |row| row.get::<_, Option<String>>(0))?.flatten())
 }
 
 /// Whose presence and profile `user` sees: those whose contact the user is. A user who hides sees nobody's presence.
