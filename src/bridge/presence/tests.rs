@@ -35,6 +35,7 @@ impl Scene {
             bal_presences: BalPresences::default(),
             attentions,
             broker,
+            directory: crate::mqtt::Directory::default(),
             capabilities: BTreeMap::new(),
             sids: Mutex::new(SidSource::default()),
         };
