@@ -233,6 +233,8 @@ async fn who_wants_nothing_of_its_own_gets_what_another_user_says_under_the_same
     let filter = b"+/self/profile";
     alice.say(0x82, &[&[0, 1, 0, 0, 14][..], filter, &[0b101]].concat()).await;
     assert_eq!(alice.next().await, Seen::SubAck(1));
+    harness.see("alice", "bob", true).await;
+    harness.barrier().await;
     let (mut bob, _) = lasting(&harness, "bob", "same", V5).await;
     bob.publish("bob/self/profile", 1, "Bob").await;
     harness.inbound().await.ack.release(AckWord::Done);

@@ -38,7 +38,7 @@ impl Scene {
             bal_presences: BalPresences::default(),
             attentions,
             broker,
-            directory: Default::default(),
+            directory: crate::mqtt::Directory::default(),
             capabilities: BTreeMap::new(),
             sids: Mutex::new(SidSource::default()),
         };

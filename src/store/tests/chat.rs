@@ -12,6 +12,7 @@ use super::*;
 use crate::chat::attention::Attended;
 use crate::chat::message::{ErrorCode, Limits as PayloadLimits};
 use crate::chat::principal::Role;
+use crate::chat::suffix::devices::VerifyTokens;
 use crate::chat::push_decision::PushWhen;
 use crate::chat::route::Routes;
 use crate::chat::suffix::devices::{DeviceWord, Registration};
@@ -125,7 +126,7 @@ impl Chat {
     }
 
     pub(super) async fn send(&mut self, from: Writer, to: Peer, document: &Value) -> (Sid, ChatOutcome) {
-        let message = UserMessage::parse(document.to_string().as_bytes(), &PayloadLimits::default()).unwrap();
+        let message = UserMessage::parse(crate::chat::message::Sender::User, document.to_string().as_bytes(), &PayloadLimits::default()).unwrap();
         self.at += 1;
         let sid = self.rig.sids.next(self.at, 0);
         let deadline_ms = self.at + 28 * DAY;
