@@ -318,6 +318,8 @@ struct Model {
     connections: Vec<u64>,
     signed_at: Option<u64>,
     inactive: bool,
+    /// What it was given while it was attended, and when, and has neither confirmed nor given up.
+    held: BTreeMap<Sid, u64>,
 }
 
 impl Model {
@@ -362,6 +364,9 @@ impl Trial {
             Step::Gone(n) => {
                 let Some(connection) = self.devices[n].connections.pop() else { return Ok(()) };
                 self.scene.gone(DEVICES[n], connection);
+                if self.devices[n].connections.is_empty() {
+                    self.devices[n].held.clear();
+                }
             }
             Step::Sign(n) => {
                 self.scene.sign(DEVICES[n]);
@@ -372,11 +377,20 @@ impl Trial {
                 let device = &mut self.devices[n];
                 device.inactive = if device.connections.is_empty() { device.inactive } else { !active };
                 device.signed_at = if active { Some(now) } else { device.signed_at };
+                if !active {
+                    device.held.clear();
+                }
             }
             Step::Give => {
                 let sid = self.sids[self.next];
                 self.next += 1;
-                if !self.scene.attended().is_empty() {
+                let attended = self.scene.attended();
+                for (device, _) in
+                    self.devices.iter_mut().zip(DEVICES).filter(|(_, name)| attended.iter().any(|n| n == name))
+                {
+                    device.held.insert(sid, now);
+                }
+                if !attended.is_empty() {
                     self.scene.given(sid);
                     self.waiting.insert(sid, now);
                 }
@@ -385,12 +399,16 @@ impl Trial {
                 let sid = self.sid(back);
                 self.scene.attentions.taken_back(&alice(), sid);
                 self.waiting.remove(&sid);
+                for device in &mut self.devices {
+                    device.held.remove(&sid);
+                }
             }
             Step::Confirm(n, back, up_to) => {
                 let (sid, device) = (self.sid(back), device(DEVICES[n]));
                 let attended = self.scene.attentions.confirmed(&alice(), Some(&device), sid, up_to, now);
                 prop_assert!(!attended || !self.devices[n].connections.is_empty());
                 prop_assert!(attended || !self.devices[n].may_be_attended(now), "who answers is attended");
+                self.devices[n].held.retain(|held, _| if up_to { *held > sid } else { *held != sid });
                 if attended {
                     self.waiting.retain(|waiting, _| if up_to { *waiting > sid } else { *waiting != sid });
                 }
@@ -402,8 +420,12 @@ impl Trial {
 
     fn check(&mut self) -> Result<(), TestCaseError> {
         let now = self.scene.now();
+        for device in self.devices.iter_mut().filter(|device| device.held.values().any(|at| now >= at + CONFIRM_MS)) {
+            device.held.clear();
+        }
         for sid in self.scene.rung() {
             prop_assert!(self.waiting.remove(&sid).is_some(), "it waited, and is returned once");
+            prop_assert!(!self.devices.iter().any(|device| device.held.contains_key(&sid)), "no device holds it");
         }
         prop_assert!(self.waiting.values().all(|at| now < at + CONFIRM_MS), "nobody waits longer: {:?}", self.waiting);
         let may_be = |name: &String| DEVICES.iter().position(|device| device == name);
