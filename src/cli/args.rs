@@ -479,7 +479,8 @@ pub enum UserAction {
         #[command(flatten)]
         users: UsersArgs,
     },
-    /// Removes a user.
+    /// Removes a user, and says what the store keeps of it: what it wrote and got, its contacts, its devices. Whoever is
+    /// added under that name later gets all of it.
     Remove {
         /// Whom.
         name: String,
@@ -487,7 +488,7 @@ pub enum UserAction {
         #[command(flatten)]
         users: UsersArgs,
     },
-    /// Lists users and roles.
+    /// Lists users and roles; then, with a configuration, the chat users that the store alone knows, by their tokens.
     List {
         /// Where the users are.
         #[command(flatten)]
