@@ -71,7 +71,7 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
 async fn bridge(args: &DemoArgs, folder: &Path, sim: &SimHandle, stop: &CancellationToken) -> anyhow::Result<()> {
     let phones = (args.transport == TransportArg::FcmV1).then_some(CAROL);
     let cast = if args.anonymous { Vec::new() } else { cast::make(&folder.join(USERS), phones)? };
-    let (ready, addresses) = oneshot::channel();
+    let (ready, addresses) = oneshot::channel::<Addresses>();
     let events = sim.events();
     let company = async {
         let Ok(addresses) = addresses.await else { return Ok(()) };
