@@ -133,7 +133,7 @@ fn every_command_to_copy_publishes_something_that_is_taken() {
             ClientTopic::Messages(_) => Downstream::parse(Sender::Bal, payload.as_bytes(), &limits).err(),
             ClientTopic::Receipts(_) => BalReceipt::parse(payload.as_bytes(), &limits).err(),
             ClientTopic::Presence(..) => Presence::parse(payload.as_bytes(), &limits).err(),
-            ClientTopic::Other(_, suffix) => panic!("{suffix}: {command}"),
+            topic @ (ClientTopic::Chat(..) | ClientTopic::Other(..)) => panic!("{topic}: {command}"),
         };
         // The one that shows what an error looks like.
         let expected = (payload == "this is not JSON").then_some(ErrorCode::BadJson);
