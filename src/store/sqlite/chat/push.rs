@@ -20,6 +20,7 @@ use crate::store::sqlite::tx::Tx;
 use crate::store::{ChatCall, Deliveries, NewMessage, NewPush, TEST_PUSH_SKIPS, TestPush, Undecided};
 use bytes::Bytes;
 use rusqlite::params;
+use rusqlite::types::ValueRef;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -63,6 +64,12 @@ pub(in crate::store::sqlite) struct DevicePush {
     /// It was taken back while it was in flight: it is not sent again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) withdrawn: bool,
+}
+
+impl DevicePush {
+    pub(in crate::store::sqlite) fn read(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Self>> {
+        if row.get_ref(column)? == ValueRef::Null { Ok(None) } else { json(row, column).map(Some) }
+    }
 }
 
 /// A message whose reader may have to be pushed.
