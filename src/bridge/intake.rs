@@ -14,7 +14,7 @@ use crate::chat::message::{
     BalReceipt, BridgeEvent, Downstream, Errand, ErrorCode, ErrorDocument, Presence, Rejection, Sender, document_id,
 };
 use crate::chat::principal::{Principal, Role};
-use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Suffix};
+use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, Suffix};
 use crate::mqtt::{Ack, AckWord, Inbound, Notice, SetAside};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
@@ -171,6 +171,10 @@ impl Intake {
                 publish.ack.release(AckWord::Done);
                 return Ok(());
             }
+            ClientTopic::Presence(_, Some(device)) if is_of_another(&publish.principal, device) => {
+                let detail = "`presence/` is followed by the name of another device";
+                Err(Rejection::new(ErrorCode::Forbidden, detail).into())
+            }
             ClientTopic::Presence(owner, device) => {
                 match Presence::parse(&publish.payload, &self.context.settings.limits.message()) {
                     Ok(presence) if !self.context.broker.sees_clients && publish.principal.role == Role::Bal => {
@@ -286,6 +290,11 @@ impl Intake {
 /// push, unless it has nothing but a name.
 fn is_chat(publish: &Inbound) -> bool {
     publish.principal.role == Role::User
+}
+
+/// Whether a user speaks for a device that is another one than that of the connection, where that is known.
+fn is_of_another(principal: &Principal, device: &Device) -> bool {
+    principal.role == Role::User && principal.device.as_deref().is_some_and(|own| own != device.as_str())
 }
 
 /// What is meant to be retained, and is read as it is published.

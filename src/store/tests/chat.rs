@@ -13,9 +13,9 @@ use super::*;
 use crate::chat::attention::Attended;
 use crate::chat::message::{ErrorCode, Limits as PayloadLimits};
 use crate::chat::principal::Role;
-use crate::chat::suffix::devices::VerifyTokens;
 use crate::chat::push_decision::PushWhen;
 use crate::chat::route::Routes;
+use crate::chat::suffix::devices::VerifyTokens;
 use crate::chat::suffix::devices::{DeviceWord, Registration};
 use crate::chat::suffix::messages::UserMessage;
 use crate::chat::suffix::requests::Writers;
@@ -127,7 +127,12 @@ impl Chat {
     }
 
     pub(super) async fn send(&mut self, from: Writer, to: Peer, document: &Value) -> (Sid, ChatOutcome) {
-        let message = UserMessage::parse(crate::chat::message::Sender::User, document.to_string().as_bytes(), &PayloadLimits::default()).unwrap();
+        let message = UserMessage::parse(
+            crate::chat::message::Sender::User,
+            document.to_string().as_bytes(),
+            &PayloadLimits::default(),
+        )
+        .unwrap();
         self.at += 1;
         let sid = self.rig.sids.next(self.at, 0);
         let deadline_ms = self.at + 28 * DAY;
