@@ -14,7 +14,7 @@ use crate::chat::message::{
     BalReceipt, BridgeEvent, Downstream, Errand, ErrorCode, ErrorDocument, Presence, Rejection, Sender, document_id,
 };
 use crate::chat::principal::{Principal, Role};
-use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Suffix};
+use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, Suffix};
 use crate::mqtt::{Ack, AckWord, Inbound, Notice, SetAside};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
@@ -139,6 +139,10 @@ impl Intake {
             self.chat.heard_of(topic.owner()).await?;
         }
         let taken = match &topic {
+            ClientTopic::Presence(_, Some(device)) if is_of_another(&publish.principal, device) => {
+                let detail = "`presence/` is followed by the name of another device";
+                Err(Rejection::new(ErrorCode::Forbidden, detail).into())
+            }
             ClientTopic::Presence(owner, device) => {
                 match Presence::parse(&publish.payload, &self.context.settings.limits.message()) {
                     Ok(presence) => {
@@ -293,6 +297,11 @@ async fn presence_said(context: &Context, said: PresencePublish, is_bal: bool) {
     }
     // Nobody to tell means that the bridge stops: without a word the client says it again.
     let _ = context.presences.send(PresenceWord::Said(said)).await;
+}
+
+/// Whether a user speaks for a device that is another one than that of the connection, where that is known.
+fn is_of_another(principal: &Principal, device: &Device) -> bool {
+    principal.role == Role::User && principal.device.as_deref().is_some_and(|own| own != device.as_str())
 }
 
 /// What is meant to be retained, and is read as it is published.

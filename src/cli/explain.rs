@@ -1,5 +1,7 @@
 //! `explain FILE`: what FCM HTTP v1 makes of a message: of a BAL, of CCS, or a request of its own.
 
+pub(super) mod push;
+
 use super::{UsageError, legacy};
 use crate::chat::message::{Downstream, Errand, Limits, Sender, condition_fault};
 use crate::chat::push::plain;

@@ -141,7 +141,7 @@ async fn set(
         context.show(seeing).await?;
     }
     if let Some(on) = hides {
-        context.hide(user, on).await;
+        context.hide(user, on).await?;
     }
     Ok(())
 }
