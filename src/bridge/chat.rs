@@ -10,10 +10,13 @@
 //! A verb decides by what is on disk; what only the bridge knows (who is there, who looks) goes with it. BALs use the same
 //! topics, but for those of devices.
 
+mod kept_copies;
 mod pushes;
+mod receipts;
 mod requests;
 mod typing;
 
+pub(super) use kept_copies::KeptCopies;
 pub(super) use pushes::run as watch_pushes;
 
 use super::context::Context;
@@ -27,20 +30,16 @@ use crate::chat::suffix::devices::DeviceWord;
 use crate::chat::suffix::invitations::Invitation;
 use crate::chat::suffix::messages::UserMessage;
 use crate::chat::suffix::profile::Profile;
-use crate::chat::suffix::read::ReadPosition;
-use crate::chat::suffix::receipts::{Of, UserReceipt};
 use crate::chat::suffix::requests::Request;
-use crate::chat::topic::{ChatTopic, ClientTopic, Device};
-use crate::mqtt::{AckWord, Inbound, Outbound};
+use crate::chat::topic::{ChatTopic, Device};
+use crate::mqtt::{AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, NewChatMessage, NewInvitation, NewReceipt, Peer,
-    ReceiptOf, StoreError, USER_DEVICES_MAX, Writer,
+    ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, NewChatMessage, NewInvitation, Peer, StoreError,
+    USER_DEVICES_MAX, Writer,
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
 use typing::Typing;
 
 /// Ids for pushes that a verb may make: to the reader's devices, and to those of its writer.
@@ -48,11 +47,6 @@ const PUSHES: usize = 2 * USER_DEVICES_MAX;
 
 /// Users of whom it is remembered that the store was told; beyond it all are told of again.
 const USERS_MAX: usize = 100_000;
-
-/// How soon an empty publish of the bridge comes back from the broker.
-const CLEAR_COMES_BACK: Duration = Duration::from_secs(5);
-/// Topics that are being cleared at one time; a copy beyond them is cleared when it comes again.
-const CLEARED_MAX: usize = 1_000;
 
 /// What remains to be done for one publish, as in the intake.
 pub(super) type Remaining = super::intake::Remaining;
@@ -68,35 +62,12 @@ pub(super) struct ChatIntake {
     typing: Typing,
     /// Of whom the store was told.
     users: HashSet<Owner>,
-    /// Topics that were cleared, and when.
-    cleared: HashMap<String, Instant>,
 }
 
 impl ChatIntake {
     pub(super) fn new(context: Arc<Context>, refusing: Refusing) -> Self {
         let policy = Arc::new(context.settings.chat_policy());
-        Self { context, policy, refusing, typing: Typing::default(), users: HashSet::new(), cleared: HashMap::new() }
-    }
-
-    /// An external broker keeps what is not meant to be kept: it is cleared, so that it does not come back as if it were new.
-    pub(super) async fn clear_kept(&mut self, topic: &ClientTopic) {
-        let now = Instant::now();
-        self.cleared.retain(|_, at| now - *at < CLEAR_COMES_BACK);
-        if self.cleared.len() >= CLEARED_MAX {
-            return;
-        }
-        self.cleared.insert(topic.to_string(), now);
-        let (outbound, _outcome) = Outbound::new(topic, Vec::new());
-        // If the broker is gone, the copy comes again with it.
-        let _ = self.context.publish.send(Outbound { retain: true, ..outbound }).await;
-    }
-
-    /// Whether this is the empty publish of [`Self::clear_kept`], which comes back to the bridge: no user said it.
-    pub(super) fn is_own_clear(&mut self, topic: &ClientTopic, publish: &Inbound) -> bool {
-        if self.cleared.is_empty() || !publish.payload.is_empty() {
-            return false;
-        }
-        self.cleared.remove(&topic.to_string()).is_some_and(|at| at.elapsed() < CLEAR_COMES_BACK)
+        Self { context, policy, refusing, typing: Typing::default(), users: HashSet::new() }
     }
 
     /// A user writes below its own name, and exists from now on. An external broker tells nothing else of those who log in.
@@ -124,79 +95,11 @@ impl ChatIntake {
         let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));
         let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
         let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
-        let (reader, waits) = (to.name.clone(), to.attended.any());
-        if waits {
-            self.context.attentions.given(&reader, sid, at);
-        }
+        let given = self.give(&to, sid, at);
         let from = self.writer(owner, dev, publish);
         let new = NewChatMessage { sid, from, to, message, deadline_ms, route };
         let committed = self.context.store.chat_message(new, self.call(at)).await?;
-        let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
-        let owner = owner.clone();
-        Ok(Box::pin(async move {
-            let outcome = committed.await?;
-            if waits && !matches!(outcome, ChatOutcome::Done { waits: true, .. }) {
-                context.attentions.taken_back(&reader, sid);
-            }
-            finish(&context, &refusing, &owner, outcome, &refused).await
-        }))
-    }
-
-    /// What a device has, or its user has read.
-    pub(super) async fn receipt(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
-        let receipt = UserReceipt::parse(&publish.payload, &self.context.settings.limits.message())?;
-        let dev = device(&publish.principal, receipt.dev.as_ref());
-        if receipt.read {
-            self.sign(owner, dev.as_ref(), publish);
-        }
-        let of = match receipt.of {
-            Of::Each(sids) => ReceiptOf::Each(sids),
-            Of::UpTo(sid) => ReceiptOf::UpTo(sid),
-            Of::Pushes(ids) => {
-                let sids = ids.iter().filter_map(|id| Sid::parse(id.as_str())).collect();
-                return self.pushes(owner, dev, sids, receipt.read, publish).await;
-            }
-        };
-        let committed = self.receipt_of(owner, dev, of, receipt.read).await?;
-        Ok(self.finishing(owner, committed, publish))
-    }
-
-    async fn receipt_of(
-        &self,
-        owner: &Owner,
-        dev: Option<Device>,
-        of: ReceiptOf,
-        read: bool,
-    ) -> Result<Committed<ChatOutcome>, StoreError> {
-        let at = now_ms();
-        let new = receipt(&self.context, owner, dev, (of, read), at);
-        self.context.store.chat_receipt(new, self.call(at)).await
-    }
-
-    /// Pushes by the `mid` in each: messages of users, or of BALs to tokens that belong to nobody.
-    async fn pushes(
-        &self,
-        owner: &Owner,
-        dev: Option<Device>,
-        sids: Vec<Sid>,
-        read: bool,
-        publish: &Inbound,
-    ) -> Result<Remaining, TakeError> {
-        let context = Arc::clone(&self.context);
-        let confirmed = context.store.confirm(owner, sids.clone(), now_ms()).await?;
-        let own = context.store.chat_messages_to(owner.clone(), sids).await?;
-        let (call, refusing, refused) = (self.call(now_ms()), self.refusing.clone(), Refused::of(publish));
-        let owner = owner.clone();
-        Ok(Box::pin(async move {
-            let word = super::intake::confirmed(&context, &confirmed.await?);
-            let own = own.await?;
-            if own.is_empty() {
-                return Ok(word);
-            }
-            let new = receipt(&context, &owner, dev, (ReceiptOf::Each(own), read), call.at);
-            let outcome = context.store.chat_receipt(new, call).await?.await?;
-            finish(&context, &refusing, &owner, outcome, &refused).await
-        }))
+        Ok(self.finishing_given(owner, committed, given, publish))
     }
 
     /// Everything else that users write.
@@ -211,18 +114,12 @@ impl ChatIntake {
             ChatTopic::ChatState => self.chat_state(owner, publish).await,
             ChatTopic::Profile => self.profile(owner, publish).await,
             ChatTopic::Invitations => self.invitation(owner, publish).await,
+            ChatTopic::Devices(_) if publish.principal.role == Role::Bal => {
+                Err(Rejection::new(ErrorCode::Forbidden, "a BAL has no devices to push to").into())
+            }
             ChatTopic::Devices(device) => self.device(owner, device, publish).await,
             ChatTopic::Requests(device) => self.request(owner, device, publish).await,
         }
-    }
-
-    async fn read(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
-        let ReadPosition { with, sid, dev } =
-            ReadPosition::parse(&publish.payload, &self.context.settings.limits.message())?;
-        let dev = device(&publish.principal, dev.as_ref());
-        self.sign(owner, dev.as_ref(), publish);
-        let committed = self.receipt_of(owner, dev, ReceiptOf::In(with, sid), true).await?;
-        Ok(self.finishing(owner, committed, publish))
     }
 
     async fn chat_state(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
@@ -258,9 +155,10 @@ impl ChatIntake {
         self.sign(owner, dev.as_ref(), publish);
         let (sid, at) = self.context.next_sid();
         let (to, from) = (self.peer(&invitation.to, at), self.writer(owner, dev, publish));
+        let given = self.give(&to, sid, at);
         let new = NewInvitation { sid, from, to, invitation };
         let committed = self.context.store.chat_invite(new, self.call(at)).await?;
-        Ok(self.finishing(owner, committed, publish))
+        Ok(self.finishing_given(owner, committed, given, publish))
     }
 
     async fn device(&mut self, owner: &Owner, dev: &Device, publish: &Inbound) -> Result<Remaining, TakeError> {
@@ -296,11 +194,38 @@ impl ChatIntake {
         requests::answer(&self.context, asked, self.call(now_ms())).await
     }
 
+    /// Whether the reader has attended devices, which have to confirm what goes to them now.
+    fn give(&self, to: &Peer, sid: Sid, at: u64) -> Option<(Owner, Sid)> {
+        if !to.attended.any() {
+            return None;
+        }
+        self.context.attentions.given(&to.name, sid, at);
+        Some((to.name.clone(), sid))
+    }
+
     /// What follows a verb that says what it came to.
     fn finishing(&self, owner: &Owner, committed: Committed<ChatOutcome>, publish: &Inbound) -> Remaining {
+        self.finishing_given(owner, committed, None, publish)
+    }
+
+    /// The same where something was [given](Self::give): if no push waits for the devices, their clocks stop.
+    fn finishing_given(
+        &self,
+        owner: &Owner,
+        committed: Committed<ChatOutcome>,
+        given: Option<(Owner, Sid)>,
+        publish: &Inbound,
+    ) -> Remaining {
         let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
         let owner = owner.clone();
-        Box::pin(async move { finish(&context, &refusing, &owner, committed.await?, &refused).await })
+        Box::pin(async move {
+            let outcome = committed.await?;
+            let waits = matches!(outcome, ChatOutcome::Done { waits: true, .. });
+            if let Some((reader, sid)) = given.filter(|_| !waits) {
+                context.attentions.taken_back(&reader, sid);
+            }
+            finish(&context, &refusing, &owner, outcome, &refused).await
+        })
     }
 
     /// Somebody did something at the device. What a push handler does in the background is nothing that a person did.
@@ -323,26 +248,6 @@ impl ChatIntake {
     fn call(&self, at: u64) -> ChatCall {
         self.context.chat_call(at, PUSHES, &self.policy)
     }
-}
-
-/// What a receipt is to the store.
-fn receipt(
-    context: &Context,
-    owner: &Owner,
-    dev: Option<Device>,
-    (of, read): (ReceiptOf, bool),
-    at: u64,
-) -> NewReceipt {
-    let (sids, up_to) = match &of {
-        ReceiptOf::Each(sids) => (sids.as_slice(), false),
-        ReceiptOf::UpTo(sid) | ReceiptOf::In(_, sid) => (std::slice::from_ref(sid), true),
-    };
-    let mut attended = false;
-    for sid in sids {
-        attended |= context.attentions.confirmed(owner, dev.as_ref(), *sid, up_to, at);
-    }
-    let connected = context.attentions.connected(owner);
-    NewReceipt { user: owner.clone(), dev, attended, connected, of, read }
 }
 
 /// Tells the broker who sees whom from now on, and the writer why it was refused.

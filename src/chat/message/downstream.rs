@@ -62,8 +62,7 @@ pub struct Downstream {
 pub enum Errand {
     /// A push.
     Push(Box<Push>),
-    /// A message to whoever is registered under a name. In this release nobody can be: the answer is
-    /// [`ErrorCode::NoToken`].
+    /// A message to a user or BAL, which has fields of its own ([`UserMessage`](crate::chat::suffix::messages::UserMessage)).
     Name,
 }
 

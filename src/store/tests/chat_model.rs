@@ -323,6 +323,11 @@ impl Model {
         }
         self.read.insert((user, with), sid);
         if self.may_hear(with, user) {
+            let is_unconfirmed =
+                |m: &&Message| m.from == with && m.to == user && !m.hidden && m.sid <= sid && !m.received;
+            // Reading is the first confirmation of what no device has confirmed.
+            let newest = self.messages.iter().rev().find(is_unconfirmed).map(|message| message.sid);
+            self.receipts.extend(newest.map(|newest| (with, newest, "delivered")));
             self.receipts.push((with, sid, "read"));
         }
         let mut shown = BTreeSet::new();

@@ -220,7 +220,8 @@ async fn writing_in_a_conversation_reads_it() {
     let read = json!({ "with": "bob", "sid": last.to_string(), "unread": 0 });
     assert_eq!(chat.told("alice", "read").await, [read]);
     let receipts = chat.told("bob", "receipts").await;
-    assert_eq!(statuses(&receipts), [(last.to_string().as_str(), "read")]);
+    let last = last.to_string();
+    assert_eq!(statuses(&receipts), [(last.as_str(), "delivered"), (last.as_str(), "read")]);
     assert_eq!(chat.count("SELECT unread FROM users WHERE user = 'alice'"), 0);
     assert_eq!(chat.count("SELECT unread FROM users WHERE user = 'bob'"), 1);
 }
