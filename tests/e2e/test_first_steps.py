@@ -76,6 +76,20 @@ class Newcomer:
 
         return eventually(look, f"the program says {word}")
 
+    def writes(self, user: str, secret: str, peer: str) -> str:
+        """The `sid` of a message to somebody who was added just now; as long as that is not known, it is refused."""
+        client = ["-h", "127.0.0.1", "-p", str(self.ports["listen"]), "-u", user, "-P", secret, "-q", "1"]
+        copy = self.folder.parent / "copy"
+        reader = subprocess.Popen(["mosquitto_sub", *client, "-C", "1", "-t", f"{user}/others/messages"], stdout=open(copy, "wb"))
+
+        def copied():
+            document = json.dumps({"id": "m1", "to": peer, "body": "hi"})
+            subprocess.run(["mosquitto_pub", *client, "-t", f"{user}/self/messages", "-m", document], timeout=PATIENCE)
+            return reader.poll() is not None
+
+        eventually(copied, "the copy comes to its writer")
+        return json.loads(copy.read_text())["sid"]
+
     def leaves(self):
         for process in self.running:
             process.close()
@@ -130,8 +144,13 @@ def test_the_steps_of_the_readme_and_of_init_work_with_the_simulator(newcomer):
     newcomer.types(one(lines, "user add"), answer="a password\n")
     (newcomer.folder / "message.json").write_text('{"id":"a1","token":"phone-1","data":{"k":"v"}}')
     for line in BESIDE:
+        if "explain push" in line:
+            line = line.replace("06eqbd3gy0001ab2", newcomer.writes("alice", "a password", "bob"))
         # There is an alice already, from what `init` said.
-        newcomer.types(line.replace("alice", "bob"), answer="another password\n")
+        newcomer.types(line.replace("user add alice", "user add bob"), answer="another password\n")
+    removed = newcomer.types("fcm-mqtt-bridge user remove bob --config bridge.toml").stderr
+    assert "the store keeps what `bob` wrote and got" in removed, removed
+    assert "bob\tuser\tin the store only" in newcomer.types("fcm-mqtt-bridge user list --config bridge.toml").stdout
 
 
 def test_the_steps_of_the_readme_work_with_a_service_account(newcomer, tmp_path):
