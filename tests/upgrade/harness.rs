@@ -80,6 +80,23 @@ impl Past {
         self.folder.path().join(name)
     }
 
+    /// Replaces a text in all files of a folder that have it.
+    pub(crate) fn rewrite(&self, folder: &str, text: &str, other: &str) {
+        let (mut folders, mut rewritten) = (vec![self.path(folder)], 0);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if let Some(found) = fs::read_to_string(&path).ok().filter(|found| found.contains(text)) {
+                    fs::write(&path, found.replace(text, other)).unwrap();
+                    rewritten += 1;
+                }
+            }
+        }
+        assert!(rewritten > 0, "{text} is in no file");
+    }
+
     /// Writes a configuration of the release, filled in; returns where it is.
     pub(crate) fn configuration(&self, name: &str) -> PathBuf {
         let v1 = self.sim.v1().unwrap();

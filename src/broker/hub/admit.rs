@@ -93,10 +93,7 @@ impl Hub {
         let before = session.wishes();
         let visible = self.visible_to(identified.user.as_ref(), role).await;
         let packet_ids = self.take(&session, connect, (&identified, visible), handle);
-        let kept = match self.keep(&session, expiry_s).await {
-            Ok(()) => self.autosubscribe(&session, role).await,
-            Err(refusal) => Err(refusal),
-        };
+        let kept = self.keep_subscribed(&session, expiry_s, role).await;
         drop(room);
         let autosubscribed = match kept {
             Ok(autosubscribed) => autosubscribed,

@@ -1,0 +1,142 @@
+//! What devices of chat users ask the bridge, and what they are answered.
+
+use super::chat::{Told, at};
+use super::*;
+
+impl Harness {
+    /// The answer to what bob's phone asks, and everything else that is told of it.
+    async fn asks(&mut self, request: Value) -> (Value, Told) {
+        self.says(&at("bob:phone"), "requests/phone", &request).await;
+        let told = self.told().await;
+        let reply = told.one("bob/others/replies/phone").clone();
+        assert_eq!(reply["ref"], request["id"], "{request}");
+        (reply, told)
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_answered_to_the_device_that_asks() {
+    let mut harness = Harness::open();
+    let (reply, _) = harness.asks(json!({"id": "r1", "op": "settings"})).await;
+    let settings =
+        json!({"ref": "r1", "ok": true, "who_may_write": "anyone", "hide_presence": false, "hide_read": false});
+    assert_eq!(reply, settings);
+    harness.says(&at("bob:phone"), "messages", &json!({"to": "bob", "body": "A note"})).await;
+    let note = harness.told().await.one("bob/others/messages").clone();
+    let (reply, _) = harness.asks(json!({"id": "r2", "op": "sync"})).await;
+    assert_eq!((&reply["items"][0]["sid"], &reply["complete"]), (&note["sid"], &json!(true)));
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_answered_with_the_reason() {
+    let mut harness = Harness::open();
+    for (request, code) in [
+        (json!({"id": "r1", "op": "dance"}), "BAD_FIELD"),
+        (json!({"id": "r2"}), "MISSING_FIELD"),
+        (json!({"id": "r3", "op": "history", "with": "alice"}), "BAD_FIELD"),
+        (json!({"id": "r4", "op": "explain", "sid": "06eqbd3gy0001ab2"}), "NOT_FOUND"),
+    ] {
+        let (reply, told) = harness.asks(request.clone()).await;
+        assert_eq!((&reply["ok"], &reply["code"]), (&json!(false), &json!(code)), "{request}");
+        assert!(reply["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{request}");
+        assert!(told.on("bob/others/errors").is_empty() && told.on("bob/others/changes").is_empty(), "{request}");
+    }
+    // No answer could name it.
+    harness.says(&at("bob:phone"), "requests/phone", &json!({"op": "dance"})).await;
+    let told = harness.told().await;
+    assert_eq!(told.one("bob/others/errors")["code"], "BAD_FIELD");
+    assert!(told.on("bob/others/replies/phone").is_empty());
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn a_device_asks_for_itself_alone() {
+    let mut harness = Harness::open();
+    harness.says(&at("bob:phone"), "requests/web", &json!({"id": "r1", "op": "hide_read", "on": true})).await;
+    let told = harness.told().await;
+    assert_eq!(told.one("bob/others/errors")["code"], "FORBIDDEN");
+    assert!(told.on("bob/others/replies/web").is_empty() && told.on("bob/others/replies/phone").is_empty());
+    let (reply, _) = harness.asks(json!({"id": "r2", "op": "settings"})).await;
+    assert_eq!(reply["hide_read"], false);
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn what_was_set_is_told_to_the_other_devices_as_it_was_asked_for() {
+    let mut harness = Harness::open();
+    harness.says(&at("alice:phone"), "profile", &json!({"name": "Alice"})).await;
+    let before = now_ms();
+    let mute = json!({"id": "r1", "op": "mute", "with": "alice", "level": "none", "for": 3600});
+    for request in [
+        mute.clone(),
+        json!({"id": "r2", "op": "block", "with": "alice"}),
+        json!({"id": "r3", "op": "who_may_write", "who": "contacts"}),
+        json!({"id": "r4", "op": "hide_read", "on": true}),
+        json!({"id": "r5", "op": "hide_presence", "on": true}),
+    ] {
+        let (reply, told) = harness.asks(request.clone()).await;
+        assert_eq!(reply["ok"], true, "{request}");
+        assert_eq!(*told.one("bob/others/changes"), request);
+        if request == mute {
+            let until = reply["until"].as_u64().unwrap();
+            assert!((before + 3_600_000..=now_ms() + 3_600_000).contains(&until));
+        }
+    }
+    let (settings, _) = harness.asks(json!({"id": "r6", "op": "settings"})).await;
+    assert_eq!(
+        (&settings["who_may_write"], &settings["hide_read"], &settings["hide_presence"]),
+        (&json!("contacts"), &json!(true), &json!(true))
+    );
+    let (contacts, told) = harness.asks(json!({"id": "r7", "op": "contacts"})).await;
+    let alice = &contacts["items"][0];
+    assert_eq!(
+        (&alice["user"], &alice["name"], &alice["blocked"], &alice["mute"]),
+        (&json!("alice"), &json!("Alice"), &json!(true), &json!("none"))
+    );
+    assert!(told.on("bob/others/changes").is_empty(), "nothing was changed");
+    for op in ["unblock", "remove_contact"] {
+        let (reply, _) = harness.asks(json!({"id": op, "op": op, "with": "alice"})).await;
+        assert_eq!(reply["ok"], true, "{op}");
+    }
+    let (contacts, _) = harness.asks(json!({"id": "r8", "op": "contacts"})).await;
+    assert_eq!(contacts["items"][0]["blocked"], json!(false));
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn devices_are_shown_without_their_tokens_and_pushed_on_request() {
+    let mut harness = Harness::open();
+    harness.says(&at("bob:phone"), "devices/phone", &json!({"token": "SECRET", "platform": "android"})).await;
+    let (devices, _) = harness.asks(json!({"id": "r1", "op": "devices"})).await;
+    let phone = &devices["items"][0];
+    assert_eq!((&phone["dev"], &phone["last_push"]), (&json!("phone"), &Value::Null));
+    assert!(phone["token_hash"].as_str().is_some_and(|hash| hash.len() == 8), "{phone}");
+    assert!(!devices.to_string().contains("SECRET"));
+    let (tested, _) = harness.asks(json!({"id": "r2", "op": "test_push"})).await;
+    assert_eq!(tested["items"][0]["dev"], "phone");
+    assert!(tested["skipped"].as_array().unwrap().contains(&json!("attended")), "{tested}");
+    assert_eq!(harness.sent().await.push.data["account"], "bob");
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn a_report_is_told_to_the_operator() {
+    let mut harness = Harness::open();
+    let report = json!({"id": "r1", "op": "report", "with": "eve", "sids": ["06eqbd3gy0001ab2"], "reason": "spam"});
+    harness.says(&at("bob:phone"), "requests/phone", &report).await;
+    let event = timeout(async {
+        loop {
+            let outbound = harness.mqtt.publish.recv().await.expect("the bridge runs");
+            let _ = outbound.outcome.send(Outcome::Confirmed);
+            let document: Value = serde_json::from_slice(&outbound.payload).unwrap();
+            if outbound.topic == "_bridge/events" && document["event"] == "reported" {
+                return document;
+            }
+        }
+    });
+    let event = event.await;
+    assert_eq!((&event["by"], &event["with"], &event["reason"]), (&json!("bob"), &json!("eve"), &json!("spam")));
+    assert_eq!(event["sids"], json!(["06eqbd3gy0001ab2"]));
+    harness.close().await;
+}
