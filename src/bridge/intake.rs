@@ -192,7 +192,13 @@ impl Intake {
                 Err(rejection.about(document_id(&publish.payload)).into())
             }
             // Users write to users and BALs. What a BAL writes is a push, unless it has nothing but a name.
-            ClientTopic::Messages(owner) if is_user => self.chat.message(owner, publish).await,
+            ClientTopic::Messages(owner) if is_user => {
+                let taken = self.chat.message(owner, publish).await;
+                if let Err(TakeError::Input(rejection)) = &taken {
+                    self.tell_refused_name(rejection, publish);
+                }
+                taken
+            }
             ClientTopic::Messages(owner) => self.message(owner, publish).await,
             ClientTopic::Receipts(owner) if is_user => self.chat.receipt(owner, publish).await,
             ClientTopic::Receipts(owner) => self.receipt(owner, publish).await,
@@ -213,9 +219,7 @@ impl Intake {
         let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
         let message =
             Downstream::parse(sender, &publish.payload, &settings.limits.message()).inspect_err(|rejection| {
-                if rejection.code() == ErrorCode::Forbidden {
-                    self.refused_names.tell(&publish.principal);
-                }
+                self.tell_refused_name(rejection, publish);
             })?;
         let transport = settings.transports.pick(owner, message.category.as_deref()).clone();
         message.check_for(&transport)?;
@@ -246,6 +250,13 @@ impl Intake {
         let committed = store.accept(new).await?;
         let (context, owner) = (Arc::clone(&self.context), owner.clone());
         Ok(Box::pin(async move { Ok(accepted(&context, committed.await?, sid, &owner, &id)) }))
+    }
+
+    /// Only a BAL may say what this message says.
+    fn tell_refused_name(&mut self, rejection: &Rejection, publish: &Inbound) {
+        if rejection.code() == ErrorCode::Forbidden {
+            self.refused_names.tell(&publish.principal);
+        }
     }
 
     async fn receipt(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
