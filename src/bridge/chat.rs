@@ -10,7 +10,10 @@
 //! A verb decides by what is on disk; what only the bridge knows (who is there, who looks) goes with it. BALs use the same
 //! topics, but for those of devices.
 
+mod limits;
+mod messages;
 mod pushes;
+mod receipts;
 mod requests;
 mod typing;
 
@@ -19,24 +22,21 @@ pub(super) use pushes::run as watch_pushes;
 use super::context::Context;
 use super::presence::PresenceWord;
 use super::refusing::{Refused, Refusing};
-use crate::chat::id::{Owner, Sid};
-use crate::chat::message::{ErrorCode, Rejection, Sender};
+use crate::chat::id::Owner;
+use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::{Principal, Role};
 use crate::chat::suffix::chatstate::ChatState;
 use crate::chat::suffix::devices::DeviceWord;
-use crate::chat::suffix::invitations::Invitation;
-use crate::chat::suffix::messages::UserMessage;
 use crate::chat::suffix::profile::Profile;
-use crate::chat::suffix::read::ReadPosition;
-use crate::chat::suffix::receipts::{Of, UserReceipt};
-use crate::chat::suffix::requests::Request;
+use crate::chat::suffix::requests::{Op, Request};
 use crate::chat::topic::{ChatTopic, ClientTopic, Device};
+use crate::chat::user_limits::Limited;
 use crate::mqtt::{AckWord, Inbound, Outbound};
 use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, NewChatMessage, NewInvitation, NewReceipt, Peer,
-    ReceiptOf, StoreError, USER_DEVICES_MAX, Writer,
+    ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, Peer, StoreError, USER_DEVICES_MAX,
 };
+use limits::Limits;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +65,7 @@ pub(super) struct ChatIntake {
     context: Arc<Context>,
     policy: Arc<ChatPolicy>,
     refusing: Refusing,
+    limits: Limits,
     typing: Typing,
     /// Of whom the store was told.
     users: HashSet<Owner>,
@@ -75,7 +76,8 @@ pub(super) struct ChatIntake {
 impl ChatIntake {
     pub(super) fn new(context: Arc<Context>, refusing: Refusing) -> Self {
         let policy = Arc::new(context.settings.chat_policy());
-        Self { context, policy, refusing, typing: Typing::default(), users: HashSet::new(), cleared: HashMap::new() }
+        let (limits, typing) = (Limits::new(context.settings.limits.of_user()), Typing::default());
+        Self { context, policy, refusing, limits, typing, users: HashSet::new(), cleared: HashMap::new() }
     }
 
     /// An external broker keeps what is not meant to be kept: it is cleared, so that it does not come back as if it were new.
@@ -99,6 +101,11 @@ impl ChatIntake {
         self.cleared.remove(&topic.to_string()).is_some_and(|at| at.elapsed() < CLEAR_COMES_BACK)
     }
 
+    /// How much later what a user publishes is to be acknowledged: not at once, where it is more than its limit allows.
+    pub(super) fn delay(&self, user: &Owner) -> Duration {
+        self.limits.publish(user)
+    }
+
     /// A user writes below its own name, and exists from now on. An external broker tells nothing else of those who log in.
     pub(super) async fn heard_of(&mut self, user: &Owner) -> Result<(), StoreError> {
         if self.users.contains(user) {
@@ -110,93 +117,6 @@ impl ChatIntake {
         self.users.insert(user.clone());
         let _committed = self.context.store.chat_user_seen(user.clone()).await?;
         Ok(())
-    }
-
-    /// A message to a user or BAL, of a user or BAL.
-    pub(super) async fn message(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
-        let limits = self.context.settings.limits.message();
-        let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
-        let message = UserMessage::parse(sender, &routed(publish, &limits)?, &limits)?;
-        let dev = device(&publish.principal, message.dev.as_ref());
-        self.sign(owner, dev.as_ref(), publish);
-        let (sid, at) = self.context.next_sid();
-        let to = self.peer(&message.to, at);
-        let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));
-        let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
-        let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
-        let (reader, waits) = (to.name.clone(), to.attended.any());
-        if waits {
-            self.context.attentions.given(&reader, sid, at);
-        }
-        let from = self.writer(owner, dev, publish);
-        let new = NewChatMessage { sid, from, to, message, deadline_ms, route };
-        let committed = self.context.store.chat_message(new, self.call(at)).await?;
-        let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
-        let owner = owner.clone();
-        Ok(Box::pin(async move {
-            let outcome = committed.await?;
-            if waits && !matches!(outcome, ChatOutcome::Done { waits: true, .. }) {
-                context.attentions.taken_back(&reader, sid);
-            }
-            finish(&context, &refusing, &owner, outcome, &refused).await
-        }))
-    }
-
-    /// What a device has, or its user has read.
-    pub(super) async fn receipt(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
-        let receipt = UserReceipt::parse(&publish.payload, &self.context.settings.limits.message())?;
-        let dev = device(&publish.principal, receipt.dev.as_ref());
-        if receipt.read {
-            self.sign(owner, dev.as_ref(), publish);
-        }
-        let of = match receipt.of {
-            Of::Each(sids) => ReceiptOf::Each(sids),
-            Of::UpTo(sid) => ReceiptOf::UpTo(sid),
-            Of::Pushes(ids) => {
-                let sids = ids.iter().filter_map(|id| Sid::parse(id.as_str())).collect();
-                return self.pushes(owner, dev, sids, receipt.read, publish).await;
-            }
-        };
-        let committed = self.receipt_of(owner, dev, of, receipt.read).await?;
-        Ok(self.finishing(owner, committed, publish))
-    }
-
-    async fn receipt_of(
-        &self,
-        owner: &Owner,
-        dev: Option<Device>,
-        of: ReceiptOf,
-        read: bool,
-    ) -> Result<Committed<ChatOutcome>, StoreError> {
-        let at = now_ms();
-        let new = receipt(&self.context, owner, dev, (of, read), at);
-        self.context.store.chat_receipt(new, self.call(at)).await
-    }
-
-    /// Pushes by the `mid` in each: messages of users, or of BALs to tokens that belong to nobody.
-    async fn pushes(
-        &self,
-        owner: &Owner,
-        dev: Option<Device>,
-        sids: Vec<Sid>,
-        read: bool,
-        publish: &Inbound,
-    ) -> Result<Remaining, TakeError> {
-        let context = Arc::clone(&self.context);
-        let confirmed = context.store.confirm(owner, sids.clone(), now_ms()).await?;
-        let own = context.store.chat_messages_to(owner.clone(), sids).await?;
-        let (call, refusing, refused) = (self.call(now_ms()), self.refusing.clone(), Refused::of(publish));
-        let owner = owner.clone();
-        Ok(Box::pin(async move {
-            let word = super::intake::confirmed(&context, &confirmed.await?);
-            let own = own.await?;
-            if own.is_empty() {
-                return Ok(word);
-            }
-            let new = receipt(&context, &owner, dev, (ReceiptOf::Each(own), read), call.at);
-            let outcome = context.store.chat_receipt(new, call).await?.await?;
-            finish(&context, &refusing, &owner, outcome, &refused).await
-        }))
     }
 
     /// Everything else that users write.
@@ -214,15 +134,6 @@ impl ChatIntake {
             ChatTopic::Devices(device) => self.device(owner, device, publish).await,
             ChatTopic::Requests(device) => self.request(owner, device, publish).await,
         }
-    }
-
-    async fn read(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
-        let ReadPosition { with, sid, dev } =
-            ReadPosition::parse(&publish.payload, &self.context.settings.limits.message())?;
-        let dev = device(&publish.principal, dev.as_ref());
-        self.sign(owner, dev.as_ref(), publish);
-        let committed = self.receipt_of(owner, dev, ReceiptOf::In(with, sid), true).await?;
-        Ok(self.finishing(owner, committed, publish))
     }
 
     async fn chat_state(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
@@ -251,21 +162,15 @@ impl ChatIntake {
         Ok(Box::pin(async move { committed.await.map(|()| Some(AckWord::Done)) }))
     }
 
-    async fn invitation(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
-        let limits = self.context.settings.limits.message();
-        let invitation = Invitation::parse(&routed(publish, &limits)?, &limits)?;
-        let dev = device(&publish.principal, invitation.dev.as_ref());
-        self.sign(owner, dev.as_ref(), publish);
-        let (sid, at) = self.context.next_sid();
-        let (to, from) = (self.peer(&invitation.to, at), self.writer(owner, dev, publish));
-        let new = NewInvitation { sid, from, to, invitation };
-        let committed = self.context.store.chat_invite(new, self.call(at)).await?;
-        Ok(self.finishing(owner, committed, publish))
-    }
-
     async fn device(&mut self, owner: &Owner, dev: &Device, publish: &Inbound) -> Result<Remaining, TakeError> {
+        if publish.principal.role == Role::Bal {
+            return Err(Rejection::new(ErrorCode::Forbidden, "a BAL has no phones: a user registers its devices").into());
+        }
         let word = DeviceWord::parse(&publish.payload, &self.context.settings.limits.message())?;
         let registration = if let DeviceWord::Register(registration) = word { Some(registration) } else { None };
+        if registration.is_some() {
+            self.limits.take(owner, publish.principal.role, Limited::Registration)?;
+        }
         let (proof, at) = self.context.next_sid();
         let verify = self.context.settings.chat.verify_tokens;
         // An id has 38 random bits, and a proof counts for minutes; with a second one it cannot be guessed.
@@ -287,7 +192,18 @@ impl ChatIntake {
             let detail = "`requests/` is followed by the name of another device";
             return Err(Rejection::new(ErrorCode::Forbidden, detail).into());
         }
-        let request = match Request::parse(&publish.payload, &self.context.settings.limits.message()) {
+        let (parsed, role) =
+            (Request::parse(&publish.payload, &self.context.settings.limits.message()), publish.principal.role);
+        let id = match &parsed {
+            Ok(request) => request.id.clone(),
+            Err(rejection) => rejection.ref_id().cloned(),
+        };
+        let mut counted = self.limits.take(owner, role, Limited::Request);
+        if let Ok(Request { op: Op::TestPush, .. }) = &parsed {
+            counted = counted.and_then(|()| self.limits.take(owner, role, Limited::TestPush));
+        }
+        let counted = counted.map_err(|rejection| rejection.about(id));
+        let request = match counted.and(parsed) {
             Ok(request) => request,
             Err(rejection) => return requests::refuse(&self.context, owner, dev, rejection).await,
         };
@@ -315,34 +231,9 @@ impl ChatIntake {
         Peer { name: name.clone(), role, attended: self.context.attentions.attended(name, at) }
     }
 
-    fn writer(&self, owner: &Owner, dev: Option<Device>, publish: &Inbound) -> Writer {
-        let connected = self.context.attentions.connected(owner);
-        Writer { name: owner.clone(), role: publish.principal.role, dev, connected }
-    }
-
     fn call(&self, at: u64) -> ChatCall {
         self.context.chat_call(at, PUSHES, &self.policy)
     }
-}
-
-/// What a receipt is to the store.
-fn receipt(
-    context: &Context,
-    owner: &Owner,
-    dev: Option<Device>,
-    (of, read): (ReceiptOf, bool),
-    at: u64,
-) -> NewReceipt {
-    let (sids, up_to) = match &of {
-        ReceiptOf::Each(sids) => (sids.as_slice(), false),
-        ReceiptOf::UpTo(sid) | ReceiptOf::In(_, sid) => (std::slice::from_ref(sid), true),
-    };
-    let mut attended = false;
-    for sid in sids {
-        attended |= context.attentions.confirmed(owner, dev.as_ref(), *sid, up_to, at);
-    }
-    let connected = context.attentions.connected(owner);
-    NewReceipt { user: owner.clone(), dev, attended, connected, of, read }
 }
 
 /// Tells the broker who sees whom from now on, and the writer why it was refused.

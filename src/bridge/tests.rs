@@ -159,6 +159,7 @@ impl Harness {
             retain: false,
             retained: false,
             routed_to: None,
+            at_most_once: false,
             dup,
             expiry: None,
             response_topic: None,

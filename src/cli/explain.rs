@@ -140,7 +140,7 @@ fn bal(document: &[u8], ack: Option<&str>) -> anyhow::Result<(Message, Vec<Strin
     let downstream =
         Downstream::parse(Sender::Bal, document, &Limits::default()).context("as a message of a BAL (topics.md)")?;
     let Errand::Push(push) = &downstream.errand else {
-        bail!("`to` is a name, and nobody can register one: use `token` (NO_TOKEN)");
+        bail!("`to` names a user or a BAL: the bridge makes such a push itself, if one is needed");
     };
     let ack = ack.or(Some(CONFIRM_TO));
     let message = encode::message(push, NO_ID.to_owned(), downstream.ttl, ack).context("FCM would refuse it")?;

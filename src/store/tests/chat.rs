@@ -46,11 +46,11 @@ pub(super) fn policy(push_when: PushWhen) -> ChatPolicy {
 
 /// A user's phone, on which nobody looks at anything.
 pub(super) fn writer(name: &str) -> Writer {
-    Writer { name: owner(name), role: Role::User, dev: Some(device("phone")), connected: Vec::new() }
+    Writer { name: owner(name), role: Role::User, dev: Some(device("phone")), connected: Vec::new(), strangers: true }
 }
 
 fn bal(name: &str) -> Writer {
-    Writer { name: owner(name), role: Role::Bal, dev: None, connected: Vec::new() }
+    Writer { name: owner(name), role: Role::Bal, dev: None, connected: Vec::new(), strangers: true }
 }
 
 /// A user, as far as the store knows it, with these attended devices.
@@ -226,6 +226,7 @@ pub(super) fn received(user: &str, sids: &[Sid]) -> NewReceipt {
         attended: false,
         connected: Vec::new(),
         of: ReceiptOf::Each(sids.to_vec()),
+        waited: Vec::new(),
         read: false,
     }
 }
@@ -257,7 +258,7 @@ async fn the_central_scene() {
     chat.forget("bob").await;
     let written = json!({ "id": "m1", "to": "bob", "body": "hi" });
     let (sid, outcome) = chat.send(writer("alice"), peer("bob", &[]), &written).await;
-    assert_eq!(outcome, ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false });
+    assert_eq!(outcome, ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false, confirmed: Vec::new() });
     let s1 = sid.to_string();
     let at = chat.at;
     let copy =
@@ -402,7 +403,7 @@ async fn whoever_takes_contacts_only_refuses_strangers_and_not_those_written_to(
     assert!(matches!(by_bal, ChatOutcome::Done { stranger: false, .. }), "{by_bal:?}");
     let (_, outcome) = chat.send(writer("bob"), peer("alice", &[]), &json!({ "to": "alice", "body": "hi" })).await;
     let seeing = Seeing { watcher: owner("alice"), of: owner("bob"), visible: true };
-    assert_eq!(outcome, ChatOutcome::Done { seen: vec![seeing], stranger: true, waits: false });
+    assert_eq!(outcome, ChatOutcome::Done { seen: vec![seeing], stranger: true, waits: false, confirmed: Vec::new() });
     let (_, outcome) = chat.send(writer("alice"), peer("bob", &[]), &hi).await;
     assert!(matches!(outcome, ChatOutcome::Done { stranger: false, .. }), "{outcome:?}");
 }
@@ -413,7 +414,7 @@ async fn a_message_to_a_bal_arrives_as_one_of_a_device_does() {
     let shop = || Peer { role: Some(Role::Bal), ..peer("shop", &[]) };
     let written = json!({ "id": "m1", "to": "shop", "data": { "n": 1 } });
     let (sid, outcome) = chat.send(writer("alice"), shop(), &written).await;
-    assert_eq!(outcome, ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false });
+    assert_eq!(outcome, ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false, confirmed: Vec::new() });
     let waiting = chat.rig.next("shop/others/messages", 0).await;
     let got: Value = serde_json::from_slice(&waiting[0].payload).unwrap();
     let s1 = sid.to_string();
@@ -495,6 +496,6 @@ async fn a_crash_loses_nothing_and_doubles_nothing_without_a_mark() {
     assert_eq!(chat.rig.store.figures().chat_rows, 4);
     assert_eq!(
         chat.receipt(received("bob", &[sid])).await,
-        ChatOutcome::Done { seen: vec![], stranger: false, waits: false }
+        ChatOutcome::Done { seen: vec![], stranger: false, waits: false, confirmed: Vec::new() }
     );
 }
