@@ -10,6 +10,7 @@
 //! A verb decides by what is on disk; what only the bridge knows (who is there, who looks) goes with it. BALs use the same
 //! topics, but for those of devices.
 
+mod kept_copies;
 mod limits;
 mod messages;
 mod pushes;
@@ -17,6 +18,7 @@ mod receipts;
 mod requests;
 mod typing;
 
+pub(super) use kept_copies::KeptCopies;
 pub(super) use pushes::run as watch_pushes;
 
 use super::context::Context;
@@ -29,18 +31,15 @@ use crate::chat::suffix::chatstate::ChatState;
 use crate::chat::suffix::devices::DeviceWord;
 use crate::chat::suffix::profile::Profile;
 use crate::chat::suffix::requests::{Op, Request};
-use crate::chat::topic::{ChatTopic, ClientTopic, Device};
+use crate::chat::topic::{ChatTopic, Device};
 use crate::chat::user_limits::Limited;
-use crate::mqtt::{AckWord, Inbound, Outbound};
+use crate::mqtt::{AckWord, Inbound};
 use crate::ops::clock::now_ms;
-use crate::store::{
-    ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, Peer, StoreError, USER_DEVICES_MAX,
-};
+use crate::store::{ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, Peer, StoreError, USER_DEVICES_MAX};
 use limits::Limits;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 use typing::Typing;
 
 /// Ids for pushes that a verb may make: to the reader's devices, and to those of its writer.
@@ -48,11 +47,6 @@ const PUSHES: usize = 2 * USER_DEVICES_MAX;
 
 /// Users of whom it is remembered that the store was told; beyond it all are told of again.
 const USERS_MAX: usize = 100_000;
-
-/// How soon an empty publish of the bridge comes back from the broker.
-const CLEAR_COMES_BACK: Duration = Duration::from_secs(5);
-/// Topics that are being cleared at one time; a copy beyond them is cleared when it comes again.
-const CLEARED_MAX: usize = 1_000;
 
 /// What remains to be done for one publish, as in the intake.
 pub(super) type Remaining = super::intake::Remaining;
@@ -69,36 +63,13 @@ pub(super) struct ChatIntake {
     typing: Typing,
     /// Of whom the store was told.
     users: HashSet<Owner>,
-    /// Topics that were cleared, and when.
-    cleared: HashMap<String, Instant>,
 }
 
 impl ChatIntake {
     pub(super) fn new(context: Arc<Context>, refusing: Refusing) -> Self {
         let policy = Arc::new(context.settings.chat_policy());
         let (limits, typing) = (Limits::new(context.settings.limits.of_user()), Typing::default());
-        Self { context, policy, refusing, limits, typing, users: HashSet::new(), cleared: HashMap::new() }
-    }
-
-    /// An external broker keeps what is not meant to be kept: it is cleared, so that it does not come back as if it were new.
-    pub(super) async fn clear_kept(&mut self, topic: &ClientTopic) {
-        let now = Instant::now();
-        self.cleared.retain(|_, at| now - *at < CLEAR_COMES_BACK);
-        if self.cleared.len() >= CLEARED_MAX {
-            return;
-        }
-        self.cleared.insert(topic.to_string(), now);
-        let (outbound, _outcome) = Outbound::new(topic, Vec::new());
-        // If the broker is gone, the copy comes again with it.
-        let _ = self.context.publish.send(Outbound { retain: true, ..outbound }).await;
-    }
-
-    /// Whether this is the empty publish of [`Self::clear_kept`], which comes back to the bridge: no user said it.
-    pub(super) fn is_own_clear(&mut self, topic: &ClientTopic, publish: &Inbound) -> bool {
-        if self.cleared.is_empty() || !publish.payload.is_empty() {
-            return false;
-        }
-        self.cleared.remove(&topic.to_string()).is_some_and(|at| at.elapsed() < CLEAR_COMES_BACK)
+        Self { context, policy, refusing, limits, typing, users: HashSet::new() }
     }
 
     /// How much later what a user publishes is to be acknowledged: not at once, where it is more than its limit allows.
@@ -131,6 +102,9 @@ impl ChatIntake {
             ChatTopic::ChatState => self.chat_state(owner, publish).await,
             ChatTopic::Profile => self.profile(owner, publish).await,
             ChatTopic::Invitations => self.invitation(owner, publish).await,
+            ChatTopic::Devices(_) if publish.principal.role == Role::Bal => {
+                Err(Rejection::new(ErrorCode::Forbidden, "a BAL has no devices to push to").into())
+            }
             ChatTopic::Devices(device) => self.device(owner, device, publish).await,
             ChatTopic::Requests(device) => self.request(owner, device, publish).await,
         }
@@ -163,9 +137,6 @@ impl ChatIntake {
     }
 
     async fn device(&mut self, owner: &Owner, dev: &Device, publish: &Inbound) -> Result<Remaining, TakeError> {
-        if publish.principal.role == Role::Bal {
-            return Err(Rejection::new(ErrorCode::Forbidden, "a BAL has no phones: a user registers its devices").into());
-        }
         let word = DeviceWord::parse(&publish.payload, &self.context.settings.limits.message())?;
         let registration = if let DeviceWord::Register(registration) = word { Some(registration) } else { None };
         if registration.is_some() {
@@ -192,17 +163,8 @@ impl ChatIntake {
             let detail = "`requests/` is followed by the name of another device";
             return Err(Rejection::new(ErrorCode::Forbidden, detail).into());
         }
-        let (parsed, role) =
-            (Request::parse(&publish.payload, &self.context.settings.limits.message()), publish.principal.role);
-        let id = match &parsed {
-            Ok(request) => request.id.clone(),
-            Err(rejection) => rejection.ref_id().cloned(),
-        };
-        let mut counted = self.limits.take(owner, role, Limited::Request);
-        if let Ok(Request { op: Op::TestPush, .. }) = &parsed {
-            counted = counted.and_then(|()| self.limits.take(owner, role, Limited::TestPush));
-        }
-        let counted = counted.map_err(|rejection| rejection.about(id));
+        let parsed = Request::parse(&publish.payload, &self.context.settings.limits.message());
+        let counted = self.count_request(owner, publish.principal.role, &parsed);
         let request = match counted.and(parsed) {
             Ok(request) => request,
             Err(rejection) => return requests::refuse(&self.context, owner, dev, rejection).await,
@@ -210,6 +172,19 @@ impl ChatIntake {
         let asked =
             requests::Asked { user: owner.clone(), dev: dev.clone(), request, payload: publish.payload.clone() };
         requests::answer(&self.context, asked, self.call(now_ms())).await
+    }
+
+    /// Counts a request, also one that cannot be read.
+    fn count_request(&self, owner: &Owner, role: Role, request: &Result<Request, Rejection>) -> Result<(), Rejection> {
+        let id = match request {
+            Ok(request) => request.id.clone(),
+            Err(rejection) => rejection.ref_id().cloned(),
+        };
+        let mut counted = self.limits.take(owner, role, Limited::Request);
+        if let Ok(Request { op: Op::TestPush, .. }) = request {
+            counted = counted.and_then(|()| self.limits.take(owner, role, Limited::TestPush));
+        }
+        counted.map_err(|rejection| rejection.about(id))
     }
 
     /// What follows a verb that says what it came to.

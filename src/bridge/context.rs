@@ -143,7 +143,7 @@ impl Context {
         let Seeing { watcher, of, visible } = seeing;
         let (watcher, seen) = (watcher.as_str().into(), of.as_str().into());
         // If the broker or a part of the bridge has gone, so has everybody who would see it.
-        let _ = self.visibility.send(Visibility { watcher, of: seen, visible }).await;
+        let _ = self.visibility.send(Visibility { watcher, of: Some(seen), visible }).await;
         if !visible {
             return Ok(());
         }
@@ -156,9 +156,18 @@ impl Context {
         Ok(())
     }
 
-    /// Whether a user is seen by nobody from now on.
-    pub(crate) async fn hide(&self, user: &Owner, on: bool) {
+    /// Whether a user is seen by nobody from now on, and sees nobody.
+    pub(crate) async fn hide(&self, user: &Owner, on: bool) -> Result<(), StoreError> {
+        let word = Visibility { watcher: user.as_str().into(), of: None, visible: !on };
+        let _ = self.visibility.send(word).await;
         let _ = self.presences.send(PresenceWord::Hide(user.clone(), on)).await;
+        if !on {
+            // What is retained of those who are seen again.
+            for other in self.store.chat_visible_to(user.clone()).await?.await?.users {
+                let _ = self.presences.send(PresenceWord::Again(other)).await;
+            }
+        }
+        Ok(())
     }
 
     /// Publishes an event for an operator. It is lost when the channel is full; the log has it as well.

@@ -108,7 +108,8 @@ impl Dispatcher {
         outboxes: mpsc::Sender<Inbound>,
     ) -> (Self, DeviceIntake) {
         let Port { capabilities, sends, acks, reports, device_messages, link, .. } = port;
-        let intake = DeviceIntake::new(Arc::clone(&context), transport.clone(), device_messages, acks.clone(), outboxes);
+        let intake =
+            DeviceIntake::new(Arc::clone(&context), transport.clone(), device_messages, acks.clone(), outboxes);
         let dispatcher = Self {
             context,
             transport,

@@ -5,7 +5,7 @@
 
 mod delayed;
 
-use super::chat::ChatIntake;
+use super::chat::{ChatIntake, KeptCopies};
 use super::context::{Context, oldest};
 use super::count_told;
 use super::presence::{PresencePublish, PresenceWord};
@@ -17,7 +17,7 @@ use crate::chat::message::{
 };
 use crate::chat::principal::{Principal, Role};
 use crate::chat::suffix::receipts::names_messages;
-use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Suffix};
+use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, Suffix};
 use crate::mqtt::{Ack, AckWord, Inbound, Notice, SetAside};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
@@ -51,6 +51,7 @@ pub(super) struct Intake {
     context: Arc<Context>,
     refusing: Refusing,
     chat: ChatIntake,
+    kept_copies: KeptCopies,
     refused_names: RefusedNames,
     /// What users wrote by another way than MQTT.
     outboxes: mpsc::Receiver<Inbound>,
@@ -62,9 +63,9 @@ impl Intake {
     pub(super) fn new(context: Arc<Context>, outboxes: mpsc::Receiver<Inbound>) -> Self {
         let refusing = Refusing::new(Arc::clone(&context));
         let chat = ChatIntake::new(Arc::clone(&context), refusing.clone());
-        let refused_names = RefusedNames::default();
+        let (kept_copies, refused_names) = (KeptCopies::default(), RefusedNames::default());
         let (waiting, delayed) = (VecDeque::new(), Delayed::default());
-        Self { context, refusing, chat, refused_names, outboxes, waiting, delayed }
+        Self { context, refusing, chat, kept_copies, refused_names, outboxes, waiting, delayed }
     }
 
     /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound`, and comes until
@@ -150,24 +151,10 @@ impl Intake {
     }
 
     async fn take(&mut self, publish: Inbound) -> Result<(), StoreError> {
-        let topic = match ClientTopic::parse(&publish.topic) {
-            // A retained copy is an old message that was dealt with when it was new; presence is meant to be retained.
-            Ok(Some(topic)) if !publish.retain || may_be_retained(&topic) => topic,
-            Ok(Some(topic)) if publish.principal.role == Role::User && !publish.payload.is_empty() => {
-                self.chat.clear_kept(&topic).await;
-                publish.ack.release(AckWord::Done);
-                return Ok(());
-            }
-            // A name that cannot be a topic level has no inbox that an error could go to.
-            _ => {
-                publish.ack.release(AckWord::Done);
-                return Ok(());
-            }
-        };
-        if self.chat.is_own_clear(&topic, &publish) {
+        let Some(topic) = self.topic_of(&publish).await else {
             publish.ack.release(AckWord::Done);
             return Ok(());
-        }
+        };
         let mut delay = Duration::ZERO;
         if publish.principal.role == Role::User {
             self.chat.heard_of(topic.owner()).await?;
@@ -178,44 +165,23 @@ impl Intake {
             return Ok(());
         }
         let taken = match &topic {
-            _ if publish.retained && !may_be_retained(&topic) => {
-                let rejection = Rejection::bad_field("retain", "is set, and this topic is not retained");
-                Err(rejection.about(document_id(&publish.payload)).into())
-            }
-            ClientTopic::Messages(owner) if is_chat(&publish) => self.chat.message(owner, &publish).await,
-            ClientTopic::Messages(owner) => self.message(owner, &publish).await,
-            ClientTopic::Receipts(owner)
-                if publish.principal.role == Role::User || names_messages(&publish.payload) =>
-            {
-                self.chat.receipt(owner, &publish).await
-            }
-            ClientTopic::Receipts(owner) => self.receipt(owner, &publish).await,
-            ClientTopic::Chat(owner, chat) => self.chat.take(owner, chat, &publish).await,
-            ClientTopic::Other(_, suffix) if concerns(&publish.principal, suffix) => {
-                self.context.metrics.count(Metric::UnknownTopics);
-                Err(Rejection::new(ErrorCode::UnknownTopic, suffix.fault()).into())
-            }
-            ClientTopic::Other(..) => {
-                publish.ack.release(AckWord::Done);
-                return Ok(());
+            ClientTopic::Presence(_, Some(device)) if is_of_another(&publish.principal, device) => {
+                let detail = "`presence/` is followed by the name of another device";
+                Err(Rejection::new(ErrorCode::Forbidden, detail).into())
             }
             ClientTopic::Presence(owner, device) => {
                 match Presence::parse(&publish.payload, &self.context.settings.limits.message()) {
-                    Ok(presence) if !self.context.broker.sees_clients && publish.principal.role == Role::Bal => {
-                        self.context.bal_presences.tell(owner, device.as_ref(), presence.as_ref());
-                        publish.ack.release(AckWord::Done);
-                        return Ok(());
-                    }
                     Ok(presence) => {
-                        let (owner, device, ack) = (owner.clone(), device.clone(), publish.ack);
-                        // Nobody to tell means that the bridge stops: without a word the client says it again.
-                        let said = PresencePublish { owner, device, presence, ack };
-                        let _ = self.context.presences.send(PresenceWord::Said(said)).await;
+                        let (owner, device) = (owner.clone(), device.clone());
+                        let is_bal = publish.principal.role == Role::Bal;
+                        let said = PresencePublish { owner, device, presence, ack: publish.ack };
+                        presence_said(&self.context, said, is_bal).await;
                         return Ok(());
                     }
                     Err(rejection) => Err(rejection.into()),
                 }
             }
+            topic => self.taken(topic, &publish).await,
         };
         let remaining = match taken {
             Ok(remaining) => remaining,
@@ -231,6 +197,46 @@ impl Intake {
             self.delayed.push(Instant::now() + delay, remaining, publish.ack);
         }
         Ok(())
+    }
+
+    /// The topic of what a client says now; `None` where nobody does, or where the topic names nobody.
+    async fn topic_of(&mut self, publish: &Inbound) -> Option<ClientTopic> {
+        // A name that cannot be a topic level has no inbox that an error could go to.
+        let topic = ClientTopic::parse(&publish.topic).ok()??;
+        // A retained copy is an old message that was dealt with when it was new; presence is meant to be retained.
+        if publish.retain && !may_be_retained(&topic) {
+            if publish.principal.role == Role::User && !publish.payload.is_empty() {
+                self.kept_copies.clear(&self.context, &topic).await;
+            }
+            return None;
+        }
+        (!self.kept_copies.is_own_clear(&topic, publish)).then_some(topic)
+    }
+
+    /// What a client says on any topic but presence.
+    async fn taken(&mut self, topic: &ClientTopic, publish: &Inbound) -> Result<Remaining, TakeError> {
+        let is_user = publish.principal.role == Role::User;
+        match topic {
+            _ if publish.retained && !may_be_retained(topic) => {
+                let rejection = Rejection::bad_field("retain", "is set, and this topic is not retained");
+                Err(rejection.about(document_id(&publish.payload)).into())
+            }
+            // Users write to users and BALs. What a BAL writes is a push, unless it has nothing but a name.
+            ClientTopic::Messages(owner) if is_user => self.chat.message(owner, publish).await,
+            ClientTopic::Messages(owner) => self.message(owner, publish).await,
+            ClientTopic::Receipts(owner) if is_user || names_messages(&publish.payload) => {
+                self.chat.receipt(owner, publish).await
+            }
+            ClientTopic::Receipts(owner) => self.receipt(owner, publish).await,
+            ClientTopic::Chat(owner, chat) => self.chat.take(owner, chat, publish).await,
+            ClientTopic::Other(_, suffix) if concerns(&publish.principal, suffix) => {
+                self.context.metrics.count(Metric::UnknownTopics);
+                Err(Rejection::new(ErrorCode::UnknownTopic, suffix.fault()).into())
+            }
+            ClientTopic::Other(..) | ClientTopic::Presence(..) => {
+                Ok(Box::pin(std::future::ready(Ok(Some(AckWord::Done)))))
+            }
+        }
     }
 
     async fn message(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
@@ -315,10 +321,20 @@ impl Intake {
     }
 }
 
-/// Whether a message is for a user or BAL: users write nothing else, but for what is refused to them. What a BAL writes is a
-/// push, unless it has nothing but a name.
-fn is_chat(publish: &Inbound) -> bool {
-    publish.principal.role == Role::User
+async fn presence_said(context: &Context, said: PresencePublish, is_bal: bool) {
+    if is_bal && !context.broker.sees_clients {
+        let PresencePublish { owner, device, presence, ack } = said;
+        context.bal_presences.tell(&owner, device.as_ref(), presence.as_ref());
+        ack.release(AckWord::Done);
+        return;
+    }
+    // Nobody to tell means that the bridge stops: without a word the client says it again.
+    let _ = context.presences.send(PresenceWord::Said(said)).await;
+}
+
+/// Whether a user speaks for a device that is another one than that of the connection, where that is known.
+fn is_of_another(principal: &Principal, device: &Device) -> bool {
+    principal.role == Role::User && principal.device.as_deref().is_some_and(|own| own != device.as_str())
 }
 
 /// What is meant to be retained, and is read as it is published.

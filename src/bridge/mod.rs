@@ -137,7 +137,8 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let mut watched = Vec::with_capacity(transports.len());
     for (transport, port) in transports {
         let (link, snapshot) = (port.link.clone(), port.snapshot.clone());
-        let (dispatcher, device_intake) = Dispatcher::new(Arc::clone(&context), transport.clone(), port, outboxes.clone());
+        let (dispatcher, device_intake) =
+            Dispatcher::new(Arc::clone(&context), transport.clone(), port, outboxes.clone());
         watched.push(Watched { transport, link, snapshot, pause: dispatcher.pauses() });
         tasks.spawn(dispatcher.run(stops.intake.clone()));
         tasks.spawn(device_intake.run());

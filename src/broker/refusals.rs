@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{info, warn};
 
+use crate::broker::identity::device_of;
 use crate::ops::metrics::{Metric, Metrics};
 use log_limit::LogLimit;
 
@@ -249,6 +250,11 @@ impl From<Refusal> for Refused {
 }
 
 impl Who {
+    /// Which device of `owner` it is, if it is one.
+    pub(super) fn device_of(&self, owner: Option<&str>) -> Option<String> {
+        owner.filter(|owner| **owner == *self.user).map(|owner| device_of(owner, &self.client))
+    }
+
     /// Somebody of whom nothing else is known.
     pub(super) fn at(address: SocketAddr) -> Self {
         Self { address, user: String::new(), client: String::new() }

@@ -83,6 +83,19 @@ impl<'a> Side<'a> {
         }
     }
 
+    /// Whose inbox or outbox it lies in.
+    pub fn owner(self) -> Option<&'a str> {
+        match self {
+            Self::Outbox { owner, .. } | Self::Inbox { owner, .. } => Some(owner),
+            Self::Bridge { .. } | Self::Elsewhere => None,
+        }
+    }
+
+    /// Whether presence is published there for others.
+    pub fn is_presence(self) -> bool {
+        matches!(self, Self::Outbox { suffix: "presence", .. })
+    }
+
     /// Whether it may keep what a chat user publishes there: how the user, or one of the devices, is.
     pub fn may_be_retained_of_user(self) -> bool {
         let Self::Outbox { suffix, .. } = self else { return false };

@@ -129,11 +129,16 @@ pub enum Command {
     /// Shows what FCM HTTP v1 makes of a message: the request on standard output, what it loses on standard error.
     ///
     /// The message is one of CCS (`{"to": .., "message_id": .., "data": ..}`) or one of a BAL as in topics.md. Nothing is
-    /// sent.
+    /// sent. `explain push USER SID` tells why the devices of a chat user were pushed for a message, or were not. (A file of
+    /// that name is `./push`.)
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Explain {
+        /// What else can be explained.
+        #[command(subcommand)]
+        what: Option<ExplainWhat>,
         /// The JSON document; `-` is standard input.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
+        #[arg(value_name = "FILE", required = true)]
+        file: Option<PathBuf>,
         /// Where the app confirms messages that ask for a receipt.
         #[arg(long, value_name = "ADDRESS")]
         ack: Option<String>,
@@ -169,6 +174,26 @@ pub enum Command {
         /// What to ask: `/readyz` (does it do its work) or `/healthz` (does it live).
         #[arg(long, default_value = "/readyz", value_name = "PATH")]
         path: String,
+    },
+}
+
+/// What `explain` tells beside what becomes of a message.
+#[derive(Debug, Subcommand)]
+pub enum ExplainWhat {
+    /// Tells why the devices of a chat user were pushed for a message to it, or were not: what was known when it was decided,
+    /// the rule of topics.md ("When a phone is pushed") for each device, and what became of each push. Works while the bridge
+    /// runs.
+    Push {
+        /// The user that the message was for.
+        user: String,
+        /// The bridge's id of the message: `sid` in each of its copies.
+        sid: String,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArgs,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -454,7 +479,8 @@ pub enum UserAction {
         #[command(flatten)]
         users: UsersArgs,
     },
-    /// Removes a user.
+    /// Removes a user, and says what the store keeps of it: what it wrote and got, its contacts, its devices. Whoever is
+    /// added under that name later gets all of it.
     Remove {
         /// Whom.
         name: String,
@@ -462,7 +488,7 @@ pub enum UserAction {
         #[command(flatten)]
         users: UsersArgs,
     },
-    /// Lists users and roles.
+    /// Lists users and roles; then, with a configuration, the chat users that the store alone knows, by their tokens.
     List {
         /// Where the users are.
         #[command(flatten)]

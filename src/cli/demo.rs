@@ -3,6 +3,7 @@
 pub(super) mod cast;
 mod folder;
 mod narration;
+mod phone;
 
 use super::apps::Apps;
 use super::args::{DemoArgs, TransportArg};
@@ -19,8 +20,9 @@ use crate::sim::v1::{V1Config, V1Handle};
 use crate::sim::{self, SimConfig, SimHandle};
 use crate::store;
 use anyhow::Context;
-use cast::{BAL, CAROL, Player};
+use cast::{BAL, BOB, CAROL, Player};
 use folder::Folder;
+use phone::BOBS_PHONE;
 use std::net::SocketAddr;
 use std::path::Path;
 use tokio::sync::oneshot;
@@ -54,6 +56,9 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
             let patch = DevicePatch { echo: Some(APP.to_owned()), ..DevicePatch::default() };
             sim.put_device(phone, patch).context("a virtual phone")?;
         }
+        // Its app sleeps: it says nothing of what it got.
+        let asleep = DevicePatch { receipts: Some(false), ..DevicePatch::default() };
+        sim.put_device(BOBS_PHONE, asleep).context("bob's phone")?;
         let ended = bridge(&args, &folder.path, &sim, &stop).await;
         sim_stop.cancel();
         ended
@@ -66,12 +71,15 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
 async fn bridge(args: &DemoArgs, folder: &Path, sim: &SimHandle, stop: &CancellationToken) -> anyhow::Result<()> {
     let phones = (args.transport == TransportArg::FcmV1).then_some(CAROL);
     let cast = if args.anonymous { Vec::new() } else { cast::make(&folder.join(USERS), phones)? };
-    let (ready, addresses) = oneshot::channel();
+    let (ready, addresses) = oneshot::channel::<Addresses>();
     let events = sim.events();
     let company = async {
         let Ok(addresses) = addresses.await else { return Ok(()) };
+        if let (Some(broker), Some(password)) = (addresses.broker, cast::password(&cast, BOB)) {
+            phone::register(broker, password, stop).await?;
+        }
         narration::welcome(addresses, &cast, sim);
-        let (confirmed, ()) = tokio::join!(confirm(addresses, &cast, sim, stop), narration::narrate(events, stop));
+        let (confirmed, ()) = tokio::join!(confirm(addresses, &cast, sim, stop), narration::narrate(sim, events, stop));
         confirmed
     };
     let loaded = loaded(args, folder, sim);

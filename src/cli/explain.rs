@@ -1,5 +1,7 @@
 //! `explain FILE`: what FCM HTTP v1 makes of a message: of a BAL, of CCS, or a request of its own.
 
+pub(super) mod push;
+
 use super::{UsageError, legacy};
 use crate::chat::message::{Downstream, Errand, Limits, Sender, condition_fault};
 use crate::chat::push::plain;
@@ -140,7 +142,7 @@ fn bal(document: &[u8], ack: Option<&str>) -> anyhow::Result<(Message, Vec<Strin
     let downstream =
         Downstream::parse(Sender::Bal, document, &Limits::default()).context("as a message of a BAL (topics.md)")?;
     let Errand::Push(push) = &downstream.errand else {
-        bail!("`to` names a user or a BAL: the bridge makes such a push itself, if one is needed");
+        bail!("`to` is a user: what is pushed to the user's devices depends on who is there; give a `token`");
     };
     let ack = ack.or(Some(CONFIRM_TO));
     let message = encode::message(push, NO_ID.to_owned(), downstream.ttl, ack).context("FCM would refuse it")?;

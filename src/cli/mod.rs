@@ -23,7 +23,7 @@ mod user;
 use crate::app::{self, Signals};
 use crate::config::{ConfigError, Settings};
 use crate::ops::{logs, print};
-use args::{Cli, Command, StoreArgs};
+use args::{Cli, Command, ExplainWhat, StoreArgs};
 use serde::Serialize;
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -69,7 +69,13 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Retained { store, filter, page, json } => {
             retained::run(&store_path(store)?, filter.as_deref(), page, json)
         }
-        Command::Explain { file, ack } => explain::run(&file, ack.as_deref()),
+        Command::Explain { what: Some(ExplainWhat::Push { user, sid, store, json }), .. } => {
+            explain::push::run(&store_path(store)?, &user, &sid, json)
+        }
+        Command::Explain { what: None, file, ack } => {
+            let file = file.ok_or_else(|| UsageError("explain FILE, or explain push USER SID".to_owned()))?;
+            explain::run(&file, ack.as_deref())
+        }
         #[cfg(feature = "broker")]
         Command::User { action } => user::run(action),
         Command::Acl { broker, bridge, admin } => acl::run(broker, &bridge, admin.as_deref()),

@@ -1,4 +1,6 @@
-//! `user init|add|passwd|remove|list`: the users file of the embedded broker.
+//! `user init|add|passwd|remove|list`: the users file of the embedded broker, and what the store knows of its users.
+
+mod stored;
 
 use super::UsageError;
 use super::args::{FirstUser, RoleArg, UserAction, UsersArgs};
@@ -42,14 +44,32 @@ pub(super) fn run(action: UserAction) -> anyhow::Result<()> {
             print::note(format_args!("changed the password of `{name}`"));
         }
         UserAction::Remove { name, users } => {
+            let config = users.config.clone();
             edit(path(users)?, |file| file.remove(&name))?;
             print::note(format_args!("removed `{name}`"));
-        }
-        UserAction::List { users } => {
-            for user in UsersFile::open(&path(users)?)?.users() {
-                print::line(format_args!("{}\t{}", user.name, role_word(user.role)))?;
+            match stored::users(config.as_deref()) {
+                Ok(known) => stored::left(&known, &name).into_iter().for_each(print::note),
+                Err(error) => print::note(format_args!("what the store keeps of `{name}` cannot be told: {error:#}")),
             }
         }
+        UserAction::List { users } => {
+            let config = users.config.clone();
+            list(&UsersFile::open(&path(users)?)?, config.as_deref())?;
+        }
+    }
+    Ok(())
+}
+
+/// The users of the file in its order, then those that the store alone knows.
+fn list(file: &UsersFile, config: Option<&Path>) -> anyhow::Result<()> {
+    for user in file.users() {
+        print::line(format_args!("{}\t{}", user.name, role_word(user.role)))?;
+    }
+    match stored::users(config) {
+        Ok(known) => {
+            stored::lines(&known, file.users().map(|user| &*user.name)).into_iter().try_for_each(print::line)?
+        }
+        Err(error) => print::note(format_args!("whom the store alone knows cannot be told: {error:#}")),
     }
     Ok(())
 }

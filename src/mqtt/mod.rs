@@ -109,6 +109,8 @@ pub struct Outbound {
     pub retain: bool,
     /// It is for those who read the topic now: without any it is [`Outcome::Confirmed`] as well.
     pub dropped_unread: bool,
+    /// At QoS 0: for these devices of the owner of the topic alone, where the broker knows devices.
+    pub devices: Option<Vec<Arc<str>>>,
     /// MQTT 5 correlation data.
     pub correlation: Option<Bytes>,
     /// The first one of its topic after a failure. After a failure, the broker answers everything of the topic
@@ -124,8 +126,10 @@ impl Outbound {
     pub fn new(topic: impl ToString, payload: impl Into<Bytes>) -> (Self, oneshot::Receiver<Outcome>) {
         let (topic, payload) = (topic.to_string(), payload.into());
         let (tell, outcome) = oneshot::channel();
-        let (qos, retain, dropped_unread, correlation, resume) = (1, false, false, None, true);
-        let outbound = Self { topic, payload, qos, retain, dropped_unread, correlation, resume, outcome: tell };
+        let (qos, retain, dropped_unread, resume) = (1, false, false, true);
+        let (devices, correlation) = (None, None);
+        let outbound =
+            Self { topic, payload, qos, retain, dropped_unread, devices, correlation, resume, outcome: tell };
         (outbound, outcome)
     }
 
@@ -195,8 +199,8 @@ pub struct Confirmation {
 pub struct Visibility {
     /// Who sees.
     pub watcher: Arc<str>,
-    /// Who is seen.
-    pub of: Arc<str>,
+    /// Who is seen; `None`: the presence of all others, whoever may be seen.
+    pub of: Option<Arc<str>>,
     /// Whether it is so.
     pub visible: bool,
 }

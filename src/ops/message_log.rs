@@ -28,10 +28,15 @@ impl<S: Subscriber> Layer<S> for MessageLog {
         }
         let mut line = Line::default();
         event.record(&mut line);
-        let time = clock(super::clock::now_ms());
-        // The bridge runs on, whoever reads.
-        let _ = print::line(format_args!("{time}  {:<44}{}", line.sentence, line.fields));
+        show(&line.sentence, &line.fields);
     }
+}
+
+/// Prints a line as [`MessageLog`] does: for what no log may have.
+pub fn show(sentence: &str, fields: &dyn fmt::Display) {
+    let time = clock(super::clock::now_ms());
+    // The bridge runs on, whoever reads.
+    let _ = print::line(format_args!("{time}  {sentence:<44}{fields}"));
 }
 
 /// UTC time of day, out of `YYYY-MM-DDTHH:MM:SS.mmmZ`.

@@ -236,6 +236,15 @@ pub struct Contact {
     pub presence: Option<SeenPresence>,
 }
 
+/// Whom a user sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VisibleTo {
+    /// Those whose contact the user is: their profiles, and their presence.
+    pub users: Vec<Owner>,
+    /// Their presence as well: who hides sees that of nobody.
+    pub presence: bool,
+}
+
 /// Whether a contact is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SeenPresence {

@@ -79,7 +79,7 @@ pub use chat::{
     ChatCall, ChatOutcome, ChatPolicy, Contact, DeviceChange, EntryChange, ExplainedDevice, ExplainedPush, Keep,
     KnownDevice, NewChatMessage, NewInvitation, NewReceipt, Peer, PushExplanation, ReceiptOf, SYNC_BYTES, SYNC_MAX,
     Seeing, SeenPresence, SettingChange, SyncPage, TEST_PUSH_SKIPS, TestPush, USER_DEVICES_MAX, Undecided,
-    UserSettings, UserSummary, Writer,
+    UserSettings, UserSummary, VisibleTo, Writer,
 };
 pub use documents::{AckedBy, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Seen, Unread, UserDocument};
 pub use downstream::{

@@ -175,7 +175,7 @@ impl Harness {
 
     /// Says as the bridge whether a chat user sees another one.
     pub(crate) async fn see(&self, watcher: &str, of: &str, visible: bool) {
-        let visibility = Visibility { watcher: watcher.into(), of: of.into(), visible };
+        let visibility = Visibility { watcher: watcher.into(), of: Some(of.into()), visible };
         soon("room for a word", self.port.visibility.send(visibility)).await.expect("the broker is gone");
     }
 

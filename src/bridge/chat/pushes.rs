@@ -23,16 +23,17 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
     let policy = Arc::new(context.settings.chat_policy());
-    let before = context.store.chat_undecided(now_ms().saturating_sub(UNDECIDED_MS)).await?.await?;
     // Those who were there before the restart can come back, and confirm what they have.
     let grace = tokio::time::sleep(context.settings.presence_grace.max(Duration::from_secs(1)));
     tokio::pin!(grace);
-    let mut before = Some(before).filter(|before| !before.is_empty());
+    let mut is_decided = false;
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            () = &mut grace, if before.is_some() => {
-                for Undecided { user, sids } in before.take().unwrap_or_default() {
+            () = &mut grace, if !is_decided => {
+                is_decided = true;
+                let since = now_ms().saturating_sub(UNDECIDED_MS);
+                for Undecided { user, sids } in context.store.chat_undecided(since).await?.await? {
                     decide(&context, &policy, &user, &sids).await?;
                 }
             }

@@ -45,11 +45,7 @@ pub(super) async fn refuse(
     rejection: Rejection,
 ) -> Result<Remaining, TakeError> {
     let Some(id) = rejection.ref_id().cloned() else { return Err(rejection.into()) };
-    let mut reply = Map::from_iter([("ref".to_owned(), Value::from(id.as_str())), ("ok".to_owned(), false.into())]);
-    reply.insert("code".to_owned(), rejection.code().to_string().into());
-    reply.insert("detail".to_owned(), rejection.detail().into());
-    let document = Value::Object(reply).to_string().into_bytes();
-    let told = tell(context, user, dev, document, now_ms()).await?;
+    let told = tell(context, user, dev, document(Some(&id), Err(rejection)), now_ms()).await?;
     Ok(Box::pin(async move { told.await.map(|()| Some(AckWord::Done)) }))
 }
 
@@ -66,7 +62,7 @@ async fn tell(
 }
 
 /// What the answer says beside `ref` and `ok`; or why not.
-type Reply = Result<Map<String, Value>, ErrorCode>;
+type Reply = Result<Map<String, Value>, Rejection>;
 
 fn document(id: Option<&MessageId>, reply: Reply) -> Vec<u8> {
     let mut document = Map::new();
@@ -78,9 +74,10 @@ fn document(id: Option<&MessageId>, reply: Reply) -> Vec<u8> {
             document.insert("ok".to_owned(), true.into());
             document.extend(fields);
         }
-        Err(code) => {
+        Err(rejection) => {
             document.insert("ok".to_owned(), false.into());
-            document.insert("code".to_owned(), code.to_string().into());
+            document.insert("code".to_owned(), rejection.code().to_string().into());
+            document.insert("detail".to_owned(), rejection.detail().into());
         }
     }
     Value::Object(document).to_string().into_bytes()
@@ -144,14 +141,15 @@ async fn set(
         context.show(seeing).await?;
     }
     if let Some(on) = hides {
-        context.hide(user, on).await;
+        context.hide(user, on).await?;
     }
     Ok(())
 }
 
 async fn explain(context: &Context, user: &Owner, sid: Sid) -> Result<Reply, StoreError> {
     let found = context.store.chat_explain(user.clone(), sid).await?.await?;
-    Ok(found.map(|explained| fields(json!(explained))).ok_or(ErrorCode::NotFound))
+    let unknown = || Rejection::new(ErrorCode::NotFound, "`sid` names no message to this user");
+    Ok(found.map(|explained| fields(json!(explained))).ok_or_else(unknown))
 }
 
 fn contacts(contacts: Vec<Contact>, at: u64) -> Map<String, Value> {

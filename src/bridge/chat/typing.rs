@@ -5,6 +5,7 @@ use crate::chat::id::Owner;
 use crate::chat::suffix::chatstate::{ChatState, PER_SECOND, REPEATED_MS, State};
 use crate::chat::topic::inbox_topic;
 use crate::mqtt::Outbound;
+use crate::ops::clock::now_ms;
 use std::collections::HashMap;
 
 /// Most writers of whom it is remembered what they said last. Beyond it all are forgotten: a state may be passed on that is
@@ -52,9 +53,11 @@ impl Typing {
 
 /// Publishes a state to the devices of its reader that are there now.
 pub(super) async fn pass_on(context: &Context, writer: &Owner, state: &ChatState) {
+    let attended = context.attentions.attended(&state.to, now_ms());
+    let devices = attended.devices.iter().map(|device| device.as_str().into()).collect();
     let (outbound, _outcome) = Outbound::new(inbox_topic(&state.to, "chatstate"), state.to_payload(writer));
     // If the broker is gone, so is everybody who would look.
-    let _ = context.publish.send(Outbound { qos: 0, ..outbound }).await;
+    let _ = context.publish.send(Outbound { qos: 0, devices: Some(devices), ..outbound }).await;
 }
 
 #[cfg(test)]

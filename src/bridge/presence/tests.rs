@@ -46,9 +46,10 @@ impl Scene {
         Self { presences: UserPresences::new(Arc::new(context), link), _dir: dir, _writer: writer }
     }
 
-    fn sees(&mut self, role: Role, connection: u64, change: ClientChange) {
+    async fn sees(&mut self, role: Role, connection: u64, change: ClientChange) {
         let (user, client, device) = ("alice".into(), "alice:phone".into(), "phone".into());
-        self.presences.on_sighting(&Sighting { user, role, client, device, connection, change });
+        let sighting = Sighting { user, role, client, device, connection, change };
+        self.presences.on_sighting(&sighting).await.unwrap();
     }
 
     /// A device says something; a null takes it back.
@@ -70,15 +71,15 @@ async fn a_connection_is_no_sign_and_what_the_device_says_ends_with_it() {
     let mut scene = Scene::of(Capabilities::EMBEDDED);
     scene.says(&json!({"state": "online", "active": true}));
     assert!(!scene.looked_at());
-    scene.sees(Role::User, 1, ClientChange::Came);
+    scene.sees(Role::User, 1, ClientChange::Came).await;
     scene.says(&json!({"state": "online"}));
     assert!(!scene.looked_at(), "nothing was said of that");
     scene.says(&json!({"state": "online", "active": true}));
     assert!(scene.looked_at());
     scene.says(&json!({"state": "online", "active": false}));
     assert!(!scene.looked_at());
-    scene.sees(Role::User, 2, ClientChange::Came);
-    scene.sees(Role::User, 1, ClientChange::Broke);
+    scene.sees(Role::User, 2, ClientChange::Came).await;
+    scene.sees(Role::User, 1, ClientChange::Broke).await;
     assert!(scene.looked_at(), "another connection, and the sign counts for ten minutes");
     scene.says(&json!({"state": "offline"}));
     assert!(scene.looked_at(), "the will of the old one");
@@ -87,14 +88,14 @@ async fn a_connection_is_no_sign_and_what_the_device_says_ends_with_it() {
     assert!(!scene.looked_at());
     scene.says(&json!({"state": "online"}));
     assert!(scene.looked_at());
-    scene.sees(Role::User, 2, ClientChange::Left);
+    scene.sees(Role::User, 2, ClientChange::Left).await;
     assert!(!scene.looked_at());
 }
 
 #[tokio::test(start_paused = true)]
 async fn nobody_looks_at_a_bal() {
     let mut scene = Scene::of(Capabilities::EMBEDDED);
-    scene.sees(Role::Bal, 1, ClientChange::Came);
+    scene.sees(Role::Bal, 1, ClientChange::Came).await;
     scene.says(&json!({"state": "online", "active": true}));
     assert!(!scene.looked_at());
 }

@@ -4,21 +4,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::{Either, ready};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::Hub;
 use super::publish::{NewPublish, NotStored, Publisher, Publishing};
+use super::routes::MatchedQueue;
 use super::session::Session;
 use crate::broker::connection::ConnectionHandle;
 use crate::broker::identity::Caller;
+use crate::broker::session::OutgoingMessage;
 use crate::chat::access::Rights;
 use crate::chat::id::Sid;
 use crate::chat::principal::Identity;
 use crate::chat::qos::QoS;
+use crate::chat::topic::Side;
 use crate::mqtt::{ClientChange, Confirmation, Outbound, Outcome, Sighting, Visibility};
-use crate::store::{AckedBy, Acknowledged, Message, Origin};
+use crate::store::{AckedBy, Acknowledged, Message, Origin, QueueId, Target};
 
 /// Publications of the bridge that wait for their commit.
 const OPEN: usize = 256;
@@ -58,7 +62,7 @@ impl Hub {
 
     fn publish_outbound(self: &Arc<Self>, outbound: Outbound) -> impl Future<Output = ()> + use<> {
         let may_be_unread = outbound.may_be_unread();
-        let Outbound { topic, payload, qos, retain, outcome, .. } = outbound;
+        let Outbound { topic, payload, qos, retain, devices, outcome, .. } = outbound;
         let is_read = may_be_unread || qos == 0 || !self.routes.of(&topic, None).is_empty();
         let message = Message {
             topic: topic.into(),
@@ -68,12 +72,17 @@ impl Hub {
             retain,
             expires_at: None,
         };
+        if let Some(devices) = devices {
+            self.pass_to_devices(message, &devices);
+            let _ = outcome.send(Outcome::Confirmed);
+            return Either::Left(ready(()));
+        }
         let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: true };
         let (dup, again, exactly_once, is_will) = (false, false, None, false);
         let (response_topic, correlation) = (None, None);
         let publish = NewPublish { message, dup, again, exactly_once, response_topic, correlation, is_will };
         let publishing = self.publish(by, publish);
-        async move {
+        Either::Right(async move {
             let answer = match publishing {
                 _ if !is_read => Outcome::NoReader,
                 Publishing::Refused(_) | Publishing::Promised(_) => Outcome::Confirmed,
@@ -87,6 +96,21 @@ impl Hub {
             };
             // The receiver may have been dropped.
             let _ = outcome.send(answer);
+        })
+    }
+
+    /// Gives a message at QoS 0 to those of these devices of its owner that are connected and read its topic.
+    fn pass_to_devices(&self, message: Message, devices: &[Arc<str>]) {
+        let message = Arc::new(message);
+        for MatchedQueue { queue, ids, .. } in self.routes_of(&message.topic, None) {
+            let owner = Side::of(&message.topic).owner();
+            let is_one = |handle: &Arc<ConnectionHandle>| {
+                handle.who().device_of(owner).is_some_and(|device| devices.iter().any(|one| **one == *device))
+            };
+            if queue.consumers().iter().any(is_one) {
+                let target = Target { queue: QueueId(0), qos: QoS::AtMostOnce, retain: false, ids };
+                queue.push(OutgoingMessage::memory(Arc::clone(&message), target), self.last_notified());
+            }
         }
     }
 

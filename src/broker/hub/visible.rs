@@ -5,6 +5,7 @@
 //! begins, and changed as the bridge says. Everybody sees their own.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use super::Hub;
@@ -13,6 +14,7 @@ use crate::chat::id::Owner;
 use crate::chat::principal::Role;
 use crate::chat::topic::Side;
 use crate::mqtt::Visibility;
+use crate::store::VisibleTo;
 
 /// Whom one user sees.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(crate) struct VisibleUsers {
     authenticator: Arc<Authenticator>,
     /// A lock because all deliveries to the user ask, and the bridge changes it; held for an operation on a set.
     state: RwLock<State>,
+    /// The user sees no presence of others, because nobody sees that of the user.
+    hides: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -38,7 +42,11 @@ impl VisibleUsers {
     /// Whether the user sees what is published on `topic`, as far as that depends on who is seen.
     pub(super) fn shows(&self, topic: &str) -> bool {
         let Some(owner) = Side::of(topic).shown_owner() else { return true };
-        *owner == *self.user || self.has(owner) || self.authenticator.role_of(owner) == Some(Role::Bal)
+        if *owner == *self.user {
+            return true;
+        }
+        let is_hidden = self.hides.load(Relaxed) && Side::of(topic).is_presence();
+        !is_hidden && (self.has(owner) || self.authenticator.role_of(owner) == Some(Role::Bal))
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -46,7 +54,8 @@ impl VisibleUsers {
     }
 
     /// What the store has. What was said meanwhile is newer.
-    pub(super) fn load(&self, names: Vec<Owner>) {
+    pub(super) fn load(&self, VisibleTo { users: names, presence }: VisibleTo) {
+        self.hides.store(!presence, Relaxed);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let State::Loading(changes) = &mut *state else { return };
         let mut known: HashSet<Box<str>> = names.into_iter().map(|name| name.as_str().into()).collect();
@@ -88,7 +97,8 @@ impl Visibilities {
             return there;
         }
         let (authenticator, state) = (Arc::clone(authenticator), RwLock::new(State::Loading(HashMap::new())));
-        let new = Arc::new(VisibleUsers { user: Arc::clone(user), authenticator, state });
+        let hides = AtomicBool::new(false);
+        let new = Arc::new(VisibleUsers { user: Arc::clone(user), authenticator, state, hides });
         users.insert(Arc::clone(user), Arc::downgrade(&new));
         new
     }
@@ -96,8 +106,10 @@ impl Visibilities {
     /// As the bridge says. Of a user without a session the store says it later.
     pub(super) fn change(&self, Visibility { watcher, of, visible }: &Visibility) {
         let there = self.lock().get(watcher).and_then(Weak::upgrade);
-        if let Some(there) = there {
-            there.change(of, *visible);
+        match (there, of) {
+            (Some(there), Some(of)) => there.change(of, *visible),
+            (Some(there), None) => there.hides.store(!visible, Relaxed),
+            (None, _) => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the demo says: first how to take part, then each step of each message.
 
 use super::cast::{ALICE, BAL, BOB, CAROL, Player, password};
+use super::phone::BOBS_PHONE;
 use super::{APP, PHONES};
 use crate::app::Addresses;
 use crate::broker::identity::users::role_word;
@@ -69,14 +70,29 @@ fn commands(broker: SocketAddr, cast: &[Player]) {
         PHONES[0]
     ));
     if !cast.is_empty() {
-        say(format_args!(
-            "\n`{BOB}` sees when a device of `{ALICE}` comes and goes; then let her come, and stop her with Ctrl-C:"
-        ));
-        say(format_args!("{} -v -t {ALICE}/self/presence", client("mosquitto_sub", BOB)));
-        say(format_args!("{} -i {ALICE}:phone -v -t '{ALICE}/#'", client("mosquitto_sub", ALICE)));
+        chat(&client);
     }
     say("\nAnd what the bridge says of itself:");
     say(format_args!("{} -v -t _bridge/status", client("mosquitto_sub", BAL)));
+}
+
+/// Chat between the two users: each line is for a terminal of its own.
+fn chat(client: impl Fn(&str, &str) -> String) {
+    let (sub, publish) = (|user| client("mosquitto_sub", user), |user| client("mosquitto_pub", user));
+    say(format_args!("\nChat. What comes to the devices of `{ALICE}`:"));
+    say(format_args!("{} -i {ALICE}:laptop -q 1 -v -t '{ALICE}/others/+'", sub(ALICE)));
+    say(format_args!("She writes to `{BOB}`, whose phone sleeps: the push that it gets is shown here."));
+    say(format_args!(
+        "{} -i {ALICE}:phone -q 1 -t {ALICE}/self/messages -m '{{\"to\":\"{BOB}\",\"body\":\"hi\"}}'",
+        publish(ALICE)
+    ));
+    say("His phone wakes, and gets what waits for it:");
+    say(format_args!("{} -i {BOB}:phone -c -q 1 -v -t '{BOB}/others/+'", sub(BOB)));
+    say(format_args!(
+        "Whom she wrote to sees when a device of `{ALICE}` comes and goes; let her come, and stop her with Ctrl-C:"
+    ));
+    say(format_args!("{} -v -t {ALICE}/self/presence", sub(BOB)));
+    say(format_args!("{} -i {ALICE}:tablet -v -t '{ALICE}/#'", sub(ALICE)));
 }
 
 /// The demo runs on when nobody reads what it says.
@@ -85,22 +101,30 @@ fn say(text: impl Display) {
 }
 
 /// The phones' side of the story, until `stop`.
-pub(super) async fn narrate(mut events: broadcast::Receiver<SimEvent>, stop: &CancellationToken) {
+pub(super) async fn narrate(sim: &SimHandle, mut events: broadcast::Receiver<SimEvent>, stop: &CancellationToken) {
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return,
             event = events.recv() => event,
         };
         match event {
-            Ok(event) => tell(&event),
+            Ok(event) => tell(sim, &event),
             Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
 }
 
-fn tell(event: &SimEvent) {
+fn tell(sim: &SimHandle, event: &SimEvent) {
     match event {
+        SimEvent::Delivered { token, message_id, .. } if &**token == BOBS_PHONE => {
+            let got = sim.received(BOBS_PHONE);
+            if let Some(push) = got.iter().rfind(|push| push.message_id == **message_id) {
+                // To the screen alone: no log has what is written in a message.
+                let fields = format_args!(" push={}", push.data);
+                message_log::show(&format!("{BOB}'s phone sleeps, and gets a push"), &fields);
+            }
+        }
         SimEvent::LoggedIn { sender, .. } => {
             tracing::debug!(target: message_log::TARGET, %sender, "push service: the bridge has logged in");
         }

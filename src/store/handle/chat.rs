@@ -6,7 +6,7 @@ use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::topic::Device;
 use crate::store::chat::{
     ChatCall, ChatOutcome, Contact, DeviceChange, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt,
-    PushExplanation, Seeing, SettingChange, SyncPage, TestPush, Undecided, UserSettings,
+    PushExplanation, Seeing, SettingChange, SyncPage, TestPush, Undecided, UserSettings, VisibleTo,
 };
 use crate::store::error::StoreError;
 use crate::store::sqlite::chat::{device, explain, invitation, keep, message, notified, people, position, push, sync};
@@ -63,8 +63,8 @@ impl Store {
         self.queue.submit(move |tx| push::decide_again(tx, &user, &sids, &attended, &call)).await
     }
 
-    /// Messages stored at `since` (Unix milliseconds) or later, of which pushes waited for an attended device when the store
-    /// was closed.
+    /// Messages stored at `since` (Unix milliseconds) or later that no device has confirmed, and of which pushes waited for an
+    /// attended device when the store was closed.
     pub async fn chat_undecided(&self, since: u64) -> Result<Committed<Vec<Undecided>>, StoreError> {
         self.queue.submit(move |tx| push::undecided(tx, since)).await
     }
@@ -139,8 +139,8 @@ impl Store {
         self.queue.submit(move |tx| Ok(people::entry(tx, &user, &other)?.is_contact())).await
     }
 
-    /// Those whose contact a user is, and who do not hide: whose presence and profile it sees.
-    pub async fn chat_visible_to(&self, user: Owner) -> Result<Committed<Vec<Owner>>, StoreError> {
+    /// Those whose contact a user is: whose presence and profile it sees.
+    pub async fn chat_visible_to(&self, user: Owner) -> Result<Committed<VisibleTo>, StoreError> {
         self.queue.submit(move |tx| people::visible_to(tx, &user)).await
     }
 

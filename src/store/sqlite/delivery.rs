@@ -4,8 +4,8 @@ use super::chat::notified;
 use super::chat::push::DevicePush;
 use super::column::{NEVER, bytes_of, from_sql, sql_ms, state, transport};
 use super::message::{FanOutMessage, SEVERAL};
-use super::recipient_queue::{FIRST_OF_ALL, RecipientQueue};
-use super::request::Request;
+use super::recipient_queue::RecipientQueue;
+use super::request::{Request, is_inbox_of};
 use super::tx::{HistoryEntry, Tx};
 use super::{log, outbox};
 use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Fate, Life, State, Step};
@@ -13,10 +13,8 @@ use crate::chat::fan_out::By;
 use crate::chat::id::{Owner, Recipient, Row, Sid};
 use crate::chat::refusal::{Decision, RetryHistory, TokenFate};
 use crate::chat::status::{Source, Status, StatusDocument, TokenAction, cut_detail};
-use crate::chat::topic::Side;
 use crate::store::{INBOX, NewMessage, RECEIPT_GRACE_MS, Recorded};
 use rusqlite::params;
-use rusqlite::types::Type;
 use serde_json::json;
 
 /// Why what lay in an inbox to the end expired.
@@ -110,7 +108,7 @@ impl Delivery {
                 retry_history: RetryHistory { waited_ms: from_sql(row.get(23)?), unknown: row.get(24)? },
             },
             message: row.get(25)?,
-            chat: device_push(row, 26)?,
+            chat: DevicePush::read(row, 26)?,
             sent_at: row.get(14)?,
             final_at: row.get(15)?,
             code: row.get(16)?,
@@ -369,6 +367,10 @@ impl Delivery {
         if due.is_some() {
             tx.now_due();
         }
+        let due_at = match (&self.path, due) {
+            (DeliveryPath::Queue(queue), Some(due)) => queue.due_at(tx, self.request.sid.row(), due)?,
+            _ => None,
+        };
         let sql = match state {
             // What may have to be sent keeps its body.
             State::Due | State::Waiting | State::InFlight => BACK,
@@ -379,7 +381,7 @@ impl Delivery {
             state.code(),
             attempt,
             dup_possible,
-            self.due_at(tx, due)?,
+            due_at,
             sql_ms(retry_history.waited_ms),
             retry_history.unknown,
             self.sent_at,
@@ -394,28 +396,4 @@ impl Delivery {
         ];
         tx.execute(sql, values).map(drop)
     }
-
-    /// How a due time is written. What was never put off has none; it must not be older than what is put off or in flight.
-    fn due_at(&self, tx: &Tx<'_>, due: Option<Due>) -> rusqlite::Result<Option<i64>> {
-        let (DeliveryPath::Queue(queue), Some(due)) = (&self.path, due) else { return Ok(None) };
-        Ok(match due {
-            Due::InTurn => queue.has_younger(tx, self.request.sid.row())?.then_some(FIRST_OF_ALL),
-            Due::First => Some(FIRST_OF_ALL),
-            Due::At(ms) => Some(sql_ms(ms).max(1)),
-        })
-    }
-}
-
-fn device_push(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<DevicePush>> {
-    let text: Option<String> = row.get(column)?;
-    let read = |text: String| {
-        serde_json::from_str(&text)
-            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
-    };
-    text.map(read).transpose()
-}
-
-/// Whether a topic is in the inbox of `name`.
-pub(super) fn is_inbox_of(topic: &str, name: &Owner) -> bool {
-    matches!(Side::of(topic), Side::Inbox { owner, .. } if owner == name.as_str())
 }

@@ -4,8 +4,9 @@
 //! recipient's messages may go is decided in [`super::recipient_queue`].
 
 use super::column::{from_sql, sid, sql_ms};
-use super::delivery::{Delivery, is_inbox_of};
+use super::delivery::Delivery;
 use super::recipient_queue::{PARKED, RecipientQueue};
+use super::request::is_inbox_of;
 use super::tx::Tx;
 use crate::chat::delivery::{Event, Life, State};
 use crate::chat::id::{self, Owner, Sid};

@@ -16,8 +16,9 @@
 //! than all of its queue that is in flight or put off**: messages are claimed in the order of their rows, and one whose
 //! turn of its `order` key comes late is written as put off where it has to be ([`RecipientQueue::has_younger`]).
 
+use super::column::sql_ms;
 use super::tx::Tx;
-use crate::chat::delivery::State;
+use crate::chat::delivery::{Due, State};
 use crate::chat::id::{Recipient, Row};
 use crate::chat::recipient_queue::{Ahead, Behind, Pipelining};
 use crate::chat::transport::Transport;
@@ -28,7 +29,7 @@ use std::collections::BTreeSet;
 /// The due time of what is parked.
 pub(super) const PARKED: i64 = i64::MAX;
 /// The due time of what goes before all others.
-pub(super) const FIRST_OF_ALL: i64 = 0;
+const FIRST_OF_ALL: i64 = 0;
 
 pub(super) const OLDER: &str = "SELECT 1 FROM deliveries
     WHERE recipient = ?1 AND row < ?2 AND way = ?3 AND state = 0 AND due_at IS NOT NULL LIMIT 1";
@@ -157,9 +158,18 @@ impl RecipientQueue {
         Ok(goes.is_some())
     }
 
+    /// How a due time is written. What was never put off has none; it must not be older than what is put off or in flight.
+    pub(super) fn due_at(&self, tx: &Tx<'_>, row: Row, due: Due) -> rusqlite::Result<Option<i64>> {
+        Ok(match due {
+            Due::InTurn => self.has_younger(tx, row)?.then_some(FIRST_OF_ALL),
+            Due::First => Some(FIRST_OF_ALL),
+            Due::At(ms) => Some(sql_ms(ms).max(1)),
+        })
+    }
+
     /// Whether anything that is younger is in flight or put off: then what was never put off must not be older. Where
     /// nothing is, an older one may never have been put off, and goes first.
-    pub(super) fn has_younger(&self, tx: &Tx<'_>, row: Row) -> rusqlite::Result<bool> {
+    fn has_younger(&self, tx: &Tx<'_>, row: Row) -> rusqlite::Result<bool> {
         let flights = tx.in_flight(self);
         Ok(!flights.is_over() && flights.youngest > row || self.is_put_off(tx, YOUNGER, row)?)
     }

@@ -6,9 +6,9 @@ use super::message::FanOutMessage;
 use super::outbox::{self, Document};
 use super::tx::Tx;
 use crate::chat::delivery::Event;
-use crate::chat::id::{Row, Sid};
+use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::status::StatusDocument;
-use crate::chat::topic::status_topic;
+use crate::chat::topic::{Side, status_topic};
 use crate::store::{NewMessage, Note, Origin};
 use bytes::Bytes;
 use rusqlite::params;
@@ -104,4 +104,9 @@ impl Request {
 
 pub(super) fn reply_topic<'a>(bal: &str, reply: &'a str) -> Cow<'a, str> {
     if reply.is_empty() { status_topic(bal).into() } else { reply.into() }
+}
+
+/// Whether a topic is in the inbox of `name`.
+pub(super) fn is_inbox_of(topic: &str, name: &Owner) -> bool {
+    matches!(Side::of(topic), Side::Inbox { owner, .. } if owner == name.as_str())
 }

@@ -140,10 +140,10 @@ impl Model {
     async fn run(mut self, ops: Vec<Op>) {
         for op in ops {
             self = self.apply(op).await;
-            for user in 0..USERS.len() {
-                let sql = format!("SELECT unread FROM users WHERE user = '{}'", USERS[user]);
+            for (user, name) in USERS.iter().enumerate() {
+                let sql = format!("SELECT unread FROM users WHERE user = '{name}'");
                 let unread = (0..USERS.len()).map(|with| self.unread(user, with)).sum::<usize>();
-                assert_eq!(self.chat.count(&sql), unread as i64, "{}", USERS[user]);
+                assert_eq!(self.chat.count(&sql), unread as i64, "{name}");
             }
             let queued = self.pushes.iter().filter(|push| push.state != State::Over).count();
             assert_eq!(self.chat.rig.store.figures().queue_rows, queued as u64);
@@ -323,6 +323,11 @@ impl Model {
         }
         self.read.insert((user, with), sid);
         if self.may_hear(with, user) {
+            let is_unconfirmed =
+                |m: &&Message| m.from == with && m.to == user && !m.hidden && m.sid <= sid && !m.received;
+            // Reading is the first confirmation of what no device has confirmed.
+            let newest = self.messages.iter().rev().find(is_unconfirmed).map(|message| message.sid);
+            self.receipts.extend(newest.map(|newest| (with, newest, "delivered")));
             self.receipts.push((with, sid, "read"));
         }
         let mut shown = BTreeSet::new();
@@ -425,9 +430,9 @@ impl Model {
             assert!(after > before, "a push does not go: {:?}", self.pushes);
         }
         assert!(self.chat.pushes().await.is_empty());
-        for user in 0..USERS.len() {
+        for (user, name) in USERS.iter().enumerate() {
             self.check_copies(user).await;
-            let told = self.chat.told(USERS[user], "receipts").await;
+            let told = self.chat.told(name, "receipts").await;
             let told: Vec<_> = told
                 .iter()
                 .map(|receipt| (receipt["sid"].as_str().unwrap().to_owned(), receipt["status"].as_str().unwrap()))
@@ -435,7 +440,7 @@ impl Model {
                 .collect();
             let expected = self.receipts.iter().filter(|(writer, ..)| *writer == user);
             let expected: Vec<_> = expected.map(|(_, sid, status)| (sid.to_string(), *status)).collect();
-            assert_eq!(told, expected, "{}", USERS[user]);
+            assert_eq!(told, expected, "{name}");
         }
     }
 

@@ -7,7 +7,7 @@ use crate::chat::message::PresenceState;
 use crate::chat::principal::Role;
 use crate::store::sqlite::column::from_sql;
 use crate::store::sqlite::tx::Tx;
-use crate::store::{Contact, EntryChange, Seeing, SeenPresence, SettingChange, UserSettings};
+use crate::store::{Contact, EntryChange, Seeing, SeenPresence, SettingChange, UserSettings, VisibleTo};
 use bytes::Bytes;
 use rusqlite::params;
 use rusqlite::types::ValueRef;
@@ -29,8 +29,7 @@ const CONTACTS: &str = "SELECT c.other, u.profile, c.entry, back.entry, u.settin
     LEFT JOIN contacts back ON back.user = c.other AND back.other = c.user
     LEFT JOIN presence p ON p.user = c.other WHERE c.user = ?1 ORDER BY c.other";
 const HIDDEN: &str = "SELECT user FROM users WHERE settings LIKE '%\"hide_presence\":true%'";
-const OTHERS: &str = "SELECT c.user, c.entry, u.settings FROM contacts c JOIN users u ON u.user = c.user
-    WHERE c.other = ?1 ORDER BY c.user";
+const OTHERS: &str = "SELECT user, entry FROM contacts WHERE other = ?1 ORDER BY user";
 
 /// What `user` has set about `other`.
 pub(in crate::store) fn entry(tx: &Tx<'_>, user: &Owner, other: &Owner) -> rusqlite::Result<Entry> {
@@ -56,8 +55,7 @@ fn set_entry(
     } else {
         tx.execute(SET_ENTRY, params![user.as_str(), other.as_str(), json_text(&after)?])?;
     }
-    let hidden = settings(tx, user)?.unwrap_or_default().hide_presence;
-    let [was, is] = [before, after].map(|entry| is_seen_by(Role::User, entry, hidden));
+    let [was, is] = [before, after].map(|entry| is_seen_by(Role::User, entry, false));
     Ok((was != is).then(|| Seeing { watcher: other.clone(), of: user.clone(), visible: is }))
 }
 
@@ -122,12 +120,7 @@ pub(in crate::store) fn change(
         SettingChange::About(other, change) => change_entry(tx, user, other, *change)?,
         SettingChange::Writers(writers) => set(tx, user, |settings| settings.writers = Some(*writers))?,
         SettingChange::HideRead(on) => set(tx, user, |settings| settings.hide_read = *on)?,
-        SettingChange::HidePresence(on) => {
-            set(tx, user, |settings| settings.hide_presence = *on)?;
-            let contacts = contacts(tx, user)?.into_iter().filter(|contact| contact.entry.is_contact());
-            let seeing = |contact: Contact| Seeing { watcher: contact.user, of: user.clone(), visible: !on };
-            contacts.map(seeing).collect()
-        }
+        SettingChange::HidePresence(on) => set(tx, user, |settings| settings.hide_presence = *on)?,
     };
     tell(tx, user, "changes", told, at)?;
     Ok(seen)
@@ -163,9 +156,10 @@ fn seen_presence(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<SeenPresenc
     let Some(online) = row.get::<_, Option<bool>>(5)? else { return Ok(None) };
     let back: Entry = if row.get_ref(3)? == ValueRef::Null { Entry::default() } else { json(row, 3)? };
     let settings: UserSettings = if row.get_ref(4)? == ValueRef::Null { Default::default() } else { json(row, 4)? };
-    let state = if online { PresenceState::Online } else { PresenceState::Offline };
-    let last_seen = row.get::<_, Option<i64>>(6)?.map(from_sql).filter(|_| !online);
-    Ok(is_seen_by(Role::User, back, settings.hide_presence).then_some(SeenPresence { state, last_seen }))
+    let hides = settings.hide_presence;
+    let state = if online && !hides { PresenceState::Online } else { PresenceState::Offline };
+    let last_seen = row.get::<_, Option<i64>>(6)?.map(from_sql).filter(|_| !online && !hides);
+    Ok(is_seen_by(Role::User, back, false).then_some(SeenPresence { state, last_seen }))
 }
 
 /// Users who want to be seen by nobody.
@@ -178,11 +172,11 @@ pub(in crate::store) fn profile_text(tx: &Tx<'_>, user: &Owner) -> rusqlite::Res
     Ok(tx.one(PROFILE, [user.as_str()], |row| row.get::<_, Option<String>>(0))?.flatten())
 }
 
-/// Whose presence and profile `user` sees: those whose contact the user is. A user who hides sees nobody's presence.
-pub(in crate::store) fn visible_to(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<Owner>> {
-    let found = tx.all(OTHERS, [user.as_str()], |row| {
-        let settings: UserSettings = json(row, 2)?;
-        Ok((owner(row, 0)?, is_seen_by(Role::User, json(row, 1)?, settings.hide_presence)))
-    })?;
-    Ok(found.into_iter().filter_map(|(other, is_seen)| is_seen.then_some(other)).collect())
+/// Whose presence and profile `user` sees: those whose contact the user is.
+pub(in crate::store) fn visible_to(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<VisibleTo> {
+    let found =
+        tx.all(OTHERS, [user.as_str()], |row| Ok((owner(row, 0)?, is_seen_by(Role::User, json(row, 1)?, false))))?;
+    let users = found.into_iter().filter_map(|(other, is_seen)| is_seen.then_some(other)).collect();
+    let hides = settings(tx, user)?.unwrap_or_default().hide_presence;
+    Ok(VisibleTo { users, presence: !hides })
 }

@@ -11,8 +11,9 @@ use crate::chat::push::{Push, TTL_MAX};
 use crate::chat::push_budget::{Next, PushBudget};
 use crate::chat::push_decision::{Asked, AskedDevice, PushDecision, Verdict, decide as decide_for};
 use crate::chat::push_document::{Addressee, Content, Item, push as push_of, title};
+use crate::chat::status::Source;
 use crate::chat::suffix::devices::PushForm;
-use crate::chat::topic::Device;
+use crate::chat::topic::{APP_RECEIPTS, Device};
 use crate::chat::transport::Transport;
 use crate::store::sqlite::accept;
 use crate::store::sqlite::column::{bytes_of, sid, sql_ms};
@@ -20,6 +21,7 @@ use crate::store::sqlite::tx::Tx;
 use crate::store::{ChatCall, Deliveries, NewMessage, NewPush, TEST_PUSH_SKIPS, TestPush, Undecided};
 use bytes::Bytes;
 use rusqlite::params;
+use rusqlite::types::ValueRef;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -42,7 +44,7 @@ const STOP_WAITING: &str = "UPDATE chat SET waits = 0 WHERE row = ?1";
 pub(in crate::store::sqlite) const WAITING: &str = "SELECT row FROM chat INDEXED BY chat_waits
     WHERE peer = ?1 AND row <= ?2 AND row >= ?3 AND waits = 1 AND writer = ?4";
 pub(in crate::store::sqlite) const UNDECIDED: &str =
-    "SELECT peer, row, tail FROM chat INDEXED BY chat_waits WHERE waits = 1 ORDER BY peer, row";
+    "SELECT peer, row, tail FROM chat INDEXED BY chat_waits WHERE waits = 1 AND received = 0 ORDER BY peer, row";
 const FORGET_UNDECIDED: &str = "UPDATE chat INDEXED BY chat_waits SET waits = 0 WHERE waits = 1 AND at < ?1";
 /// How long what has no deadline of its own is worth sending, in milliseconds.
 pub(super) const TTL_MS: u64 = TTL_MAX as u64 * 1_000;
@@ -63,6 +65,12 @@ pub(in crate::store::sqlite) struct DevicePush {
     /// It was taken back while it was in flight: it is not sent again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) withdrawn: bool,
+}
+
+impl DevicePush {
+    pub(in crate::store::sqlite) fn read(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Self>> {
+        if row.get_ref(column)? == ValueRef::Null { Ok(None) } else { json(row, column).map(Some) }
+    }
 }
 
 /// A message whose reader may have to be pushed.
@@ -272,7 +280,8 @@ pub(super) fn queue(
         lang: device.form.lang.as_deref(),
         unread: people::unread(tx, news.user)?,
     };
-    let push = Push { receipt: false, ..push_of(&to, &content) };
+    let transport = call.policy.transports.pick(news.user, device.form.app.as_deref()).clone();
+    let push = for_transport(push_of(&to, &content), &content, &transport);
     if next != Next::Single
         && let Some(row) = device.sync_row
         && replace_body(tx, row, &push.to_body())?
@@ -282,7 +291,6 @@ pub(super) fn queue(
     }
     let Some(sid) = call.push_sids.next().copied() else { return Ok(None) };
     let due = if let Next::At(at) = next { Some(at) } else { None };
-    let transport = call.policy.transports.pick(news.user, device.form.app.as_deref()).clone();
     let deadline = if next == Next::Single { news.deadline } else { call.at + TTL_MS };
     let new = new_push(news.user, sid, &push, (transport, deadline), call.at);
     accept::queue_push(tx, &new, due.is_none())?;
@@ -317,6 +325,18 @@ fn replace_body(tx: &mut Tx<'_>, row: Row, body: &[u8]) -> rusqlite::Result<bool
     let bytes = &mut tx.memory_draft.figures.queue_bytes;
     *bytes = bytes.saturating_sub(before) + body.len() as u64;
     Ok(true)
+}
+
+/// No status is told of a push. Where the app itself has to say that it has a message, the push says which and where.
+fn for_transport(push: Push, content: &Content<'_>, transport: &Transport) -> Push {
+    let mut push = Push { receipt: false, ..push };
+    if let Content::Item(item) = content
+        && transport.witness() == Source::App
+    {
+        push.data.insert("mid".to_owned(), item.sid.to_string().into());
+        push.data.insert("ack".to_owned(), APP_RECEIPTS.into());
+    }
+    push
 }
 
 fn new_push(user: &Owner, sid: Sid, push: &Push, (transport, deadline_ms): (Transport, u64), at: u64) -> NewMessage {
@@ -372,8 +392,8 @@ pub(in crate::store) fn test(tx: &mut Tx<'_>, user: &Owner, call: &ChatCall) -> 
     Ok(tested)
 }
 
-/// Users with messages whose pushes waited for an attended device, made at `since` or later. Those of older ones wait no
-/// longer.
+/// Users with messages whose pushes waited for an attended device and that no device has confirmed, made at `since` or later.
+/// Those of older ones wait no longer.
 pub(in crate::store) fn undecided(tx: &Tx<'_>, since: u64) -> rusqlite::Result<Vec<Undecided>> {
     tx.execute(FORGET_UNDECIDED, [sql_ms(since)])?;
     let mut found: Vec<Undecided> = Vec::new();

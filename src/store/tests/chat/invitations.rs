@@ -50,7 +50,7 @@ async fn an_invitation_is_pushed_and_its_acceptance_makes_contacts_of_both() {
     let (s1, at) = (sid.to_string(), chat.at);
     let copy = json!({ "sid": s1, "ts": at, "from": "alice", "id": "i1", "to": "bob", "type": "request",
         "body": "it is me", "expires": at + OPEN_MS, "name": "Alice", "image": "https://a/b" });
-    assert_eq!(chat.told("bob", "invitations").await, [copy.clone()]);
+    assert_eq!(chat.told("bob", "invitations").await, std::slice::from_ref(&copy));
     let own = chat.told("alice", "invitations").await;
     assert_eq!((own.len(), &own[0]["dev"], &own[0]["sid"]), (1, &json!("phone"), &json!(s1)));
     let pushes = chat.pushes().await;

@@ -79,8 +79,9 @@ async fn ids_stay_above_all_that_were_given_out_when_nothing_is_kept() {
 async fn what_a_session_has_not_fetched_for_as_long_is_dropped() {
     let mut chat = Chat::of_two().await;
     for (payload, days) in [("{}", 2), ("[]", 0)] {
-        let told = chat.rig.store.chat_tell(owner("bob"), "changes".to_owned(), Bytes::from(payload), chat.at);
-        told.await.unwrap().await.unwrap();
+        let (topic, payload) = ("bob/others/changes".to_owned(), Bytes::from(payload));
+        let document = UserDocument { topic, copy_of: None, payload, at: chat.at };
+        chat.rig.store.queue_user_document(document).await.unwrap().await.unwrap();
         chat.at += days * DAY;
     }
     chat.sweep_all(DAY, u64::MAX).await;

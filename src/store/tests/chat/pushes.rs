@@ -235,7 +235,8 @@ async fn nothing_waits_behind_a_push_that_was_put_off_once_the_device_says_somet
 async fn without_ids_a_push_waits_and_is_not_left_out() {
     let mut chat = with_devices(&["phone", "tablet"]).await;
     let (sid, message) = (chat.rig.sid(), json!({ "to": "bob", "body": "hi" }).to_string());
-    let message = UserMessage::parse(crate::chat::message::Sender::User, message.as_bytes(), &PayloadLimits::default()).unwrap();
+    let message =
+        UserMessage::parse(crate::chat::message::Sender::User, message.as_bytes(), &PayloadLimits::default()).unwrap();
     let new = NewChatMessage {
         sid,
         from: writer("alice"),

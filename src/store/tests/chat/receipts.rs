@@ -62,13 +62,16 @@ async fn a_read_position_goes_forward_only_and_is_told_to_both_sides() {
     for sid in [second, second, first] {
         assert_eq!(chat.read("bob", "alice", sid).await, done());
     }
-    assert_eq!(told_of(&chat, "alice").await, [format!("{second} read up_to")]);
+    // No device has confirmed it before.
+    let expected = [format!("{second} delivered up_to"), format!("{second} read up_to")];
+    assert_eq!(told_of(&chat, "alice").await, expected);
     let position = json!({ "with": "alice", "sid": second.to_string(), "unread": 1 });
     assert_eq!(chat.told("bob", "read").await, [position]);
     assert_eq!(chat.count("SELECT unread FROM users WHERE user = 'bob'"), 1);
     // A receipt with `read` is the same thing.
     chat.receipt(NewReceipt { read: true, ..received("bob", &[third, second]) }).await;
-    assert_eq!(told_of(&chat, "alice").await, [format!("{third} read up_to")]);
+    let expected = [format!("{third} delivered up_to"), format!("{third} read up_to")];
+    assert_eq!(told_of(&chat, "alice").await, expected);
     assert_eq!(chat.told("bob", "read").await.len(), 1);
     chat.receipt(received("bob", &[first, second, third])).await;
     assert!(told_of(&chat, "alice").await.is_empty(), "what was read has arrived");
@@ -131,7 +134,8 @@ async fn a_reaction_is_a_message_that_nobody_has_to_read() {
     assert_eq!(chat.told("alice", "messages").await.last().unwrap()["n"], 5);
     chat.forget("bob").await;
     chat.read("alice", "bob", reacted).await;
-    assert_eq!(told_of(&chat, "bob").await, [format!("{reacted} read up_to")]);
+    let expected = [format!("{reacted} delivered up_to"), format!("{reacted} read up_to")];
+    assert_eq!(told_of(&chat, "bob").await, expected);
 }
 
 #[tokio::test]
@@ -149,8 +153,8 @@ async fn what_is_set_is_told_to_the_own_devices_and_kept() {
     let contacts = chat.rig.store.chat_contacts(owner("bob")).await.unwrap().await.unwrap();
     assert_eq!((contacts.len(), contacts[0].entry.muted_until), (1, Some(NOW + DAY)));
     let visible = |user| chat.rig.store.chat_visible_to(owner(user));
-    assert!(visible("alice").await.unwrap().await.unwrap().is_empty());
-    assert_eq!(visible("bob").await.unwrap().await.unwrap(), [owner("alice")]);
+    assert!(visible("alice").await.unwrap().await.unwrap().users.is_empty());
+    assert_eq!(visible("bob").await.unwrap().await.unwrap().users, [owner("alice")]);
     let removed = chat.set("alice", SettingChange::About(owner("bob"), EntryChange::RemoveContact)).await;
     assert_eq!(removed, [Seeing { watcher: owner("bob"), of: owner("alice"), visible: false }]);
     assert_eq!(chat.rig.store.chat_settings(owner("eve")).await.unwrap().await.unwrap(), None);
