@@ -217,7 +217,8 @@ impl Intake {
     async fn taken(&mut self, topic: &ClientTopic, publish: &Inbound) -> Result<Remaining, TakeError> {
         let is_user = publish.principal.role == Role::User;
         match topic {
-            _ if publish.retained && !may_be_retained(topic) => {
+            // Of a BAL the flag is ignored.
+            _ if is_user && publish.retained && !may_be_retained(topic) => {
                 let rejection = Rejection::bad_field("retain", "is set, and this topic is not retained");
                 Err(rejection.about(document_id(&publish.payload)).into())
             }

@@ -70,6 +70,17 @@ def test_the_printed_lines_work_as_they_are(demo, tmp_path):
         assert secret not in demo.process.text(), "a password is in the log"
 
 
+def test_the_readme_has_lines_as_the_demo_prints_them(tmp_path):
+    def plain(text: str) -> set[str]:
+        lines = [line.strip() for line in text.splitlines() if line.strip().startswith("mosquitto_")]
+        return {re.sub(r"-P \S+", "-P PASSWORD", re.sub(r"-p \d+", "-p 1883", line)) for line in lines}
+
+    demo = Demo(tmp_path)
+    shown = plain((HERE.parents[1] / "README.md").read_text())
+    assert len(shown) >= 4 and shown <= plain(demo.text), shown - plain(demo.text)
+    assert demo.process.terminate() == 0
+
+
 def test_the_printed_lines_let_alice_write_to_bob_whose_sleeping_phone_is_pushed(demo, tmp_path):
     laptop, phone, presence = (tmp_path / name for name in ("laptop", "phone", "presence"))
     reading = subprocess.Popen(demo.line("mosquitto_sub", "alice/others/+"), stdout=open(laptop, "wb"))

@@ -79,16 +79,16 @@ class Newcomer:
     def writes(self, user: str, secret: str, peer: str) -> str:
         """The `sid` of a message to somebody who was added just now; as long as that is not known, it is refused."""
         client = ["-h", "127.0.0.1", "-p", str(self.ports["listen"]), "-u", user, "-P", secret, "-q", "1"]
-        copy = self.folder.parent / "copy"
-        reader = subprocess.Popen(["mosquitto_sub", *client, "-C", "1", "-t", f"{user}/others/messages"], stdout=open(copy, "wb"))
+        topic, document = f"{user}/self/messages", json.dumps({"id": "m1", "to": peer, "body": "hi"})
 
         def copied():
-            document = json.dumps({"id": "m1", "to": peer, "body": "hi"})
-            subprocess.run(["mosquitto_pub", *client, "-t", f"{user}/self/messages", "-m", document], timeout=PATIENCE)
-            return reader.poll() is not None
+            # Whoever was added just now is not let in at once.
+            words = ["mosquitto_sub", *client, "-W", "3", "-C", "1", "-t", f"{user}/others/messages"]
+            reader = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+            subprocess.run(["mosquitto_pub", *client, "-t", topic, "-m", document], timeout=PATIENCE)
+            return reader.communicate(timeout=PATIENCE)[0]
 
-        eventually(copied, "the copy comes to its writer")
-        return json.loads(copy.read_text())["sid"]
+        return json.loads(eventually(copied, "the copy comes to its writer"))["sid"]
 
     def leaves(self):
         for process in self.running:
