@@ -215,6 +215,18 @@ impl Hub {
         PacketIds { window: Window::new(self.limits.inflight), incoming: Incoming::default() }
     }
 
+    /// Puts the session on disk, if it is to outlive its connection, and subscribes a device to what it has without asking.
+    /// Yields whether it has that.
+    async fn keep_subscribed(
+        &self,
+        session: &Arc<Session>,
+        expiry_s: u32,
+        role: Option<Role>,
+    ) -> Result<bool, Refusal> {
+        self.keep(session, expiry_s).await?;
+        self.autosubscribe(session, role).await
+    }
+
     /// Puts the session on disk, if it is to outlive its connection. One that was and no longer does stays there until its
     /// end.
     async fn keep(&self, session: &Session, expiry_s: u32) -> Result<(), Refusal> {

@@ -9,7 +9,9 @@ use crate::store::chat::{
     PushExplanation, Seeing, SettingChange, SyncPage, TestPush, Undecided, UserSettings, VisibleTo,
 };
 use crate::store::error::StoreError;
-use crate::store::sqlite::chat::{device, explain, invitation, keep, message, notified, people, position, push, sync, test_push};
+use crate::store::sqlite::chat::{
+    device, explain, invitation, keep, message, notified, people, position, push, sync, test_push,
+};
 use bytes::Bytes;
 
 impl Store {

@@ -6,7 +6,7 @@
 use super::notified::Seen;
 use super::{Call, ChatRow, json, json_text, owner, people};
 use crate::chat::attention::Attended;
-use crate::chat::id::{MessageId, Owner, Row, Sid, Token, short_hash};
+use crate::chat::id::{MessageId, Owner, Row, Sid, Token};
 use crate::chat::push::{Push, TTL_MAX};
 use crate::chat::push_budget::{Next, PushBudget};
 use crate::chat::push_decision::{Asked, AskedDevice, PushDecision, Verdict, decide as decide_for};
@@ -18,7 +18,7 @@ use crate::chat::transport::Transport;
 use crate::store::sqlite::accept;
 use crate::store::sqlite::column::{bytes_of, sid, sql_ms};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ChatCall, Deliveries, NewMessage, NewPush, TEST_PUSH_SKIPS, TestPush, Undecided};
+use crate::store::{ChatCall, Deliveries, NewMessage, NewPush, Undecided};
 use bytes::Bytes;
 use rusqlite::params;
 use rusqlite::types::ValueRef;
@@ -132,7 +132,7 @@ pub(super) struct Told {
 /// A device of a user, as far as pushes go.
 pub(super) struct Registered {
     pub(super) dev: Device,
-    token: Token,
+    pub(super) token: Token,
     form: PushForm,
     budget: PushBudget,
     sync_row: Option<Row>,
