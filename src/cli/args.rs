@@ -1,9 +1,21 @@
 //! The command line: what can be asked of the program. `--help` is written to be learned from.
 
+#[cfg(feature = "broker")]
+mod init;
+#[cfg(feature = "broker")]
+mod user;
+
 use crate::ops::setting::address;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+#[cfg(all(feature = "broker", feature = "sim"))]
+pub use init::SimPorts;
+#[cfg(feature = "broker")]
+pub use init::{InitArgs, InitCommon};
+#[cfg(feature = "broker")]
+pub use user::{FirstUser, RoleArg, UserAction, UsersArgs};
 
 /// Keeps the push-service session (CCS) and lets everybody else be a plain MQTT client.
 ///
@@ -267,121 +279,6 @@ impl TransportArg {
     }
 }
 
-/// How messages are to go to the devices.
-#[cfg(feature = "broker")]
-#[derive(Debug, Subcommand)]
-pub enum InitArgs {
-    /// By FCM HTTP v1: Google's living push service.
-    FcmV1 {
-        /// The service account: the JSON file of the Firebase console (Project settings, Service accounts).
-        #[arg(long, value_name = "FILE")]
-        credentials: PathBuf,
-        /// Where the API is, if not at Google: a proxy, or the simulator.
-        #[arg(long, value_name = "URL")]
-        base_url: Option<String>,
-        /// Certificate authorities to trust there instead of the platform's, PEM.
-        #[arg(long, value_name = "FILE")]
-        ca_file: Option<PathBuf>,
-        /// What all have.
-        #[command(flatten)]
-        common: InitCommon,
-    },
-    /// By CCS: XMPP over TLS, with a server that still speaks it.
-    Ccs {
-        /// The sender id (project number).
-        #[arg(long, value_name = "N")]
-        sender_id: String,
-        /// A file with the server key in it.
-        #[arg(long, value_name = "FILE")]
-        api_key_file: PathBuf,
-        /// The server's name or address.
-        #[arg(long, value_name = "HOST")]
-        host: Option<String>,
-        /// Its port.
-        #[arg(long, value_name = "PORT")]
-        port: Option<u16>,
-        /// Certificate authorities to trust there instead of the platform's, PEM.
-        #[arg(long, value_name = "FILE")]
-        ca_file: Option<PathBuf>,
-        /// What all have.
-        #[command(flatten)]
-        common: InitCommon,
-    },
-    /// By both, with the simulator: no account is needed.
-    #[cfg(feature = "sim")]
-    Sim {
-        /// Where the simulator is to listen.
-        #[command(flatten)]
-        ports: SimPorts,
-        /// What all have.
-        #[command(flatten)]
-        common: InitCommon,
-    },
-}
-
-#[cfg(feature = "broker")]
-impl InitArgs {
-    /// What all have.
-    pub(crate) fn common(&self) -> &InitCommon {
-        match self {
-            Self::FcmV1 { common, .. } | Self::Ccs { common, .. } => common,
-            #[cfg(feature = "sim")]
-            Self::Sim { common, .. } => common,
-        }
-    }
-
-    /// The addresses that clients are to be told, and their flags.
-    pub(crate) fn told(&self) -> Vec<(&'static str, SocketAddr)> {
-        let broker = ("--listen", self.common().listen);
-        match self {
-            Self::FcmV1 { .. } | Self::Ccs { .. } => vec![broker],
-            #[cfg(feature = "sim")]
-            Self::Sim { ports, .. } => vec![
-                broker,
-                ("--sim-listen", ports.sim_listen),
-                ("--sim-fcm-listen", ports.sim_fcm_listen),
-                ("--sim-fcm-token-listen", ports.sim_fcm_token_listen),
-            ],
-        }
-    }
-}
-
-/// Where the simulator of `init sim` is to listen.
-#[cfg(all(feature = "broker", feature = "sim"))]
-#[derive(Debug, Args)]
-pub struct SimPorts {
-    /// Where the simulator is to speak CCS.
-    #[arg(long, default_value = "127.0.0.1:5235", value_name = "ADDRESS", value_parser = address)]
-    pub sim_listen: SocketAddr,
-    /// Where it is to speak FCM HTTP v1.
-    #[arg(long, default_value = "127.0.0.1:5236", value_name = "ADDRESS", value_parser = address)]
-    pub sim_fcm_listen: SocketAddr,
-    /// Where it is to give out access tokens.
-    #[arg(long, default_value = "127.0.0.1:5237", value_name = "ADDRESS", value_parser = address)]
-    pub sim_fcm_token_listen: SocketAddr,
-    /// Where its control port is to be.
-    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDRESS", value_parser = address)]
-    pub sim_control_listen: SocketAddr,
-}
-
-/// Options of every `init`.
-#[cfg(feature = "broker")]
-#[derive(Debug, Args)]
-pub struct InitCommon {
-    /// The configuration file to write. Users and queue are kept in the folder `data` beside it. Nothing is overwritten.
-    #[arg(long, value_name = "FILE", default_value = "bridge.toml")]
-    pub config: PathBuf,
-    /// The name of the first backend application ("BAL"): its user name, and the first level of its topics.
-    #[arg(long, value_name = "NAME", default_value = "client1")]
-    pub bal: String,
-    /// Where the embedded broker is to listen: MQTT over TCP.
-    #[arg(long, default_value = "127.0.0.1:1883", value_name = "ADDRESS", value_parser = address)]
-    pub listen: SocketAddr,
-    /// Where /healthz, /readyz and /metrics are to be served.
-    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS", value_parser = address)]
-    pub ops_listen: SocketAddr,
-}
-
 /// Options of `sim`.
 #[cfg(feature = "sim")]
 #[derive(Debug, Args)]
@@ -441,107 +338,6 @@ pub struct SimArgs {
     /// Log filter.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log: String,
-}
-
-/// What `user` does. A password is asked for on a terminal; otherwise it is the first line of the standard input.
-#[cfg(feature = "broker")]
-#[derive(Debug, Subcommand)]
-pub enum UserAction {
-    /// Makes the users file with its first users, for the first start of a container. A file that is there stays as it is.
-    ///
-    /// A user is NAME:ROLE or NAME:ROLE:FILE, with the roles bal, user and admin. The password is the first line of FILE.
-    /// Where no FILE is named, or it is empty, a password is made and shown once; one that does not exist is written, with
-    /// a password that is not shown.
-    Init {
-        /// The users.
-        #[arg(required = true, value_name = "NAME:ROLE[:FILE]")]
-        first: Vec<FirstUser>,
-        /// Where the users are.
-        #[command(flatten)]
-        users: UsersArgs,
-    },
-    /// Adds a user with a password.
-    Add {
-        /// The MQTT username, which is the first level of the user's topics.
-        name: String,
-        /// What the user is: a backend application, a chat user, or an admin.
-        #[arg(long, value_enum)]
-        role: RoleArg,
-        /// Where the users are.
-        #[command(flatten)]
-        users: UsersArgs,
-    },
-    /// Gives a user another password.
-    Passwd {
-        /// Whose password.
-        name: String,
-        /// Where the users are.
-        #[command(flatten)]
-        users: UsersArgs,
-    },
-    /// Removes a user, and says what the store keeps of it: what it wrote and got, its contacts, its devices. Whoever is
-    /// added under that name later gets all of it.
-    Remove {
-        /// Whom.
-        name: String,
-        /// Where the users are.
-        #[command(flatten)]
-        users: UsersArgs,
-    },
-    /// Lists users and roles; then, with a configuration, the chat users that the store alone knows, by their tokens.
-    List {
-        /// Where the users are.
-        #[command(flatten)]
-        users: UsersArgs,
-    },
-}
-
-/// The role of a user.
-#[cfg(feature = "broker")]
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum RoleArg {
-    /// A backend application: writes NAME/self/..., reads NAME/others/...
-    Bal,
-    /// A chat user with any number of devices.
-    User,
-    /// Reads everything and gives the bridge orders.
-    Admin,
-}
-
-/// A user of `user init`.
-#[cfg(feature = "broker")]
-#[derive(Debug, Clone)]
-pub struct FirstUser {
-    /// The MQTT username.
-    pub name: String,
-    /// What the user is.
-    pub role: RoleArg,
-    /// The file for the password.
-    pub file: Option<PathBuf>,
-}
-
-#[cfg(feature = "broker")]
-impl std::str::FromStr for FirstUser {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, rest) = text.split_once(':').ok_or("is not of the form NAME:ROLE or NAME:ROLE:FILE")?;
-        let (role, file) = rest.split_once(':').map_or((rest, None), |(role, file)| (role, Some(file.into())));
-        let role = RoleArg::from_str(role, false).map_err(|_| "the role is none of `bal`, `user` and `admin`")?;
-        Ok(Self { name: name.to_owned(), role, file })
-    }
-}
-
-/// Where the users are.
-#[cfg(feature = "broker")]
-#[derive(Debug, Args)]
-pub struct UsersArgs {
-    /// The configuration file that names the users file (`[broker] users_file`).
-    #[arg(long, value_name = "FILE", env = "BRIDGE_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// The users file itself, instead of a configuration. Made when missing.
-    #[arg(long, value_name = "FILE")]
-    pub users_file: Option<PathBuf>,
 }
 
 /// Where the store is.

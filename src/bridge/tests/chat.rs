@@ -444,8 +444,8 @@ async fn a_chat_state_reaches_a_contact_who_looks_and_nobody_else() {
 
 /// bob looks at the web page, and his phone is elsewhere.
 async fn looking() -> (Harness, Stillness) {
-    let mut harness = friends(Harness::open()).await;
     let still = Stillness::hold();
+    let mut harness = friends(Harness::open()).await;
     harness.sees("bob:web", 1, ClientChange::Came).await;
     harness.says(&at("bob:web"), "presence/web", &json!({"state": "online", "active": true})).await;
     harness.told().await;

@@ -93,10 +93,7 @@ impl Hub {
         let before = session.wishes();
         let visible = self.visible_to(identified.user.as_ref(), role).await;
         let packet_ids = self.take(&session, connect, (&identified, visible), handle);
-        let kept = match self.keep(&session, expiry_s).await {
-            Ok(()) => self.autosubscribe(&session, role).await,
-            Err(refusal) => Err(refusal),
-        };
+        let kept = self.keep_subscribed(&session, expiry_s, role).await;
         drop(room);
         let autosubscribed = match kept {
             Ok(autosubscribed) => autosubscribed,
@@ -216,6 +213,18 @@ impl Hub {
 
     pub(super) fn new_packet_ids(&self) -> PacketIds {
         PacketIds { window: Window::new(self.limits.inflight), incoming: Incoming::default() }
+    }
+
+    /// Puts the session on disk, if it is to outlive its connection, and subscribes a device to what it has without asking.
+    /// Yields whether it has that.
+    async fn keep_subscribed(
+        &self,
+        session: &Arc<Session>,
+        expiry_s: u32,
+        role: Option<Role>,
+    ) -> Result<bool, Refusal> {
+        self.keep(session, expiry_s).await?;
+        self.autosubscribe(session, role).await
     }
 
     /// Puts the session on disk, if it is to outlive its connection. One that was and no longer does stays there until its

@@ -1,5 +1,7 @@
 //! A queue that several tasks share: those that put messages into it, and those that send what is in it.
 
+mod state;
+
 use std::mem;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::state::{Consumer, State};
 use super::on_disk::OnDisk;
 use super::visible::VisibleUsers;
 use crate::broker::connection::ConnectionHandle;
@@ -17,8 +20,6 @@ use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
 use crate::store::{DocumentRef, QueueId, RowCount, Seen};
 
-/// How many messages one member of a group gets before the next one.
-const MEMBER_SHARE: usize = 16;
 /// How often it is reported that messages are refused to the queue.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Not on disk.
@@ -42,31 +43,6 @@ pub(crate) struct SharedQueue {
     all_on_disk: Arc<OnDisk>,
     /// A lock because publishers, the store's events and consumers meet here; held for a few operations on memory.
     state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    queue: Queue,
-    /// The connections that send what is in it: that of the session, or those of the group's members.
-    consumers: Vec<Consumer>,
-    /// The consumer to be woken next.
-    next: usize,
-    /// The connection that was given something last, and how much more it may have before others.
-    share: (u64, usize),
-    /// Publishers that wait for room, and queues that wait until this one has read a document.
-    held: Vec<Waker>,
-    /// Messages refused since that was last reported.
-    refused: u64,
-    told: Option<Instant>,
-    /// While retained messages are sent: what is published meanwhile, to follow them.
-    later: Option<Vec<(OutgoingMessage, Option<u64>)>>,
-}
-
-#[derive(Debug)]
-struct Consumer {
-    handle: Arc<ConnectionHandle>,
-    /// Its window or its socket is full.
-    full: bool,
 }
 
 impl SharedQueue {
@@ -344,57 +320,5 @@ impl Drop for SharedQueue {
     fn drop(&mut self) {
         let (rows, bytes) = self.on_disk();
         self.left_the_disk(RowCount { rows, bytes });
-    }
-}
-
-impl State {
-    /// Wakes one consumer that can take something, in rotation.
-    fn wake_next(&mut self) {
-        let count = self.consumers.len();
-        for step in 0..count {
-            let at = (self.next + step) % count;
-            let consumer = &self.consumers[at];
-            // A single consumer is woken even if it is full: it checks for itself.
-            if !consumer.full || count == 1 {
-                consumer.handle.wake();
-                self.next = at + 1;
-                return;
-            }
-        }
-    }
-
-    /// Whether this consumer may pull now: each member of a group gets a share, as long as others can take something.
-    fn may_pull(&mut self, handle: &ConnectionHandle) -> bool {
-        let spent = self.share == (handle.number(), 0);
-        let others = self.consumers.iter().any(|other| other.handle.number() != handle.number() && !other.full);
-        if spent && others && self.queue.has_loaded() {
-            self.wake_next();
-            return false;
-        }
-        true
-    }
-
-    fn count_pull(&mut self, handle: &ConnectionHandle) {
-        let (last, left) = self.share;
-        self.share = match left.checked_sub(1) {
-            Some(left) if last == handle.number() => (last, left),
-            _ => (handle.number(), (self.queue.loaded() / self.consumers.len().max(1)).min(MEMBER_SHARE)),
-        };
-    }
-
-    fn set_full(&mut self, handle: &ConnectionHandle, full: bool) {
-        if let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.handle.number() == handle.number()) {
-            consumer.full = full;
-        }
-    }
-
-    fn hold(&mut self, waker: &Waker) {
-        if !self.held.iter().any(|held| held.will_wake(waker)) {
-            self.held.push(waker.clone());
-        }
-    }
-
-    fn release_held(&mut self) {
-        self.held.drain(..).for_each(Waker::wake);
     }
 }

@@ -9,7 +9,9 @@ use crate::store::chat::{
     PushExplanation, Seeing, SettingChange, SyncPage, TestPush, Undecided, UserSettings, VisibleTo,
 };
 use crate::store::error::StoreError;
-use crate::store::sqlite::chat::{device, explain, invitation, keep, message, notified, people, position, push, sync};
+use crate::store::sqlite::chat::{
+    device, explain, invitation, keep, message, notified, people, position, push, sync, test_push,
+};
 use bytes::Bytes;
 
 impl Store {
@@ -156,7 +158,7 @@ impl Store {
 
     /// Pushes to each device of a user, whoever looks at what; returns those.
     pub async fn chat_test_push(&self, user: Owner, call: ChatCall) -> Result<Committed<Vec<TestPush>>, StoreError> {
-        self.queue.submit(move |tx| push::test(tx, &user, &call)).await
+        self.queue.submit(move |tx| test_push::test(tx, &user, &call)).await
     }
 
     /// Drops what chat users wrote too long ago, ends invitations whose time is over, and devices that were silent for too

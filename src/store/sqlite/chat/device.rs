@@ -70,10 +70,8 @@ pub(in crate::store) fn change(
     let is_known = before.as_ref().is_some_and(|(before, _)| before == token.reveal());
     let holders = holders(tx, token)?;
     let other = holders.iter().find(|holder| holder.user != *user);
-    let is_full = before.is_none() && !holders.iter().any(|holder| holder.user == *user) && {
-        tx.one(COUNT, [user.as_str()], |row| row.get::<_, i64>(0))?.unwrap_or(0) >= USER_DEVICES_MAX as i64
-    };
-    if is_full {
+    let takes_a_place = before.is_none() && !holders.iter().any(|holder| holder.user == *user);
+    if takes_a_place && is_full(tx, user)? {
         let detail = format!("the user has {USER_DEVICES_MAX} devices");
         return Ok(ChatOutcome::Refused(Rejection::new(ErrorCode::RateLimited, detail)));
     }
@@ -108,6 +106,12 @@ pub(in crate::store) fn change(
     };
     event(tx, user, (what, dev.as_str(), &hash), None, call.at)?;
     Ok(done)
+}
+
+/// Whether the user has as many devices as are allowed.
+fn is_full(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<bool> {
+    let count = tx.one(COUNT, [user.as_str()], |row| row.get::<_, i64>(0))?.unwrap_or(0);
+    Ok(count >= USER_DEVICES_MAX as i64)
 }
 
 fn keep(tx: &Tx<'_>, change: &DeviceChange, registration: &Registration, at: u64) -> rusqlite::Result<()> {

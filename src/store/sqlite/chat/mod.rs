@@ -25,6 +25,7 @@ pub(in crate::store) mod people;
 pub(in crate::store) mod position;
 pub(in crate::store) mod push;
 pub(in crate::store) mod sync;
+pub(in crate::store) mod test_push;
 
 use super::outbox::{self, Document};
 use super::tx::Tx;

@@ -6,7 +6,7 @@
 use super::notified::Seen;
 use super::{Call, ChatRow, json, json_text, owner, people};
 use crate::chat::attention::Attended;
-use crate::chat::id::{MessageId, Owner, Row, Sid, Token, short_hash};
+use crate::chat::id::{MessageId, Owner, Row, Sid, Token};
 use crate::chat::push::{Push, TTL_MAX};
 use crate::chat::push_budget::{Next, PushBudget};
 use crate::chat::push_decision::{Asked, AskedDevice, PushDecision, Verdict, decide as decide_for};
@@ -18,7 +18,7 @@ use crate::chat::transport::Transport;
 use crate::store::sqlite::accept;
 use crate::store::sqlite::column::{bytes_of, sid, sql_ms};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ChatCall, Deliveries, NewMessage, NewPush, TEST_PUSH_SKIPS, TestPush, Undecided};
+use crate::store::{ChatCall, Deliveries, NewMessage, NewPush, Undecided};
 use bytes::Bytes;
 use rusqlite::params;
 use rusqlite::types::ValueRef;
@@ -48,10 +48,8 @@ pub(in crate::store::sqlite) const UNDECIDED: &str =
 const FORGET_UNDECIDED: &str = "UPDATE chat INDEXED BY chat_waits SET waits = 0 WHERE waits = 1 AND at < ?1";
 /// How long what has no deadline of its own is worth sending, in milliseconds.
 pub(super) const TTL_MS: u64 = TTL_MAX as u64 * 1_000;
-/// The text of a test.
-const TEST: &str = "Test";
 /// How long a proof is, in milliseconds: as long as it counts.
-const PROOF_MS: u64 = 600_000;
+pub(super) const PROOF_MS: u64 = 600_000;
 
 /// What a delivery says of the push that it is, in its column `chat`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,7 +132,7 @@ pub(super) struct Told {
 /// A device of a user, as far as pushes go.
 pub(super) struct Registered {
     pub(super) dev: Device,
-    token: Token,
+    pub(super) token: Token,
     form: PushForm,
     budget: PushBudget,
     sync_row: Option<Row>,
@@ -372,24 +370,6 @@ pub(super) fn queue_proof(
     let mark = DevicePush { user, dev: String::new(), about: None, withdrawn: false };
     tx.execute(MARK, params![sid.row(), json_text(&mark)?])?;
     Ok(true)
-}
-
-/// Pushes to each device of a user, whoever looks at what.
-pub(in crate::store) fn test(tx: &mut Tx<'_>, user: &Owner, call: &ChatCall) -> rusqlite::Result<Vec<TestPush>> {
-    let call = &mut Call::of(call);
-    let name = people::profile_name(tx, user)?;
-    let title = title(user, name.as_deref(), true);
-    let mut tested = Vec::new();
-    for mut device in registered(tx, user)? {
-        // Its own id stands for the message that there is none of.
-        let Some(sid) = call.push_sids.as_slice().first().copied() else { break };
-        let item = Item { invitation: false, with: user, sid, title: &title, body: TEST, ts: call.at, silent: false };
-        let news = News { user, content: Content::Item(item), deadline: call.at + PROOF_MS, about: None };
-        queue(tx, &news, &mut device, call)?;
-        let token_hash = short_hash(device.token.reveal());
-        tested.push(TestPush { dev: device.dev.as_str().to_owned(), token_hash, skipped: TEST_PUSH_SKIPS });
-    }
-    Ok(tested)
 }
 
 /// Users with messages whose pushes waited for an attended device and that no device has confirmed, made at `since` or later.
