@@ -140,10 +140,11 @@ impl Attentions {
         state.users.get(user).map(|entry| entry.user.connected_devices()).unwrap_or_default()
     }
 
-    /// A message is about to go to the attended devices of a user: each has 15 s to confirm it. To be called only if there are
-    /// some; if they have gone meanwhile, [`Self::rung`] returns the message at once.
+    /// A message goes to the attended devices of a user: each has 15 s to confirm it. To be called only if there are some; if
+    /// they have gone meanwhile, [`Self::rung`] returns the message at once.
     ///
-    /// [`Self::rung`] may return it before it is on disk: whoever decides again has to ask the store after its commit.
+    /// To be called once the store has been asked to keep the message: whoever decides again asks the store, which answers in
+    /// the order in which it was asked.
     pub(crate) fn given(&self, user: &Owner, sid: Sid, now_ms: u64) {
         self.change(user, Some(usize::MAX), now_ms, |user, now| user.handle_given(sid, now));
     }
@@ -158,16 +159,21 @@ impl Attentions {
         state.not_rung(user, sid);
     }
 
-    /// Whether the device that confirms the message (or everything up to it) is attended, or was when it got the message.
-    /// Without a device it is not.
-    pub(crate) fn confirmed(&self, user: &Owner, device: Option<&Device>, sid: Sid, up_to: bool, now_ms: u64) -> bool {
+    /// Whether the device that confirms the message is attended, or was when it got the message. Without a device it is not.
+    pub(crate) fn confirmed(&self, user: &Owner, device: Option<&Device>, sid: Sid, now_ms: u64) -> bool {
         let Some(device) = device else { return false };
         let mut attended = false;
         self.change(user, None, now_ms, |user, now| {
-            attended = user.handle_confirmed(device, sid, up_to, now);
+            attended = user.handle_confirmed(device, sid, now);
             Vec::new()
         });
         attended
+    }
+
+    /// The messages up to this one, of any conversation, for which pushes wait for the device's confirmation.
+    pub(crate) fn waited_for(&self, user: &Owner, device: &Device, sid: Sid) -> Vec<Sid> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.users.get(user).map(|entry| entry.user.waited_for(device, sid)).unwrap_or_default()
     }
 
     /// Waits until messages are to be decided again, and returns them, those of each user oldest first. One task may call

@@ -11,6 +11,8 @@
 //! topics, but for those of devices.
 
 mod kept_copies;
+mod limits;
+mod messages;
 mod pushes;
 mod receipts;
 mod requests;
@@ -22,24 +24,22 @@ pub(super) use pushes::run as watch_pushes;
 use super::context::Context;
 use super::presence::PresenceWord;
 use super::refusing::{Refused, Refusing};
-use crate::chat::id::{Owner, Sid};
-use crate::chat::message::{ErrorCode, Rejection, Sender};
+use crate::chat::id::Owner;
+use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::{Principal, Role};
 use crate::chat::suffix::chatstate::ChatState;
 use crate::chat::suffix::devices::DeviceWord;
-use crate::chat::suffix::invitations::Invitation;
-use crate::chat::suffix::messages::UserMessage;
 use crate::chat::suffix::profile::Profile;
-use crate::chat::suffix::requests::Request;
+use crate::chat::suffix::requests::{Op, Request};
 use crate::chat::topic::{ChatTopic, Device};
+use crate::chat::user_limits::Limited;
 use crate::mqtt::{AckWord, Inbound};
 use crate::ops::clock::now_ms;
-use crate::store::{
-    ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, NewChatMessage, NewInvitation, Peer, StoreError,
-    USER_DEVICES_MAX, Writer,
-};
+use crate::store::{ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, Peer, StoreError, USER_DEVICES_MAX};
+use limits::Limits;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 use typing::Typing;
 
 /// Ids for pushes that a verb may make: to the reader's devices, and to those of its writer.
@@ -59,6 +59,7 @@ pub(super) struct ChatIntake {
     context: Arc<Context>,
     policy: Arc<ChatPolicy>,
     refusing: Refusing,
+    limits: Limits,
     typing: Typing,
     /// Of whom the store was told.
     users: HashSet<Owner>,
@@ -67,7 +68,13 @@ pub(super) struct ChatIntake {
 impl ChatIntake {
     pub(super) fn new(context: Arc<Context>, refusing: Refusing) -> Self {
         let policy = Arc::new(context.settings.chat_policy());
-        Self { context, policy, refusing, typing: Typing::default(), users: HashSet::new() }
+        let (limits, typing) = (Limits::new(context.settings.limits.of_user()), Typing::default());
+        Self { context, policy, refusing, limits, typing, users: HashSet::new() }
+    }
+
+    /// How much later what a user publishes is to be acknowledged: not at once, where it is more than its limit allows.
+    pub(super) fn delay(&self, user: &Owner) -> Duration {
+        self.limits.publish(user)
     }
 
     /// A user writes below its own name, and exists from now on. An external broker tells nothing else of those who log in.
@@ -81,25 +88,6 @@ impl ChatIntake {
         self.users.insert(user.clone());
         let _committed = self.context.store.chat_user_seen(user.clone()).await?;
         Ok(())
-    }
-
-    /// A message to a user or BAL, of a user or BAL.
-    pub(super) async fn message(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
-        let limits = self.context.settings.limits.message();
-        let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
-        let message = UserMessage::parse(sender, &routed(publish, &limits)?, &limits)?;
-        let dev = device(&publish.principal, message.dev.as_ref());
-        self.sign(owner, dev.as_ref(), publish);
-        let (sid, at) = self.context.next_sid();
-        let to = self.peer(&message.to, at);
-        let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));
-        let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
-        let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
-        let given = self.give(&to, sid, at);
-        let from = self.writer(owner, dev, publish);
-        let new = NewChatMessage { sid, from, to, message, deadline_ms, route };
-        let committed = self.context.store.chat_message(new, self.call(at)).await?;
-        Ok(self.finishing_given(owner, committed, given, publish))
     }
 
     /// Everything else that users write.
@@ -148,22 +136,12 @@ impl ChatIntake {
         Ok(Box::pin(async move { committed.await.map(|()| Some(AckWord::Done)) }))
     }
 
-    async fn invitation(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
-        let limits = self.context.settings.limits.message();
-        let invitation = Invitation::parse(&routed(publish, &limits)?, &limits)?;
-        let dev = device(&publish.principal, invitation.dev.as_ref());
-        self.sign(owner, dev.as_ref(), publish);
-        let (sid, at) = self.context.next_sid();
-        let (to, from) = (self.peer(&invitation.to, at), self.writer(owner, dev, publish));
-        let given = self.give(&to, sid, at);
-        let new = NewInvitation { sid, from, to, invitation };
-        let committed = self.context.store.chat_invite(new, self.call(at)).await?;
-        Ok(self.finishing_given(owner, committed, given, publish))
-    }
-
     async fn device(&mut self, owner: &Owner, dev: &Device, publish: &Inbound) -> Result<Remaining, TakeError> {
         let word = DeviceWord::parse(&publish.payload, &self.context.settings.limits.message())?;
         let registration = if let DeviceWord::Register(registration) = word { Some(registration) } else { None };
+        if registration.is_some() {
+            self.limits.take(owner, publish.principal.role, Limited::Registration)?;
+        }
         let (proof, at) = self.context.next_sid();
         let verify = self.context.settings.chat.verify_tokens;
         // An id has 38 random bits, and a proof counts for minutes; with a second one it cannot be guessed.
@@ -185,7 +163,9 @@ impl ChatIntake {
             let detail = "`requests/` is followed by the name of another device";
             return Err(Rejection::new(ErrorCode::Forbidden, detail).into());
         }
-        let request = match Request::parse(&publish.payload, &self.context.settings.limits.message()) {
+        let parsed = Request::parse(&publish.payload, &self.context.settings.limits.message());
+        let counted = self.count_request(owner, publish.principal.role, &parsed);
+        let request = match counted.and(parsed) {
             Ok(request) => request,
             Err(rejection) => return requests::refuse(&self.context, owner, dev, rejection).await,
         };
@@ -194,38 +174,24 @@ impl ChatIntake {
         requests::answer(&self.context, asked, self.call(now_ms())).await
     }
 
-    /// Whether the reader has attended devices, which have to confirm what goes to them now.
-    fn give(&self, to: &Peer, sid: Sid, at: u64) -> Option<(Owner, Sid)> {
-        if !to.attended.any() {
-            return None;
+    /// Counts a request, also one that cannot be read.
+    fn count_request(&self, owner: &Owner, role: Role, request: &Result<Request, Rejection>) -> Result<(), Rejection> {
+        let id = match request {
+            Ok(request) => request.id.clone(),
+            Err(rejection) => rejection.ref_id().cloned(),
+        };
+        let mut counted = self.limits.take(owner, role, Limited::Request);
+        if let Ok(Request { op: Op::TestPush, .. }) = request {
+            counted = counted.and_then(|()| self.limits.take(owner, role, Limited::TestPush));
         }
-        self.context.attentions.given(&to.name, sid, at);
-        Some((to.name.clone(), sid))
+        counted.map_err(|rejection| rejection.about(id))
     }
 
     /// What follows a verb that says what it came to.
     fn finishing(&self, owner: &Owner, committed: Committed<ChatOutcome>, publish: &Inbound) -> Remaining {
-        self.finishing_given(owner, committed, None, publish)
-    }
-
-    /// The same where something was [given](Self::give): if no push waits for the devices, their clocks stop.
-    fn finishing_given(
-        &self,
-        owner: &Owner,
-        committed: Committed<ChatOutcome>,
-        given: Option<(Owner, Sid)>,
-        publish: &Inbound,
-    ) -> Remaining {
         let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
         let owner = owner.clone();
-        Box::pin(async move {
-            let outcome = committed.await?;
-            let waits = matches!(outcome, ChatOutcome::Done { waits: true, .. });
-            if let Some((reader, sid)) = given.filter(|_| !waits) {
-                context.attentions.taken_back(&reader, sid);
-            }
-            finish(&context, &refusing, &owner, outcome, &refused).await
-        })
+        Box::pin(async move { finish(&context, &refusing, &owner, committed.await?, &refused).await })
     }
 
     /// Somebody did something at the device. What a push handler does in the background is nothing that a person did.
@@ -238,11 +204,6 @@ impl ChatIntake {
     fn peer(&self, name: &Owner, at: u64) -> Peer {
         let role = self.context.directory.role_of(name.as_str());
         Peer { name: name.clone(), role, attended: self.context.attentions.attended(name, at) }
-    }
-
-    fn writer(&self, owner: &Owner, dev: Option<Device>, publish: &Inbound) -> Writer {
-        let connected = self.context.attentions.connected(owner);
-        Writer { name: owner.clone(), role: publish.principal.role, dev, connected }
     }
 
     fn call(&self, at: u64) -> ChatCall {

@@ -5,13 +5,16 @@
 //! the reverse.
 
 use super::context::{Context, oldest};
-use crate::chat::message::{BridgeEvent, UpstreamMessage};
-use crate::chat::topic::BridgeTopic;
+use crate::chat::id::Owner;
+use crate::chat::message::{BridgeEvent, UpstreamMessage, to_user_message};
+use crate::chat::principal::{Principal, Proof, Role};
+use crate::chat::topic::{BridgeTopic, ClientTopic, Device};
 use crate::chat::transport::Transport;
+use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::{every, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{Note, Received, StoreError, Unrouted, Upstream as NewUpstream};
+use crate::store::{Committed, Note, Received, StoreError, Unrouted, Upstream as NewUpstream};
 use crate::transport::{AckRef, DeviceMessage, ReceivedUpstream, RejectedUpstream};
 use futures_util::TryFutureExt;
 use futures_util::future::BoxFuture;
@@ -39,6 +42,8 @@ pub(super) struct DeviceIntake {
     transport: Transport,
     messages: mpsc::Receiver<DeviceMessage>,
     acks: mpsc::Sender<AckRef>,
+    /// Where messages of chat users go.
+    outboxes: mpsc::Sender<Inbound>,
     /// In the order in which they were asked for.
     pending: VecDeque<(Pending, AckRef)>,
     held: VecDeque<ReceivedUpstream>,
@@ -65,8 +70,9 @@ impl DeviceIntake {
         transport: Transport,
         messages: mpsc::Receiver<DeviceMessage>,
         acks: mpsc::Sender<AckRef>,
+        outboxes: mpsc::Sender<Inbound>,
     ) -> Self {
-        Self { context, transport, messages, acks, pending: VecDeque::new(), held: VecDeque::new() }
+        Self { context, transport, messages, acks, outboxes, pending: VecDeque::new(), held: VecDeque::new() }
     }
 
     /// Works until the transport has ended and all its messages are on disk. What is held for want of room by then was not
@@ -150,20 +156,65 @@ impl DeviceIntake {
     }
 
     async fn store(&mut self, upstream: ReceivedUpstream) -> Result<(), StoreError> {
-        let (sid, now) = self.context.next_sid();
-        let route = self.context.route(upstream.category.as_deref());
-        let ReceivedUpstream { from, category, message_id, data, ack_ref } = upstream;
-        tracing::debug!(target: message_log::TARGET, %sid, from = %from, category, "message of a device: to disk, then acknowledged");
-        if route.is_none() {
-            self.context.metrics.count(Metric::UpstreamUnrouted);
-            self.context.emit_event(BridgeEvent::NoRoute { id: sid, category: category.clone() });
-        }
-        let message = UpstreamMessage { id: sid, token: from, category, ccs_id: message_id, data, ts: now };
-        let payload = message.to_payload().into();
-        let UpstreamMessage { token, ccs_id: message_id, category, .. } = message;
-        let new = NewUpstream { sid, route, token, message_id, category, payload, at: now };
-        let committed = self.context.store.receive(new).await?;
-        self.pending.push_back((Box::pin(committed.map_ok(Some)), ack_ref));
+        let ack_ref = upstream.ack_ref.clone();
+        let pending: Pending = match to_user_message(&upstream.data, &upstream.from, &upstream.message_id) {
+            Some(message) => {
+                let owner = self.context.store.chat_owner_of(upstream.from.clone()).await?;
+                let (context, outboxes) = (Arc::clone(&self.context), self.outboxes.clone());
+                Box::pin(async move {
+                    match owner.await? {
+                        Some((user, device)) => Ok(Some(of_user(&outboxes, &user, &device, message).await)),
+                        None => to_bal(&context, upstream).await?.await.map(Some),
+                    }
+                })
+            }
+            None => Box::pin(to_bal(&self.context, upstream).await?.map_ok(Some)),
+        };
+        self.pending.push_back((pending, ack_ref));
         Ok(())
+    }
+}
+
+/// A message of a device to the BAL of its app.
+async fn to_bal(context: &Context, upstream: ReceivedUpstream) -> Result<Committed<Received>, StoreError> {
+    let (sid, now) = context.next_sid();
+    let route = context.route(upstream.category.as_deref());
+    let ReceivedUpstream { from, category, message_id, data, .. } = upstream;
+    tracing::debug!(target: message_log::TARGET, %sid, from = %from, category, "message of a device: to disk, then acknowledged");
+    if route.is_none() {
+        context.metrics.count(Metric::UpstreamUnrouted);
+        context.emit_event(BridgeEvent::NoRoute { id: sid, category: category.clone() });
+    }
+    let message = UpstreamMessage { id: sid, token: from, category, ccs_id: message_id, data, ts: now };
+    let payload = message.to_payload().into();
+    let UpstreamMessage { token, ccs_id: message_id, category, .. } = message;
+    let new = NewUpstream { sid, route, token, message_id, category, payload, at: now };
+    context.store.receive(new).await
+}
+
+/// A message of a device whose token is a user's: what that user would publish in the outbox.
+async fn of_user(outboxes: &mpsc::Sender<Inbound>, user: &Owner, device: &Device, message: Vec<u8>) -> Received {
+    tracing::debug!(target: message_log::TARGET, %user, "message of a user by a device: to disk, then acknowledged");
+    let (ack, word) = Ack::new();
+    let (name, device) = (user.as_str().into(), Some(device.as_str().into()));
+    let inbound = Inbound {
+        principal: Principal { name, role: Role::User, device, background: false, proof: Proof::Token },
+        topic: ClientTopic::Messages(user.clone()).to_string(),
+        payload: message.into(),
+        retain: false,
+        retained: false,
+        routed_to: None,
+        at_most_once: false,
+        dup: false,
+        expiry: None,
+        response_topic: None,
+        correlation: None,
+        ack,
+    };
+    let _ = outboxes.send(inbound).await;
+    match word.await {
+        Ok(AckWord::Done | AckWord::NoSuchTopic) => Received::Stored,
+        // It comes again when there is room, or after the start.
+        Ok(AckWord::Quota) | Err(_) => Received::Full,
     }
 }

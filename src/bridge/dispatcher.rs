@@ -17,6 +17,7 @@ use crate::chat::message::ErrorCode;
 use crate::chat::push::{Push, Target};
 use crate::chat::recipient_queue::Pipelining;
 use crate::chat::transport::Transport;
+use crate::mqtt::Inbound;
 use crate::ops::clock::{every, now_ms};
 use crate::ops::metrics::Metric;
 use crate::store::{Claimed, Committed, DueBatch, DueQuery, Recorded, StoreError};
@@ -98,9 +99,17 @@ pub(super) struct Dispatcher {
 
 impl Dispatcher {
     /// A dispatcher for what goes by `transport`, and the task beside it for what comes.
-    pub(super) fn new(context: Arc<Context>, transport: Transport, port: Port) -> (Self, DeviceIntake) {
+    ///
+    /// `outboxes` takes what chat users write by their devices.
+    pub(super) fn new(
+        context: Arc<Context>,
+        transport: Transport,
+        port: Port,
+        outboxes: mpsc::Sender<Inbound>,
+    ) -> (Self, DeviceIntake) {
         let Port { capabilities, sends, acks, reports, device_messages, link, .. } = port;
-        let intake = DeviceIntake::new(Arc::clone(&context), transport.clone(), device_messages, acks.clone());
+        let intake =
+            DeviceIntake::new(Arc::clone(&context), transport.clone(), device_messages, acks.clone(), outboxes);
         let dispatcher = Self {
             context,
             transport,

@@ -3,6 +3,8 @@
 //! Publishes are handled in the order of arrival, and many wait for their commit at one time; acknowledgements leave in
 //! the same order. A full queue, a slow disk or a stop all look the same to a publisher: no acknowledgement yet.
 
+mod delayed;
+
 use super::chat::{ChatIntake, KeptCopies};
 use super::context::{Context, oldest};
 use super::count_told;
@@ -14,17 +16,20 @@ use crate::chat::message::{
     BalReceipt, BridgeEvent, Downstream, Errand, ErrorCode, ErrorDocument, Presence, Rejection, Sender, document_id,
 };
 use crate::chat::principal::{Principal, Role};
+use crate::chat::suffix::receipts::names_messages;
 use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, Suffix};
 use crate::mqtt::{Ack, AckWord, Inbound, Notice, SetAside};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Accepted, Deliveries, NewMessage, NewPush, Recorded, StoreError};
+use delayed::Delayed;
 use futures_util::future::BoxFuture;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How often a stopped intake looks whether there is room again.
@@ -48,15 +53,19 @@ pub(super) struct Intake {
     chat: ChatIntake,
     kept_copies: KeptCopies,
     refused_names: RefusedNames,
+    /// What users wrote by another way than MQTT.
+    outboxes: mpsc::Receiver<Inbound>,
     waiting: VecDeque<(Remaining, Ack)>,
+    delayed: Delayed,
 }
 
 impl Intake {
-    pub(super) fn new(context: Arc<Context>) -> Self {
+    pub(super) fn new(context: Arc<Context>, outboxes: mpsc::Receiver<Inbound>) -> Self {
         let refusing = Refusing::new(Arc::clone(&context));
         let chat = ChatIntake::new(Arc::clone(&context), refusing.clone());
-        let refused_names = RefusedNames::default();
-        Self { context, refusing, chat, kept_copies: KeptCopies::default(), refused_names, waiting: VecDeque::new() }
+        let (kept_copies, refused_names) = (KeptCopies::default(), RefusedNames::default());
+        let (waiting, delayed) = (VecDeque::new(), Delayed::default());
+        Self { context, refusing, chat, kept_copies, refused_names, outboxes, waiting, delayed }
     }
 
     /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound`, and comes until
@@ -78,12 +87,19 @@ impl Intake {
                 () = stop.cancelled() => break,
                 (done, ack) = oldest(&mut self.waiting) => release(done?, ack),
                 () = at(summaries) => self.refusing.summaries().await?,
+                () = at(self.delayed.deadline()) => self.waiting.extend(self.delayed.take_due(Instant::now())),
                 Some(notice) = notices.recv() => match notice {
                     Notice::SetAside(document) => self.set_aside(&document).await?,
                     Notice::QueueFull { session, refused } => {
                         self.context.emit_event(BridgeEvent::QueueFull { session: session.to_string(), refused });
                     }
                 },
+                Some(publish) = self.outboxes.recv(), if self.waiting.len() < limit => {
+                    if !self.room(&stop).await? {
+                        break;
+                    }
+                    self.take(publish).await?;
+                }
                 next = inbound.recv(), if self.waiting.len() < limit => match next {
                     Some(publish) => {
                         if !self.room(&stop).await? {
@@ -96,6 +112,10 @@ impl Intake {
                 },
             }
         }
+        // What is still in it comes again by the way by which it came.
+        self.outboxes.close();
+        while self.outboxes.try_recv().is_ok() {}
+        self.waiting.extend(self.delayed.take_all());
         while !self.waiting.is_empty() {
             let (word, ack) = oldest(&mut self.waiting).await;
             release(word?, ack);
@@ -135,8 +155,14 @@ impl Intake {
             publish.ack.release(AckWord::Done);
             return Ok(());
         };
+        let mut delay = Duration::ZERO;
         if publish.principal.role == Role::User {
             self.chat.heard_of(topic.owner()).await?;
+            delay = self.chat.delay(topic.owner());
+        }
+        if !delay.is_zero() && publish.at_most_once {
+            publish.ack.release(AckWord::Done);
+            return Ok(());
         }
         let taken = match &topic {
             ClientTopic::Presence(_, Some(device)) if is_of_another(&publish.principal, device) => {
@@ -164,7 +190,12 @@ impl Intake {
             }
             Err(TakeError::Store(error)) => return Err(error),
         };
-        self.waiting.push_back((remaining, publish.ack));
+        // A broker of others has acknowledged it long ago; ours would hold up what it sends of everybody.
+        if delay.is_zero() || !self.context.broker.answers_publishers {
+            self.waiting.push_back((remaining, publish.ack));
+        } else {
+            self.delayed.push(Instant::now() + delay, remaining, publish.ack);
+        }
         Ok(())
     }
 
@@ -186,14 +217,23 @@ impl Intake {
     async fn taken(&mut self, topic: &ClientTopic, publish: &Inbound) -> Result<Remaining, TakeError> {
         let is_user = publish.principal.role == Role::User;
         match topic {
-            _ if publish.retained && !may_be_retained(topic) => {
+            // Of a BAL the flag is ignored.
+            _ if is_user && publish.retained && !may_be_retained(topic) => {
                 let rejection = Rejection::bad_field("retain", "is set, and this topic is not retained");
                 Err(rejection.about(document_id(&publish.payload)).into())
             }
             // Users write to users and BALs. What a BAL writes is a push, unless it has nothing but a name.
-            ClientTopic::Messages(owner) if is_user => self.chat.message(owner, publish).await,
+            ClientTopic::Messages(owner) if is_user => {
+                let taken = self.chat.message(owner, publish).await;
+                if let Err(TakeError::Input(rejection)) = &taken {
+                    self.tell_refused_name(rejection, publish);
+                }
+                taken
+            }
             ClientTopic::Messages(owner) => self.message(owner, publish).await,
-            ClientTopic::Receipts(owner) if is_user => self.chat.receipt(owner, publish).await,
+            ClientTopic::Receipts(owner) if is_user || names_messages(&publish.payload) => {
+                self.chat.receipt(owner, publish).await
+            }
             ClientTopic::Receipts(owner) => self.receipt(owner, publish).await,
             ClientTopic::Chat(owner, chat) => self.chat.take(owner, chat, publish).await,
             ClientTopic::Other(_, suffix) if concerns(&publish.principal, suffix) => {
@@ -212,17 +252,15 @@ impl Intake {
         let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
         let message =
             Downstream::parse(sender, &publish.payload, &settings.limits.message()).inspect_err(|rejection| {
-                if rejection.code() == ErrorCode::Forbidden {
-                    self.refused_names.tell(&publish.principal);
-                }
+                self.tell_refused_name(rejection, publish);
             })?;
+        let Errand::Push(push) = &message.errand else {
+            return self.chat.message(owner, publish).await;
+        };
         let transport = settings.transports.pick(owner, message.category.as_deref()).clone();
         message.check_for(&transport)?;
         let reply = reply_topic_of(owner, publish.principal.role, publish.response_topic.as_ref());
         let reply = reply.map_err(|rejection| rejection.about(message.id.clone()))?;
-        let Errand::Push(push) = &message.errand else {
-            return self.chat.message(owner, publish).await;
-        };
         let (sid, now) = self.context.next_sid();
         let id = message.id.clone().unwrap_or_else(|| MessageId::from(sid));
         let new = NewMessage {
@@ -245,6 +283,13 @@ impl Intake {
         let committed = store.accept(new).await?;
         let (context, owner) = (Arc::clone(&self.context), owner.clone());
         Ok(Box::pin(async move { Ok(accepted(&context, committed.await?, sid, &owner, &id)) }))
+    }
+
+    /// Only a BAL may say what this message says.
+    fn tell_refused_name(&mut self, rejection: &Rejection, publish: &Inbound) {
+        if rejection.code() == ErrorCode::Forbidden {
+            self.refused_names.tell(&publish.principal);
+        }
     }
 
     async fn receipt(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {

@@ -63,6 +63,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Most events for an operator that wait to be published.
 const EVENTS: usize = 64;
+/// Most messages that chat users wrote by another way than MQTT, and that wait to be taken.
+const OUTBOXES: usize = 64;
 
 /// What the bridge takes over.
 pub struct Parts {
@@ -128,13 +130,15 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         tracing::info!(routed, "messages of devices that waited for a route have one now");
     }
     let user_presences = UserPresences::new(Arc::clone(&context), broker_link.clone());
-    let intake = Intake::new(Arc::clone(&context));
+    let (outboxes, written) = mpsc::channel(OUTBOXES);
+    let intake = Intake::new(Arc::clone(&context), written);
 
     let mut tasks = JoinSet::new();
     let mut watched = Vec::with_capacity(transports.len());
     for (transport, port) in transports {
         let (link, snapshot) = (port.link.clone(), port.snapshot.clone());
-        let (dispatcher, device_intake) = Dispatcher::new(Arc::clone(&context), transport.clone(), port);
+        let (dispatcher, device_intake) =
+            Dispatcher::new(Arc::clone(&context), transport.clone(), port, outboxes.clone());
         watched.push(Watched { transport, link, snapshot, pause: dispatcher.pauses() });
         tasks.spawn(dispatcher.run(stops.intake.clone()));
         tasks.spawn(device_intake.run());

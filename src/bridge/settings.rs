@@ -6,6 +6,7 @@ use crate::chat::push_decision::PushWhen;
 use crate::chat::suffix::devices::VerifyTokens;
 use crate::chat::suffix::requests::Writers;
 use crate::chat::transport::Transport;
+use crate::chat::user_limits::Allowances;
 use crate::ops::setting::{self, Days, Minutes, Seconds, SettingError, settings};
 use crate::store::Keep;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,24 @@ settings! {
         /// Longest wait before a refused message is tried again.
         #[serde(with = "Seconds")]
         "retry_max_seconds" pub retry_max: Duration = Duration::from_secs(3_600), in 1..=u64::MAX;
+        /// Messages and invitations of one chat user a second, in the long run.
+        pub user_messages_per_second: u32 = 20, in 1..=1_000_000;
+        /// The same at once, after a pause.
+        pub user_messages_burst: u32 = 100, in 1..=1_000_000;
+        /// Publishes of every kind of one chat user a second; those beyond are acknowledged later.
+        pub user_publishes_per_second: u32 = 50, in 1..=1_000_000;
+        /// Bytes of messages and invitations of one chat user an hour.
+        pub user_stored_bytes_per_hour: u64 = 20_000_000, in 100_000..=u64::MAX;
+        /// Recipients of one chat user an hour who have it not as a contact, or do not exist.
+        pub user_strangers_per_hour: u32 = 20, in 1..=1_000;
+        /// Messages and invitations a day to each of them, until they answer.
+        pub user_messages_per_stranger: u32 = 5, in 1..=1_000_000;
+        /// Requests of one chat user a second.
+        pub user_requests_per_second: u32 = 10, in 1..=1_000_000;
+        /// Test pushes of one chat user a minute.
+        pub user_test_pushes_per_minute: u32 = 1, in 1..=1_000_000;
+        /// Registrations of devices of one chat user an hour.
+        pub user_registrations_per_hour: u32 = 10, in 1..=1_000_000;
     }
 }
 
@@ -32,6 +51,21 @@ impl Limits {
     /// Limits of a client's message.
     pub(crate) fn message(&self) -> MessageLimits {
         MessageLimits { payload_bytes: self.payload_bytes, ..MessageLimits::default() }
+    }
+
+    /// What one chat user may do in a time.
+    pub(crate) fn of_user(&self) -> Allowances {
+        Allowances {
+            messages_per_second: self.user_messages_per_second,
+            messages_burst: self.user_messages_burst,
+            publishes_per_second: self.user_publishes_per_second,
+            stored_bytes_per_hour: self.user_stored_bytes_per_hour,
+            strangers_per_hour: self.user_strangers_per_hour,
+            messages_per_stranger: self.user_messages_per_stranger,
+            requests_per_second: self.user_requests_per_second,
+            test_pushes_per_minute: self.user_test_pushes_per_minute,
+            registrations_per_hour: self.user_registrations_per_hour,
+        }
     }
 }
 

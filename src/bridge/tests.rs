@@ -161,6 +161,7 @@ impl Harness {
             retain: false,
             retained: false,
             routed_to: None,
+            at_most_once: false,
             dup,
             expiry: None,
             response_topic: None,

@@ -109,11 +109,11 @@ impl Attention {
         self.give_up()
     }
 
-    /// The device confirms a message, or everything up to one. Whether any of it waited for that.
-    pub fn handle_confirmed(&mut self, sid: Sid, up_to: bool) -> bool {
+    /// The device confirms a message. Whether a push of it waited for that.
+    pub fn handle_confirmed(&mut self, sid: Sid) -> bool {
         self.mute = false;
         let before = self.unconfirmed.len();
-        self.unconfirmed.retain(|(waiting, _)| if up_to { *waiting > sid } else { *waiting != sid });
+        self.unconfirmed.retain(|(waiting, _)| *waiting != sid);
         self.unconfirmed.len() < before
     }
 
@@ -125,6 +125,11 @@ impl Attention {
     /// Whether a push for the message waits for the device's confirmation.
     pub fn is_waited_for(&self, sid: Sid) -> bool {
         self.unconfirmed.iter().any(|(waiting, _)| *waiting == sid)
+    }
+
+    /// The messages up to this one for which pushes wait for the device's confirmation.
+    pub fn waited_for_up_to(&self, sid: Sid) -> impl Iterator<Item = Sid> {
+        self.unconfirmed.iter().map(|(waiting, _)| *waiting).filter(move |waiting| *waiting <= sid)
     }
 
     /// Until when the last sign counts, in Unix milliseconds.
@@ -175,7 +180,7 @@ mod tests {
         let mut laptop = Attention::new(TEN_MINUTES);
         let sid = sids(1)[0];
         assert!(!laptop.is_attended(0));
-        laptop.handle_confirmed(sid, false);
+        laptop.handle_confirmed(sid);
         assert!(!laptop.is_attended(1), "a confirmation is no sign");
         laptop.handle_sign(1_000);
         assert!(laptop.is_attended(1_000) && laptop.is_attended(600_999));
@@ -204,14 +209,14 @@ mod tests {
         assert!(phone.handle_message(sids[0], 1_000).is_empty());
         assert!(phone.handle_message(sids[1], 9_000).is_empty());
         assert_eq!(phone.deadline(), Some(16_000));
-        phone.handle_confirmed(sids[0], false);
+        phone.handle_confirmed(sids[0]);
         assert_eq!(phone.deadline(), Some(24_000), "the next one's");
         assert!(phone.poll(23_999).is_empty());
         assert!(phone.handle_message(sids[2], 23_999).is_empty());
         assert_eq!(phone.poll(24_000), sids[1..], "all that is unconfirmed, also what is younger");
         assert!(!phone.is_attended(24_000));
         assert!(phone.handle_message(sids[0], 24_001).is_empty() && phone.deadline().is_none());
-        phone.handle_confirmed(sids[2], true);
+        phone.handle_confirmed(sids[2]);
         assert!(phone.is_attended(25_000), "it answers again");
     }
 
@@ -244,7 +249,7 @@ mod tests {
         Sign,
         Active(bool),
         Message,
-        Confirm(usize, bool),
+        Confirm(usize),
         End,
         Pass(u64),
     }
@@ -254,7 +259,7 @@ mod tests {
             Just(Step::Sign),
             any::<bool>().prop_map(Step::Active),
             Just(Step::Message),
-            (0..20_usize, any::<bool>()).prop_map(|(at, up_to)| Step::Confirm(at, up_to)),
+            (0..20_usize).prop_map(Step::Confirm),
             Just(Step::End),
             (1..20_000_u64).prop_map(Step::Pass),
         ]
@@ -279,10 +284,10 @@ mod tests {
                         }
                         device.handle_message(sid, now)
                     }
-                    Step::Confirm(at, up_to) => {
+                    Step::Confirm(at) => {
                         let sid = sids[at];
-                        device.handle_confirmed(sid, up_to);
-                        waiting.retain(|(_, one)| if up_to { *one > sid } else { *one != sid });
+                        device.handle_confirmed(sid);
+                        waiting.retain(|(_, one)| *one != sid);
                         Vec::new()
                     }
                     Step::End => device.handle_ended(),

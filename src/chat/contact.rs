@@ -48,9 +48,24 @@ pub enum Admission {
         stranger: bool,
     },
     /// The writer is told `sent`, and the reader gets nothing.
-    Swallowed,
+    Swallowed {
+        /// The same as if the reader got it: a limit that held for strangers alone would betray the block.
+        stranger: bool,
+    },
     /// The writer is told that the reader takes nothing of strangers.
     Forbidden,
+}
+
+impl Admission {
+    /// The limits for strangers count it.
+    pub fn is_of_stranger(self) -> bool {
+        matches!(self, Self::Taken { stranger: true } | Self::Swallowed { stranger: true })
+    }
+
+    /// The reader gets nothing of it.
+    pub fn is_swallowed(self) -> bool {
+        matches!(self, Self::Swallowed { .. })
+    }
 }
 
 /// What is written.
@@ -69,7 +84,7 @@ pub fn admit(what: What, writer: Role, writers: Writers, entry: Entry) -> Admiss
     if stranger && writers == Writers::Contacts && what == What::Message {
         return Admission::Forbidden;
     }
-    if entry.blocked { Admission::Swallowed } else { Admission::Taken { stranger } }
+    if entry.blocked { Admission::Swallowed { stranger } } else { Admission::Taken { stranger } }
 }
 
 /// Whether `delivered` and `read` of the reader go to the writer, whose role is `writer`: `entry` is the reader's about the
@@ -103,6 +118,7 @@ mod tests {
         use Admission::{Forbidden, Swallowed, Taken};
         use Writers::{Anyone, Contacts};
         let (known, unknown) = (Taken { stranger: false }, Taken { stranger: true });
+        let swallowed = |stranger| Swallowed { stranger };
         for (what, writer, writers, entry, expected) in [
             (What::Message, Role::User, Anyone, CONTACT, known),
             (What::Message, Role::User, Anyone, STRANGER, unknown),
@@ -110,9 +126,10 @@ mod tests {
             (What::Message, Role::User, Contacts, CONTACT, known),
             (What::Invitation, Role::User, Contacts, STRANGER, unknown),
             (What::Message, Role::Bal, Contacts, STRANGER, known),
-            (What::Message, Role::User, Anyone, blocked(STRANGER), Swallowed),
-            (What::Invitation, Role::User, Contacts, blocked(STRANGER), Swallowed),
-            (What::Message, Role::Bal, Anyone, blocked(STRANGER), Swallowed),
+            (What::Message, Role::User, Anyone, blocked(STRANGER), swallowed(true)),
+            (What::Message, Role::User, Anyone, blocked(CONTACT), swallowed(false)),
+            (What::Invitation, Role::User, Contacts, blocked(STRANGER), swallowed(true)),
+            (What::Message, Role::Bal, Anyone, blocked(STRANGER), swallowed(false)),
         ] {
             assert_eq!(admit(what, writer, writers, entry), expected, "{what:?} {writer:?} {writers:?} {entry:?}");
         }

@@ -29,3 +29,4 @@ pub mod status;
 pub mod suffix;
 pub mod topic;
 pub mod transport;
+pub mod user_limits;

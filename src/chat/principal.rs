@@ -47,6 +47,8 @@ pub enum Proof {
     TopicRules,
     /// Nothing: whoever reaches the loopback address is trusted.
     Anonymous,
+    /// A registration token: the push service says that the message comes from there, and a user has proved to have it.
+    Token,
 }
 
 impl Principal {

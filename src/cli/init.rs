@@ -134,6 +134,10 @@ fn common_sections(common: &InitCommon, places: &Places) -> anyhow::Result<Strin
     line(&mut sections, "path", Some(&text(&places.data.join("bridge.db"), "--config")?))?;
     sections.push_str("\n[ops]\n");
     line(&mut sections, "listen", Some(&common.ops_listen))?;
+    sections.push_str(
+        "\n# Chat users: who may write to whom (`who_may_write`), which devices hold pushes back (`push_when`), for how long \
+         messages are kept (`keep_days`).\n[chat]\n",
+    );
     sections.push_str("\n# Who gets what devices send.\n[routes]\n");
     line(&mut sections, "default_bal", Some(&common.bal))?;
     Ok(sections)
@@ -218,7 +222,7 @@ fn next_steps(common: &InitCommon, places: &Places, push: &Push, password: &str)
     lines.extend([
         "\nWhat became of it:".to_owned(),
         format!("  fcm-mqtt-bridge trace a1 --config {config}"),
-        "\nMore users:".to_owned(),
+        "\nA chat user, who writes to others on alice/self/messages (topics.md, \"Chat\"):".to_owned(),
         format!("  fcm-mqtt-bridge user add alice --role user --config {config}"),
     ]);
     lines.join("\n")

@@ -21,7 +21,8 @@ use std::path::Path;
 pub(super) async fn run(path: &Path, ops: Option<SocketAddr>, id: &str, json: bool) -> anyhow::Result<()> {
     let traces = Inspector::open(path)?.trace(id)?;
     if traces.is_empty() {
-        bail!("{} knows no message `{id}`; settled messages are remembered for a limited time", path.display());
+        let hint = "settled messages are remembered for a limited time, and of chat `explain push USER SID` tells";
+        bail!("{} knows no message `{id}`; {hint}", path.display());
     }
     if json {
         print::line(serde_json::to_string_pretty(&json_of(&traces)?)?)?;

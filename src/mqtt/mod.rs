@@ -52,6 +52,8 @@ pub struct Inbound {
     /// A chat user published it into the inbox of this peer, and `topic` is the topic of the publisher's own outbox that it
     /// counts as published on: the peer is whom it is for. Only the embedded broker takes such publishes.
     pub routed_to: Option<Arc<str>>,
+    /// It was published with QoS 0: nobody waits for its acknowledgement.
+    pub at_most_once: bool,
     /// The flag DUP: the message may have come before. Clients need not set it when they publish once more.
     pub dup: bool,
     /// MQTT 5 message expiry, in seconds.

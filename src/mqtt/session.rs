@@ -226,6 +226,7 @@ impl<A> Intake<'_, A> {
             retain: arrived.retain,
             retained: false,
             routed_to: None,
+            at_most_once: arrived.ack.is_none(),
             dup: arrived.dup,
             expiry: arrived.expiry,
             response_topic: arrived.response_topic,

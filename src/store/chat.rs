@@ -73,6 +73,8 @@ pub struct Writer {
     pub dev: Option<Device>,
     /// Its devices that have a connection: they need no push to clear a notification.
     pub connected: Vec<Device>,
+    /// It may write to somebody who has it not as a contact: its limit for those is not used up.
+    pub strangers: bool,
 }
 
 /// A message of a user or BAL to a user or BAL.
@@ -116,6 +118,9 @@ pub enum ChatOutcome {
         stranger: bool,
         /// Whether pushes wait for the confirmation of attended devices.
         waits: bool,
+        /// What the device has by its receipt: the messages that it names, and those of [`NewReceipt::waited`] that lie before
+        /// them in their conversation, where it is about those as well.
+        confirmed: Vec<Sid>,
     },
     /// It is known; its writer was told again.
     Repeated,
@@ -149,6 +154,8 @@ pub struct NewReceipt {
     pub connected: Vec<Device>,
     /// The messages.
     pub of: ReceiptOf,
+    /// Messages of any conversation, none newer than those, of which pushes wait for this device.
+    pub waited: Vec<Sid>,
     /// Its user has read them.
     pub read: bool,
 }

@@ -387,7 +387,7 @@ class TestPushes:
         bal.publish({"id": "name", "to": "alice", "data": {}})
         assert bal.wait_words("none", ["failed"])["code"] == "BAD_TARGET"
         assert bal.wait_words("two", ["failed"])["code"] == "BAD_TARGET"
-        assert bal.wait_words("name", ["failed"])["code"] == "NO_TOKEN"
+        assert bal.wait_words("name", ["failed"])["code"] == "NOT_FOUND"
 
     def test_topics_and_conditions_reach_their_subscribers(self, sim, bal):
         sim.set_device("reader", topics=["news"])
@@ -524,7 +524,7 @@ class TestInput:
             assert (error["code"], error["topic"]) == ("UNKNOWN_TOPIC", f"client1/self/{suffix}") and hint in error["detail"]
             bal.messages.clear()
         # What is kept for a later release is no error.
-        bal.wait_acked(bal.publish('{"token":"x"}', "client1/self/devices/phone"))
+        bal.wait_acked(bal.publish('{"call":"x"}', "client1/self/calls"))
         bal.push("a1", "phone")
         bal.wait_words("a1", TOLD)
         assert bal.on("errors") == [] and bal.words("a0") == []

@@ -49,9 +49,7 @@ def test_the_printed_lines_work_as_they_are(demo, tmp_path):
     assert set(demo.passwords) == WAYS[demo.way]
     inbox = tmp_path / "inbox"
     subscriber = subprocess.Popen(demo.line("mosquitto_sub", "client1/others"), stdout=open(inbox, "wb"))
-    presence = tmp_path / "presence"
-    watcher = subprocess.Popen(demo.line("mosquitto_sub", "alice/self/presence"), stdout=open(presence, "wb"))
-    push = demo.line("mosquitto_pub")
+    push = demo.line("mosquitto_pub", "client1")
 
     def told():
         subprocess.run(push, check=True, timeout=PATIENCE)
@@ -62,19 +60,52 @@ def test_the_printed_lines_work_as_they_are(demo, tmp_path):
     told = [json.loads(line.split(" ", 1)[1]) for line in inbox.read_text().splitlines() if line.startswith("client1/others/receipts ")]
     witness = {"ccs": "device", "fcm-v1": "app"}[demo.way]
     assert {(body["transport"], body["source"]) for body in told if body["status"] == "delivered"} == {(demo.way, witness)}
-    alice = subprocess.Popen(demo.line("alice:phone"), stdout=subprocess.DEVNULL)
-    eventually(lambda: '"online"' in presence.read_text(), "bob sees alice come")
-    alice.terminate()
-    eventually(lambda: '"offline"' in presence.read_text(), "bob sees alice go")
     wrong = ["wrong" if word == demo.passwords["client1"] else word for word in push]
     done = subprocess.run(wrong, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode != 0 and "not authorised" in done.stderr.lower(), done.stderr
-    for client in (subscriber, watcher, alice):
-        client.kill()
-        client.wait()
+    subscriber.kill()
+    subscriber.wait()
     assert demo.process.terminate() == 0
     for secret in demo.passwords.values():
         assert secret not in demo.process.text(), "a password is in the log"
+
+
+def test_the_readme_has_lines_as_the_demo_prints_them(tmp_path):
+    def plain(text: str) -> set[str]:
+        lines = [line.strip() for line in text.splitlines() if line.strip().startswith("mosquitto_")]
+        return {re.sub(r"-P \S+", "-P PASSWORD", re.sub(r"-p \d+", "-p 1883", line)) for line in lines}
+
+    demo = Demo(tmp_path)
+    shown = plain((HERE.parents[1] / "README.md").read_text())
+    assert len(shown) >= 4 and shown <= plain(demo.text), shown - plain(demo.text)
+    assert demo.process.terminate() == 0
+
+
+def test_the_printed_lines_let_alice_write_to_bob_whose_sleeping_phone_is_pushed(demo, tmp_path):
+    laptop, phone, presence = (tmp_path / name for name in ("laptop", "phone", "presence"))
+    reading = subprocess.Popen(demo.line("mosquitto_sub", "alice/others/+"), stdout=open(laptop, "wb"))
+    eventually(lambda: subprocess.run(demo.line("mosquitto_pub", "alice"), timeout=PATIENCE).returncode == 0 and laptop.read_text(), "alice's laptop has the copy")
+    eventually(lambda: '"status":"sent"' in laptop.read_text(), "alice is told that it is sent")
+    [pushed] = eventually(lambda: re.findall(r"bob's phone sleeps, and gets a push +push=(.*)", demo.out.read_text())[:1], "the push is shown")
+    push = json.loads(pushed)
+    said = [json.loads(line.split(" ", 1)[1]) for line in laptop.read_text().splitlines() if line.startswith("alice/others/messages ")]
+    assert (push["type"], push["account"], push["with"], push["body"]) == ("message", "bob", "alice", "hi")
+    assert push["sid"] == said[0]["sid"] and said[0]["from"] == "alice"
+    assert ("mid" in push) == (demo.way == "fcm-v1")
+    woken = subprocess.Popen(demo.line("mosquitto_sub", "bob:phone"), stdout=open(phone, "wb"))
+    eventually(lambda: f'"sid":"{push["sid"]}"' in phone.read_text(), "bob's phone has the message when it wakes")
+    watcher = subprocess.Popen(demo.line("mosquitto_sub", "alice/self/presence"), stdout=open(presence, "wb"))
+    alice = subprocess.Popen(demo.line("mosquitto_sub", "alice:tablet"), stdout=subprocess.DEVNULL)
+    eventually(lambda: '"online"' in presence.read_text(), "bob sees alice come")
+    for client in (alice, reading):
+        client.terminate()
+    eventually(lambda: '"offline"' in presence.read_text(), "bob sees alice go")
+    for client in (reading, woken, watcher, alice):
+        client.kill()
+        client.wait()
+    assert demo.process.terminate() == 0
+    assert "refused" not in demo.out.read_text().split("Each step")[1]
+    assert "bobs-phone" not in demo.process.text() and '"hi"' not in demo.process.text(), "the log has neither token nor text"
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -85,7 +116,7 @@ def test_without_passwords_the_printed_lines_push_as_well(tmp_path, way):
     subscriber = subprocess.Popen(demo.line("mosquitto_sub", "client1/others"), stdout=open(inbox, "wb"))
 
     def told():
-        subprocess.run(demo.line("mosquitto_pub"), check=True, timeout=PATIENCE)
+        subprocess.run(demo.line("mosquitto_pub", "client1"), check=True, timeout=PATIENCE)
         return '"delivered"' in inbox.read_text()
 
     eventually(told, "the push is delivered")
@@ -99,7 +130,7 @@ def test_a_push_whose_own_ack_is_no_place_for_confirmations_stops_no_other(tmp_p
     demo = Demo(tmp_path, "--transport", "fcm-v1")
     inbox = tmp_path / "inbox"
     subscriber = subprocess.Popen(demo.line("mosquitto_sub", "client1/others"), stdout=open(inbox, "wb"))
-    [*push, _] = demo.line("mosquitto_pub")
+    [*push, _] = demo.line("mosquitto_pub", "client1")
     own = {"id": "own", "token": "phone-1", "data": {"mid": "x", "ack": "y"}}
     subprocess.run([*push, json.dumps(own)], check=True, timeout=PATIENCE)
     eventually(lambda: "a push is not confirmed" in demo.process.text(), "it is told")
@@ -117,7 +148,7 @@ def test_a_push_whose_own_ack_is_no_place_for_confirmations_stops_no_other(tmp_p
 
 def test_whoever_is_refused_is_told_on_the_screen(tmp_path):
     demo = Demo(tmp_path)
-    push = demo.line("mosquitto_pub")
+    push = demo.line("mosquitto_pub", "client1")
     secret = demo.passwords["client1"]
 
     def run(words):
@@ -191,6 +222,7 @@ def test_mqtt_js_in_a_browser_connects_over_websocket_and_exchanges_messages(dem
     assert words == ["accepted", "sent", "delivered"]
     [answer] = [one["body"]["data"] for one in result["seen"] if one["topic"] == "client1/others/messages"]
     assert answer["hello"] == "web"
-    assert [one["body"]["body"] for one in result["seen"] if one["client"] == "laptop"] == ["hi"]
-    assert [one["body"]["state"] for one in result["seen"] if one["client"] == "bob"][-1] == "online"
+    assert [one["body"]["body"] for one in result["seen"] if one["client"] == "laptop" and one["topic"] == "alice/others/messages"] == ["hi"]
+    assert [one["body"]["body"] for one in result["seen"] if one["client"] == "bob" and one["topic"] == "bob/others/messages"] == ["hi"]
+    assert [one["body"]["state"] for one in result["seen"] if one["topic"] == "alice/self/presence"][-1] == "online"
     assert (result["refused"], result["stranger"]) == ("refused", "refused")

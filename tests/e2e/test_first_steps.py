@@ -76,6 +76,20 @@ class Newcomer:
 
         return eventually(look, f"the program says {word}")
 
+    def writes(self, user: str, secret: str, peer: str) -> str:
+        """The `sid` of a message to somebody who was added just now; as long as that is not known, it is refused."""
+        client = ["-h", "127.0.0.1", "-p", str(self.ports["listen"]), "-u", user, "-P", secret, "-q", "1"]
+        topic, document = f"{user}/self/messages", json.dumps({"id": "m1", "to": peer, "body": "hi"})
+
+        def copied():
+            # Whoever was added just now is not let in at once.
+            words = ["mosquitto_sub", *client, "-W", "3", "-C", "1", "-t", f"{user}/others/messages"]
+            reader = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+            subprocess.run(["mosquitto_pub", *client, "-t", topic, "-m", document], timeout=PATIENCE)
+            return reader.communicate(timeout=PATIENCE)[0]
+
+        return json.loads(eventually(copied, "the copy comes to its writer"))["sid"]
+
     def leaves(self):
         for process in self.running:
             process.close()
@@ -130,8 +144,13 @@ def test_the_steps_of_the_readme_and_of_init_work_with_the_simulator(newcomer):
     newcomer.types(one(lines, "user add"), answer="a password\n")
     (newcomer.folder / "message.json").write_text('{"id":"a1","token":"phone-1","data":{"k":"v"}}')
     for line in BESIDE:
+        if "explain push" in line:
+            line = line.replace("06eqbd3gy0001ab2", newcomer.writes("alice", "a password", "bob"))
         # There is an alice already, from what `init` said.
-        newcomer.types(line.replace("alice", "bob"), answer="another password\n")
+        newcomer.types(line.replace("user add alice", "user add bob"), answer="another password\n")
+    removed = newcomer.types("fcm-mqtt-bridge user remove bob --config bridge.toml").stderr
+    assert "the store keeps what `bob` wrote and got" in removed, removed
+    assert "bob\tuser\tin the store only" in newcomer.types("fcm-mqtt-bridge user list --config bridge.toml").stdout
 
 
 def test_the_steps_of_the_readme_work_with_a_service_account(newcomer, tmp_path):

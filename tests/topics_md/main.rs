@@ -260,6 +260,7 @@ fn every_event_is_listed_with_its_fields() {
         BridgeEvent::SpoolFull { rows: 1 },
         BridgeEvent::UpstreamRejected { transport: text(), code: "x", sample: text(), connection: 1 },
         BridgeEvent::NoRoute { id, category: Some(text()) },
+        BridgeEvent::Reported { by: text(), with: text(), sids: vec![text()], reason: Some(text()) },
         BridgeEvent::QueueFull { session: text(), refused: 1 },
         BridgeEvent::DocumentSetAside { topic: text(), id: Some(text()), bytes: 2, most: 1 },
     ] {

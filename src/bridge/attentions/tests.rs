@@ -58,7 +58,7 @@ impl Scene {
     }
 
     fn confirmed(&self, name: &str, sid: Sid) -> bool {
-        self.attentions.confirmed(&alice(), Some(&device(name)), sid, false, self.now())
+        self.attentions.confirmed(&alice(), Some(&device(name)), sid, self.now())
     }
 
     fn attended(&self) -> Vec<String> {
@@ -201,7 +201,7 @@ async fn the_last_device_that_holds_a_message_decides() {
     assert!(!scene.confirmed("laptop", sids[1]), "nobody looks at it");
     scene.gone("phone", 1);
     assert_eq!(scene.rung(), sids);
-    assert!(!scene.attentions.confirmed(&alice(), None, sids[0], false, scene.now()));
+    assert!(!scene.attentions.confirmed(&alice(), None, sids[0], scene.now()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -294,7 +294,7 @@ enum Step {
     Active(usize, bool),
     Give,
     TakeBack(usize),
-    Confirm(usize, usize, bool),
+    Confirm(usize, usize),
     Pass(u64),
 }
 
@@ -307,7 +307,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (device(), any::<bool>()).prop_map(|(device, active)| Step::Active(device, active)),
         6 => Just(Step::Give),
         1 => (0..8_usize).prop_map(Step::TakeBack),
-        3 => (device(), 0..8_usize, any::<bool>()).prop_map(|(device, sid, up_to)| Step::Confirm(device, sid, up_to)),
+        3 => (device(), 0..8_usize).prop_map(|(device, sid)| Step::Confirm(device, sid)),
         3 => (1..12_000_u64).prop_map(Step::Pass),
     ]
 }
@@ -403,14 +403,14 @@ impl Trial {
                     device.held.remove(&sid);
                 }
             }
-            Step::Confirm(n, back, up_to) => {
+            Step::Confirm(n, back) => {
                 let (sid, device) = (self.sid(back), device(DEVICES[n]));
-                let attended = self.scene.attentions.confirmed(&alice(), Some(&device), sid, up_to, now);
+                let attended = self.scene.attentions.confirmed(&alice(), Some(&device), sid, now);
                 prop_assert!(!attended || !self.devices[n].connections.is_empty());
                 prop_assert!(attended || !self.devices[n].may_be_attended(now), "who answers is attended");
-                self.devices[n].held.retain(|held, _| if up_to { *held > sid } else { *held != sid });
+                self.devices[n].held.remove(&sid);
                 if attended {
-                    self.waiting.retain(|waiting, _| if up_to { *waiting > sid } else { *waiting != sid });
+                    self.waiting.remove(&sid);
                 }
             }
             Step::Pass(ms) => pass(Duration::from_millis(ms)).await,

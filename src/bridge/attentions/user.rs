@@ -107,14 +107,21 @@ impl User {
     }
 
     /// Whether the device is attended, or was when it was given what it confirms.
-    pub(super) fn handle_confirmed(&mut self, device: &Device, sid: Sid, up_to: bool, now_ms: u64) -> bool {
+    pub(super) fn handle_confirmed(&mut self, device: &Device, sid: Sid, now_ms: u64) -> bool {
         let Some(known) = self.connected(device) else { return false };
-        let waited = known.attention.handle_confirmed(sid, up_to);
+        let waited = known.attention.handle_confirmed(sid);
         let attended = waited || known.attention.is_attended(now_ms);
         if attended {
-            self.waiting.retain(|waiting, _| if up_to { *waiting > sid } else { *waiting != sid });
+            self.waiting.remove(&sid);
         }
         attended
+    }
+
+    /// The messages up to this one for which pushes wait for the device's confirmation: at most
+    /// [`UNCONFIRMED_MAX`](crate::chat::attention::UNCONFIRMED_MAX).
+    pub(super) fn waited_for(&self, device: &Device, sid: Sid) -> Vec<Sid> {
+        let known = self.devices.get(device).filter(|known| known.is_connected());
+        known.map(|known| known.attention.waited_for_up_to(sid).collect()).unwrap_or_default()
     }
 
     pub(super) fn attended(&self, now_ms: u64) -> Attended {

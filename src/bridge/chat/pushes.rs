@@ -70,7 +70,7 @@ async fn confirmed(context: &Context, policy: &Arc<ChatPolicy>, confirmation: Co
     let Confirmation { user, device, sid } = confirmation;
     let (Ok(user), Ok(device)) = (Owner::new(&*user), Device::new(&*device)) else { return Ok(()) };
     let at = now_ms();
-    if context.attentions.confirmed(&user, Some(&device), sid, false, at) {
+    if context.attentions.confirmed(&user, Some(&device), sid, at) {
         let call = context.chat_call(at, 0, policy);
         let _committed = context.store.chat_attended(user, device, sid, call).await?;
     }

@@ -1,103 +1,131 @@
-//! What devices of users have and users have read, and how far: one verb of the store takes both.
+//! What devices have, and what users have read.
 
 use super::{ChatIntake, Remaining, TakeError, device, finish};
 use crate::bridge::context::Context;
-use crate::bridge::intake;
+use crate::bridge::intake::confirmed;
 use crate::bridge::refusing::Refused;
 use crate::chat::id::{Owner, Sid};
+use crate::chat::principal::Role;
 use crate::chat::suffix::read::ReadPosition;
 use crate::chat::suffix::receipts::{Of, UserReceipt};
 use crate::chat::topic::Device;
 use crate::mqtt::Inbound;
 use crate::ops::clock::now_ms;
-use crate::store::{ChatOutcome, Committed, NewReceipt, ReceiptOf, StoreError};
+use crate::store::{ChatOutcome, NewReceipt, ReceiptOf, StoreError};
 use std::sync::Arc;
+
+/// Who confirms something.
+#[derive(Clone)]
+struct Reader {
+    user: Owner,
+    dev: Option<Device>,
+}
 
 impl ChatIntake {
     /// What a device has, or its user has read.
-    pub(crate) async fn receipt(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
+    pub(in crate::bridge) async fn receipt(
+        &mut self,
+        owner: &Owner,
+        publish: &Inbound,
+    ) -> Result<Remaining, TakeError> {
         let receipt = UserReceipt::parse(&publish.payload, &self.context.settings.limits.message())?;
-        let dev = device(&publish.principal, receipt.dev.as_ref());
+        let reader = Reader { user: owner.clone(), dev: device(&publish.principal, receipt.dev.as_ref()) };
         if receipt.read {
-            self.sign(owner, dev.as_ref(), publish);
+            self.sign(owner, reader.dev.as_ref(), publish);
         }
         let of = match receipt.of {
+            Of::Each(sids) if publish.principal.role == Role::Bal => {
+                // By the same word it acknowledges what is in its inbox.
+                let _committed = self.context.store.confirm(owner, sids.clone(), now_ms()).await?;
+                ReceiptOf::Each(sids)
+            }
             Of::Each(sids) => ReceiptOf::Each(sids),
             Of::UpTo(sid) => ReceiptOf::UpTo(sid),
             Of::Pushes(ids) => {
                 let sids = ids.iter().filter_map(|id| Sid::parse(id.as_str())).collect();
-                return self.pushes(owner, dev, sids, receipt.read, publish).await;
+                return self.pushes(reader, sids, receipt.read, publish).await;
             }
         };
-        let committed = self.receipt_of(owner, dev, of, receipt.read).await?;
-        Ok(self.finishing(owner, committed, publish))
+        Ok(self.receipt_of(reader, of, receipt.read, publish).await?)
+    }
+
+    pub(super) async fn read(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
+        let ReadPosition { with, sid, dev } =
+            ReadPosition::parse(&publish.payload, &self.context.settings.limits.message())?;
+        let reader = Reader { user: owner.clone(), dev: device(&publish.principal, dev.as_ref()) };
+        self.sign(owner, reader.dev.as_ref(), publish);
+        Ok(self.receipt_of(reader, ReceiptOf::In(with, sid), true, publish).await?)
     }
 
     async fn receipt_of(
         &self,
-        owner: &Owner,
-        dev: Option<Device>,
+        reader: Reader,
         of: ReceiptOf,
         read: bool,
-    ) -> Result<Committed<ChatOutcome>, StoreError> {
+        publish: &Inbound,
+    ) -> Result<Remaining, StoreError> {
         let at = now_ms();
-        let new = receipt(&self.context, owner, dev, (of, read), at);
-        self.context.store.chat_receipt(new, self.call(at)).await
+        let new = reader.receipt(&self.context, of, read, at);
+        let committed = self.context.store.chat_receipt(new, self.call(at)).await?;
+        let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
+        Ok(Box::pin(async move {
+            let outcome = committed.await?;
+            reader.confirmed(&context, &outcome, at);
+            finish(&context, &refusing, &reader.user, outcome, &refused).await
+        }))
     }
 
     /// Pushes by the `mid` in each: messages of users, or of BALs to tokens that belong to nobody.
     async fn pushes(
         &self,
-        owner: &Owner,
-        dev: Option<Device>,
+        reader: Reader,
         sids: Vec<Sid>,
         read: bool,
         publish: &Inbound,
     ) -> Result<Remaining, TakeError> {
         let context = Arc::clone(&self.context);
-        let confirmed = context.store.confirm(owner, sids.clone(), now_ms()).await?;
-        let own = context.store.chat_messages_to(owner.clone(), sids).await?;
+        let pushes = context.store.confirm(&reader.user, sids.clone(), now_ms()).await?;
+        let own = context.store.chat_messages_to(reader.user.clone(), sids).await?;
         let (call, refusing, refused) = (self.call(now_ms()), self.refusing.clone(), Refused::of(publish));
-        let owner = owner.clone();
         Ok(Box::pin(async move {
-            let word = intake::confirmed(&context, &confirmed.await?);
+            let word = confirmed(&context, &pushes.await?);
             let own = own.await?;
             if own.is_empty() {
                 return Ok(word);
             }
-            let new = receipt(&context, &owner, dev, (ReceiptOf::Each(own), read), call.at);
+            let at = call.at;
+            let new = reader.receipt(&context, ReceiptOf::Each(own), read, at);
             let outcome = context.store.chat_receipt(new, call).await?.await?;
-            finish(&context, &refusing, &owner, outcome, &refused).await
+            reader.confirmed(&context, &outcome, at);
+            finish(&context, &refusing, &reader.user, outcome, &refused).await
         }))
-    }
-
-    /// How far the user has read.
-    pub(super) async fn read(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
-        let ReadPosition { with, sid, dev } =
-            ReadPosition::parse(&publish.payload, &self.context.settings.limits.message())?;
-        let dev = device(&publish.principal, dev.as_ref());
-        self.sign(owner, dev.as_ref(), publish);
-        let committed = self.receipt_of(owner, dev, ReceiptOf::In(with, sid), true).await?;
-        Ok(self.finishing(owner, committed, publish))
     }
 }
 
-/// What a receipt is to the store.
-fn receipt(
-    context: &Context,
-    owner: &Owner,
-    dev: Option<Device>,
-    (of, read): (ReceiptOf, bool),
-    at: u64,
-) -> NewReceipt {
-    let (sids, up_to) = match &of {
-        ReceiptOf::Each(sids) => (sids.as_slice(), false),
-        ReceiptOf::UpTo(sid) | ReceiptOf::In(_, sid) => (std::slice::from_ref(sid), true),
-    };
-    let mut attended = false;
-    for sid in sids {
-        attended |= context.attentions.confirmed(owner, dev.as_ref(), *sid, up_to, at);
+impl Reader {
+    /// What the receipt is to the store. Only the store knows which messages lie in one conversation, so of those before a
+    /// message it is asked.
+    fn receipt(&self, context: &Context, of: ReceiptOf, read: bool, at: u64) -> NewReceipt {
+        let Self { user, dev } = self;
+        let (sids, up_to) = match &of {
+            ReceiptOf::Each(sids) => (sids.as_slice(), read),
+            ReceiptOf::UpTo(sid) | ReceiptOf::In(_, sid) => (std::slice::from_ref(sid), true),
+        };
+        let mut attended = false;
+        for sid in sids {
+            attended |= context.attentions.confirmed(user, dev.as_ref(), *sid, at);
+        }
+        let before = sids.iter().max().zip(dev.as_ref()).filter(|_| up_to);
+        let waited = before.map(|(sid, dev)| context.attentions.waited_for(user, dev, *sid)).unwrap_or_default();
+        let connected = context.attentions.connected(user);
+        NewReceipt { user: user.clone(), dev: dev.clone(), attended, connected, of, waited, read }
     }
-    let connected = context.attentions.connected(owner);
-    NewReceipt { user: owner.clone(), dev, attended, connected, of, read }
+
+    /// Pushes of what the device has wait for it no longer.
+    fn confirmed(&self, context: &Context, outcome: &ChatOutcome, at: u64) {
+        let ChatOutcome::Done { confirmed, .. } = outcome else { return };
+        for sid in confirmed {
+            context.attentions.confirmed(&self.user, self.dev.as_ref(), *sid, at);
+        }
+    }
 }

@@ -218,6 +218,7 @@ impl Hub {
                 retain: false,
                 retained,
                 routed_to,
+                at_most_once: message.qos == QoS::AtMostOnce,
                 dup,
                 expiry: message.expires_at.map(seconds_until),
                 response_topic,

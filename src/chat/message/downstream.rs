@@ -3,7 +3,7 @@
 use super::ccs_form::{self, MESSAGE_ID};
 use super::content::{Content, reserved, shown};
 use super::fields::Fields;
-use super::target::{Address, read_address};
+use super::target::read_target;
 use super::{COLLAPSE_MAX, ErrorCode, Limits, Rejection, Sender};
 use crate::chat::id::MessageId;
 use crate::chat::push::{CHECK_ONLY, Priority, Push, TTL_MAX, Target, asks_to_check_only, is_check_only, plain};
@@ -62,7 +62,8 @@ pub struct Downstream {
 pub enum Errand {
     /// A push.
     Push(Box<Push>),
-    /// A message to a user or BAL, which has fields of its own ([`UserMessage`](crate::chat::suffix::messages::UserMessage)).
+    /// A message to a user or BAL. Nothing else of it was read: it is a
+    /// [`UserMessage`](crate::chat::suffix::messages::UserMessage).
     Name,
 }
 
@@ -127,22 +128,17 @@ fn read(fields: &mut Fields, limits: &Limits) -> Result<Downstream, Rejection> {
     if let Some(name) = fields.names().find(|name| is_check_only(name)) {
         return Err(Rejection::bad_field(name, "belongs into `fcm`"));
     }
-    let address = read_address(fields)?;
+    if fields.has("to") {
+        return Ok(Downstream::new(Errand::Name, TTL_MAX));
+    }
+    let target = read_target(fields)?;
     let content = Content::read(fields)?;
     let options = Options::read(fields)?;
     let ttl = whole_seconds(fields, "ttl")?.unwrap_or(TTL_MAX);
     let order = fields.word("order", ORDER_MAX)?;
     let category = fields.word("category", CATEGORY_MAX)?;
-    let errand = match address {
-        Address::Name => {
-            check_bytes(&content, limits.push_bytes)?;
-            Errand::Name
-        }
-        Address::Push(target) => {
-            check_weight(&content, &target, limits)?;
-            Errand::Push(Box::new(options.push(target, content)?))
-        }
-    };
+    check_weight(&content, &target, limits)?;
+    let errand = Errand::Push(Box::new(options.push(target, content)?));
     Ok(Downstream { order, category, ..Downstream::new(errand, ttl) })
 }
 
@@ -152,10 +148,6 @@ pub(super) fn check_weight(content: &Content, target: &Target, limits: &Limits) 
         Target::Topic(_) | Target::Condition(_) => limits.topic_push_bytes,
         Target::Token(_) => limits.push_bytes,
     };
-    check_bytes(content, max)
-}
-
-fn check_bytes(content: &Content, max: usize) -> Result<(), Rejection> {
     if content.weight() <= max {
         return Ok(());
     }

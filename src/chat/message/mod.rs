@@ -30,7 +30,7 @@ pub use receipt::{BalReceipt, RECEIPT_IDS_MAX};
 pub use reject::{ErrorCode, Rejection};
 pub use sender::Sender;
 pub use target::{CONDITION_MAX, CONDITION_TOPICS_MAX, TOPIC_NAME_MAX};
-pub use upstream::{UpstreamMessage, mark_redelivered};
+pub use upstream::{UpstreamMessage, mark_redelivered, to_user_message};
 
 use crate::chat::id::MessageId;
 

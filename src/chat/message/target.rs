@@ -1,9 +1,9 @@
-//! Where a message goes: exactly one of `to`, `token`, `topic`, `condition`.
+//! Where a push goes: exactly one of `token`, `topic`, `condition`. A message with `to` is one to a user or BAL.
 
 use super::condition::condition_fault;
 use super::fields::Fields;
 use super::{ErrorCode, Rejection};
-use crate::chat::id::{self, ID_MAX, NameError, Owner, Recipient, Token};
+use crate::chat::id::{self, ID_MAX, NameError, Recipient, Token};
 use crate::chat::push::Target;
 use sha2::{Digest, Sha256};
 
@@ -16,14 +16,7 @@ pub const CONDITION_MAX: usize = CONDITION_TOPICS_MAX * (TOPIC_NAME_MAX + 32);
 
 pub(super) const TOPIC_PREFIX: &str = "/topics/";
 const GROUP_PREFIX: &str = "g-";
-const FORMS: [&str; 4] = ["to", "token", "topic", "condition"];
-
-/// Who gets a message.
-pub(super) enum Address {
-    /// A user, a group or a BAL.
-    Name,
-    Push(Target),
-}
+const FORMS: [&str; 3] = ["token", "topic", "condition"];
 
 /// Whether `to` is what CCS has there, a token or a topic with its prefix, and can be no name.
 pub(super) fn names_a_device(to: &str) -> bool {
@@ -31,7 +24,7 @@ pub(super) fn names_a_device(to: &str) -> bool {
 }
 
 /// Reads the one target.
-pub(super) fn read_address(fields: &mut Fields) -> Result<Address, Rejection> {
+pub(super) fn read_target(fields: &mut Fields) -> Result<Target, Rejection> {
     let mut given = FORMS.into_iter().filter_map(|form| fields.take(form).map(|value| (form, value)));
     let (form, value) = match (given.next(), given.next()) {
         (Some(one), None) => one,
@@ -40,10 +33,9 @@ pub(super) fn read_address(fields: &mut Fields) -> Result<Address, Rejection> {
     };
     let serde_json::Value::String(text) = value else { return Err(Rejection::bad_field(form, "is not a string")) };
     match form {
-        "to" => name(&text),
-        "token" => token(form, text).map(|token| Address::Push(Target::Token(token))),
-        "topic" => topic(form, &text).map(|name| Address::Push(Target::Topic(name))),
-        _ => condition(text).map(|text| Address::Push(Target::Condition(text))),
+        "token" => token(form, text).map(Target::Token),
+        "topic" => topic(form, &text).map(Target::Topic),
+        _ => condition(text).map(Target::Condition),
     }
 }
 
@@ -69,12 +61,6 @@ fn bad_target(how_many: &str) -> Rejection {
         ErrorCode::BadTarget,
         format!("{how_many} `to`, `token`, `topic`, `condition`; exactly one is needed"),
     )
-}
-
-/// An owner's name, or a group's, which is one with `g-` in front.
-fn name(text: &str) -> Result<Address, Rejection> {
-    let name = text.strip_prefix(GROUP_PREFIX).unwrap_or(text);
-    Owner::new(name).map(|_| Address::Name).map_err(|fault| Rejection::bad_field("to", fault))
 }
 
 pub(super) fn token(field: &str, text: String) -> Result<Token, Rejection> {

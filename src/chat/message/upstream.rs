@@ -3,6 +3,12 @@
 use crate::chat::id::{Sid, Token};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+/// Fields of a message to a user that are no texts, or need not be.
+const NOT_TEXTS: [&str; 6] = ["data", "files", "mentions", "ttl", "receipt", "v"];
+/// Bytes of SHA-256 in an id that is made here.
+const ID_BYTES: usize = 16;
 
 /// A message of a device, as it is told to its BAL.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +50,31 @@ pub fn mark_redelivered(payload: &[u8]) -> Option<Vec<u8>> {
     let mut document: Map<String, Value> = serde_json::from_slice(payload).ok()?;
     document.insert("redelivered".to_owned(), Value::Bool(true));
     Some(super::json(&document))
+}
+
+/// The message to a user or BAL that `data` of a device stands for, if it has a `to`. Its values are texts: where a field of
+/// such a message is none, it is what the text says in JSON. Without an `id` it has one by which a repeat of the push service is
+/// recognised.
+pub fn to_user_message(data: &Map<String, Value>, token: &Token, ccs_id: &str) -> Option<Vec<u8>> {
+    if !data.contains_key("to") {
+        return None;
+    }
+    let mut document: Map<String, Value> = data.iter().map(|(key, value)| (key.clone(), field(key, value))).collect();
+    if !document.contains_key("id") {
+        let length = (token.reveal().len() as u64).to_be_bytes();
+        let digest = Sha256::new().chain_update(length).chain_update(token.reveal()).chain_update(ccs_id).finalize();
+        let id: String = digest.iter().take(ID_BYTES).map(|byte| format!("{byte:02x}")).collect();
+        document.insert("id".to_owned(), id.into());
+    }
+    Some(super::json(&document))
+}
+
+fn field(key: &str, value: &Value) -> Value {
+    let json = |text: &str| serde_json::from_str(text).ok();
+    match value {
+        Value::String(text) if NOT_TEXTS.contains(&key) => json(text).unwrap_or_else(|| value.clone()),
+        _ => value.clone(),
+    }
 }
 
 #[derive(Serialize)]
@@ -133,6 +164,30 @@ mod tests {
         assert_eq!(serde_json::from_slice::<Value>(&again).unwrap(), expected);
         assert_eq!(mark_redelivered(&again).unwrap(), again);
         assert_eq!(mark_redelivered(b"[]"), None);
+    }
+
+    #[test]
+    fn data_with_to_is_a_message_to_a_user_and_its_texts_are_read() {
+        let (token, other) = (Token::new("T").unwrap(), Token::new("U").unwrap());
+        let read = |data: Value, token: &Token, ccs_id: &str| {
+            let Value::Object(data) = data else { panic!("data is an object") };
+            to_user_message(&data, token, ccs_id).map(|text| serde_json::from_slice::<Value>(&text).unwrap())
+        };
+        assert_eq!(read(json!({"body": "hello"}), &token, "1"), None);
+        let data = json!({
+            "to": "alice", "id": "u1", "body": "7", "ttl": "60", "receipt": "false", "data": "{\"n\":1}",
+            "mentions": "[\"alice\"]", "x": "5",
+        });
+        let document = json!({
+            "to": "alice", "id": "u1", "body": "7", "ttl": 60, "receipt": false, "data": {"n": 1},
+            "mentions": ["alice"], "x": "5",
+        });
+        assert_eq!(read(data, &token, "1"), Some(document));
+        let plain = |token, ccs_id| read(json!({"to": "alice", "data": "no JSON"}), token, ccs_id).unwrap();
+        assert_eq!(plain(&token, "1")["data"], "no JSON");
+        assert_eq!(plain(&token, "1"), plain(&token, "1"), "a repeat is the same message");
+        let ids = [plain(&token, "1"), plain(&token, "2"), plain(&other, "1")].map(|message| message["id"].clone());
+        assert!(ids[0] != ids[1] && ids[0] != ids[2] && !ids[0].as_str().unwrap().contains('T'));
     }
 
     proptest! {

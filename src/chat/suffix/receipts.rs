@@ -6,7 +6,8 @@ use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, RECEIPT_IDS_MAX, Rejection};
 use crate::chat::status::Status;
 use crate::chat::topic::Device;
-use serde::{Serialize, Serializer};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 /// A receipt of a user.
@@ -95,6 +96,17 @@ impl UserReceipt {
         };
         Ok(Self { of, read, dev: device(&mut fields)? })
     }
+}
+
+/// Whether a payload is about messages by their `sid`: a BAL uses this form for messages of users, and its own for what is in
+/// its inbox.
+pub fn names_messages(payload: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Named {
+        sid: Option<IgnoredAny>,
+        sids: Option<IgnoredAny>,
+    }
+    serde_json::from_slice(payload).is_ok_and(|Named { sid, sids }| sid.is_some() || sids.is_some())
 }
 
 fn several<T>(

@@ -47,11 +47,11 @@ pub(super) fn policy(push_when: PushWhen) -> ChatPolicy {
 
 /// A user's phone, on which nobody looks at anything.
 pub(super) fn writer(name: &str) -> Writer {
-    Writer { name: owner(name), role: Role::User, dev: Some(device("phone")), connected: Vec::new() }
+    Writer { name: owner(name), role: Role::User, dev: Some(device("phone")), connected: Vec::new(), strangers: true }
 }
 
 fn bal(name: &str) -> Writer {
-    Writer { name: owner(name), role: Role::Bal, dev: None, connected: Vec::new() }
+    Writer { name: owner(name), role: Role::Bal, dev: None, connected: Vec::new(), strangers: true }
 }
 
 /// A user, as far as the store knows it, with these attended devices.
@@ -232,6 +232,7 @@ pub(super) fn received(user: &str, sids: &[Sid]) -> NewReceipt {
         attended: false,
         connected: Vec::new(),
         of: ReceiptOf::Each(sids.to_vec()),
+        waited: Vec::new(),
         read: false,
     }
 }

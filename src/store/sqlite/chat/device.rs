@@ -55,7 +55,7 @@ pub(in crate::store) fn change(
 ) -> rusqlite::Result<ChatOutcome> {
     let call = &mut Call::of(call);
     let DeviceChange { user, dev, .. } = change;
-    let done = ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false };
+    let done = ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false, confirmed: Vec::new() };
     people::ensure(tx, user)?;
     let Some(registration) = &change.registration else {
         if let Some(gone) = remove(tx, user, dev.as_str(), call.at)? {

@@ -135,13 +135,13 @@ fn request(
     }
     let (from, to) = (&new.from, &new.to);
     let seen = if from.role == Role::User { people::make_contact(tx, &from.name, &to.name)? } else { None };
-    let row = row(tx, new, (Kind::Invitation, until), admission == Admission::Swallowed, call.at)?;
+    let row = row(tx, new, (Kind::Invitation, until), admission.is_swallowed(), call.at)?;
     let document = document(tx, new, Some(until))?;
     tell_both(tx, &row, &document, to, call.at)?;
     let told = decide(tx, new, &row, call)?;
     insert(tx, &ChatRow { waits: told.waits, ..row }, told.decided.as_ref(), &document)?;
-    let stranger = matches!(admission, Admission::Taken { stranger: true });
-    Ok(ChatOutcome::Done { seen: seen.into_iter().collect(), stranger, waits: told.waits })
+    let (seen, stranger) = (seen.into_iter().collect(), admission.is_of_stranger());
+    Ok(ChatOutcome::Done { seen, stranger, waits: told.waits, confirmed: Vec::new() })
 }
 
 fn decide(tx: &mut Tx<'_>, new: &NewInvitation, row: &ChatRow, call: &mut Call<'_>) -> rusqlite::Result<Told> {
@@ -190,7 +190,7 @@ fn answer(
         }
     }
     // Whom it does not reach since it was not reached by the invitation, or has blocked the writer by now.
-    let hidden = admission == Admission::Swallowed || (asked.hidden && by_inviter);
+    let hidden = admission.is_swallowed() || (asked.hidden && by_inviter);
     let row = row(tx, new, (Kind::Answer, call.at), hidden, call.at)?;
     let document = document(tx, new, None)?;
     tell_both(tx, &row, &document, to, call.at)?;
@@ -203,7 +203,7 @@ fn answer(
     } else {
         notified::clear(tx, &invited, from.dev.as_ref(), &from.connected, call)?;
     }
-    Ok(ChatOutcome::Done { seen, stranger: false, waits: false })
+    Ok(ChatOutcome::Done { seen, stranger: false, waits: false, confirmed: Vec::new() })
 }
 
 /// A row beside the messages of its conversation.

@@ -41,7 +41,7 @@ pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &Chat
     if is_full(tx, new, &document) {
         return Ok(ChatOutcome::Full);
     }
-    let swallowed = admission == Admission::Swallowed;
+    let swallowed = admission.is_swallowed();
     let seen = if from.role == Role::User && to.role != Some(Role::Bal) && from.name != to.name {
         people::make_contact(tx, &from.name, &to.name)?
     } else {
@@ -54,8 +54,8 @@ pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &Chat
 }
 
 fn done(seen: Option<Seeing>, admission: Admission, waits: bool) -> ChatOutcome {
-    let stranger = matches!(admission, Admission::Taken { stranger: true });
-    ChatOutcome::Done { seen: seen.into_iter().collect(), stranger, waits }
+    let (seen, stranger) = (seen.into_iter().collect(), admission.is_of_stranger());
+    ChatOutcome::Done { seen, stranger, waits, confirmed: Vec::new() }
 }
 
 fn refused(new: &NewChatMessage, code: ErrorCode, detail: &str) -> ChatOutcome {
@@ -88,8 +88,25 @@ pub(super) fn document_of(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Vec<u8
     tx.one(DOCUMENT, [row.sid.row()], |row| row.get(0))?.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
-/// Whether `to` is somebody, and takes what `from` writes.
+/// Whether `to` is somebody, and takes what `from` writes. Who writes to too many strangers hears no more of whether they
+/// exist.
 pub(super) fn admission(
+    tx: &Tx<'_>,
+    what: What,
+    from: &Writer,
+    to: &Peer,
+    call: &Call<'_>,
+) -> rusqlite::Result<Result<Admission, Rejection>> {
+    let admitted = admitted(tx, what, from, to, call)?;
+    let is_stranger = admitted.as_ref().map_or(true, |admission| admission.is_of_stranger());
+    if is_stranger && !from.strangers {
+        let detail = "too much was written to users who have the writer not as a contact, or do not exist";
+        return Ok(Err(Rejection::new(ErrorCode::RateLimited, detail)));
+    }
+    Ok(admitted)
+}
+
+fn admitted(
     tx: &Tx<'_>,
     what: What,
     from: &Writer,
@@ -115,6 +132,7 @@ pub(super) fn admission(
         Admission::Forbidden => Err(Rejection::new(ErrorCode::Forbidden, "`to` takes messages of contacts only")),
         // A BAL knows its writers by what they write.
         Admission::Taken { .. } if to.role == Some(Role::Bal) => Ok(Admission::Taken { stranger: false }),
+        Admission::Swallowed { .. } if to.role == Some(Role::Bal) => Ok(Admission::Swallowed { stranger: false }),
         taken => Ok(taken),
     })
 }
@@ -183,8 +201,11 @@ fn tell_both(
     receipt(tx, row, Status::Sent, call.at)?;
     let mut told = Told::default();
     if let Some(route) = &new.route {
-        let payload = for_bal(row, document);
-        upstream::receive_of_user(tx, row.sid, route, &payload, call.at)?;
+        // What a BAL writes to itself is kept, and comes back to it no more than anything else that it writes.
+        if row.writer != row.peer && !row.hidden {
+            let payload = for_bal(row, document);
+            upstream::receive_of_user(tx, row.sid, route, &payload, call.at)?;
+        }
     } else {
         if !row.hidden {
             copy(tx, row, document, &row.peer, false, call.at)?;

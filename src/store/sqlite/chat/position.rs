@@ -66,17 +66,33 @@ pub(in crate::store) fn receipt_of_user(
         rows.push(row);
     }
     let up_to = !matches!(new.of, ReceiptOf::Each(_));
+    let mut confirmed = sids.to_vec();
     for row in &rows {
+        let waited = if up_to || new.read { waited_before(tx, new, row)? } else { Vec::new() };
         if new.read {
             read(tx, &reader, row, call)?;
         } else {
-            received(tx, new, row, up_to, call)?;
+            let attended = new.attended || !waited.is_empty();
+            received(tx, new, row, (up_to, attended), call)?;
         }
+        confirmed.extend(waited);
     }
     if let Some(dev) = &new.dev {
         notified::device_spoke(tx, &new.user, dev, call.at)?;
     }
-    Ok(ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false })
+    Ok(ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false, confirmed })
+}
+
+/// The messages before this one in its conversation of which pushes wait for the device that confirms.
+fn waited_before(tx: &Tx<'_>, new: &NewReceipt, row: &ChatRow) -> rusqlite::Result<Vec<Sid>> {
+    let mut before = Vec::new();
+    for sid in new.waited.iter().filter(|sid| **sid < row.sid) {
+        let is_of_it = |of: ChatRow| of.peer == new.user && of.writer == *row.other(&new.user);
+        if ChatRow::by_sid(tx, *sid)?.is_some_and(is_of_it) {
+            before.push(*sid);
+        }
+    }
+    Ok(before)
 }
 
 /// The device acknowledged the copy of a message to its user, over MQTT.
@@ -88,10 +104,16 @@ pub(in crate::store::sqlite) fn acknowledged(tx: &mut Tx<'_>, user: &str, sid: S
     }
 }
 
-fn received(tx: &mut Tx<'_>, new: &NewReceipt, row: &ChatRow, up_to: bool, call: &Call<'_>) -> rusqlite::Result<()> {
+fn received(
+    tx: &mut Tx<'_>,
+    new: &NewReceipt,
+    row: &ChatRow,
+    (up_to, attended): (bool, bool),
+    call: &Call<'_>,
+) -> rusqlite::Result<()> {
     confirm(tx, row, up_to, call.at)?;
     // A device that nobody looks at says nothing of the others.
-    if let Some(dev) = new.dev.as_ref().filter(|_| new.attended) {
+    if let Some(dev) = new.dev.as_ref().filter(|_| attended) {
         let seen = notified::Seen { user: &new.user, peer: &row.writer, sid: row.sid, up_to };
         notified::withdraw(tx, &seen, dev, call)?;
     }

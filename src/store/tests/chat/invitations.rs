@@ -29,7 +29,7 @@ fn request() -> Value {
 }
 
 fn done(seen: Vec<Seeing>, stranger: bool) -> ChatOutcome {
-    ChatOutcome::Done { seen, stranger, waits: false }
+    ChatOutcome::Done { seen, stranger, waits: false, confirmed: Vec::new() }
 }
 
 fn sees(watcher: &str, of: &str) -> Seeing {

@@ -11,7 +11,7 @@ async fn the_central_scene() {
     chat.forget("bob").await;
     let written = json!({ "id": "m1", "to": "bob", "body": "hi" });
     let (sid, outcome) = chat.send(writer("alice"), peer("bob", &[]), &written).await;
-    assert_eq!(outcome, ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false });
+    assert_eq!(outcome, ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false, confirmed: Vec::new() });
     let s1 = sid.to_string();
     let at = chat.at;
     let copy =
@@ -156,7 +156,7 @@ async fn whoever_takes_contacts_only_refuses_strangers_and_not_those_written_to(
     assert!(matches!(by_bal, ChatOutcome::Done { stranger: false, .. }), "{by_bal:?}");
     let (_, outcome) = chat.send(writer("bob"), peer("alice", &[]), &json!({ "to": "alice", "body": "hi" })).await;
     let seeing = Seeing { watcher: owner("alice"), of: owner("bob"), visible: true };
-    assert_eq!(outcome, ChatOutcome::Done { seen: vec![seeing], stranger: true, waits: false });
+    assert_eq!(outcome, ChatOutcome::Done { seen: vec![seeing], stranger: true, waits: false, confirmed: Vec::new() });
     let (_, outcome) = chat.send(writer("alice"), peer("bob", &[]), &hi).await;
     assert!(matches!(outcome, ChatOutcome::Done { stranger: false, .. }), "{outcome:?}");
 }
@@ -167,7 +167,7 @@ async fn a_message_to_a_bal_arrives_as_one_of_a_device_does() {
     let shop = || Peer { role: Some(Role::Bal), ..peer("shop", &[]) };
     let written = json!({ "id": "m1", "to": "shop", "data": { "n": 1 } });
     let (sid, outcome) = chat.send(writer("alice"), shop(), &written).await;
-    assert_eq!(outcome, ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false });
+    assert_eq!(outcome, ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false, confirmed: Vec::new() });
     let waiting = chat.rig.next("shop/others/messages", 0).await;
     let got: Value = serde_json::from_slice(&waiting[0].payload).unwrap();
     let s1 = sid.to_string();
@@ -250,6 +250,6 @@ async fn a_crash_loses_nothing_and_doubles_nothing_without_a_mark() {
     assert_eq!(chat.rig.store.figures().chat_rows, 4);
     assert_eq!(
         chat.receipt(received("bob", &[sid])).await,
-        ChatOutcome::Done { seen: vec![], stranger: false, waits: false }
+        ChatOutcome::Done { seen: vec![], stranger: false, waits: false, confirmed: Vec::new() }
     );
 }

@@ -248,7 +248,7 @@ async fn without_ids_a_push_waits_and_is_not_left_out() {
     let call = chat.call();
     let call = ChatCall { push_sids: call.push_sids[..1].to_vec(), ..call };
     let outcome = chat.rig.store.chat_message(new, call).await.unwrap().await.unwrap();
-    assert_eq!(outcome, ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: true });
+    assert_eq!(outcome, ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: true, confirmed: Vec::new() });
     assert_eq!(chat.tokens().await, ["T-phone"]);
     assert!(chat.decide_again(&[sid], &[]).await.is_empty());
     assert_eq!(chat.tokens().await, ["T-tablet"]);

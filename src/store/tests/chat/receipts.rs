@@ -22,7 +22,7 @@ async fn three(chat: &mut Chat) -> [Sid; 3] {
 }
 
 fn done() -> ChatOutcome {
-    ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false }
+    ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false, confirmed: Vec::new() }
 }
 
 #[tokio::test]

@@ -1,0 +1,106 @@
+//! Messages and invitations.
+
+use super::limits::Meeting;
+use super::{ChatIntake, Remaining, TakeError, device, finish, routed};
+use crate::bridge::refusing::Refused;
+use crate::chat::id::{MessageId, Owner, Sid};
+use crate::chat::message::Sender;
+use crate::chat::principal::Role;
+use crate::chat::suffix::invitations::Invitation;
+use crate::chat::suffix::messages::UserMessage;
+use crate::chat::topic::Device;
+use crate::chat::user_limits::Limited;
+use crate::mqtt::Inbound;
+use crate::store::{ChatOutcome, Committed, NewChatMessage, NewInvitation, Peer, Writer};
+use std::sync::Arc;
+
+/// Something that is written to somebody, on its way to the store.
+struct Written<'a> {
+    owner: &'a Owner,
+    publish: &'a Inbound,
+    sid: Sid,
+    at: u64,
+    from: Writer,
+    to: Peer,
+    /// If the writer is a user, and the other one may be a stranger.
+    meeting: Option<Meeting>,
+}
+
+impl ChatIntake {
+    /// A message to a user or BAL, of a user or BAL.
+    pub(in crate::bridge) async fn message(
+        &mut self,
+        owner: &Owner,
+        publish: &Inbound,
+    ) -> Result<Remaining, TakeError> {
+        let limits = self.context.settings.limits.message();
+        let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
+        let payload = routed(publish, &limits)?;
+        let message = UserMessage::parse(sender, &payload, &limits)?;
+        let (id, dev) = (&message.id, message.dev.as_ref());
+        let written = self.written((owner, publish), (id, payload.len()), &message.to, dev)?;
+        let Written { sid, at, ref from, ref to, .. } = written;
+        let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));
+        let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
+        let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
+        let new = NewChatMessage { sid, from: from.clone(), to: to.clone(), message, deadline_ms, route };
+        let committed = self.context.store.chat_message(new, self.call(at)).await?;
+        Ok(self.remaining(written, committed))
+    }
+
+    pub(super) async fn invitation(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
+        let limits = self.context.settings.limits.message();
+        let payload = routed(publish, &limits)?;
+        let invitation = Invitation::parse(&payload, &limits)?;
+        let (id, dev) = (&invitation.id, invitation.dev.as_ref());
+        let written = self.written((owner, publish), (id, payload.len()), &invitation.to, dev)?;
+        let Written { sid, at, ref from, ref to, .. } = written;
+        let new = NewInvitation { sid, from: from.clone(), to: to.clone(), invitation };
+        let committed = self.context.store.chat_invite(new, self.call(at)).await?;
+        Ok(self.remaining(written, committed))
+    }
+
+    /// Counts what is written, and gives it its id.
+    fn written<'a>(
+        &self,
+        (owner, publish): (&'a Owner, &'a Inbound),
+        (id, bytes): (&Option<MessageId>, usize),
+        to: &Owner,
+        dev: Option<&Device>,
+    ) -> Result<Written<'a>, TakeError> {
+        let role = publish.principal.role;
+        let counted = self.limits.take(owner, role, Limited::Message(bytes as u64));
+        counted.map_err(|rejection| rejection.about(id.clone()))?;
+        let dev = device(&publish.principal, dev);
+        self.sign(owner, dev.as_ref(), publish);
+        let (sid, at) = self.context.next_sid();
+        let to = self.peer(to, at);
+        let may_be_stranger = role == Role::User && to.role != Some(Role::Bal) && to.name != *owner;
+        let meeting = may_be_stranger.then(|| self.limits.meet(owner, &to.name));
+        let strangers = meeting.as_ref().is_none_or(|meeting| meeting.may);
+        let connected = self.context.attentions.connected(owner);
+        let from = Writer { name: owner.clone(), role, dev, connected, strangers };
+        Ok(Written { owner, publish, sid, at, from, to, meeting })
+    }
+
+    /// What follows once the store was asked: pushes may wait for the devices of the reader that somebody looks at.
+    fn remaining(&self, written: Written<'_>, committed: Committed<ChatOutcome>) -> Remaining {
+        let Written { owner, publish, sid, at, to, meeting, .. } = written;
+        let (reader, waits) = (to.name, to.attended.any());
+        if waits {
+            self.context.attentions.given(&reader, sid, at);
+        }
+        let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
+        let owner = owner.clone();
+        Box::pin(async move {
+            let outcome = committed.await?;
+            if waits && !matches!(outcome, ChatOutcome::Done { waits: true, .. }) {
+                context.attentions.taken_back(&reader, sid);
+            }
+            if let Some(meeting) = meeting {
+                meeting.came_to(&outcome);
+            }
+            finish(&context, &refusing, &owner, outcome, &refused).await
+        })
+    }
+}
