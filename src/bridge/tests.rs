@@ -1,5 +1,6 @@
 //! The tasks with a real store on disk; the test is the other end of both ports.
 
+mod chat;
 mod downstream;
 mod notices;
 mod principals;
