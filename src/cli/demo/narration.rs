@@ -70,7 +70,7 @@ fn commands(broker: SocketAddr, cast: &[Player]) {
         PHONES[0]
     ));
     if !cast.is_empty() {
-        chat(&client);
+        chat(client);
     }
     say("\nAnd what the bridge says of itself:");
     say(format_args!("{} -v -t _bridge/status", client("mosquitto_sub", BAL)));
