@@ -224,7 +224,7 @@ impl Intake {
             ClientTopic::Messages(owner) if is_user => {
                 let taken = self.chat.message(owner, publish).await;
                 if let Err(TakeError::Input(rejection)) = &taken {
-                    self.refused_names.tell(rejection, &publish.principal);
+                    self.tell_refused_name(rejection, publish);
                 }
                 taken
             }
@@ -245,16 +245,15 @@ impl Intake {
     }
 
     async fn message(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
-        let Context { settings, store, .. } = &*self.context;
         // An admin is no BAL: it reads everything and commands the bridge, and has no outbox.
         let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
-        let message =
-            Downstream::parse(sender, &publish.payload, &settings.limits.message()).inspect_err(|rejection| {
-                self.refused_names.tell(rejection, &publish.principal);
-            })?;
+        let limits = self.context.settings.limits.message();
+        let message = Downstream::parse(sender, &publish.payload, &limits)
+            .inspect_err(|rejection| self.tell_refused_name(rejection, publish))?;
         let Errand::Push(push) = &message.errand else {
             return self.chat.message(owner, publish).await;
         };
+        let Context { settings, store, .. } = &*self.context;
         let transport = settings.transports.pick(owner, message.category.as_deref()).clone();
         message.check_for(&transport)?;
         let reply = reply_topic_of(owner, publish.principal.role, publish.response_topic.as_ref());
@@ -281,6 +280,13 @@ impl Intake {
         let committed = store.accept(new).await?;
         let (context, owner) = (Arc::clone(&self.context), owner.clone());
         Ok(Box::pin(async move { Ok(accepted(&context, committed.await?, sid, &owner, &id)) }))
+    }
+
+    /// Only a BAL may say what this message says.
+    fn tell_refused_name(&mut self, rejection: &Rejection, publish: &Inbound) {
+        if rejection.code() == ErrorCode::Forbidden {
+            self.refused_names.tell(&publish.principal);
+        }
     }
 
     async fn receipt(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
