@@ -67,6 +67,7 @@ impl Harness {
             retain: false,
             retained: false,
             routed_to: None,
+            at_most_once: false,
             dup: false,
             expiry: None,
             response_topic: None,
