@@ -117,6 +117,18 @@ pub enum Rule {
     Always,
 }
 
+impl Rule {
+    /// Its number in topics.md, "When a phone is pushed".
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Never | Self::Blocked | Self::Muted | Self::OwnDevice | Self::Reaction => 1,
+            Self::NoToken => 2,
+            Self::Attended => 3,
+            Self::Unattended | Self::Always => 4,
+        }
+    }
+}
+
 /// What follows for the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

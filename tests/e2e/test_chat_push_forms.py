@@ -130,8 +130,8 @@ def test_200_messages_to_one_sleeping_phone_keep_to_the_limits_and_the_last_push
     pushes = pair.pushes(TOKEN)
     assert pushes[-1] == last
     assert [push["sid"] for push in pushes if push["type"] == "message"] == sids[:50]
-    # They replace each other while the phone is away.
-    assert [push["type"] for push in pushes[50:]] == ["sync"]
+    # They replace each other while the phone is away; the last one may find it awake.
+    assert [push["type"] for push in pushes[50:]] in (["sync"], ["sync", "sync"])
     assert pair.sim.stats()["nacks"] == {}
     bob = pair.device("bob", "phone")
     assert [item["sid"] for item in everything_since(bob, sids[0])] == sids[1:], "nothing is lost"

@@ -4,13 +4,14 @@ use super::{Remaining, TakeError};
 use crate::bridge::context::Context;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{BridgeEvent, ErrorCode, Rejection};
+use crate::chat::push_decision::{AskedDevice, PushWhen, Rule, decide};
 use crate::chat::suffix::requests::{Op, Request};
 use crate::chat::topic::{Device, inbox_topic};
 use crate::mqtt::AckWord;
 use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatCall, Committed, Contact, EntryChange, KnownDevice, SettingChange, StoreError, SyncPage, TEST_PUSH_SKIPS,
-    UserDocument, UserSettings,
+    ChatCall, Committed, Contact, EntryChange, KnownDevice, PushExplanation, SettingChange, StoreError, SyncPage,
+    TEST_PUSH_SKIPS, UserDocument, UserSettings,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -137,9 +138,7 @@ async fn set(
 ) -> Result<(), StoreError> {
     let hides = if let SettingChange::HidePresence(on) = change { Some(on) } else { None };
     let seen = context.store.chat_set(user.clone(), change, payload.clone(), at).await?.await?;
-    for seeing in seen {
-        context.show(seeing).await?;
-    }
+    context.show(seen).await?;
     if let Some(on) = hides {
         context.hide(user, on).await?;
     }
@@ -147,9 +146,35 @@ async fn set(
 }
 
 async fn explain(context: &Context, user: &Owner, sid: Sid) -> Result<Reply, StoreError> {
+    let connected = context.attentions.connected(user);
     let found = context.store.chat_explain(user.clone(), sid).await?.await?;
     let unknown = || Rejection::new(ErrorCode::NotFound, "`sid` names no message to this user");
-    Ok(found.map(|explained| fields(json!(explained))).ok_or_else(unknown))
+    let when = context.settings.chat.push_when;
+    Ok(found.map(|explained| explanation(&explained, &connected, when)).ok_or_else(unknown))
+}
+
+/// An item for each device with a token, and for those that are connected without one.
+fn explanation(explained: &PushExplanation, connected: &[Device], when: PushWhen) -> Map<String, Value> {
+    let PushExplanation { sid, from, ts, decided_at, asked, attended, waits, devices } = explained;
+    let mut items: Vec<Value> = devices
+        .iter()
+        .map(|device| {
+            let mut item = json!(device);
+            item["rule"] = device.rule.number().into();
+            item["why"] = json!(device.rule);
+            item
+        })
+        .collect();
+    let is_known = |dev: &Device| devices.iter().any(|known| known.dev == dev.as_str());
+    for dev in connected.iter().filter(|dev| !is_known(dev)) {
+        let bare = AskedDevice { has_token: false, attended: attended.iter().any(|one| one == dev.as_str()) };
+        let rule = asked.map_or(Rule::NoToken, |asked| decide(when, asked, bare).rule);
+        items.push(json!({ "dev": dev.as_str(), "rule": rule.number(), "why": rule }));
+    }
+    fields(json!({
+        "sid": sid, "from": from, "ts": ts, "decided_at": decided_at, "asked": asked, "attended": attended,
+        "waits": waits, "items": items,
+    }))
 }
 
 fn contacts(contacts: Vec<Contact>, at: u64) -> Map<String, Value> {
