@@ -74,7 +74,8 @@ impl ChatIntake {
         let dev = device(&publish.principal, dev);
         self.sign(owner, dev.as_ref(), publish);
         let (sid, at) = self.context.next_sid();
-        let to = self.peer(to, at);
+        let known = self.peer(to, at);
+        let to = if known.name == *owner { Peer { role: Some(role), ..known } } else { known };
         let may_be_stranger = role == Role::User && to.role != Some(Role::Bal) && to.name != *owner;
         let meeting = may_be_stranger.then(|| self.limits.meet(owner, &to.name));
         let strangers = meeting.as_ref().is_none_or(|meeting| meeting.may);

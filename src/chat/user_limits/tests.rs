@@ -120,7 +120,7 @@ fn memory_is_bounded_and_whoever_has_done_the_least_is_forgotten_first() {
 proptest! {
     #[test]
     fn no_window_has_more_than_its_burst_and_what_came_back(
-        steps in prop::collection::vec((0u64..200, 0usize..40), 1..100),
+        steps in prop::collection::vec((0u64..400, 0usize..40), 1..20),
     ) {
         let (mut limits, mut now, eve) = (limits(), start(), owner("eve"));
         let mut passed: Vec<Instant> = Vec::new();

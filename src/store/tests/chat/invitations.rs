@@ -163,7 +163,7 @@ async fn a_blocked_user_invites_nobody_and_does_not_learn_it() {
     chat.register("bob", "phone", "T1").await;
     chat.block("bob", "alice", true).await;
     let (sid, outcome) = chat.invite("alice", "bob", &request()).await;
-    assert_eq!(outcome, done(vec![sees("bob", "alice")], false));
+    assert_eq!(outcome, done(vec![sees("bob", "alice")], true));
     assert_eq!(chat.told("alice", "invitations").await.len(), 1);
     assert_eq!(chat.told("alice", "receipts").await[0]["status"], "sent");
     chat.block("bob", "alice", false).await;

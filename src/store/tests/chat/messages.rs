@@ -250,7 +250,7 @@ async fn a_crash_loses_nothing_and_doubles_nothing_without_a_mark() {
     assert_eq!(chat.rig.store.figures().chat_rows, 4);
     assert_eq!(
         chat.receipt(received("bob", &[sid])).await,
-        ChatOutcome::Done { seen: vec![], stranger: false, waits: false, confirmed: Vec::new() }
+        ChatOutcome::Done { seen: vec![], stranger: false, waits: false, confirmed: vec![sid] }
     );
 }
 
