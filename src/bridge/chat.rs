@@ -221,9 +221,7 @@ async fn finish(
 ) -> Result<Option<AckWord>, StoreError> {
     match outcome {
         ChatOutcome::Done { seen, .. } => {
-            for seeing in seen {
-                context.show(seeing).await?;
-            }
+            context.show(seen).await?;
             Ok(Some(AckWord::Done))
         }
         ChatOutcome::Repeated => Ok(Some(AckWord::Done)),

@@ -138,15 +138,25 @@ impl Context {
     }
 
     /// Tells the broker who sees whose presence and profile from now on; somebody who has come to see them gets what is
-    /// retained.
-    pub(crate) async fn show(&self, seeing: Seeing) -> Result<(), StoreError> {
-        let Seeing { watcher, of, visible } = seeing;
-        let (watcher, seen) = (watcher.as_str().into(), of.as_str().into());
-        // If the broker or a part of the bridge has gone, so has everybody who would see it.
-        let _ = self.visibility.send(Visibility { watcher, of: Some(seen), visible }).await;
-        if !visible {
-            return Ok(());
+    /// retained. What is asked for first is told first.
+    pub(crate) async fn show(&self, seen: Vec<Seeing>) -> Result<(), StoreError> {
+        for seen in seen.chunks(self.visibility.max_capacity()) {
+            // All at once, so that nothing that was decided later comes between them. If the broker or a part of the bridge
+            // has gone, so has everybody who would see it.
+            let Ok(permits) = self.visibility.reserve_many(seen.len()).await else { return Ok(()) };
+            for (permit, Seeing { watcher, of, visible }) in permits.zip(seen) {
+                let (watcher, of) = (watcher.as_str().into(), Some(of.as_str().into()));
+                permit.send(Visibility { watcher, of, visible: *visible });
+            }
         }
+        for Seeing { of, .. } in seen.into_iter().filter(|seeing| seeing.visible) {
+            self.publish_again(of).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the presence and the profile of a user once more.
+    async fn publish_again(&self, of: Owner) -> Result<(), StoreError> {
         let _ = self.presences.send(PresenceWord::Again(of.clone())).await;
         if let Some(profile) = self.store.chat_profile_of(of.clone()).await?.await? {
             let topic = ClientTopic::Chat(of, ChatTopic::Profile);

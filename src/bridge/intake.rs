@@ -1,12 +1,13 @@
 //! Downstream, first half: a client's publish is parsed, decided, committed, and only then acknowledged.
 //!
-//! Publishes are handled in the order of arrival, and many wait for their commit at one time; acknowledgements leave in
-//! the same order. A full queue, a slow disk or a stop all look the same to a publisher: no acknowledgement yet.
+//! Publishes are handled in the order of arrival, and many wait for their commit at one time ([`waiting`]). A
+//! full queue, a slow disk or a stop all look the same to a publisher: no acknowledgement yet.
 
 mod delayed;
+mod waiting;
 
 use super::chat::{ChatIntake, KeptCopies};
-use super::context::{Context, oldest};
+use super::context::Context;
 use super::count_told;
 use super::presence::{PresencePublish, PresenceWord};
 use super::refused_names::RefusedNames;
@@ -23,14 +24,12 @@ use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Accepted, Deliveries, NewMessage, NewPush, Recorded, StoreError};
-use delayed::Delayed;
 use futures_util::future::BoxFuture;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use waiting::{Order, Waiting};
 
 /// How often a stopped intake looks whether there is room again.
 const ROOM_CHECK: Duration = Duration::from_millis(100);
@@ -55,8 +54,7 @@ pub(super) struct Intake {
     refused_names: RefusedNames,
     /// What users wrote by another way than MQTT.
     outboxes: mpsc::Receiver<Inbound>,
-    waiting: VecDeque<(Remaining, Ack)>,
-    delayed: Delayed,
+    waiting: Waiting,
 }
 
 impl Intake {
@@ -64,8 +62,7 @@ impl Intake {
         let refusing = Refusing::new(Arc::clone(&context));
         let chat = ChatIntake::new(Arc::clone(&context), refusing.clone());
         let (kept_copies, refused_names) = (KeptCopies::default(), RefusedNames::default());
-        let (waiting, delayed) = (VecDeque::new(), Delayed::default());
-        Self { context, refusing, chat, kept_copies, refused_names, outboxes, waiting, delayed }
+        Self { context, refusing, chat, kept_copies, refused_names, outboxes, waiting: Waiting::default() }
     }
 
     /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound`, and comes until
@@ -85,9 +82,8 @@ impl Intake {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                (done, ack) = oldest(&mut self.waiting) => release(done?, ack),
+                (done, ack) = self.waiting.next() => release(done?, ack),
                 () = at(summaries) => self.refusing.summaries().await?,
-                () = at(self.delayed.deadline()) => self.waiting.extend(self.delayed.take_due(Instant::now())),
                 Some(notice) = notices.recv() => match notice {
                     Notice::SetAside(document) => self.set_aside(&document).await?,
                     Notice::QueueFull { session, refused } => {
@@ -115,9 +111,9 @@ impl Intake {
         // What is still in it comes again by the way by which it came.
         self.outboxes.close();
         while self.outboxes.try_recv().is_ok() {}
-        self.waiting.extend(self.delayed.take_all());
+        self.waiting.end_delays();
         while !self.waiting.is_empty() {
-            let (word, ack) = oldest(&mut self.waiting).await;
+            let (word, ack) = self.waiting.next().await;
             release(word?, ack);
         }
         loop {
@@ -141,7 +137,7 @@ impl Intake {
         while !self.context.queue_has_slack() {
             tokio::select! {
                 () = stop.cancelled() => return Ok(false),
-                (word, ack) = oldest(&mut self.waiting) => release(word?, ack),
+                (word, ack) = self.waiting.next() => release(word?, ack),
                 () = tokio::time::sleep(ROOM_CHECK) => {}
             }
         }
@@ -190,12 +186,14 @@ impl Intake {
             }
             Err(TakeError::Store(error)) => return Err(error),
         };
-        // A broker of others has acknowledged it long ago; ours would hold up what it sends of everybody.
-        if delay.is_zero() || !self.context.broker.answers_publishers {
-            self.waiting.push_back((remaining, publish.ack));
-        } else {
-            self.delayed.push(Instant::now() + delay, remaining, publish.ack);
-        }
+        // A broker of others has acknowledged it long ago, and would be held up with what it sends of everybody else.
+        let delay = if self.context.broker.answers_publishers { delay } else { Duration::ZERO };
+        let order = match (&topic, publish.principal.role) {
+            // What a request does and its answer are several steps, and the next request may take them back.
+            (ClientTopic::Chat(_, ChatTopic::Requests(_)), _) | (_, Role::Bal | Role::Admin) => Order::Kept,
+            (_, Role::User) => Order::Free,
+        };
+        self.waiting.push(order, delay, (remaining, publish.ack));
         Ok(())
     }
 
@@ -226,7 +224,7 @@ impl Intake {
             ClientTopic::Messages(owner) if is_user => {
                 let taken = self.chat.message(owner, publish).await;
                 if let Err(TakeError::Input(rejection)) = &taken {
-                    self.tell_refused_name(rejection, publish);
+                    self.refused_names.tell(rejection, &publish.principal);
                 }
                 taken
             }
@@ -247,15 +245,16 @@ impl Intake {
     }
 
     async fn message(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
+        let Context { settings, store, .. } = &*self.context;
         // An admin is no BAL: it reads everything and commands the bridge, and has no outbox.
         let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
-        let limits = self.context.settings.limits.message();
-        let message = Downstream::parse(sender, &publish.payload, &limits)
-            .inspect_err(|rejection| self.tell_refused_name(rejection, publish))?;
+        let message =
+            Downstream::parse(sender, &publish.payload, &settings.limits.message()).inspect_err(|rejection| {
+                self.refused_names.tell(rejection, &publish.principal);
+            })?;
         let Errand::Push(push) = &message.errand else {
             return self.chat.message(owner, publish).await;
         };
-        let Context { settings, store, .. } = &*self.context;
         let transport = settings.transports.pick(owner, message.category.as_deref()).clone();
         message.check_for(&transport)?;
         let reply = reply_topic_of(owner, publish.principal.role, publish.response_topic.as_ref());
@@ -282,13 +281,6 @@ impl Intake {
         let committed = store.accept(new).await?;
         let (context, owner) = (Arc::clone(&self.context), owner.clone());
         Ok(Box::pin(async move { Ok(accepted(&context, committed.await?, sid, &owner, &id)) }))
-    }
-
-    /// Only a BAL may say what this message says.
-    fn tell_refused_name(&mut self, rejection: &Rejection, publish: &Inbound) {
-        if rejection.code() == ErrorCode::Forbidden {
-            self.refused_names.tell(&publish.principal);
-        }
     }
 
     async fn receipt(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {

@@ -1,6 +1,7 @@
 //! The tasks with a real store on disk; the test is the other end of both ports.
 
 mod chat;
+mod chat_limits;
 mod chat_requests;
 mod downstream;
 mod notices;

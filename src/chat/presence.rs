@@ -113,7 +113,14 @@ impl Aggregate {
     /// A device has connected.
     pub fn handle_came(&mut self, device: &DeviceName, connection: u64, now_ms: u64) {
         self.expire(now_ms);
-        self.devices.entry(device.clone()).or_insert_with(Device::gone).connect(connection);
+        let known = self.devices.entry(device.clone()).or_insert_with(Device::gone);
+        // What a connection before this one said is over.
+        let clear = self.evidence == Evidence::Connections && known.is_to_be_cleared(self.evidence);
+        known.connect(connection);
+        if clear {
+            known.said = false;
+            self.cleared.push(device.clone());
+        }
     }
 
     /// A connection of a device has ended.

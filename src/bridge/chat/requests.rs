@@ -138,9 +138,7 @@ async fn set(
 ) -> Result<(), StoreError> {
     let hides = if let SettingChange::HidePresence(on) = change { Some(on) } else { None };
     let seen = context.store.chat_set(user.clone(), change, payload.clone(), at).await?.await?;
-    for seeing in seen {
-        context.show(seeing).await?;
-    }
+    context.show(seen).await?;
     if let Some(on) = hides {
         context.hide(user, on).await?;
     }

@@ -1,6 +1,7 @@
 //! Publishes of users who publish faster than they may: done, and to be acknowledged when their turn comes.
 
 use super::Remaining;
+use super::waiting::Order;
 use crate::mqtt::Ack;
 use std::collections::BTreeMap;
 use tokio::time::Instant;
@@ -9,17 +10,19 @@ use tokio::time::Instant;
 /// what is recognised then. One connection of the embedded broker has 256 unacknowledged publishes at most.
 const DELAYED_MAX: usize = 10_000;
 
+type Publish = (Order, (Remaining, Ack));
+
 /// Publishes by their turn; those of one moment in the order in which they came.
 #[derive(Default)]
 pub(super) struct Delayed {
-    due: BTreeMap<(Instant, u64), (Remaining, Ack)>,
+    due: BTreeMap<(Instant, u64), Publish>,
     count: u64,
 }
 
 impl Delayed {
-    pub(super) fn push(&mut self, turn: Instant, remaining: Remaining, ack: Ack) {
+    pub(super) fn push(&mut self, turn: Instant, publish: Publish) {
         if self.due.len() < DELAYED_MAX {
-            self.due.insert((turn, self.count), (remaining, ack));
+            self.due.insert((turn, self.count), publish);
             self.count += 1;
         }
     }
@@ -30,13 +33,13 @@ impl Delayed {
     }
 
     /// Those whose turn has come.
-    pub(super) fn take_due(&mut self, now: Instant) -> impl Iterator<Item = (Remaining, Ack)> + use<> {
+    pub(super) fn take_due(&mut self, now: Instant) -> impl Iterator<Item = Publish> + use<> {
         let later = self.due.split_off(&(now, u64::MAX));
         std::mem::replace(&mut self.due, later).into_values()
     }
 
     /// All of them.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = (Remaining, Ack)> + use<> {
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Publish> + use<> {
         std::mem::take(&mut self.due).into_values()
     }
 }
@@ -50,14 +53,14 @@ mod tests {
     fn delayed(turns: &[(Instant, AckWord)]) -> Delayed {
         let mut delayed = Delayed::default();
         for &(turn, word) in turns {
-            delayed.push(turn, Box::pin(async move { Ok(Some(word)) }), Ack::new().0);
+            delayed.push(turn, (Order::Free, (Box::pin(async move { Ok(Some(word)) }), Ack::new().0)));
         }
         delayed
     }
 
-    async fn words(taken: impl Iterator<Item = (Remaining, Ack)>) -> Vec<AckWord> {
+    async fn words(taken: impl Iterator<Item = Publish>) -> Vec<AckWord> {
         let mut words = Vec::new();
-        for (remaining, _) in taken {
+        for (_, (remaining, _)) in taken {
             words.extend(remaining.await.unwrap());
         }
         words

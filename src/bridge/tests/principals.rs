@@ -4,7 +4,7 @@ use super::transports::{both, v1};
 use super::*;
 use crate::chat::principal::{Principal, Proof, Role};
 
-fn logged_in(name: &str, role: Role) -> Principal {
+pub(super) fn logged_in(name: &str, role: Role) -> Principal {
     Principal { name: name.into(), role, device: Some("phone".into()), background: false, proof: Proof::Login }
 }
 

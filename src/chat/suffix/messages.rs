@@ -325,6 +325,10 @@ mod tests {
             json!({"to": "bob", "body": "hi", "notification": {}}),
             json!({"to": "bob", "body": "hi", "fcm": {}}),
             json!({"to": "b/b", "body": "hi"}),
+            json!({"to": "", "body": "hi"}),
+            json!({"to": "self", "body": "hi"}),
+            json!({"to": "_bridge", "body": "hi"}),
+            json!({"to": ["bob"], "body": "hi"}),
         ] {
             assert_eq!(parse(&message).map(drop), Err(ErrorCode::BadField), "{message}");
         }

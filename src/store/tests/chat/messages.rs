@@ -253,3 +253,31 @@ async fn a_crash_loses_nothing_and_doubles_nothing_without_a_mark() {
         ChatOutcome::Done { seen: vec![], stranger: false, waits: false, confirmed: Vec::new() }
     );
 }
+
+#[tokio::test]
+async fn who_may_write_to_no_more_strangers_hears_the_same_of_all_of_them() {
+    let mut chat = Chat::of_two().await;
+    chat.rig.store.chat_user_seen(owner("eve")).await.unwrap().await.unwrap();
+    let eve = |strangers| Writer { strangers, ..writer("eve") };
+    let to = |name: &str| (peer(name, &[]), json!({ "to": name, "body": "hi" }));
+    for blocked in [false, true] {
+        let change = SettingChange::About(owner("eve"), EntryChange::Block(blocked));
+        let told = chat.rig.store.chat_set(owner("bob"), change, "{}".into(), chat.at);
+        told.await.unwrap().await.unwrap();
+        for name in ["bob", "nobody"] {
+            let (peer, document) = to(name);
+            let (_, outcome) = chat.send(eve(false), peer, &document).await;
+            assert_eq!(code(&outcome), Some(ErrorCode::RateLimited), "{name}, {blocked}");
+        }
+        let (peer, document) = to("bob");
+        let (_, outcome) = chat.send(eve(true), peer, &document).await;
+        assert!(
+            matches!(outcome, ChatOutcome::Done { stranger: true, .. }),
+            "a block changes nothing of it: {outcome:?}"
+        );
+    }
+    let alice = Writer { strangers: false, ..writer("alice") };
+    let (peer, document) = to("bob");
+    let (_, outcome) = chat.send(alice, peer, &document).await;
+    assert!(matches!(outcome, ChatOutcome::Done { stranger: false, .. }), "{outcome:?}");
+}

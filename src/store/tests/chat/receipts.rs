@@ -21,8 +21,24 @@ async fn three(chat: &mut Chat) -> [Sid; 3] {
     ]
 }
 
-fn done() -> ChatOutcome {
-    ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false, confirmed: Vec::new() }
+fn done(confirmed: &[Sid]) -> ChatOutcome {
+    ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false, confirmed: confirmed.to_vec() }
+}
+
+#[tokio::test]
+async fn a_receipt_confirms_what_waited_in_its_conversation_and_in_no_other() {
+    let mut chat = Chat::of_two().await;
+    chat.write("carol", "bob", "hello?").await;
+    let [first, second, third] = three(&mut chat).await;
+    let elsewhere = chat.write("carol", "bob", "I am carol").await;
+    let last = chat.write("alice", "bob", "4").await;
+    let waited = vec![first, third, elsewhere, last];
+    let of = |of, read| NewReceipt { of, read, waited: waited.clone(), ..received("bob", &[]) };
+    let each = of(ReceiptOf::Each(vec![third, second]), false);
+    assert_eq!(chat.receipt(each).await, done(&[third, second]), "no other one is meant");
+    assert_eq!(chat.receipt(of(ReceiptOf::UpTo(last), false)).await, done(&[last, first, third]));
+    assert_eq!(chat.receipt(of(ReceiptOf::Each(vec![third]), true)).await, done(&[third, first]));
+    assert_eq!(chat.receipt(of(ReceiptOf::In(owner("carol"), elsewhere), true)).await, done(&[elsewhere]));
 }
 
 #[tokio::test]
@@ -60,7 +76,7 @@ async fn a_read_position_goes_forward_only_and_is_told_to_both_sides() {
     let mut chat = Chat::of_two().await;
     let [first, second, third] = three(&mut chat).await;
     for sid in [second, second, first] {
-        assert_eq!(chat.read("bob", "alice", sid).await, done());
+        assert_eq!(chat.read("bob", "alice", sid).await, done(&[sid]));
     }
     // No device has confirmed it before.
     let expected = [format!("{second} delivered up_to"), format!("{second} read up_to")];
@@ -128,7 +144,7 @@ async fn a_reaction_is_a_message_that_nobody_has_to_read() {
     chat.register("alice", "phone", "T1").await;
     let reaction = json!({ "to": "alice", "type": "reaction", "ref": sid.to_string(), "body": "+" });
     let (reacted, outcome) = chat.send(writer("bob"), peer("alice", &[]), &reaction).await;
-    assert_eq!(outcome, done());
+    assert_eq!(outcome, done(&[]));
     assert!(chat.pushes().await.is_empty());
     assert_eq!(chat.count("SELECT unread FROM users WHERE user = 'alice'"), 0);
     assert_eq!(chat.told("alice", "messages").await.last().unwrap()["n"], 5);
