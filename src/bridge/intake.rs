@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use waiting::{Order, Waiting};
+use waiting::{Order, Taken, Waiting};
 
 /// How often a stopped intake looks whether there is room again.
 const ROOM_CHECK: Duration = Duration::from_millis(100);
@@ -52,29 +52,27 @@ pub(super) struct Intake {
     chat: ChatIntake,
     kept_copies: KeptCopies,
     refused_names: RefusedNames,
-    /// What users wrote by another way than MQTT.
-    outboxes: mpsc::Receiver<Inbound>,
-    waiting: Waiting,
 }
 
 impl Intake {
-    pub(super) fn new(context: Arc<Context>, outboxes: mpsc::Receiver<Inbound>) -> Self {
+    pub(super) fn new(context: Arc<Context>) -> Self {
         let refusing = Refusing::new(Arc::clone(&context));
         let chat = ChatIntake::new(Arc::clone(&context), refusing.clone());
         let (kept_copies, refused_names) = (KeptCopies::default(), RefusedNames::default());
-        Self { context, refusing, chat, kept_copies, refused_names, outboxes, waiting: Waiting::default() }
+        Self { context, refusing, chat, kept_copies, refused_names }
     }
 
     /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound`, and comes until
-    /// `quiet`, is not acknowledged: its publisher sends it again.
+    /// `quiet`, is not acknowledged: its publisher sends it again. `outboxes` is what users wrote by another way than MQTT.
     pub(super) async fn run(
         mut self,
-        mut inbound: mpsc::Receiver<Inbound>,
+        (mut inbound, mut outboxes): (mpsc::Receiver<Inbound>, mpsc::Receiver<Inbound>),
         mut notices: mpsc::Receiver<Notice>,
         stop: CancellationToken,
         quiet: CancellationToken,
     ) -> Result<(), StoreError> {
         let limit = self.context.settings.limits.inflight_publishes;
+        let mut waiting = Waiting::default();
         // A publisher whose acknowledgement is dropped is cut off, and may still have documents of ours to acknowledge.
         let mut unanswered = Vec::new();
         loop {
@@ -82,38 +80,40 @@ impl Intake {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                (done, ack) = self.waiting.next() => release(done?, ack),
-                () = at(summaries) => self.refusing.summaries().await?,
+                (done, ack) = waiting.next() => release(done?, ack),
+                () = at(summaries) => waiting.beside(self.refusing.summaries()).await?,
                 Some(notice) = notices.recv() => match notice {
-                    Notice::SetAside(document) => self.set_aside(&document).await?,
+                    Notice::SetAside(document) => waiting.beside(self.set_aside(&document)).await?,
                     Notice::QueueFull { session, refused } => {
                         self.context.emit_event(BridgeEvent::QueueFull { session: session.to_string(), refused });
                     }
                 },
-                Some(publish) = self.outboxes.recv(), if self.waiting.len() < limit => {
-                    if !self.room(&stop).await? {
+                Some(publish) = outboxes.recv(), if waiting.len() < limit => {
+                    if !self.room(&mut waiting, &stop).await? {
                         break;
                     }
-                    self.take(publish).await?;
+                    let taken = waiting.beside(self.take(publish)).await?;
+                    waiting.extend(taken);
                 }
-                next = inbound.recv(), if self.waiting.len() < limit => match next {
+                next = inbound.recv(), if waiting.len() < limit => match next {
                     Some(publish) => {
-                        if !self.room(&stop).await? {
+                        if !self.room(&mut waiting, &stop).await? {
                             unanswered.push(publish.ack);
                             break;
                         }
-                        self.take(publish).await?;
+                        let taken = waiting.beside(self.take(publish)).await?;
+                        waiting.extend(taken);
                     }
                     None => break,
                 },
             }
         }
         // What is still in it comes again by the way by which it came.
-        self.outboxes.close();
-        while self.outboxes.try_recv().is_ok() {}
-        self.waiting.end_delays();
-        while !self.waiting.is_empty() {
-            let (word, ack) = self.waiting.next().await;
+        outboxes.close();
+        while outboxes.try_recv().is_ok() {}
+        waiting.end_delays();
+        while !waiting.is_empty() {
+            let (word, ack) = waiting.next().await;
             release(word?, ack);
         }
         loop {
@@ -128,7 +128,7 @@ impl Intake {
     }
 
     /// Waits while the queue is full; false when the bridge stops meanwhile.
-    async fn room(&mut self, stop: &CancellationToken) -> Result<bool, StoreError> {
+    async fn room(&self, waiting: &mut Waiting, stop: &CancellationToken) -> Result<bool, StoreError> {
         if self.context.queue_has_room() {
             return Ok(true);
         }
@@ -137,7 +137,7 @@ impl Intake {
         while !self.context.queue_has_slack() {
             tokio::select! {
                 () = stop.cancelled() => return Ok(false),
-                (word, ack) = self.waiting.next() => release(word?, ack),
+                (word, ack) = waiting.next() => release(word?, ack),
                 () = tokio::time::sleep(ROOM_CHECK) => {}
             }
         }
@@ -146,10 +146,11 @@ impl Intake {
         Ok(true)
     }
 
-    async fn take(&mut self, publish: Inbound) -> Result<(), StoreError> {
+    /// Begins with a publish; what remains of it goes on beside others.
+    async fn take(&mut self, publish: Inbound) -> Result<Option<Taken>, StoreError> {
         let Some(topic) = self.topic_of(&publish).await else {
             publish.ack.release(AckWord::Done);
-            return Ok(());
+            return Ok(None);
         };
         let mut delay = Duration::ZERO;
         if publish.principal.role == Role::User {
@@ -158,7 +159,7 @@ impl Intake {
         }
         if !delay.is_zero() && publish.at_most_once {
             publish.ack.release(AckWord::Done);
-            return Ok(());
+            return Ok(None);
         }
         let taken = match &topic {
             ClientTopic::Presence(_, Some(device)) if is_of_another(&publish.principal, device) => {
@@ -172,7 +173,7 @@ impl Intake {
                         let is_bal = publish.principal.role == Role::Bal;
                         let said = PresencePublish { owner, device, presence, ack: publish.ack };
                         presence_said(&self.context, said, is_bal).await;
-                        return Ok(());
+                        return Ok(None);
                     }
                     Err(rejection) => Err(rejection.into()),
                 }
@@ -193,8 +194,7 @@ impl Intake {
             (ClientTopic::Chat(_, ChatTopic::Requests(_)), _) | (_, Role::Bal | Role::Admin) => Order::Kept,
             (_, Role::User) => Order::Free,
         };
-        self.waiting.push(order, delay, (remaining, publish.ack));
-        Ok(())
+        Ok(Some((order, delay, (remaining, publish.ack))))
     }
 
     /// The topic of what a client says now; `None` where nobody does, or where the topic names nobody.
@@ -224,7 +224,7 @@ impl Intake {
             ClientTopic::Messages(owner) if is_user => {
                 let taken = self.chat.message(owner, publish).await;
                 if let Err(TakeError::Input(rejection)) = &taken {
-                    self.tell_refused_name(rejection, publish);
+                    self.refused_names.tell(rejection, &publish.principal);
                 }
                 taken
             }
@@ -249,7 +249,7 @@ impl Intake {
         let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
         let limits = self.context.settings.limits.message();
         let message = Downstream::parse(sender, &publish.payload, &limits)
-            .inspect_err(|rejection| self.tell_refused_name(rejection, publish))?;
+            .inspect_err(|rejection| self.refused_names.tell(rejection, &publish.principal))?;
         let Errand::Push(push) = &message.errand else {
             return self.chat.message(owner, publish).await;
         };
@@ -280,13 +280,6 @@ impl Intake {
         let committed = store.accept(new).await?;
         let (context, owner) = (Arc::clone(&self.context), owner.clone());
         Ok(Box::pin(async move { Ok(accepted(&context, committed.await?, sid, &owner, &id)) }))
-    }
-
-    /// Only a BAL may say what this message says.
-    fn tell_refused_name(&mut self, rejection: &Rejection, publish: &Inbound) {
-        if rejection.code() == ErrorCode::Forbidden {
-            self.refused_names.tell(&publish.principal);
-        }
     }
 
     async fn receipt(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
@@ -357,7 +350,7 @@ fn concerns(principal: &Principal, suffix: &Suffix) -> bool {
     !suffix.is_reserved() && (principal.role == Role::Bal || suffix.nearest().is_some())
 }
 
-fn release(word: Option<AckWord>, ack: Ack) {
+pub(super) fn release(word: Option<AckWord>, ack: Ack) {
     if let Some(word) = word {
         ack.release(word);
     }

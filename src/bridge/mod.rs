@@ -131,7 +131,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     }
     let user_presences = UserPresences::new(Arc::clone(&context), broker_link.clone());
     let (outboxes, written) = mpsc::channel(OUTBOXES);
-    let intake = Intake::new(Arc::clone(&context), written);
+    let intake = Intake::new(Arc::clone(&context));
 
     let mut tasks = JoinSet::new();
     let mut watched = Vec::with_capacity(transports.len());
@@ -148,7 +148,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     tasks.spawn(chat::watch_pushes(Arc::clone(&context), confirmations, stops.publish.clone()));
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));
-    tasks.spawn(intake.run(inbound, notices, stops.intake.clone(), stops.quiet.clone()));
+    tasks.spawn(intake.run((inbound, written), notices, stops.intake.clone(), stops.quiet.clone()));
     tasks.spawn(user_presences.run(sightings, presences, stops.publish.clone()));
     let announced = CancellationToken::new();
     if context.broker.takes_documents {

@@ -1,5 +1,6 @@
 //! Names on an external broker that sent what only BALs may, and are no BALs: each is told to the operator once.
 
+use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::{Principal, Proof};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ pub(super) struct RefusedNames {
 }
 
 impl RefusedNames {
-    /// A message of `principal` was refused because only a BAL may send it. On the embedded broker the operator has given
-    /// the role itself, and nothing is told.
-    pub(super) fn tell(&mut self, principal: &Principal) {
-        if principal.proof != Proof::TopicRules || !self.is_new(&principal.name) {
+    /// A message of `principal` was refused; it is told where only a BAL may send it. On the embedded broker the operator has
+    /// given the role itself, and nothing is told.
+    pub(super) fn tell(&mut self, rejection: &Rejection, principal: &Principal) {
+        let is_for_bals = rejection.code() == ErrorCode::Forbidden;
+        if !is_for_bals || principal.proof != Proof::TopicRules || !self.is_new(&principal.name) {
             return;
         }
         let (name, add) = (&principal.name, section(&principal.name));

@@ -4,8 +4,8 @@
 //! commit where it is refused: each goes on by itself, so that nobody waits for what another one did. The broker keeps the
 //! order of the acknowledgements of a connection.
 
-use super::Remaining;
 use super::delayed::Delayed;
+use super::{Remaining, release};
 use crate::bridge::context::oldest;
 use crate::mqtt::{Ack, AckWord};
 use crate::ops::clock::at;
@@ -14,11 +14,15 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// What came of a publish, and where its publisher is told.
 type Done = (Result<Option<AckWord>, StoreError>, Ack);
+
+/// What remains of a publish: in which order, after which delay, what is to be done, and who is told.
+pub(super) type Taken = (Order, Duration, (Remaining, Ack));
 
 /// Whether a publish goes on before those that came earlier are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,29 @@ impl Waiting {
             Order::Free => {
                 let (remaining, ack) = publish;
                 self.free.push(Box::pin(async move { (remaining.await, ack) }));
+            }
+        }
+    }
+
+    /// Another one, if anything remains of it.
+    pub(super) fn extend(&mut self, taken: Option<Taken>) {
+        if let Some((order, delay, publish)) = taken {
+            self.push(order, delay, publish);
+        }
+    }
+
+    /// Does something that may wait for room in the queue of the store, while all of these go on: one of them may have got that
+    /// room, and gives it back only when it is polled.
+    pub(super) async fn beside<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                (word, ack) = self.next() => release(word?, ack),
             }
         }
     }

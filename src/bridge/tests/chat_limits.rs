@@ -11,7 +11,7 @@ fn strict(limits: Limits) -> Settings {
 
 impl Harness {
     /// A user says something, and has its acknowledgement.
-    async fn says(&self, user: &str, suffix: &str, word: Value) {
+    async fn user_says(&self, user: &str, suffix: &str, word: Value) {
         let word = self.publish_as(logged_in(user, Role::User), &format!("{user}/self/{suffix}"), &word).await;
         assert_eq!(timeout(word).await, Ok(AckWord::Done));
     }
@@ -35,7 +35,7 @@ impl Harness {
     async fn of_users(users: &[&str], settings: Settings) -> Self {
         let harness = Self::open_for(settings);
         for user in users {
-            harness.says(user, "receipts", json!({ "id": "unknown", "status": "received" })).await;
+            harness.user_says(user, "receipts", json!({ "id": "unknown", "status": "received" })).await;
         }
         harness
     }
@@ -64,9 +64,9 @@ async fn requests_beyond_the_limit_of_a_user_are_answered_so_and_another_users_a
     let mut harness = Harness::of_users(&[], strict(limits)).await;
     let settings = |n: u32| json!({ "id": format!("r{n}"), "op": "settings" });
     for n in 0..4 {
-        harness.says("eve", "requests/phone", settings(n)).await;
+        harness.user_says("eve", "requests/phone", settings(n)).await;
     }
-    harness.says("bob", "requests/phone", settings(9)).await;
+    harness.user_says("bob", "requests/phone", settings(9)).await;
     let documents = harness.documents(5).await;
     assert_eq!(topics(&documents)[0], "bob/others/replies/phone");
     let mut codes = codes(&documents);
@@ -82,17 +82,17 @@ async fn test_pushes_and_registrations_have_limits_of_their_own() {
     let limits = Limits { user_registrations_per_hour: 2, ..Limits::default() };
     let mut harness = Harness::of_users(&[], strict(limits)).await;
     for n in 0..3 {
-        harness.says("eve", "requests/phone", json!({ "id": format!("r{n}"), "op": "test_push" })).await;
+        harness.user_says("eve", "requests/phone", json!({ "id": format!("r{n}"), "op": "test_push" })).await;
     }
     assert_eq!(codes(&harness.documents(3).await), ["ok", "RATE_LIMITED", "RATE_LIMITED"]);
     for n in 0..3 {
         let registration = json!({ "token": format!("t{n}"), "platform": "android" });
-        harness.says("eve", "devices/phone", registration).await;
+        harness.user_says("eve", "devices/phone", registration).await;
     }
     let documents = harness.documents(3).await;
     assert_eq!(topics(&documents), ["eve/others/devices", "eve/others/devices", "eve/others/errors"]);
     assert_eq!(documents[2].1["code"], "RATE_LIMITED");
-    harness.says("eve", "devices/phone", json!(null)).await;
+    harness.user_says("eve", "devices/phone", json!(null)).await;
     harness.close().await;
 }
 
@@ -100,7 +100,7 @@ async fn test_pushes_and_registrations_have_limits_of_their_own() {
 async fn whoever_writes_to_too_many_strangers_hears_no_more_of_who_exists() {
     let limits = Limits { user_strangers_per_hour: 2, user_messages_per_stranger: 2, ..Limits::default() };
     let mut harness = Harness::of_users(&["bob", "carol"], strict(limits)).await;
-    harness.says("carol", "messages", json!({ "id": "c1", "to": "eve", "body": "hi" })).await;
+    harness.user_says("carol", "messages", json!({ "id": "c1", "to": "eve", "body": "hi" })).await;
     let refused = harness.documents(2).await;
     assert_eq!(codes(&refused), ["NOT_FOUND"; 2], "eve has never been here");
     for (n, (to, code)) in [
@@ -115,15 +115,15 @@ async fn whoever_writes_to_too_many_strangers_hears_no_more_of_who_exists() {
     .into_iter()
     .enumerate()
     {
-        harness.says("eve", "messages", json!({ "id": format!("m{n}"), "to": to, "body": "spam" })).await;
+        harness.user_says("eve", "messages", json!({ "id": format!("m{n}"), "to": to, "body": "spam" })).await;
         let told = harness.documents(if code == "ok" { 3 } else { 2 }).await;
         assert_eq!(*codes(&told).last().unwrap(), code, "{n}: {told:?}");
     }
     // Bob answers.
-    harness.says("bob", "messages", json!({ "id": "b1", "to": "eve", "body": "yes?" })).await;
+    harness.user_says("bob", "messages", json!({ "id": "b1", "to": "eve", "body": "yes?" })).await;
     harness.documents(4).await;
     for n in 0..5 {
-        harness.says("eve", "messages", json!({ "id": format!("n{n}"), "to": "bob", "body": "hello" })).await;
+        harness.user_says("eve", "messages", json!({ "id": format!("n{n}"), "to": "bob", "body": "hello" })).await;
         assert_eq!(codes(&harness.documents(3).await), ["ok"; 3]);
     }
     harness.close().await;
@@ -138,7 +138,7 @@ async fn what_a_user_publishes_too_fast_is_acknowledged_later_and_holds_up_nobod
     for _ in 0..300 {
         words.push(harness.publish_as(logged_in("eve", Role::User), "eve/self/receipts", &receipt).await);
     }
-    harness.says("bob", "receipts", receipt.clone()).await;
+    harness.user_says("bob", "receipts", receipt.clone()).await;
     let mut last = words.pop().unwrap();
     assert!(last.try_recv().is_err(), "its turn comes in five minutes");
     assert_eq!(timeout(words.remove(0)).await, Ok(AckWord::Done));
@@ -172,7 +172,7 @@ async fn a_phone_writes_by_its_push_service_as_the_user_who_registered_it() {
     assert_eq!(harness.ack().await.message_id, "0");
     let (topic, document) = harness.read().await;
     assert_eq!((topic.as_str(), &document["data"]), ("client1/others/messages", &before));
-    harness.says("bob", "devices/phone", json!({ "token": "T1", "platform": "android" })).await;
+    harness.user_says("bob", "devices/phone", json!({ "token": "T1", "platform": "android" })).await;
     harness.documents(1).await;
     let data = json!({ "to": "alice", "body": "7", "data": "{\"n\":[1]}", "ttl": "60", "from": "carol" });
     for id in ["1", "1"] {
@@ -209,9 +209,9 @@ async fn a_bal_and_a_user_write_to_each_other_and_a_bal_never_hears_itself() {
     let told = harness.documents(3).await;
     assert_eq!(topics(&told), ["bob/others/messages", "shop/others/receipts", "shop/others/receipts"]);
     let sid = told[0].1["sid"].clone();
-    harness.says("bob", "receipts", json!({ "sid": sid, "status": "received" })).await;
+    harness.user_says("bob", "receipts", json!({ "sid": sid, "status": "received" })).await;
     assert_eq!(harness.status().await, ("m1".into(), "delivered".into()));
-    harness.says("bob", "read", json!({ "with": "shop", "sid": sid })).await;
+    harness.user_says("bob", "read", json!({ "with": "shop", "sid": sid })).await;
     let told = harness.documents(2).await;
     assert_eq!((topics(&told)[1], &told[1].1["status"]), ("shop/others/receipts", &json!("read")));
     harness.bal_says("messages", json!({ "id": "m2", "to": "shop", "body": "to myself" })).await;
