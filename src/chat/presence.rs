@@ -113,14 +113,7 @@ impl Aggregate {
     /// A device has connected.
     pub fn handle_came(&mut self, device: &DeviceName, connection: u64, now_ms: u64) {
         self.expire(now_ms);
-        let known = self.devices.entry(device.clone()).or_insert_with(Device::gone);
-        // What a connection before this one said is over.
-        let clear = self.evidence == Evidence::Connections && known.is_to_be_cleared(self.evidence);
-        known.connect(connection);
-        if clear {
-            known.said = false;
-            self.cleared.push(device.clone());
-        }
+        self.devices.entry(device.clone()).or_insert_with(Device::gone).connect(connection);
     }
 
     /// A connection of a device has ended.

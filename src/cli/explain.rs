@@ -311,7 +311,7 @@ mod tests {
             (json!({"message_id": "m", "data": {}}), "no target"),
             (json!({"registration_ids": ["a"], "data": {}}), "one message to each token"),
             (json!({"id": "a", "token": "T"}), "MISSING_FIELD"),
-            (json!({"id": "a", "to": "alice", "body": "x"}), "use `token`"),
+            (json!({"id": "a", "to": "alice", "body": "x"}), "give a `token`"),
             (json!({"to": "T", "time_to_live": -1}), "`time_to_live` is not a whole number from 0 to 2419200"),
             (json!({"to": "T", "time_to_live": "30000s"}), "`time_to_live` is not a whole number from 0 to 2419200"),
             (json!({"to": "T", "time_to_live": 2_419_201}), "`time_to_live` is not a whole number from 0 to 2419200"),

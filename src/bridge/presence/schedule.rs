@@ -209,9 +209,11 @@ impl Schedule {
     fn change(&mut self, name: &Owner, now: u64, change: impl FnOnce(&mut User)) {
         let Some(user) = self.users.get_mut(name) else { return };
         change(user);
-        // It is not told of the user, so it need not wait for that.
-        let cleared = std::iter::from_fn(|| user.aggregate.poll_cleared());
-        self.cleared.extend(cleared.map(|device| (name.clone(), device)));
+        // Before the device may come again: what it says then is not to be cleared.
+        if self.evidence == Evidence::Connections {
+            let cleared = std::iter::from_fn(|| user.aggregate.poll_cleared());
+            self.cleared.extend(cleared.map(|device| (name.clone(), device)));
+        }
         user.last_event_at = now;
         if !user.telling {
             user.place(&mut self.times, name, Some(now.max(user.next_allowed_at)));

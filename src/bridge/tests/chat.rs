@@ -161,9 +161,9 @@ impl Harness {
     async fn rule(&mut self, sid: &str) -> String {
         self.says(&at("bob:phone"), "requests/phone", &json!({"id": "why", "op": "explain", "sid": sid})).await;
         let told = self.told().await;
-        let devices = &told.one("bob/others/replies/phone")["devices"];
+        let devices = &told.one("bob/others/replies/phone")["items"];
         let phone = devices.as_array().unwrap().iter().find(|device| device["dev"] == "phone").unwrap();
-        phone["rule"].as_str().unwrap().to_owned()
+        phone["why"].as_str().unwrap().to_owned()
     }
 }
 
