@@ -6,11 +6,11 @@ use super::{errors, outbox, shrink};
 use crate::store::shared_status::SharedStatus;
 use crate::store::{CloseError, Committed, Limits, StoreError, StoreHealth};
 use rusqlite::Connection;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver as StopSignal, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -86,10 +86,33 @@ pub(super) struct Queued {
 #[derive(Debug, Clone)]
 pub(in crate::store) struct VerbQueue {
     verbs: mpsc::Sender<Queued>,
-    /// Whoever sends holds it: verbs reach the thread in the order in which they were asked for, also where they waited
-    /// for a place.
-    order: Arc<Mutex<()>>,
+    order: Arc<SendOrder>,
     room: Arc<Semaphore>,
+}
+
+/// Verbs reach the thread in the order in which they were asked for, also where they waited for a place.
+#[derive(Debug, Default)]
+struct SendOrder {
+    /// How many wait for a place. A lock that is held for an attempt to send and never across an await: a future that nobody
+    /// polls must not be in the way of others while there are places.
+    waiting: std::sync::Mutex<usize>,
+    /// Whoever waits for a place holds it.
+    turn: Mutex<()>,
+}
+
+/// One that waits for a place, until it has one or is dropped.
+struct WaitsForPlace<'a>(&'a SendOrder);
+
+impl SendOrder {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, usize> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for WaitsForPlace<'_> {
+    fn drop(&mut self) {
+        *self.0.waiting() -= 1;
+    }
 }
 
 impl VerbQueue {
@@ -146,9 +169,29 @@ impl VerbQueue {
     {
         let (call, answer) = VerbCall::new(verb);
         let queued = Queued { item: how(Box::new(call)), _room: room };
-        let _alone = self.order.lock().await;
-        self.verbs.send(queued).await.map_err(|_| StoreError::Closed)?;
+        if let Some(queued) = self.try_send(queued)? {
+            let _waits = WaitsForPlace(&self.order);
+            let _turn = self.order.turn.lock().await;
+            self.verbs.send(queued).await.map_err(|_| StoreError::Closed)?;
+        }
         Ok(Committed::new(answer))
+    }
+
+    /// Sends if there is a place and nobody waits for one; else it is given back, and counted as one that waits.
+    fn try_send(&self, queued: Queued) -> Result<Option<Queued>, StoreError> {
+        let mut waiting = self.order.waiting();
+        if *waiting == 0 {
+            match self.verbs.try_send(queued) {
+                Ok(()) => return Ok(None),
+                Err(TrySendError::Closed(_)) => return Err(StoreError::Closed),
+                Err(TrySendError::Full(queued)) => {
+                    *waiting += 1;
+                    return Ok(Some(queued));
+                }
+            }
+        }
+        *waiting += 1;
+        Ok(Some(queued))
     }
 
     /// Lets the thread end when everything before this is done.
@@ -336,5 +379,17 @@ mod tests {
         }
         assert!((&mut second).now_or_never().is_none(), "it was asked for later");
         assert!((&mut first).now_or_never().is_some() && (&mut second).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_future_that_nobody_polls_is_in_nobodys_way_while_there_are_places() {
+        let (queue, mut at_thread) = VerbQueue::new(1);
+        let turn = queue.order.turn.lock().await;
+        // It is begun, and not polled again.
+        let mut left_alone = Box::pin(queue.submit_reserved(|_| Ok(())));
+        assert!((&mut left_alone).now_or_never().is_some(), "there is a place, whoever has the turn");
+        assert!(queue.submit_reserved(|_| Ok(())).now_or_never().is_some());
+        drop(turn);
+        assert!(at_thread.recv().await.is_some() && at_thread.recv().await.is_some());
     }
 }
