@@ -111,6 +111,7 @@ KILLS = {
 }  # fmt: skip
 
 
+@pytest.mark.campaign
 @pytest.mark.behaviour(38)
 @pytest.mark.parametrize("point", list(KILLS))
 @on_both_brokers

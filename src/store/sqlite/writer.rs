@@ -97,7 +97,7 @@ struct SendOrder {
     /// polls must not be in the way of others while there are places.
     waiting: std::sync::Mutex<usize>,
     /// Whoever waits for a place holds it.
-    turn: Mutex<()>,
+    permit: Mutex<()>,
 }
 
 /// One that waits for a place, until it has one or is dropped.
@@ -171,7 +171,7 @@ impl VerbQueue {
         let queued = Queued { item: how(Box::new(call)), _room: room };
         if let Some(queued) = self.try_send(queued)? {
             let _waits = WaitsForPlace(&self.order);
-            let _turn = self.order.turn.lock().await;
+            let _permit = self.order.permit.lock().await;
             self.verbs.send(queued).await.map_err(|_| StoreError::Closed)?;
         }
         Ok(Committed::new(answer))
@@ -384,12 +384,12 @@ mod tests {
     #[tokio::test]
     async fn a_future_that_nobody_polls_is_in_nobodys_way_while_there_are_places() {
         let (queue, mut at_thread) = VerbQueue::new(1);
-        let turn = queue.order.turn.lock().await;
+        let permit = queue.order.permit.lock().await;
         // It is begun, and not polled again.
         let mut left_alone = Box::pin(queue.submit_reserved(|_| Ok(())));
-        assert!((&mut left_alone).now_or_never().is_some(), "there is a place, whoever has the turn");
+        assert!((&mut left_alone).now_or_never().is_some(), "there is a place, whoever has the permit");
         assert!(queue.submit_reserved(|_| Ok(())).now_or_never().is_some());
-        drop(turn);
+        drop(permit);
         assert!(at_thread.recv().await.is_some() && at_thread.recv().await.is_some());
     }
 }
