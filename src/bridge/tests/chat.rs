@@ -256,10 +256,10 @@ async fn a_bal_writes_to_users_and_has_no_devices() {
     assert_eq!((&asked["id"], asked.get("token")), (&told.one("bob/others/messages")["sid"], None));
     harness.says(&bal, "devices/x", &json!({"token": "U", "platform": "web"})).await;
     let told = harness.told().await;
-    assert_eq!(
-        (told.topics(), &told.one("bal1/others/errors")["code"]),
-        (vec!["bal1/others/errors"], &json!("FORBIDDEN"))
-    );
+    // What became of bob's message may be told this late.
+    let to_the_bal: Vec<_> = told.topics().into_iter().filter(|topic| topic.starts_with("bal1/")).collect();
+    assert_eq!(to_the_bal, ["bal1/others/errors"]);
+    assert_eq!(told.one("bal1/others/errors")["code"], "FORBIDDEN");
     harness.close().await;
 }
 
