@@ -197,20 +197,9 @@ async fn of_user(outboxes: &mpsc::Sender<Inbound>, user: &Owner, device: &Device
     tracing::debug!(target: message_log::TARGET, %user, "message of a user by a device: to disk, then acknowledged");
     let (ack, word) = Ack::new();
     let (name, device) = (user.as_str().into(), Some(device.as_str().into()));
-    let inbound = Inbound {
-        principal: Principal { name, role: Role::User, device, background: false, proof: Proof::Token },
-        topic: ClientTopic::Messages(user.clone()).to_string(),
-        payload: message.into(),
-        retain: false,
-        retained: false,
-        routed_to: None,
-        at_most_once: false,
-        dup: false,
-        expiry: None,
-        response_topic: None,
-        correlation: None,
-        ack,
-    };
+    let principal = Principal { name, role: Role::User, device, background: false, proof: Proof::Token };
+    let topic = ClientTopic::Messages(user.clone()).to_string();
+    let inbound = Inbound::new(principal, topic, message.into(), ack);
     let _ = outboxes.send(inbound).await;
     match word.await {
         Ok(AckWord::Done | AckWord::NoSuchTopic) => Received::Stored,

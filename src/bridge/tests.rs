@@ -155,20 +155,7 @@ impl Harness {
         dup: bool,
     ) -> oneshot::Receiver<AckWord> {
         let (ack, word) = Ack::new();
-        let inbound = Inbound {
-            principal,
-            topic: topic.into(),
-            payload: payload.to_string().into(),
-            retain: false,
-            retained: false,
-            routed_to: None,
-            at_most_once: false,
-            dup,
-            expiry: None,
-            response_topic: None,
-            correlation: None,
-            ack,
-        };
+        let inbound = Inbound { dup, ..Inbound::new(principal, topic.into(), payload.to_string().into(), ack) };
         self.mqtt.inbound.send(inbound).await.unwrap();
         word
     }

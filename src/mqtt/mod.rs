@@ -66,6 +66,26 @@ pub struct Inbound {
     pub ack: Ack,
 }
 
+impl Inbound {
+    /// A new message with QoS 1 and none of the properties that it may have.
+    pub fn new(principal: Principal, topic: String, payload: Bytes, ack: Ack) -> Self {
+        Self {
+            principal,
+            topic,
+            payload,
+            retain: false,
+            retained: false,
+            routed_to: None,
+            at_most_once: false,
+            dup: false,
+            expiry: None,
+            response_topic: None,
+            correlation: None,
+            ack,
+        }
+    }
+}
+
 /// The publisher's acknowledgement, held back. Dropping it without a word means that the message is not safe: the
 /// publisher gets no PUBACK and sends it again.
 #[derive(Debug)]

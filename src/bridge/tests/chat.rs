@@ -60,20 +60,8 @@ impl Harness {
     /// Publishes any bytes on `{name}/self/{suffix}`, and waits until that is dealt with.
     pub(super) async fn writes(&self, who: &Principal, suffix: &str, payload: &str, change: impl FnOnce(&mut Inbound)) {
         let (ack, word) = Ack::new();
-        let mut inbound = Inbound {
-            topic: format!("{}/self/{suffix}", who.name),
-            principal: who.clone(),
-            payload: payload.to_owned().into(),
-            retain: false,
-            retained: false,
-            routed_to: None,
-            at_most_once: false,
-            dup: false,
-            expiry: None,
-            response_topic: None,
-            correlation: None,
-            ack,
-        };
+        let topic = format!("{}/self/{suffix}", who.name);
+        let mut inbound = Inbound::new(who.clone(), topic, payload.to_owned().into(), ack);
         change(&mut inbound);
         self.mqtt.inbound.send(inbound).await.unwrap();
         assert_eq!(timeout(word).await, Ok(AckWord::Done), "{suffix}: {payload}");

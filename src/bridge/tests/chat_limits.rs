@@ -143,20 +143,9 @@ async fn what_a_user_publishes_too_fast_is_acknowledged_later_and_holds_up_nobod
     assert!(last.try_recv().is_err(), "its turn comes in five minutes");
     assert_eq!(timeout(words.remove(0)).await, Ok(AckWord::Done));
     let (ack, word) = Ack::new();
-    let at_most_once = Inbound {
-        principal: logged_in("eve", Role::User),
-        topic: "eve/self/messages".into(),
-        payload: json!({ "to": "bob", "body": "hi" }).to_string().into(),
-        retain: false,
-        retained: false,
-        routed_to: None,
-        at_most_once: true,
-        dup: false,
-        expiry: None,
-        response_topic: None,
-        correlation: None,
-        ack,
-    };
+    let message = json!({ "to": "bob", "body": "hi" }).to_string().into();
+    let eve = logged_in("eve", Role::User);
+    let at_most_once = Inbound { at_most_once: true, ..Inbound::new(eve, "eve/self/messages".into(), message, ack) };
     harness.mqtt.inbound.send(at_most_once).await.unwrap();
     assert_eq!(timeout(word).await, Ok(AckWord::Done));
     assert_eq!(harness.store.figures().chat_rows, 0, "it was dropped");

@@ -118,20 +118,9 @@ impl Harness {
     /// The same as [`Self::asked`], with an MQTT 5 response topic.
     async fn asked_by(&self, principal: Principal, message: &Value, response_topic: &str) {
         let (ack, word) = Ack::new();
-        let inbound = Inbound {
-            topic: format!("{}/self/messages", principal.name),
-            principal,
-            payload: message.to_string().into(),
-            retain: false,
-            retained: false,
-            routed_to: None,
-            at_most_once: false,
-            dup: false,
-            expiry: None,
-            response_topic: Some(response_topic.into()),
-            correlation: None,
-            ack,
-        };
+        let topic = format!("{}/self/messages", principal.name);
+        let mut inbound = Inbound::new(principal, topic, message.to_string().into(), ack);
+        inbound.response_topic = Some(response_topic.into());
         self.mqtt.inbound.send(inbound).await.unwrap();
         assert_eq!(timeout(word).await, Ok(AckWord::Done));
     }
