@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from chat_clients import EMBEDDED, MOSQUITTO, Device, Inbox, Page, holds
+from chat_clients import EMBEDDED, MOSQUITTO, Device, Inbox, Page, holds, new_id
 from harness import PATIENCE, Bridge, Process, Sim, eventually, free_port, http, run
 from test_access import add_user, password
 from test_who_may_push import token
@@ -171,7 +171,7 @@ class Chat:
     def pushes(self, registration: str, **fields) -> list[dict]:
         """The data of what a phone got, but for marks."""
         data = [record["data"] for record in self.records(registration)]
-        return [one for one in data if one.get("with") != "bal1" and holds(one, fields)]
+        return [one for one in data if "mark" not in one and holds(one, fields)]
 
     def wait_push(self, registration: str, patience: float = PATIENCE, **fields) -> dict:
         told = lambda: f"a push {fields} at {registration}; got {self.pushes(registration)}"  # noqa: E731
@@ -180,19 +180,20 @@ class Chat:
         except AssertionError:
             raise AssertionError(f"not within {patience} s: {told()}") from None
 
-    def pushed(self, user: str, *registrations: str) -> list[list[dict]]:
-        """All pushes to these phones of one user, up to now: one that is sent in any case is behind them."""
+    def pushed(self, *registrations: str) -> list[list[dict]]:
+        """All pushes to these phones, up to now: behind them comes one of a BAL, which nothing a user does takes back."""
         self.marks += 1
-        text = f"mark {self.marks}"
-        self.bal.send(user, text, push="always")
+        mark = f"mark {self.marks}"
         for registration in registrations:
-            came = lambda r=registration: any(one["data"].get("body") == text for one in self.records(r))  # noqa: E731
+            self.bal.publish("messages", {"id": new_id(), "token": registration, "data": {"mark": mark}, "receipt": False})
+        for registration in registrations:
+            came = lambda r=registration: any(one["data"].get("mark") == mark for one in self.records(r))  # noqa: E731
             eventually(came, f"the mark at {registration}")
         return [self.pushes(registration) for registration in registrations]
 
-    def pushed_sids(self, user: str, registration: str) -> list[str]:
+    def pushed_sids(self, registration: str) -> list[str]:
         """The messages for which a phone was pushed, up to now."""
-        return [push["sid"] for push in self.pushed(user, registration)[0] if push["type"] == "message"]
+        return [push["sid"] for push in self.pushed(registration)[0] if push["type"] == "message"]
 
     def later(self, seconds: int):
         """Stops the bridge, and starts it so much later."""

@@ -87,7 +87,7 @@ def test_a_message_climbs_from_sent_to_read_and_clears_the_phone_that_was_pushed
         check_status(device.on("receipts", id="m1")[-1], sid, "read", up_to=True)
     chat.mark(phone, laptop)
     assert all(len(device.on("messages", id="m1")) == 1 for device in [phone, laptop])
-    [pushes] = chat.pushed("bob", token)
+    [pushes] = chat.pushed(token)
     assert [push["type"] for push in pushes] == ["message", "clear"]
 
 
@@ -113,7 +113,6 @@ KILLS = {
 }  # fmt: skip
 
 
-@pytest.mark.campaign
 @pytest.mark.behaviour(38)
 @pytest.mark.parametrize("point", list(KILLS))
 @on_both_brokers
@@ -166,7 +165,7 @@ def test_a_kill_at_any_point_loses_nothing_and_doubles_nothing_without_a_mark(ch
     for device, suffix, fields in documents:
         marked = copies(device, suffix, **fields)
         assert marked and marked.count(False) <= 1, (device.dev, suffix, fields, device.documents())
-    [pushes] = chat.pushed("bob", token)
+    [pushes] = chat.pushed(token)
     assert 1 <= [push["type"] for push in pushes].count("message") <= KILLS[point]
 
 

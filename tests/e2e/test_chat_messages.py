@@ -131,7 +131,7 @@ def test_a_publish_that_is_cut_and_repeated_is_one_message_also_two_days_later(f
     assert web.bodies("alice") == ["once"] and not web.on("messages", redelivered=True)
     assert {document["sid"] for document in laptop.on("messages", id="cut")} == {sid}
     assert copies(laptop, "cut")[0] is False and all(copies(laptop, "cut")[1:])
-    assert friends.pushed_sids("bob", token) == [sid]
+    assert friends.pushed_sids(token) == [sid]
 
     friends.later(2 * DAY)
     eventually(lambda: laptop.connected() and web.connected(), "both are back")
@@ -143,7 +143,7 @@ def test_a_publish_that_is_cut_and_repeated_is_one_message_also_two_days_later(f
     laptop.error("DUPLICATE", ref="cut")
     friends.mark(laptop, web)
     assert web.bodies("alice") == ["once"], "neither is sent"
-    assert friends.pushed_sids("bob", token) == [sid]
+    assert friends.pushed_sids(token) == [sid]
 
 
 @pytest.mark.behaviour(5)
@@ -236,7 +236,7 @@ def test_a_message_to_oneself_is_kept_and_pushed_to_nobody(friends):
     assert phone.stamped(message)["sid"] == laptop.stamped(message)["sid"]
     friends.mark(phone, laptop)
     assert len(phone.on("messages", id=message)) == len(laptop.on("messages", id=message)) == 1
-    assert friends.pushed("alice", "alices-token") == [[]]
+    assert friends.pushed("alices-token") == [[]]
 
 
 @pytest.mark.behaviour(7)

@@ -81,7 +81,7 @@ def test_of_who_is_blocked_nothing_comes_through_and_unblocking_brings_nothing_l
     asleep = alice.sent("bob", "or asleep?")
     bob.close()
     carol.wait_at("bob/self/presence", state="offline")
-    assert chat.pushed("bob", TOKEN) == [[]]
+    assert chat.pushed(TOKEN) == [[]]
     chat.mark(alice)
     assert alice.statuses(blocked) == alice.statuses(asleep) == ["sent"]
     assert len(alice.at("bob/self/presence")) == seen and not alice.at("bob/self/profile")
@@ -150,7 +150,7 @@ def test_an_invitation_is_pushed_and_answered_once_and_says_who_it_is_from_by_th
     tablet.error("DUPLICATE", ref="a2")
     chat.mark(alice, bob)
     assert not alice.on("invitations", type="decline")
-    assert [item for item in chat.pushed("bob", TOKEN)[0] if item["type"] == "invitation"] == [push]
+    assert [item for item in chat.pushed(TOKEN)[0] if item["type"] == "invitation"] == [push]
 
 
 @pytest.mark.behaviour(30)

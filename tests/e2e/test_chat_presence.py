@@ -119,7 +119,7 @@ def test_that_a_device_is_not_looked_at_ends_with_its_connection(friends):
     alice = friends.device("alice")
     alice.sent("bob", "so I see")
     again.got("so I see")
-    assert friends.pushed_sids("bob", "bobs-token") == []
+    assert friends.pushed_sids("bobs-token") == []
     laptop = friends.device("bob", "laptop").watch("bob/self/presence/+")
     friends.mark(laptop)
     assert not [d for d in laptop.at("bob/self/presence/phone") if d and d.get("active") is False]
@@ -156,7 +156,7 @@ def test_a_chat_state_reaches_who_looks_and_nobody_else_now_or_later(friends):
     back = friends.device("bob", "laptop", kept=True)
     friends.mark(hidden, back, tablet)
     assert not hidden.on("chatstate") and not back.on("chatstate")
-    assert friends.pushed("bob", "bobs-token") == [[]]
+    assert friends.pushed("bobs-token") == [[]]
 
 
 @pytest.mark.behaviour(15)
@@ -201,7 +201,7 @@ def test_typing_receipts_and_presence_are_never_pushed(friends, count):
         turns[n % len(turns)](n // len(turns))
     tab.read("alice", sid)
     alice.wait(lambda: "read" in alice.statuses(sid), "read")
-    assert friends.pushed("bob", "bobs-token") == [[]]
+    assert friends.pushed("bobs-token") == [[]]
 
 
 def hides(device, op: str):

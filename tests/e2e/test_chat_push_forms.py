@@ -175,7 +175,7 @@ def test_explain_names_the_rule_for_each_device(make_chat):
     assert explained(silent)["phone"]["rule"] == 3
     always = alice.sent("bob", "in any case", push="always")
     assert explained(always)["phone"]["rule"] == 4
-    assert chat.pushed_sids("bob", TOKEN) == [sleeping, always]
+    assert chat.pushed_sids(TOKEN) == [sleeping, always]
     # A request is about own devices only.
     about_hers = alice.ask("explain", sid=sleeping)
     assert not [item for item in about_hers.get("items", []) if item["dev"] in ("tab", "phone") and item.get("rule") == 4]

@@ -11,6 +11,8 @@ from ways import FCM_V1
 TOLD = ["accepted", "sent", "delivered"]
 # Stats come every ten seconds.
 STATS = 25.0
+# After an outage of some seconds the next connection may be put off for so long: the longest back-off, and a bit.
+BACK = 75.0
 
 
 class Operator:
@@ -107,7 +109,7 @@ class TestCcs:
         eventually(lambda: operator.stats()["transports"]["ccs"]["due"] == 1, "the queue is counted", STATS)
         eventually(lambda: operator.number("bridge_queue_messages", state="due", transport="ccs") == 1, "and in /metrics")
         sim.start()
-        bal.wait_words("a2", TOLD)
+        bal.wait_words("a2", TOLD, BACK)
         operator.is_well("ccs")
 
     def test_the_key_is_wrong(self, tmp_path, sim, make_bridge, watch):
