@@ -162,6 +162,10 @@ impl Intake {
             return Ok(None);
         }
         let taken = match &topic {
+            ClientTopic::Presence(..) if publish.principal.background => {
+                let detail = "a connection in the background (`:bg`) has no presence";
+                Err(Rejection::new(ErrorCode::Forbidden, detail).into())
+            }
             ClientTopic::Presence(_, Some(device)) if is_of_another(&publish.principal, device) => {
                 let detail = "`presence/` is followed by the name of another device";
                 Err(Rejection::new(ErrorCode::Forbidden, detail).into())

@@ -100,10 +100,14 @@ impl<'a> Side<'a> {
         matches!(self, Self::Outbox { suffix: "presence", .. })
     }
 
+    /// Whether a user, or one of its devices, says there how it is.
+    pub fn is_presence_said(self) -> bool {
+        matches!(self, Self::Outbox { suffix, .. } if suffix.split('/').next() == Some("presence"))
+    }
+
     /// Whether it may keep what a chat user publishes there: how the user, or one of the devices, is.
     pub fn may_be_retained_of_user(self) -> bool {
-        let Self::Outbox { suffix, .. } = self else { return false };
-        matches!(suffix.split_once('/').unwrap_or((suffix, "")), ("presence", _) | ("profile", ""))
+        self.is_presence_said() || matches!(self, Self::Outbox { suffix: "profile", .. })
     }
 }
 

@@ -292,6 +292,23 @@ def test_a_receipt_or_a_read_position_for_a_message_that_one_never_got_is_not_fo
     assert alice.statuses(message) == ["sent", "delivered"] and not carol.on("read") and not bob.on("read")
 
 
+@on_both_brokers
+def test_of_a_message_without_receipt_its_writer_hears_nothing_but_sent(friends):
+    alice, bob = friends.device("alice"), friends.device("bob")
+    told = [alice.send("bob", f"number {n}") for n in range(2)]
+    untold = alice.send("bob", "number 2", receipt=False)
+    [sid] = {alice.stamped(untold)["sid"]}
+    bob.got("number 2")
+    bob.confirm(sid, up_to=True)
+    alice.wait(lambda: alice.statuses(told[1]) == ["sent", "delivered"], "what came before it is told as delivered")
+    bob.read("alice", sid)
+    alice.wait_for("receipts", status="read", id=told[1], up_to=True)
+    again = alice.send("bob", "number 3", receipt=False)
+    bob.confirm(alice.stamped(again)["sid"])
+    friends.mark(alice, bob)
+    assert alice.statuses(untold) == ["sent"] and alice.statuses(again) == ["sent"]
+
+
 @pytest.mark.behaviour(8)
 @on_both_brokers
 def test_a_lower_read_position_is_ignored(friends):

@@ -89,6 +89,25 @@ def test_a_will_of_an_old_connection_changes_nothing(friends):
     carol.wait_at("bob/self/presence", state="offline")
 
 
+@pytest.mark.behaviour(22)
+@pytest.mark.parametrize("topic", ["presence/phone", "presence"])
+def test_what_a_push_handler_says_of_presence_is_refused_and_reaches_nobody(friends, topic):
+    carol = friends.device("carol").watch("bob/self/presence")
+    phone = friends.device("bob", "phone").watch("bob/self/presence/+")
+    phone.say_presence(phone.conn)
+    carol.wait_at("bob/self/presence", state="online")
+    phone.wait_at("bob/self/presence/phone", state="online")
+    told, own = len(carol.at("bob/self/presence")), len(phone.at("bob/self/presence/phone"))
+    handler = friends.background("bob")
+    assert handler.publish(topic, {"state": "offline", "conn": phone.conn}, retain=True) == "taken"
+    error = phone.wait_for("errors", code="FORBIDDEN")
+    assert ":bg" in error["detail"]
+    friends.mark(carol, phone)
+    assert (len(carol.at("bob/self/presence")), len(phone.at("bob/self/presence/phone"))) == (told, own)
+    late = friends.device("alice", "late").watch("bob/self/presence")
+    assert late.wait_at("bob/self/presence")["state"] == "online"
+
+
 @pytest.mark.behaviour(13)
 def test_that_a_device_is_not_looked_at_is_seen_by_own_devices_alone(friends):
     watchers = [friends.device("carol"), friends.device("eve")]

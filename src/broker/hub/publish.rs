@@ -49,6 +49,11 @@ struct ForBridge {
 }
 
 impl Publisher<'_> {
+    /// Whether only the bridge gets what is published: a connection in the background has no presence, and is told so.
+    fn is_unseen(&self, topic: &str) -> bool {
+        self.session.is_some_and(|session| session.is_background()) && Side::of(topic).is_presence_said()
+    }
+
     /// Whether and how a message on `topic` is for the bridge.
     fn for_bridge(&self, topic: &str) -> Option<ForBridge> {
         let routed = self.rights.routed(topic);
@@ -198,8 +203,9 @@ impl Hub {
     pub(crate) fn publish(self: &Arc<Self>, by: Publisher<'_>, publish: NewPublish) -> Publishing {
         let NewPublish { mut message, dup, again, exactly_once, response_topic, correlation, is_will } = publish;
         let retained = message.retain;
+        let is_unseen = by.is_unseen(&message.topic);
         // The bridge may retain what it likes.
-        message.retain &= by.session.is_none() || by.rights.may_retain(&message.topic);
+        message.retain &= by.session.is_none() || by.rights.may_retain(&message.topic) && !is_unseen;
         let user = by.session.and_then(|session| session.user.as_deref());
         let stored = by.session.and_then(|session| session.queue.stored());
         let (incoming, will_of) = (stored.zip(exactly_once), stored.filter(|_| is_will));
@@ -232,7 +238,7 @@ impl Hub {
         let number = by.session.map(|session| session.queue.number());
         let Destinations { targets, counted, slow } = match again {
             // The bridge alone writes into inboxes.
-            _ if is_routed => Destinations::default(),
+            _ if is_routed || is_unseen => Destinations::default(),
             true => self.lasting(&message, number),
             false => self.distribute(&message, number, by.follows),
         };

@@ -292,6 +292,7 @@ CREATE TABLE chat (
     theirs_reader INTEGER NOT NULL,
     received INTEGER NOT NULL,    -- a device of the reader has confirmed it
     hidden INTEGER NOT NULL,      -- the writer alone has it
+    receipt INTEGER NOT NULL,     -- the writer wants to hear more than `sent`
     waits INTEGER NOT NULL,       -- its pushes wait for a device that is attended
     deadline INTEGER NOT NULL,    -- of its pushes; of an invitation, until when it is open
     answer INTEGER,               -- row of what ended an invitation; 0: its time; NULL: it is open, or none

@@ -229,6 +229,7 @@ fn row(
         theirs_writer: conversation.of(by).theirs,
         theirs_reader: conversation.of(by.other()).theirs,
         hidden,
+        receipt: true,
         waits: false,
         deadline,
     })

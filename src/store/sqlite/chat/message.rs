@@ -21,8 +21,8 @@ use rusqlite::params;
 const DOCUMENT: &str = "SELECT document FROM chat WHERE row = ?1";
 pub(in crate::store::sqlite) const BY_ID: &str = chat_rows!("WHERE writer = ?1 AND id = ?2");
 const INSERT: &str = "INSERT INTO chat (row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader,
-    theirs_writer, theirs_reader, received, hidden, waits, deadline, decided, document)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14, ?15, ?16, ?17, ?18)";
+    theirs_writer, theirs_reader, received, hidden, receipt, waits, deadline, decided, document)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14, ?15, ?16, ?17, ?18, ?19)";
 
 pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &ChatCall) -> rusqlite::Result<ChatOutcome> {
     let call = &mut Call::of(call);
@@ -180,6 +180,7 @@ fn place(tx: &Tx<'_>, new: &NewChatMessage, swallowed: bool, at: u64) -> rusqlit
         theirs_writer: conversation.of(by).theirs,
         theirs_reader: conversation.of(by.other()).theirs,
         hidden: places.reader.is_none(),
+        receipt: new.message.receipt,
         waits: false,
         deadline: new.deadline_ms,
     })
@@ -251,6 +252,7 @@ pub(super) fn insert(
         sql_ms(row.theirs_writer),
         sql_ms(row.theirs_reader),
         row.hidden,
+        row.receipt,
         row.waits,
         sql_ms(row.deadline),
         decided.map(json_text).transpose()?,

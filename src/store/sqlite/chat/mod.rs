@@ -9,7 +9,7 @@ macro_rules! chat_rows {
     ($rest:literal) => {
         concat!(
             "SELECT row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader, theirs_writer, theirs_reader,
-            hidden, waits, deadline FROM chat ",
+            hidden, receipt, waits, deadline FROM chat ",
             $rest
         )
     };
@@ -91,6 +91,8 @@ pub(super) struct ChatRow {
     theirs_writer: u64,
     theirs_reader: u64,
     pub(super) hidden: bool,
+    /// Its writer wants to hear more of it than `sent`.
+    pub(super) receipt: bool,
     pub(super) waits: bool,
     pub(super) deadline: u64,
 }
@@ -113,8 +115,9 @@ impl ChatRow {
             theirs_writer: from_sql(row.get(11)?),
             theirs_reader: from_sql(row.get(12)?),
             hidden: row.get(13)?,
-            waits: row.get(14)?,
-            deadline: from_sql(row.get(15)?),
+            receipt: row.get(14)?,
+            waits: row.get(15)?,
+            deadline: from_sql(row.get(16)?),
         })
     }
 

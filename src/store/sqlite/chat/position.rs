@@ -25,8 +25,14 @@ pub(in crate::store::sqlite) const NEWEST_UNRECEIVED: &str = chat_rows!(
     "INDEXED BY chat_unreceived WHERE peer = ?1 AND writer = ?2 AND row <= ?3 AND received = 0 AND hidden = 0
     ORDER BY row DESC LIMIT 1"
 );
+/// Of those the newest whose writer wants to hear of it.
+pub(in crate::store::sqlite) const NEWEST_TO_CONFIRM: &str = chat_rows!(
+    "INDEXED BY chat_unreceived WHERE peer = ?1 AND writer = ?2 AND row <= ?3 AND received = 0 AND hidden = 0
+    AND receipt = 1 ORDER BY row DESC LIMIT 1"
+);
 pub(in crate::store::sqlite) const NEWEST_MESSAGE: &str = chat_rows!(
-    "WHERE peer = ?1 AND row <= ?2 AND row > ?3 AND hidden = 0 AND writer = ?4 AND kind < 2 ORDER BY row DESC LIMIT 1"
+    "WHERE peer = ?1 AND row <= ?2 AND row > ?3 AND hidden = 0 AND writer = ?4 AND kind < 2 AND receipt >= ?5
+    ORDER BY row DESC LIMIT 1"
 );
 pub(in crate::store::sqlite) const BY_ROW: &str = chat_rows!("WHERE row = ?1");
 
@@ -122,28 +128,40 @@ fn received(
 
 /// The first confirmation of a message is told to its writer.
 fn confirm(tx: &mut Tx<'_>, row: &ChatRow, up_to: bool, at: u64) -> rusqlite::Result<()> {
-    let Some(newest) = mark_received(tx, row, up_to)? else { return Ok(()) };
+    let Some(Marked { newest, to_confirm }) = mark_received(tx, row, up_to)? else { return Ok(()) };
     let (mut conversation, side) = load(tx, &row.peer, &row.writer)?;
-    if conversation.handle_received(side, newest.sid) {
+    if conversation.handle_received(side, newest) {
         save(tx, &row.peer, &row.writer, &conversation)?;
     }
-    if may_tell(tx, &newest, false)? {
-        receipt_up_to(tx, &newest, Status::Delivered, up_to, at)?;
-    }
-    Ok(())
+    tell_delivered(tx, to_confirm.as_ref(), up_to, at)
 }
 
-/// Marks a message, or all up to it; returns the newest of those that were not marked.
-fn mark_received(tx: &Tx<'_>, row: &ChatRow, up_to: bool) -> rusqlite::Result<Option<ChatRow>> {
+fn tell_delivered(tx: &mut Tx<'_>, newest: Option<&ChatRow>, up_to: bool, at: u64) -> rusqlite::Result<()> {
+    match newest {
+        Some(newest) if may_tell(tx, newest, false)? => receipt_up_to(tx, newest, Status::Delivered, up_to, at),
+        _ => Ok(()),
+    }
+}
+
+/// Messages that a device has confirmed, and none before.
+struct Marked {
+    newest: Sid,
+    /// The newest of them whose writer wants to hear of it.
+    to_confirm: Option<ChatRow>,
+}
+
+/// Marks a message, or all up to it, as received.
+fn mark_received(tx: &Tx<'_>, row: &ChatRow, up_to: bool) -> rusqlite::Result<Option<Marked>> {
     if !up_to {
-        return Ok((tx.execute(RECEIVED, [row.sid.row()])? > 0).then(|| row.clone()));
+        let marked = Marked { newest: row.sid, to_confirm: Some(row.clone()).filter(|row| row.receipt) };
+        return Ok((tx.execute(RECEIVED, [row.sid.row()])? > 0).then_some(marked));
     }
-    let (peer, writer) = (row.peer.as_str(), row.writer.as_str());
-    let newest = tx.one(NEWEST_UNRECEIVED, params![peer, writer, row.sid.row()], ChatRow::read)?;
-    if newest.is_some() {
-        tx.execute(ALL_RECEIVED, params![peer, writer, row.sid.row(), UP_TO_MAX])?;
-    }
-    Ok(newest)
+    let place = params![row.peer.as_str(), row.writer.as_str(), row.sid.row()];
+    let Some(newest) = tx.one(NEWEST_UNRECEIVED, place, ChatRow::read)? else { return Ok(None) };
+    let sid = newest.sid;
+    let to_confirm = if newest.receipt { Some(newest) } else { tx.one(NEWEST_TO_CONFIRM, place, ChatRow::read)? };
+    tx.execute(ALL_RECEIVED, params![row.peer.as_str(), row.writer.as_str(), row.sid.row(), UP_TO_MAX])?;
+    Ok(Some(Marked { newest: sid, to_confirm }))
 }
 
 /// Whether the writer of a message may hear what became of it at its reader.
@@ -166,39 +184,37 @@ fn read(tx: &mut Tx<'_>, reader: &Reader<'_>, row: &ChatRow, call: &mut Call<'_>
     save(tx, reader.user, &with, &conversation)?;
     people::add_unread(tx, reader.user, unread as i64 - before as i64)?;
     tell(tx, reader.user, "read", &read_document(&with, row.sid, unread), call.at)?;
-    let last = last_message(tx, reader.user, &with, row, position)?;
-    tell_read(tx, last.as_ref(), call.at)?;
+    let last = last_message(tx, reader.user, row, position, false)?;
+    // Reading is the first confirmation of what no device has confirmed.
+    if let Some(last) = &last
+        && let Some(Marked { to_confirm, .. }) = mark_received(tx, last, true)?
+    {
+        tell_delivered(tx, to_confirm.as_ref(), true, call.at)?;
+    }
+    if let Some(last) = last_message(tx, reader.user, row, position, true)?
+        && may_tell(tx, &last, true)?
+    {
+        receipt_up_to(tx, &last, Status::Read, true, call.at)?;
+    }
     let seen = notified::Seen { user: reader.user, peer: &with, sid: row.sid, up_to: true };
     notified::clear(tx, &seen, reader.dev, reader.connected, call)
 }
 
-/// Tells the writer of the last message that was read. Reading is the first confirmation of what no device has confirmed.
-fn tell_read(tx: &mut Tx<'_>, last: Option<&ChatRow>, at: u64) -> rusqlite::Result<()> {
-    let Some(last) = last else { return Ok(()) };
-    if let Some(newest) = mark_received(tx, last, true)?
-        && may_tell(tx, &newest, false)?
-    {
-        receipt_up_to(tx, &newest, Status::Delivered, true, at)?;
-    }
-    if may_tell(tx, last, true)? {
-        receipt_up_to(tx, last, Status::Read, true, at)?;
-    }
-    Ok(())
-}
-
-/// The newest message of `with` to the reader up to a row and behind the position before.
+/// The newest message of the other side to the reader up to a row and behind the position before; with `to_tell` the newest
+/// whose writer wants to hear of it.
 fn last_message(
     tx: &Tx<'_>,
     reader: &Owner,
-    with: &Owner,
     row: &ChatRow,
     position: Option<Sid>,
+    to_tell: bool,
 ) -> rusqlite::Result<Option<ChatRow>> {
-    if row.writer == *with && matches!(row.kind, Kind::Message | Kind::Reaction) {
+    let with = row.other(reader);
+    if row.writer == *with && matches!(row.kind, Kind::Message | Kind::Reaction) && (row.receipt || !to_tell) {
         return Ok(Some(row.clone()));
     }
     let before = position.map_or(Row(0), Sid::row);
-    tx.one(NEWEST_MESSAGE, params![reader.as_str(), row.sid.row(), before, with.as_str()], ChatRow::read)
+    tx.one(NEWEST_MESSAGE, params![reader.as_str(), row.sid.row(), before, with.as_str(), to_tell], ChatRow::read)
 }
 
 /// Whoever writes in a conversation has read it.
@@ -225,7 +241,7 @@ pub(super) fn read_all(tx: &mut Tx<'_>, writer: &Writer, peer: &Owner, call: &mu
 /// A BAL has taken a user's message.
 pub(in crate::store::sqlite) fn taken_by_bal(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<()> {
     let Some(row) = tx.one(BY_ROW, [row], ChatRow::read)? else { return Ok(()) };
-    if tx.execute(RECEIVED, [row.sid.row()])? > 0 {
+    if tx.execute(RECEIVED, [row.sid.row()])? > 0 && row.receipt {
         receipt(tx, &row, Status::Delivered, at)?;
     }
     Ok(())

@@ -65,6 +65,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (chat_message::BY_ID, "INDEX chat_id (writer=? AND id=?)"),
         (position::ALL_RECEIVED, "INDEX chat_unreceived (peer=? AND writer=? AND row<?)"),
         (position::NEWEST_UNRECEIVED, "INDEX chat_unreceived (peer=? AND writer=? AND row<?)"),
+        (position::NEWEST_TO_CONFIRM, "INDEX chat_unreceived (peer=? AND writer=? AND row<?)"),
         (position::NEWEST_MESSAGE, "INDEX chat_peer (peer=? AND row>? AND row<?)"),
         (sync::WRITTEN, "INDEX chat_writer (writer=? AND row>?)"),
         (sync::NEWEST_WRITTEN, "INDEX chat_writer (writer=? AND row>?)"),
