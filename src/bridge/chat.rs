@@ -25,13 +25,13 @@ use super::context::Context;
 use super::presence::PresenceWord;
 use super::refusing::{Refused, Refusing};
 use crate::chat::id::Owner;
-use crate::chat::message::{ErrorCode, Rejection};
+use crate::chat::message::{ErrorCode, Rejection, document_id};
 use crate::chat::principal::{Principal, Role};
 use crate::chat::suffix::chatstate::ChatState;
 use crate::chat::suffix::devices::DeviceWord;
 use crate::chat::suffix::profile::Profile;
 use crate::chat::suffix::requests::{Op, Request};
-use crate::chat::topic::{ChatTopic, Device};
+use crate::chat::topic::{ChatTopic, ClientTopic, Device};
 use crate::chat::user_limits::Limited;
 use crate::mqtt::{AckWord, Inbound};
 use crate::ops::clock::now_ms;
@@ -132,8 +132,16 @@ impl ChatIntake {
     async fn profile(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
         let profile = Profile::parse(&publish.payload, &self.context.settings.limits.message())?;
         let text = profile.map(|_| String::from_utf8_lossy(&publish.payload).into_owned());
-        let committed = self.context.store.chat_profile(owner.clone(), text).await?;
-        Ok(Box::pin(async move { committed.await.map(|()| Some(AckWord::Done)) }))
+        let committed = self.context.store.chat_profile(owner.clone(), text.clone()).await?;
+        let (context, topic) = (Arc::clone(&self.context), ClientTopic::Chat(owner.clone(), ChatTopic::Profile));
+        Ok(Box::pin(async move {
+            committed.await?;
+            // An external broker has it from its writer.
+            if context.broker.sees_clients && !context.publish_retained(&topic, text.unwrap_or_default().into()).await {
+                return Ok(None);
+            }
+            Ok(Some(AckWord::Done))
+        }))
     }
 
     async fn device(&mut self, owner: &Owner, dev: &Device, publish: &Inbound) -> Result<Remaining, TakeError> {
@@ -146,13 +154,15 @@ impl ChatIntake {
         let verify = self.context.settings.chat.verify_tokens;
         // An id has 38 random bits, and a proof counts for minutes; with a second one it cannot be guessed.
         let proof = format!("{proof}{:016x}", rand::random::<u64>());
-        let has_token = registration.is_some();
         let change = DeviceChange { user: owner.clone(), dev: dev.clone(), registration, proof, verify };
         let committed = self.context.store.chat_device(change, self.call(at)).await?;
         let (finished, context) = (self.finishing(owner, committed, publish), Arc::clone(&self.context));
         let (owner, dev) = (owner.clone(), dev.clone());
         Ok(Box::pin(async move {
             let word = finished.await?;
+            // It may have been refused, or wait for a proof.
+            let known = context.store.chat_devices(owner.clone()).await?.await?;
+            let has_token = known.iter().any(|known| known.dev == dev);
             let _ = context.presences.send(PresenceWord::Token(owner, dev, has_token)).await;
             Ok(word)
         }))
@@ -161,7 +171,8 @@ impl ChatIntake {
     async fn request(&mut self, owner: &Owner, dev: &Device, publish: &Inbound) -> Result<Remaining, TakeError> {
         if publish.principal.device.as_deref().is_some_and(|own| own != dev.as_str()) {
             let detail = "`requests/` is followed by the name of another device";
-            return Err(Rejection::new(ErrorCode::Forbidden, detail).into());
+            let rejection = Rejection::new(ErrorCode::Forbidden, detail);
+            return Err(rejection.about(document_id(&publish.payload)).into());
         }
         let parsed = Request::parse(&publish.payload, &self.context.settings.limits.message());
         let counted = self.count_request(owner, publish.principal.role, &parsed);
@@ -208,6 +219,11 @@ impl ChatIntake {
 
     fn call(&self, at: u64) -> ChatCall {
         self.context.chat_call(at, PUSHES, &self.policy)
+    }
+
+    /// For a verb that may clear the notifications of so many conversations.
+    fn call_for(&self, at: u64, conversations: usize) -> ChatCall {
+        self.context.chat_call(at, PUSHES.max(conversations * USER_DEVICES_MAX), &self.policy)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::chat::message::{BridgeEvent, BrokerKind};
 use crate::chat::route::Routes;
 use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic};
 use crate::chat::transport::{Transport, Transports};
-use crate::mqtt::{self, Directory, Outbound, Visibility};
+use crate::mqtt::{self, Directory, Outbound, Outcome, Visibility};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
 use crate::store::{self, Acks, ChatCall, ChatPolicy, Route, Seeing, Store, StoreError};
@@ -153,6 +153,14 @@ impl Context {
             self.publish_again(of).await?;
         }
         Ok(())
+    }
+
+    /// Publishes a retained document; whether the broker has it.
+    pub(crate) async fn publish_retained(&self, topic: &ClientTopic, payload: Vec<u8>) -> bool {
+        let (outbound, outcome) = Outbound::new(topic, payload);
+        // If the broker is gone, the outcome is as well.
+        let _ = self.publish.send(Outbound { retain: true, ..outbound }).await;
+        matches!(outcome.await, Ok(Outcome::Confirmed))
     }
 
     /// Publishes the presence and the profile of a user once more.

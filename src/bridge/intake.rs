@@ -24,10 +24,12 @@ use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Accepted, Deliveries, NewMessage, NewPush, Recorded, StoreError};
+use delayed::AckTime;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use waiting::{Order, Taken, Waiting};
 
@@ -171,7 +173,9 @@ impl Intake {
                 Err(Rejection::new(ErrorCode::Forbidden, detail).into())
             }
             ClientTopic::Presence(owner, device) => {
-                match Presence::parse(&publish.payload, &self.context.settings.limits.message()) {
+                let said = check_size(&topic, &publish);
+                let limits = self.context.settings.limits.message();
+                match said.and_then(|()| Presence::parse(&publish.payload, &limits)) {
                     Ok(presence) => {
                         let (owner, device) = (owner.clone(), device.clone());
                         let is_bal = publish.principal.role == Role::Bal;
@@ -192,13 +196,15 @@ impl Intake {
             Err(TakeError::Store(error)) => return Err(error),
         };
         // A broker of others has acknowledged it long ago, and would be held up with what it sends of everybody else.
-        let delay = if self.context.broker.answers_publishers { delay } else { Duration::ZERO };
+        let is_late = !delay.is_zero() && self.context.broker.answers_publishers;
+        let ack_time = is_late.then(|| AckTime { at: Instant::now() + delay, user: topic.owner().clone() });
         let order = match (&topic, publish.principal.role) {
             // What a request does and its answer are several steps, and the next request may take them back.
-            (ClientTopic::Chat(_, ChatTopic::Requests(_)), _) | (_, Role::Bal | Role::Admin) => Order::Kept,
+            (_, Role::Bal | Role::Admin) => Order::Kept,
+            (ClientTopic::Chat(user, ChatTopic::Requests(_)), Role::User) => Order::OfUser(user.clone()),
             (_, Role::User) => Order::Free,
         };
-        Ok(Some((order, delay, (remaining, publish.ack))))
+        Ok(Some((order, ack_time, (remaining, publish.ack))))
     }
 
     /// The topic of what a client says now; `None` where nobody does, or where the topic names nobody.
@@ -218,6 +224,7 @@ impl Intake {
     /// What a client says on any topic but presence.
     async fn taken(&mut self, topic: &ClientTopic, publish: &Inbound) -> Result<Remaining, TakeError> {
         let is_user = publish.principal.role == Role::User;
+        check_size(topic, publish)?;
         match topic {
             // Of a BAL the flag is ignored.
             _ if is_user && publish.retained && !may_be_retained(topic) => {
@@ -240,7 +247,10 @@ impl Intake {
             ClientTopic::Chat(owner, chat) => self.chat.take(owner, chat, publish).await,
             ClientTopic::Other(_, suffix) if concerns(&publish.principal, suffix) => {
                 self.context.metrics.count(Metric::UnknownTopics);
-                Err(Rejection::new(ErrorCode::UnknownTopic, suffix.fault()).into())
+                let rejection = Rejection::new(ErrorCode::UnknownTopic, suffix.fault());
+                // A user may wait for the answer to a request.
+                let id = document_id(&publish.payload).filter(|_| is_user);
+                Err(rejection.about(id).into())
             }
             ClientTopic::Other(..) | ClientTopic::Presence(..) => {
                 Ok(Box::pin(std::future::ready(Ok(Some(AckWord::Done)))))
@@ -345,7 +355,18 @@ fn is_of_another(principal: &Principal, device: &Device) -> bool {
 
 /// What is meant to be retained, and is read as it is published.
 fn may_be_retained(topic: &ClientTopic) -> bool {
-    matches!(topic, ClientTopic::Presence(..) | ClientTopic::Chat(_, ChatTopic::Profile))
+    topic.rules().is_some_and(|rules| rules.retained)
+}
+
+/// Whether a user may write so much there. What a BAL writes has the limits of topics.md for BALs.
+fn check_size(topic: &ClientTopic, publish: &Inbound) -> Result<(), Rejection> {
+    match topic.rules() {
+        Some(rules) if publish.principal.role == Role::User && publish.payload.len() > rules.max_bytes => {
+            let detail = format!("the payload is longer than {} bytes", rules.max_bytes);
+            Err(Rejection::new(ErrorCode::TooBig, detail).about(document_id(&publish.payload)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a publish below `self/` that has no meaning is an error. What a BAL writes there is for the bridge; chat users

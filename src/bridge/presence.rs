@@ -22,7 +22,7 @@ use crate::chat::message::{Presence, UserPresence};
 use crate::chat::presence::{Aggregate, DeviceChange, End, Evidence};
 use crate::chat::principal::Role;
 use crate::chat::topic::{ClientTopic, Device};
-use crate::mqtt::{Ack, AckWord, BrokerLink, ClientChange, Outbound, Outcome, Sighting};
+use crate::mqtt::{Ack, AckWord, BrokerLink, ClientChange, Sighting};
 use crate::ops::clock::{Clock, at, every};
 use crate::store::{LastPresence, PresenceChange, StoreError};
 use futures_util::StreamExt;
@@ -132,7 +132,7 @@ impl UserPresences {
                     }
                 }
                 Some(sighting) = sightings.recv() => self.on_sighting(&sighting).await?,
-                Some(word) = words.recv() => self.on_word(word),
+                Some(word) = words.recv(), if self.pending.len() < PENDING_MAX => self.on_word(word),
                 Ok(()) = self.broker_link.changed(), if self.before.is_some() => {}
                 Some(done) = OptionFuture::from(self.heartbeat.as_mut()) => {
                     self.heartbeat = None;
@@ -234,14 +234,14 @@ async fn tell(context: Arc<Context>, due: Due) -> Result<Done, StoreError> {
     let change = PresenceChange { user: user.clone(), state, last_seen, at };
     let last_seen = context.store.presence_changed(change).await?.await?.filter(|_| !hidden);
     let payload = UserPresence { last_seen, ..document }.to_payload();
-    let published = publish(&context, ClientTopic::Presence(user.clone(), None), payload).await;
+    let published = context.publish_retained(&ClientTopic::Presence(user.clone(), None), payload).await;
     tracing::debug!(%user, ?state, published, "presence of a user told");
     Ok(Done::Told { user, published })
 }
 
 /// Clears what the broker keeps of a device that went.
 async fn clear(context: Arc<Context>, user: Owner, device: Device) -> Result<Done, StoreError> {
-    publish(&context, ClientTopic::Presence(user, Some(device)), Vec::new()).await;
+    context.publish_retained(&ClientTopic::Presence(user, Some(device)), Vec::new()).await;
     Ok(Done::Nothing)
 }
 
@@ -250,14 +250,6 @@ async fn token_of(context: Arc<Context>, user: Owner, device: Device) -> Result<
     let known = context.store.chat_devices(user.clone()).await?.await?;
     let has_token = known.iter().any(|known| known.dev == device);
     Ok(Done::Token(user, device, has_token))
-}
-
-/// Publishes a retained document; whether the broker has it.
-async fn publish(context: &Context, topic: ClientTopic, payload: Vec<u8>) -> bool {
-    let (outbound, outcome) = Outbound::new(topic, payload);
-    // If the broker is gone, the outcome is as well.
-    let _ = context.publish.send(Outbound { retain: true, ..outbound }).await;
-    matches!(outcome.await, Ok(Outcome::Confirmed))
 }
 
 /// What all BALs last said, shared by the task that takes it in and the one that publishes.

@@ -32,6 +32,12 @@ pub(super) struct Refused {
 }
 
 impl Refused {
+    /// Whether a status tells what became of it. Of what a user writes, messages and invitations have one.
+    fn has_status(&self) -> bool {
+        let suffix = self.topic.rsplit('/').next();
+        self.principal.role != Role::User || matches!(suffix, Some("messages" | "invitations"))
+    }
+
     pub(super) fn of(publish: &Inbound) -> Self {
         Self {
             topic: publish.topic.clone(),
@@ -87,7 +93,7 @@ impl Refusing {
             let topic = BridgeTopic::Errors(owner.clone()).to_string();
             commits.push(self.tell(publish, topic, document.redelivered(again).to_payload(), None).await?);
         }
-        if let Some(id) = rejection.ref_id() {
+        if let Some(id) = rejection.ref_id().filter(|_| publish.has_status()) {
             let topic = reply_topic(owner, publish).unwrap_or_else(|_| inbox(owner));
             let status = StatusDocument::refused(id.as_str(), at, &code, detail).redelivered(again);
             let correlation = publish.correlation.clone();

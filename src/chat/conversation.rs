@@ -51,6 +51,15 @@ pub struct Standing {
     /// The newest message of the other side that one of its devices has confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "sid_text")]
     pub received: Option<Sid>,
+    /// Its devices have confirmed all messages of the other side up to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "sid_text")]
+    pub confirmed: Option<Sid>,
+    /// The newest message of which the other side was told that it was delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "sid_text")]
+    pub told_delivered: Option<Sid>,
+    /// The newest message of which the other side was told that it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "sid_text")]
+    pub told_read: Option<Sid>,
 }
 
 /// A conversation of two. Its JSON is its form on disk.
@@ -131,14 +140,30 @@ impl Conversation {
         Places { writer, reader: Some(reader.count) }
     }
 
-    /// A device of `side` has confirmed a message of the other side. Whether it is the newest so far.
-    pub fn handle_received(&mut self, side: Side, sid: Sid) -> bool {
+    /// A device of `side` has confirmed a message of the other side, or all up to it. Whether a position went forward.
+    pub fn handle_received(&mut self, side: Side, sid: Sid, up_to: bool) -> bool {
         let standing = self.of_mut(side);
-        let ahead = standing.received.is_none_or(|before| before < sid);
-        if ahead {
-            standing.received = Some(sid);
+        let before = *standing;
+        standing.received = standing.received.max(Some(sid));
+        if up_to {
+            standing.confirmed = standing.confirmed.max(Some(sid));
         }
-        ahead
+        *standing != before
+    }
+
+    /// The other side is told that a message was delivered to `side`.
+    pub fn handle_told_delivered(&mut self, side: Side, sid: Sid) {
+        let standing = self.of_mut(side);
+        standing.told_delivered = standing.told_delivered.max(Some(sid));
+    }
+
+    /// The other side is told that `side` has read a message. Whether it has to be told first that it was delivered.
+    pub fn handle_told_read(&mut self, side: Side, sid: Sid) -> bool {
+        let standing = self.of_mut(side);
+        let is_new = standing.told_delivered < Some(sid);
+        standing.told_delivered = standing.told_delivered.max(Some(sid));
+        standing.told_read = standing.told_read.max(Some(sid));
+        is_new
     }
 
     /// A message of the other side that counts is not kept any more. Whether it was unread.
@@ -169,6 +194,7 @@ impl Conversation {
         standing.unread = if standing.unread == 0 { 0 } else { unread_behind()? };
         standing.read = Some(sid);
         standing.received = standing.received.max(Some(sid));
+        standing.confirmed = standing.confirmed.max(Some(sid));
         Ok(Moved::To { unread: standing.unread })
     }
 }
@@ -234,7 +260,7 @@ mod tests {
     fn it_is_on_disk_what_it_was_in_memory() {
         let (sids, mut talk) = (sids(2), Conversation::default());
         talk.handle_written(message(sids[0], Side::Second));
-        assert!(talk.handle_received(Side::First, sids[0]));
+        assert!(talk.handle_received(Side::First, sids[0], false));
         let text = serde_json::to_string(&talk).unwrap();
         assert_eq!(serde_json::from_str::<Conversation>(&text).unwrap(), talk);
         assert!(serde_json::from_str::<Conversation>(&text.replace(&sids[0].to_string(), "x")).is_err());
@@ -292,7 +318,7 @@ mod tests {
                     }
                     Step::Receive { side: first, at } if at < next => {
                         let before = talk.of(side(first)).received;
-                        prop_assert_eq!(talk.handle_received(side(first), sids[at]), before < Some(sids[at]));
+                        prop_assert_eq!(talk.handle_received(side(first), sids[at], false), before < Some(sids[at]));
                     }
                     Step::DropOldest if dropped < next => {
                         let message = list[dropped];

@@ -59,7 +59,7 @@ impl PushBudget {
         }
     }
 
-    /// The device confirmed a message, or connected: single pushes again. A `sync` that waits need not go any more.
+    /// The device confirmed a message, or connected: single pushes again. A `sync` that waits for its time goes now.
     pub fn handle_sign_of_device(&mut self) {
         *self = Self::default();
     }

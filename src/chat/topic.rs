@@ -9,6 +9,7 @@ mod chat_topic;
 pub use chat_topic::ChatTopic;
 
 use super::id::{NameError, Owner, check};
+use super::suffix::{Rules, rules};
 use std::fmt;
 
 /// Longest name of a device, in characters (topics.md, "Vocabulary").
@@ -100,6 +101,16 @@ impl<'a> Side<'a> {
         matches!(self, Self::Outbox { suffix: "presence", .. })
     }
 
+    /// Whether a device registers its token there.
+    pub fn is_registration(self) -> bool {
+        matches!(self, Self::Outbox { suffix, .. } if suffix.split('/').next() == Some("devices"))
+    }
+
+    /// Whether a profile is published there for others.
+    pub fn is_profile(self) -> bool {
+        matches!(self, Self::Outbox { suffix: "profile", .. })
+    }
+
     /// Whether a user, or one of its devices, says there how it is.
     pub fn is_presence_said(self) -> bool {
         matches!(self, Self::Outbox { suffix, .. } if suffix.split('/').next() == Some("presence"))
@@ -107,7 +118,7 @@ impl<'a> Side<'a> {
 
     /// Whether it may keep what a chat user publishes there: how the user, or one of the devices, is.
     pub fn may_be_retained_of_user(self) -> bool {
-        self.is_presence_said() || matches!(self, Self::Outbox { suffix: "profile", .. })
+        self.is_presence_said() || self.is_profile()
     }
 }
 
@@ -177,6 +188,18 @@ impl ClientTopic {
         }))
     }
 
+    /// The rules of what is written there; `None` where the bridge knows no such topic.
+    pub fn rules(&self) -> Option<&'static Rules> {
+        let name = match self {
+            Self::Messages(_) => "messages",
+            Self::Receipts(_) => "receipts",
+            Self::Presence(..) => "presence",
+            Self::Chat(_, topic) => topic.name(),
+            Self::Other(..) => return None,
+        };
+        rules(name)
+    }
+
     /// Whose topic it is.
     pub fn owner(&self) -> &Owner {
         let (Self::Messages(owner)
@@ -224,6 +247,9 @@ impl Suffix {
             OF_DEVICES.into_iter().find_map(|name| self.0.strip_prefix('/')?.strip_prefix(name)?.strip_prefix('/'));
         match (device.map(Device::new), self.nearest()) {
             (Some(Err(fault)), _) => fault.to_string(),
+            (_, Some(name)) if OF_DEVICES.contains(&name) && name != "presence" => {
+                format!("there is no such topic; did you mean `self/{name}/{{dev}}`?")
+            }
             (_, Some(name)) => format!("there is no such topic; did you mean `self/{name}`?"),
             (_, None) => format!("there is no such topic; below `self/` there are `{}`", SUFFIXES.join("`, `")),
         }

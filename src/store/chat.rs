@@ -160,6 +160,16 @@ pub struct NewReceipt {
     pub read: bool,
 }
 
+impl NewReceipt {
+    /// In how many conversations it may be read, at most.
+    pub fn conversations(&self) -> usize {
+        match &self.of {
+            ReceiptOf::Each(sids) => sids.len(),
+            ReceiptOf::UpTo(_) | ReceiptOf::In(..) => 1,
+        }
+    }
+}
+
 /// Which messages a receipt is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReceiptOf {
@@ -221,6 +231,18 @@ pub struct UserSettings {
     pub hide_presence: bool,
     /// Others do not see what the user has read.
     pub hide_read: bool,
+}
+
+/// Most contacts of one page: with long names and all that is said of each, still within the largest payload.
+pub const CONTACTS_PAGE: usize = 100;
+
+/// Contacts by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContactPage {
+    /// At most [`CONTACTS_PAGE`].
+    pub items: Vec<Contact>,
+    /// There is none behind them.
+    pub complete: bool,
 }
 
 /// Somebody about whom a user has set something.
@@ -322,6 +344,8 @@ pub struct PushExplanation {
     pub attended: Vec<String>,
     /// Some push still waits for one of them.
     pub waits: bool,
+    /// Some device of the user has confirmed the message.
+    pub received: bool,
     /// Each device that had a token then, by name.
     pub devices: Vec<ExplainedDevice>,
 }
@@ -335,7 +359,8 @@ pub struct ExplainedDevice {
     pub verdict: Verdict,
     /// The rule that said so.
     pub rule: Rule,
-    /// It confirmed the message while somebody was looking at it.
+    /// Its push waited for itself alone, and it confirmed the message.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub confirmed: bool,
     /// The push, if there was one and its end is remembered.
     #[serde(skip_serializing_if = "Option::is_none")]

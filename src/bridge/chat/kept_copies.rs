@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How soon an empty publish of the bridge comes back from the broker.
-const COMES_BACK: Duration = Duration::from_secs(5);
+/// How soon an empty publish of the bridge comes back from the broker, also where the intake waits for room.
+const COMES_BACK: Duration = Duration::from_secs(30);
 /// Topics that are being cleared at one time; a copy beyond them is cleared when it comes again.
 const CLEARED_MAX: usize = 1_000;
 

@@ -6,7 +6,7 @@ use crate::bridge::refusing::Refused;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::Sender;
 use crate::chat::principal::Role;
-use crate::chat::suffix::invitations::Invitation;
+use crate::chat::suffix::invitations::{Answer, Invitation, Kind};
 use crate::chat::suffix::messages::UserMessage;
 use crate::chat::topic::Device;
 use crate::chat::user_limits::Limited;
@@ -38,7 +38,7 @@ impl ChatIntake {
         let payload = routed(publish, &limits)?;
         let message = UserMessage::parse(sender, &payload, &limits)?;
         let (id, dev) = (&message.id, message.dev.as_ref());
-        let written = self.written((owner, publish), (id, payload.len()), &message.to, dev)?;
+        let written = self.written((owner, publish), (id, payload.len()), (&message.to, true), dev)?;
         let Written { sid, at, ref from, ref to, .. } = written;
         let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));
         let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
@@ -53,19 +53,21 @@ impl ChatIntake {
         let payload = routed(publish, &limits)?;
         let invitation = Invitation::parse(&payload, &limits)?;
         let (id, dev) = (&invitation.id, invitation.dev.as_ref());
-        let written = self.written((owner, publish), (id, payload.len()), &invitation.to, dev)?;
+        // Whoever takes an invitation back writes to nobody anew, and has not been answered.
+        let counts = !matches!(invitation.kind, Kind::Answer(Answer::Cancel, _));
+        let written = self.written((owner, publish), (id, payload.len()), (&invitation.to, counts), dev)?;
         let Written { sid, at, ref from, ref to, .. } = written;
         let new = NewInvitation { sid, from: from.clone(), to: to.clone(), invitation };
         let committed = self.context.store.chat_invite(new, self.call(at)).await?;
         Ok(self.remaining(written, committed))
     }
 
-    /// Counts what is written, and gives it its id.
+    /// Counts what is written, also as written to somebody who may be a stranger, and gives it its id.
     fn written<'a>(
         &self,
         (owner, publish): (&'a Owner, &'a Inbound),
         (id, bytes): (&Option<MessageId>, usize),
-        to: &Owner,
+        (to, counts): (&Owner, bool),
         dev: Option<&Device>,
     ) -> Result<Written<'a>, TakeError> {
         let role = publish.principal.role;
@@ -76,7 +78,7 @@ impl ChatIntake {
         let (sid, at) = self.context.next_sid();
         let known = self.peer(to, at);
         let to = if known.name == *owner { Peer { role: Some(role), ..known } } else { known };
-        let may_be_stranger = role == Role::User && to.role != Some(Role::Bal) && to.name != *owner;
+        let may_be_stranger = counts && role == Role::User && to.role != Some(Role::Bal) && to.name != *owner;
         let meeting = may_be_stranger.then(|| self.limits.meet(owner, &to.name));
         let strangers = meeting.as_ref().is_none_or(|meeting| meeting.may);
         let connected = self.context.attentions.connected(owner);

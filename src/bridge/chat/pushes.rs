@@ -6,45 +6,71 @@ use crate::chat::topic::Device;
 use crate::mqtt::Confirmation;
 use crate::ops::clock::now_ms;
 use crate::store::{ChatPolicy, StoreError, USER_DEVICES_MAX, Undecided};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use std::collections::HashMap;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How old a message may be of which it is decided once more after a restart, in milliseconds.
 const UNDECIDED_MS: u64 = 3_600_000;
 /// Messages of a user about which one verb decides.
 const AT_ONCE: usize = 32;
+/// Users about whose messages it is decided at one time: their verbs share commits.
+const USERS_AT_ONCE: usize = 256;
+/// How often the store is told that a device confirms something although nobody looks at it.
+const SPEAKS_AGAIN: Duration = Duration::from_secs(1);
+/// Devices of which it is remembered when that was.
+const SPEAKERS_MAX: usize = 100_000;
 
-/// Works until `stop`. What waits then is decided after the next start.
+/// Works until `stop`. What waits then is decided after the next start. A confirmation waits for no decision: it may be what
+/// makes one unnecessary.
 pub(crate) async fn run(
     context: Arc<Context>,
-    mut confirmations: mpsc::Receiver<Confirmation>,
+    confirmations: mpsc::Receiver<Confirmation>,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
     let policy = Arc::new(context.settings.chat_policy());
+    let work = async {
+        tokio::try_join!(decisions(&context, &policy), take_confirmations(&context, &policy, confirmations)).map(drop)
+    };
+    stop.run_until_cancelled(work).await.unwrap_or(Ok(()))
+}
+
+async fn decisions(context: &Context, policy: &Arc<ChatPolicy>) -> Result<(), StoreError> {
     // Those who were there before the restart can come back, and confirm what they have.
     let grace = tokio::time::sleep(context.settings.presence_grace.max(Duration::from_secs(1)));
     tokio::pin!(grace);
     let mut is_decided = false;
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+        let due = tokio::select! {
             () = &mut grace, if !is_decided => {
                 is_decided = true;
                 let since = now_ms().saturating_sub(UNDECIDED_MS);
-                for Undecided { user, sids } in context.store.chat_undecided(since).await?.await? {
-                    decide(&context, &policy, &user, &sids).await?;
-                }
+                let undecided = context.store.chat_undecided(since).await?.await?;
+                undecided.into_iter().map(|Undecided { user, sids }| (user, sids)).collect()
             }
-            rung = context.attentions.rung() => {
-                for (user, sids) in rung {
-                    decide(&context, &policy, &user, &sids).await?;
-                }
-            }
-            Some(confirmation) = confirmations.recv() => confirmed(&context, &policy, confirmation).await?,
-        }
+            rung = context.attentions.rung() => rung,
+        };
+        let decided = stream::iter(due).map(|(user, sids)| async move { decide(context, policy, &user, &sids).await });
+        decided.buffer_unordered(USERS_AT_ONCE).try_for_each(|()| ready(Ok(()))).await?;
     }
+}
+
+async fn take_confirmations(
+    context: &Context,
+    policy: &Arc<ChatPolicy>,
+    mut confirmations: mpsc::Receiver<Confirmation>,
+) -> Result<(), StoreError> {
+    let mut speakers = HashMap::new();
+    while let Some(confirmation) = confirmations.recv().await {
+        confirmed(context, policy, confirmation, &mut speakers).await?;
+    }
+    // The broker has ended, and the bridge stops.
+    std::future::pending().await
 }
 
 async fn decide(context: &Context, policy: &Arc<ChatPolicy>, user: &Owner, sids: &[Sid]) -> Result<(), StoreError> {
@@ -65,14 +91,27 @@ async fn decide(context: &Context, policy: &Arc<ChatPolicy>, user: &Owner, sids:
 }
 
 /// A device acknowledged the copy of a message. The store has noted that; if somebody looks at the device, pushes that wait to
-/// be sent are taken back.
-async fn confirmed(context: &Context, policy: &Arc<ChatPolicy>, confirmation: Confirmation) -> Result<(), StoreError> {
-    let Confirmation { user, device, sid } = confirmation;
+/// be sent are taken back. Otherwise it is pushed one by one again, and not silent.
+async fn confirmed(
+    context: &Context,
+    policy: &Arc<ChatPolicy>,
+    Confirmation { user, device, sid }: Confirmation,
+    speakers: &mut HashMap<(Owner, Device), Instant>,
+) -> Result<(), StoreError> {
     let (Ok(user), Ok(device)) = (Owner::new(&*user), Device::new(&*device)) else { return Ok(()) };
-    let at = now_ms();
+    let (at, now) = (now_ms(), Instant::now());
     if context.attentions.confirmed(&user, Some(&device), sid, at) {
         let call = context.chat_call(at, 0, policy);
         let _committed = context.store.chat_attended(user, device, sid, call).await?;
+        return Ok(());
+    }
+    if speakers.len() >= SPEAKERS_MAX {
+        speakers.clear();
+    }
+    let speaker = (user, device);
+    if speakers.get(&speaker).is_none_or(|last| now - *last >= SPEAKS_AGAIN) {
+        speakers.insert(speaker.clone(), now);
+        let _committed = context.store.chat_device_spoke(speaker.0, speaker.1, at).await?;
     }
     Ok(())
 }

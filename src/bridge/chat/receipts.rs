@@ -19,6 +19,8 @@ use std::sync::Arc;
 struct Reader {
     user: Owner,
     dev: Option<Device>,
+    /// It is a connection in the background: nobody looks at the device because of it.
+    background: bool,
 }
 
 impl ChatIntake {
@@ -29,7 +31,7 @@ impl ChatIntake {
         publish: &Inbound,
     ) -> Result<Remaining, TakeError> {
         let receipt = UserReceipt::parse(&publish.payload, &self.context.settings.limits.message())?;
-        let reader = Reader { user: owner.clone(), dev: device(&publish.principal, receipt.dev.as_ref()) };
+        let reader = Reader::of(owner, publish, receipt.dev.as_ref());
         if receipt.read {
             self.sign(owner, reader.dev.as_ref(), publish);
         }
@@ -52,7 +54,7 @@ impl ChatIntake {
     pub(super) async fn read(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
         let ReadPosition { with, sid, dev } =
             ReadPosition::parse(&publish.payload, &self.context.settings.limits.message())?;
-        let reader = Reader { user: owner.clone(), dev: device(&publish.principal, dev.as_ref()) };
+        let reader = Reader::of(owner, publish, dev.as_ref());
         self.sign(owner, reader.dev.as_ref(), publish);
         Ok(self.receipt_of(reader, ReceiptOf::In(with, sid), true, publish).await?)
     }
@@ -66,7 +68,8 @@ impl ChatIntake {
     ) -> Result<Remaining, StoreError> {
         let at = now_ms();
         let new = reader.receipt(&self.context, of, read, at);
-        let committed = self.context.store.chat_receipt(new, self.call(at)).await?;
+        let call = self.call_for(at, new.conversations());
+        let committed = self.context.store.chat_receipt(new, call).await?;
         let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
         Ok(Box::pin(async move {
             let outcome = committed.await?;
@@ -84,9 +87,11 @@ impl ChatIntake {
         publish: &Inbound,
     ) -> Result<Remaining, TakeError> {
         let context = Arc::clone(&self.context);
+        let sids_asked = sids.len();
         let pushes = context.store.confirm(&reader.user, sids.clone(), now_ms()).await?;
         let own = context.store.chat_messages_to(reader.user.clone(), sids).await?;
-        let (call, refusing, refused) = (self.call(now_ms()), self.refusing.clone(), Refused::of(publish));
+        let call = self.call_for(now_ms(), sids_asked);
+        let (refusing, refused) = (self.refusing.clone(), Refused::of(publish));
         Ok(Box::pin(async move {
             let word = confirmed(&context, &pushes.await?);
             let own = own.await?;
@@ -103,19 +108,29 @@ impl ChatIntake {
 }
 
 impl Reader {
+    fn of(user: &Owner, publish: &Inbound, said: Option<&Device>) -> Self {
+        let dev = device(&publish.principal, said);
+        Self { user: user.clone(), dev, background: publish.principal.background }
+    }
+
+    /// The device, if somebody may be looking at it.
+    fn seen(&self) -> Option<&Device> {
+        self.dev.as_ref().filter(|_| !self.background)
+    }
+
     /// What the receipt is to the store. Only the store knows which messages lie in one conversation, so of those before a
     /// message it is asked.
     fn receipt(&self, context: &Context, of: ReceiptOf, read: bool, at: u64) -> NewReceipt {
-        let Self { user, dev } = self;
+        let Self { user, dev, .. } = self;
         let (sids, up_to) = match &of {
             ReceiptOf::Each(sids) => (sids.as_slice(), read),
             ReceiptOf::UpTo(sid) | ReceiptOf::In(_, sid) => (std::slice::from_ref(sid), true),
         };
         let mut attended = false;
         for sid in sids {
-            attended |= context.attentions.confirmed(user, dev.as_ref(), *sid, at);
+            attended |= context.attentions.confirmed(user, self.seen(), *sid, at);
         }
-        let before = sids.iter().max().zip(dev.as_ref()).filter(|_| up_to);
+        let before = sids.iter().max().zip(self.seen()).filter(|_| up_to);
         let waited = before.map(|(sid, dev)| context.attentions.waited_for(user, dev, *sid)).unwrap_or_default();
         let connected = context.attentions.connected(user);
         NewReceipt { user: user.clone(), dev: dev.clone(), attended, connected, of, waited, read }
@@ -125,7 +140,7 @@ impl Reader {
     fn confirmed(&self, context: &Context, outcome: &ChatOutcome, at: u64) {
         let ChatOutcome::Done { confirmed, .. } = outcome else { return };
         for sid in confirmed {
-            context.attentions.confirmed(&self.user, self.dev.as_ref(), *sid, at);
+            context.attentions.confirmed(&self.user, self.seen(), *sid, at);
         }
     }
 }

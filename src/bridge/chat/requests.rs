@@ -6,12 +6,12 @@ use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{BridgeEvent, ErrorCode, Rejection};
 use crate::chat::push_decision::{AskedDevice, PushWhen, Rule, decide};
 use crate::chat::suffix::requests::{Op, Request};
-use crate::chat::topic::{Device, inbox_topic};
+use crate::chat::topic::{BridgeTopic, Device, inbox_topic};
 use crate::mqtt::AckWord;
 use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatCall, Committed, Contact, EntryChange, KnownDevice, PushExplanation, SettingChange, StoreError, SyncPage,
-    TEST_PUSH_SKIPS, UserDocument, UserSettings,
+    ChatCall, Committed, Contact, ContactPage, EntryChange, KnownDevice, Note, PushExplanation, SettingChange,
+    StoreError, SyncPage, TEST_PUSH_SKIPS, UserDocument, UserSettings,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -93,7 +93,9 @@ async fn execute(
 ) -> Result<Reply, StoreError> {
     let store = &context.store;
     let change = match op {
-        Op::Contacts => return Ok(Ok(contacts(store.chat_contacts(user.clone()).await?.await?, call.at))),
+        Op::Contacts { after } => {
+            return Ok(Ok(contacts(store.chat_contacts(user.clone(), after).await?.await?, call.at)));
+        }
         Op::Settings => {
             let settings = store.chat_settings(user.clone()).await?.await?.unwrap_or_default();
             return Ok(Ok(settings_of(context, &settings)));
@@ -107,13 +109,17 @@ async fn execute(
         }
         Op::Report { with, sids, reason } => {
             let sids = sids.iter().map(Sid::to_string).collect();
-            context.emit_event(BridgeEvent::Reported { by: user.to_string(), with: with.to_string(), sids, reason });
+            let event = BridgeEvent::Reported { by: user.to_string(), with: with.to_string(), sids, reason };
+            let (topic, payload) = (BridgeTopic::Events.to_string(), event.to_payload(call.at).into());
+            store.queue_note(Note { topic, payload, correlation: None, at: call.at }).await?.await?;
             return Ok(Ok(Map::new()));
         }
         Op::Mute { with, seconds } => {
             let until = seconds.map_or(u64::MAX, |seconds| call.at.saturating_add(seconds.saturating_mul(1_000)));
             let change = SettingChange::About(with, EntryChange::Mute(Some(until)));
-            set(context, user, change, payload, call.at).await?;
+            if let Err(rejection) = set(context, user, change, payload, call.at).await? {
+                return Ok(Err(rejection));
+            }
             let shown = seconds.map(|_| until);
             return Ok(Ok(fields(json!({ "until": shown }))));
         }
@@ -125,8 +131,7 @@ async fn execute(
         Op::HideRead(on) => SettingChange::HideRead(on),
         Op::HidePresence(on) => SettingChange::HidePresence(on),
     };
-    set(context, user, change, payload, call.at).await?;
-    Ok(Ok(Map::new()))
+    Ok(set(context, user, change, payload, call.at).await?.map(|()| Map::new()))
 }
 
 async fn set(
@@ -135,14 +140,17 @@ async fn set(
     change: SettingChange,
     payload: &Bytes,
     at: u64,
-) -> Result<(), StoreError> {
+) -> Result<Result<(), Rejection>, StoreError> {
     let hides = if let SettingChange::HidePresence(on) = change { Some(on) } else { None };
-    let seen = context.store.chat_set(user.clone(), change, payload.clone(), at).await?.await?;
+    let seen = match context.store.chat_set(user.clone(), change, payload.clone(), at).await?.await? {
+        Ok(seen) => seen,
+        Err(rejection) => return Ok(Err(rejection)),
+    };
     context.show(seen).await?;
     if let Some(on) = hides {
         context.hide(user, on).await?;
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 async fn explain(context: &Context, user: &Owner, sid: Sid) -> Result<Reply, StoreError> {
@@ -155,7 +163,7 @@ async fn explain(context: &Context, user: &Owner, sid: Sid) -> Result<Reply, Sto
 
 /// An item for each device with a token, and for those that are connected without one.
 fn explanation(explained: &PushExplanation, connected: &[Device], when: PushWhen) -> Map<String, Value> {
-    let PushExplanation { sid, from, ts, decided_at, asked, attended, waits, devices } = explained;
+    let PushExplanation { sid, from, ts, decided_at, asked, attended, waits, received, devices } = explained;
     let mut items: Vec<Value> = devices
         .iter()
         .map(|device| {
@@ -173,11 +181,12 @@ fn explanation(explained: &PushExplanation, connected: &[Device], when: PushWhen
     }
     fields(json!({
         "sid": sid, "from": from, "ts": ts, "decided_at": decided_at, "asked": asked, "attended": attended,
-        "waits": waits, "items": items,
+        "waits": waits, "received": received, "items": items,
     }))
 }
 
-fn contacts(contacts: Vec<Contact>, at: u64) -> Map<String, Value> {
+fn contacts(page: ContactPage, at: u64) -> Map<String, Value> {
+    let next = page.items.last().map(|last| last.user.to_string());
     let item = |Contact { user, profile, entry, presence }: Contact| {
         let name = profile.and_then(|text| serde_json::from_str::<Value>(&text).ok()?.get("name").cloned());
         let mut item = json!({
@@ -199,7 +208,12 @@ fn contacts(contacts: Vec<Contact>, at: u64) -> Map<String, Value> {
         }
         item
     };
-    fields(json!({ "items": contacts.into_iter().map(item).collect::<Vec<_>>() }))
+    let items: Vec<Value> = page.items.into_iter().map(item).collect();
+    let mut found = fields(json!({ "items": items, "complete": page.complete }));
+    if let Some(next) = next {
+        found.insert("next".to_owned(), next.into());
+    }
+    found
 }
 
 fn settings_of(context: &Context, settings: &UserSettings) -> Map<String, Value> {

@@ -1,88 +1,95 @@
-//! Publishes of users who publish faster than they may: done, and to be acknowledged when their turn comes.
+//! Publishes of users who publish faster than they may: done, and to be acknowledged when their time comes.
 
-use super::Remaining;
-use super::waiting::Order;
-use crate::mqtt::Ack;
-use std::collections::BTreeMap;
+use super::waiting::Done;
+use crate::chat::id::Owner;
+use std::collections::{BTreeMap, HashMap};
 use tokio::time::Instant;
 
-/// Most publishes that wait for their turn. An acknowledgement beyond it is dropped: its publisher is cut off, and sends again
-/// what is recognised then. One connection of the embedded broker has 256 unacknowledged publishes at most.
-const DELAYED_MAX: usize = 10_000;
+/// Most acknowledgements of one user that wait for their time. One beyond it is dropped: its publisher is cut off, and sends
+/// again what is recognised then. One connection of the embedded broker has 256 unacknowledged publishes at most.
+const OF_USER_MAX: usize = 1_000;
+/// The same for all users.
+const ALL_MAX: usize = 100_000;
 
-type Publish = (Order, (Remaining, Ack));
+/// When a publish is to be acknowledged, and who published it.
+#[derive(Debug, Clone)]
+pub(super) struct AckTime {
+    pub(super) at: Instant,
+    pub(super) user: Owner,
+}
 
-/// Publishes by their turn; those of one moment in the order in which they came.
+/// What came of publishes, by their time; those of one moment in the order in which they came.
 #[derive(Default)]
 pub(super) struct Delayed {
-    due: BTreeMap<(Instant, u64), Publish>,
+    due: BTreeMap<(Instant, u64), (Owner, Done)>,
+    of_users: HashMap<Owner, usize>,
     count: u64,
 }
 
 impl Delayed {
-    pub(super) fn push(&mut self, turn: Instant, publish: Publish) {
-        if self.due.len() < DELAYED_MAX {
-            self.due.insert((turn, self.count), publish);
+    pub(super) fn push(&mut self, AckTime { at, user }: AckTime, done: Done) {
+        let of_user = self.of_users.get(&user).copied().unwrap_or(0);
+        if of_user < OF_USER_MAX && self.due.len() < ALL_MAX {
+            self.of_users.insert(user.clone(), of_user + 1);
+            self.due.insert((at, self.count), (user, done));
             self.count += 1;
         }
     }
 
-    /// When the next turn comes.
+    /// When the next time comes.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.due.keys().next().map(|(turn, _)| *turn)
+        self.due.keys().next().map(|(ack_time, _)| *ack_time)
     }
 
-    /// Those whose turn has come.
-    pub(super) fn take_due(&mut self, now: Instant) -> impl Iterator<Item = Publish> + use<> {
-        let later = self.due.split_off(&(now, u64::MAX));
-        std::mem::replace(&mut self.due, later).into_values()
-    }
-
-    /// All of them.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Publish> + use<> {
-        std::mem::take(&mut self.due).into_values()
+    /// The first one.
+    pub(super) fn pop(&mut self) -> Option<Done> {
+        let (_, (user, done)) = self.due.pop_first()?;
+        match self.of_users.get_mut(&user) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.of_users.remove(&user)),
+        }
+        Some(done)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mqtt::AckWord;
+    use crate::mqtt::{Ack, AckWord};
     use std::time::Duration;
 
-    fn delayed(turns: &[(Instant, AckWord)]) -> Delayed {
+    fn ack_time(at: Instant, user: &str) -> AckTime {
+        AckTime { at, user: Owner::new(user).unwrap() }
+    }
+
+    fn done(word: AckWord) -> Done {
+        (Ok(Some(word)), Ack::new().0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_come_in_their_order() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
         let mut delayed = Delayed::default();
-        for &(turn, word) in turns {
-            delayed.push(turn, (Order::Free, (Box::pin(async move { Ok(Some(word)) }), Ack::new().0)));
+        for (at, word) in [(now + second, AckWord::Done), (now + second, AckWord::Quota), (now, AckWord::NoSuchTopic)] {
+            delayed.push(ack_time(at, "alice"), done(word));
         }
-        delayed
-    }
-
-    async fn words(taken: impl Iterator<Item = Publish>) -> Vec<AckWord> {
-        let mut words = Vec::new();
-        for (_, (remaining, _)) in taken {
-            words.extend(remaining.await.unwrap());
-        }
-        words
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn turns_come_in_their_order_and_none_before_its_time() {
-        let now = Instant::now();
-        let second = Duration::from_secs(1);
-        let mut delayed =
-            delayed(&[(now + second, AckWord::Done), (now + second, AckWord::Quota), (now, AckWord::NoSuchTopic)]);
         assert_eq!(delayed.deadline(), Some(now));
-        assert_eq!(words(delayed.take_due(now)).await, [AckWord::NoSuchTopic]);
-        assert_eq!(delayed.take_due(now + second / 2).count(), 0);
-        assert_eq!(delayed.deadline(), Some(now + second));
-        assert_eq!(words(delayed.take_due(now + second)).await, [AckWord::Done, AckWord::Quota]);
+        let words = std::iter::from_fn(|| delayed.pop()).map(|(word, _)| word.unwrap().unwrap()).collect::<Vec<_>>();
+        assert_eq!(words, [AckWord::NoSuchTopic, AckWord::Done, AckWord::Quota]);
         assert_eq!(delayed.deadline(), None);
+        assert!(delayed.of_users.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn memory_is_bounded() {
-        let turns = vec![(Instant::now(), AckWord::Done); DELAYED_MAX + 1];
-        assert_eq!(delayed(&turns).take_all().count(), DELAYED_MAX);
+    async fn one_user_takes_no_room_of_others() {
+        let mut delayed = Delayed::default();
+        for _ in 0..=OF_USER_MAX {
+            delayed.push(ack_time(Instant::now(), "alice"), done(AckWord::Done));
+        }
+        delayed.push(ack_time(Instant::now(), "bob"), done(AckWord::Quota));
+        assert_eq!(delayed.due.len(), OF_USER_MAX + 1);
+        while delayed.pop().is_some() {}
+        delayed.push(ack_time(Instant::now(), "alice"), done(AckWord::Done));
+        assert_eq!(delayed.due.len(), 1);
     }
 }

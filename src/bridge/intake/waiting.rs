@@ -1,34 +1,38 @@
 //! Publishes on their way to the disk, and those whose acknowledgement is put off.
 //!
-//! What BALs publish, and requests, are done in their order, one after the other. What else users publish may take a second
-//! commit where it is refused: each goes on by itself, so that nobody waits for what another one did. The broker keeps the
-//! order of the acknowledgements of a connection.
+//! What BALs publish is done in its order, one after the other, and so are the requests of each user. What else users publish
+//! may take a second commit where it is refused: each goes on by itself, so that nobody waits for what another one did. The
+//! broker keeps the order of the acknowledgements of a connection.
 
-use super::delayed::Delayed;
+use super::delayed::{AckTime, Delayed};
 use super::{Remaining, release};
 use crate::bridge::context::oldest;
+use crate::chat::id::Owner;
 use crate::mqtt::{Ack, AckWord};
 use crate::ops::clock::at;
 use crate::store::StoreError;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
-use std::time::Duration;
 use tokio::time::Instant;
 
 /// What came of a publish, and where its publisher is told.
-type Done = (Result<Option<AckWord>, StoreError>, Ack);
+pub(super) type Done = (Result<Option<AckWord>, StoreError>, Ack);
 
-/// What remains of a publish: in which order, after which delay, what is to be done, and who is told.
-pub(super) type Taken = (Order, Duration, (Remaining, Ack));
+/// What remains of a publish: in which order, not before which time, what is to be done, and who is told.
+pub(super) type Taken = (Order, Option<AckTime>, (Remaining, Ack));
+/// What goes on by itself: whose next one it lets go on, and when its publisher is told.
+type Going = (Option<Owner>, Option<AckTime>, Done);
 
 /// Whether a publish goes on before those that came earlier are done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Order {
     /// It waits for them.
     Kept,
+    /// It waits for those of this user that wait for one another.
+    OfUser(Owner),
     /// It waits for none.
     Free,
 }
@@ -37,37 +41,63 @@ pub(super) enum Order {
 #[derive(Default)]
 pub(super) struct Waiting {
     kept: VecDeque<(Remaining, Ack)>,
-    free: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Behind the first of each user, which is among the free ones.
+    of_users: HashMap<Owner, VecDeque<(Option<AckTime>, (Remaining, Ack))>>,
+    behind: usize,
+    free: FuturesUnordered<BoxFuture<'static, Going>>,
+    /// Nothing waits for its time any more.
+    delays_ended: bool,
     delayed: Delayed,
 }
 
 impl Waiting {
-    /// How many are on their way to the disk. Those that wait for their turn take nobody's place.
+    /// How many are on their way to the disk. Those that wait for their time alone take nobody's place.
     pub(super) fn len(&self) -> usize {
-        self.kept.len() + self.free.len()
+        self.kept.len() + self.behind + self.free.len()
     }
 
-    /// Nothing is on its way to the disk.
+    /// Nothing is on its way to the disk, or waits for its time.
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.delayed.deadline().is_none()
     }
 
-    /// What remains to be done for a publish, not to be acknowledged before `delay` is over.
-    pub(super) fn push(&mut self, order: Order, delay: Duration, publish: (Remaining, Ack)) {
+    /// What remains to be done for a publish, not to be acknowledged before its time. What BALs publish has none.
+    pub(super) fn push(&mut self, order: Order, ack_time: Option<AckTime>, publish: (Remaining, Ack)) {
         match order {
-            _ if !delay.is_zero() => self.delayed.push(Instant::now() + delay, (order, publish)),
             Order::Kept => self.kept.push_back(publish),
-            Order::Free => {
-                let (remaining, ack) = publish;
-                self.free.push(Box::pin(async move { (remaining.await, ack) }));
+            Order::Free => self.begin(None, ack_time, publish),
+            Order::OfUser(user) => match self.of_users.get_mut(&user) {
+                Some(behind) => {
+                    behind.push_back((ack_time, publish));
+                    self.behind += 1;
+                }
+                None => {
+                    self.of_users.insert(user.clone(), VecDeque::new());
+                    self.begin(Some(user), ack_time, publish);
+                }
+            },
+        }
+    }
+
+    fn begin(&self, user: Option<Owner>, ack_time: Option<AckTime>, (remaining, ack): (Remaining, Ack)) {
+        self.free.push(Box::pin(async move { (user, ack_time, (remaining.await, ack)) }));
+    }
+
+    /// The first of a user is done: the next one is the first.
+    fn go_on(&mut self, user: Owner) {
+        match self.of_users.get_mut(&user).and_then(VecDeque::pop_front) {
+            Some((ack_time, next)) => {
+                self.behind -= 1;
+                self.begin(Some(user), ack_time, next);
             }
+            None => drop(self.of_users.remove(&user)),
         }
     }
 
     /// Another one, if anything remains of it.
     pub(super) fn extend(&mut self, taken: Option<Taken>) {
-        if let Some((order, delay, publish)) = taken {
-            self.push(order, delay, publish);
+        if let Some((order, ack_time, publish)) = taken {
+            self.push(order, ack_time, publish);
         }
     }
 
@@ -87,11 +117,9 @@ impl Waiting {
         }
     }
 
-    /// Those that wait for their turn wait no longer.
+    /// Those that wait for their time wait no longer, nor do those that are done from now on.
     pub(super) fn end_delays(&mut self) {
-        for (order, publish) in self.delayed.take_all() {
-            self.push(order, Duration::ZERO, publish);
-        }
+        self.delays_ended = true;
     }
 
     /// The next one that is done. Cancel-safe: it is taken out only when it is done.
@@ -99,10 +127,18 @@ impl Waiting {
         loop {
             tokio::select! {
                 done = oldest(&mut self.kept) => return done,
-                Some(done) = self.free.next(), if !self.free.is_empty() => return done,
-                () = at(self.delayed.deadline()) => {
-                    for (order, publish) in self.delayed.take_due(Instant::now()) {
-                        self.push(order, Duration::ZERO, publish);
+                Some((user, ack_time, done)) = self.free.next(), if !self.free.is_empty() => {
+                    if let Some(user) = user {
+                        self.go_on(user);
+                    }
+                    match ack_time.filter(|ack_time| ack_time.at > Instant::now() && !self.delays_ended) {
+                        Some(ack_time) => self.delayed.push(ack_time, done),
+                        None => return done,
+                    }
+                }
+                () = at(self.delayed.deadline().map(|ack_time| if self.delays_ended { Instant::now() } else { ack_time })) => {
+                    if let Some(done) = self.delayed.pop() {
+                        return done;
                     }
                 }
             }
@@ -114,6 +150,7 @@ impl Waiting {
 mod tests {
     use super::*;
     use std::future::{pending, ready};
+    use std::time::Duration;
 
     fn word(word: AckWord) -> (Remaining, Ack) {
         (Box::pin(ready(Ok(Some(word)))), Ack::new().0)
@@ -123,10 +160,10 @@ mod tests {
     async fn what_is_free_waits_for_none_before_it() {
         let mut waiting = Waiting::default();
         for order in [Order::Kept, Order::Free] {
-            waiting.push(order, Duration::ZERO, (Box::pin(pending()), Ack::new().0));
+            waiting.push(order, None, (Box::pin(pending()), Ack::new().0));
         }
-        waiting.push(Order::Kept, Duration::ZERO, word(AckWord::Quota));
-        waiting.push(Order::Free, Duration::ZERO, word(AckWord::Done));
+        waiting.push(Order::Kept, None, word(AckWord::Quota));
+        waiting.push(Order::Free, None, word(AckWord::Done));
         assert_eq!(waiting.next().await.0.unwrap(), Some(AckWord::Done));
         assert_eq!(waiting.len(), 3);
         tokio::select! {
@@ -136,15 +173,56 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_delay_is_kept_until_it_is_ended() {
+    async fn a_user_waits_for_itself_alone() {
+        let (alice, bob) = (Owner::new("alice").unwrap(), Owner::new("bob").unwrap());
+        let (go, wait) = tokio::sync::oneshot::channel::<()>();
+        let mut waiting = Waiting::default();
+        let slow: Remaining = Box::pin(async move {
+            let _ = wait.await;
+            Ok(Some(AckWord::Quota))
+        });
+        waiting.push(Order::OfUser(alice.clone()), None, (slow, Ack::new().0));
+        waiting.push(Order::OfUser(alice), None, word(AckWord::NoSuchTopic));
+        waiting.push(Order::OfUser(bob), None, word(AckWord::Done));
+        assert_eq!(waiting.next().await.0.unwrap(), Some(AckWord::Done));
+        assert_eq!(waiting.len(), 2);
+        go.send(()).unwrap();
+        assert_eq!(waiting.next().await.0.unwrap(), Some(AckWord::Quota));
+        assert_eq!(waiting.next().await.0.unwrap(), Some(AckWord::NoSuchTopic));
+        assert!(waiting.is_empty() && waiting.of_users.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_is_waited_for_until_the_delays_are_ended() {
         let (mut waiting, start) = (Waiting::default(), Instant::now());
-        waiting.push(Order::Free, Duration::from_secs(9), word(AckWord::Done));
-        waiting.push(Order::Kept, Duration::from_secs(99), word(AckWord::Quota));
-        assert!(waiting.is_empty(), "they take nobody's place");
+        let ack_time = |seconds| {
+            let (at, user) = (start + Duration::from_secs(seconds), Owner::new("alice").unwrap());
+            Some(AckTime { at, user })
+        };
+        waiting.push(Order::Free, ack_time(9), word(AckWord::Done));
+        waiting.push(Order::Free, ack_time(99), word(AckWord::Quota));
         assert_eq!(waiting.next().await.0.unwrap(), Some(AckWord::Done));
         assert_eq!(start.elapsed(), Duration::from_secs(9));
+        assert_eq!(waiting.len(), 0, "they take nobody's place");
+        assert!(!waiting.is_empty());
         waiting.end_delays();
         assert_eq!(waiting.next().await.0.unwrap(), Some(AckWord::Quota));
+        assert_eq!(start.elapsed(), Duration::from_secs(9));
+    }
+
+    /// What is put off is done all the same: somebody may have to be told of it.
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_its_turn_is_done_at_once() {
+        let (mut waiting, start) = (Waiting::default(), Instant::now());
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let remaining: Remaining = Box::pin(async move {
+            tell.send(Instant::now()).unwrap();
+            Ok(Some(AckWord::Done))
+        });
+        let ack_time = AckTime { at: start + Duration::from_secs(9), user: Owner::new("alice").unwrap() };
+        waiting.push(Order::Free, Some(ack_time), (remaining, Ack::new().0));
+        waiting.next().await.0.unwrap();
+        assert_eq!(told.await.unwrap(), start);
         assert_eq!(start.elapsed(), Duration::from_secs(9));
     }
 }

@@ -17,7 +17,7 @@ use super::session::Session;
 use crate::broker::refusals::Refusal;
 use crate::broker::session::{OutgoingMessage, Pushed};
 use crate::chat::access::Rights;
-use crate::chat::principal::Principal;
+use crate::chat::principal::{Principal, Role};
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
 use crate::mqtt::{Ack, AckWord, Inbound};
@@ -49,9 +49,12 @@ struct ForBridge {
 }
 
 impl Publisher<'_> {
-    /// Whether only the bridge gets what is published: a connection in the background has no presence, and is told so.
+    /// Whether only the bridge gets what is published. It checks a profile, and what a user says of itself, and publishes what
+    /// others see; a connection in the background has no presence, and is told so.
     fn is_unseen(&self, topic: &str) -> bool {
-        self.session.is_some_and(|session| session.is_background()) && Side::of(topic).is_presence_said()
+        let Some(session) = self.session else { return false };
+        let (side, is_user) = (Side::of(topic), self.rights.role() == Some(Role::User));
+        side.is_profile() || is_user && side.is_presence() || session.is_background() && side.is_presence_said()
     }
 
     /// Whether and how a message on `topic` is for the bridge.

@@ -1,6 +1,7 @@
 //! What a client is told about input that was not taken: `{owner}/others/errors`.
 
 use super::{ERRORS_PER_SECOND, ErrorCode, Rejection};
+use crate::chat::topic::Side;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write;
@@ -27,13 +28,16 @@ pub struct ErrorDocument {
 impl ErrorDocument {
     /// The error of `payload`, published on `topic` (cut to 256 characters) and rejected at `ts` (Unix milliseconds).
     pub fn new(rejection: &Rejection, topic: impl Into<String>, payload: &[u8], ts: u64) -> Self {
+        let topic = topic.into();
+        // A registration has a token in it, and a proof, which is for the device alone that it was pushed to.
+        let shown = if Side::of(&topic).is_registration() { &[] } else { payload };
         Self {
             code: rejection.code(),
             detail: rejection.detail().to_owned(),
-            topic: topic.into().chars().take(TOPIC_SHOWN).collect(),
+            sample: sample(shown),
+            topic: topic.chars().take(TOPIC_SHOWN).collect(),
             ref_id: rejection.ref_id().map(ToString::to_string),
             ts,
-            sample: sample(payload),
             redelivered: false,
         }
     }

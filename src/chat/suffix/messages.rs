@@ -147,6 +147,7 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
         return Err(Rejection::new(ErrorCode::MissingField, "`ref` is missing: a reaction is about a message"));
     }
     let mentions = mentions(fields)?;
+    let asked = ["push", "ttl", "receipt"].map(|name| (name, fields.get(name).cloned()));
     let (wish, ttl, receipt) = (wish(fields)?, ttl(fields)?, fields.flag("receipt")?.unwrap_or(true));
     let dev = match fields.string("dev")? {
         Some(dev) => Some(Device::new(dev).map_err(|fault| Rejection::bad_field("dev", fault))?),
@@ -160,6 +161,9 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     put("type", Some(kind.into()));
     for (name, sid) in ["reply_to", "ref"].into_iter().zip(&about) {
         put(name, sid.map(|sid| sid.to_string().into()));
+    }
+    for (name, value) in asked {
+        put(name, value);
     }
     put("mentions", (!mentions.is_empty()).then(|| mentions.iter().map(Owner::as_str).collect()));
     document.extend(fields.rest());

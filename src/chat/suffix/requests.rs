@@ -37,7 +37,10 @@ pub enum Writers {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     /// The contacts, with name, presence, mute and block.
-    Contacts,
+    Contacts {
+        /// The last name that the asker has; '': from the first.
+        after: String,
+    },
     /// All settings.
     Settings,
     /// No pushes for a conversation.
@@ -103,7 +106,7 @@ fn read(fields: &mut Fields) -> Result<Op, Rejection> {
     let missing = |name: &str| Rejection::new(ErrorCode::MissingField, format!("`{name}` is missing"));
     let op = fields.string("op")?.ok_or_else(|| missing("op"))?;
     Ok(match op.as_str() {
-        "contacts" => Op::Contacts,
+        "contacts" => Op::Contacts { after: fields.string("after")?.unwrap_or_default() },
         "settings" => Op::Settings,
         "mute" => mute(fields)?,
         "block" => Op::Block(peer(fields, "with")?),
@@ -176,7 +179,8 @@ mod tests {
         let sid = SidSource::default().next(1_700_000_000_000, 1);
         let bob = || Owner::new("bob").unwrap();
         for (payload, op) in [
-            (json!({"op": "contacts"}), Op::Contacts),
+            (json!({"op": "contacts"}), Op::Contacts { after: String::new() }),
+            (json!({"op": "contacts", "after": "bob"}), Op::Contacts { after: "bob".to_owned() }),
             (json!({"op": "settings"}), Op::Settings),
             (json!({"op": "mute", "with": "bob", "for": 60}), Op::Mute { with: bob(), seconds: Some(60) }),
             (json!({"op": "mute", "with": "bob", "level": "none"}), Op::Mute { with: bob(), seconds: None }),

@@ -137,6 +137,7 @@ mod tests {
             asked,
             attended: Vec::new(),
             waits: false,
+            received: false,
             devices,
         }
     }

@@ -3,9 +3,10 @@
 use super::{Committed, Store};
 use crate::chat::attention::Attended;
 use crate::chat::id::{Owner, Sid, Token};
+use crate::chat::message::Rejection;
 use crate::chat::topic::Device;
 use crate::store::chat::{
-    ChatCall, ChatOutcome, Contact, DeviceChange, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt,
+    ChatCall, ChatOutcome, ContactPage, DeviceChange, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt,
     PushExplanation, Seeing, SettingChange, SyncPage, TestPush, Undecided, UserSettings, VisibleTo,
 };
 use crate::store::error::StoreError;
@@ -107,7 +108,7 @@ impl Store {
         change: SettingChange,
         told: Bytes,
         at: u64,
-    ) -> Result<Committed<Vec<Seeing>>, StoreError> {
+    ) -> Result<Committed<Result<Vec<Seeing>, Rejection>>, StoreError> {
         self.queue.submit(move |tx| people::change(tx, &user, &change, &told, at)).await
     }
 
@@ -121,9 +122,9 @@ impl Store {
         self.queue.submit(move |tx| people::settings(tx, &user)).await
     }
 
-    /// Everybody about whom a user has set something.
-    pub async fn chat_contacts(&self, user: Owner) -> Result<Committed<Vec<Contact>>, StoreError> {
-        self.queue.submit(move |tx| people::contacts(tx, &user)).await
+    /// Those about whom a user has set something, by name: a page behind `after`.
+    pub async fn chat_contacts(&self, user: Owner, after: String) -> Result<Committed<ContactPage>, StoreError> {
+        self.queue.submit(move |tx| people::contacts(tx, &user, &after)).await
     }
 
     /// The JSON of the profile of a user, if there is one.

@@ -3,6 +3,7 @@
 //! What was put off (or was on its way once) goes before what never was, so a backlog cannot starve retries. Which of a
 //! recipient's messages may go is decided in [`super::recipient_queue`].
 
+use super::chat::device;
 use super::column::{from_sql, sid, sql_ms};
 use super::delivery::Delivery;
 use super::recipient_queue::{PARKED, RecipientQueue};
@@ -75,6 +76,9 @@ pub(in crate::store) fn confirm(
             None => in_inbox_of(tx, name, *sid)?,
         };
         for delivery in confirmed.into_iter().filter(|delivery| delivery.is_confirmed_by(name)) {
+            if !device::may_confirm(tx, delivery.recipient(), name)? {
+                continue;
+            }
             recorded.push((delivery.request.sid, delivery.record(tx, &Event::RECEIPT, at)?));
         }
     }

@@ -310,7 +310,7 @@ CREATE TABLE pushed (             -- notifications that may be shown: these devi
     peer TEXT NOT NULL,
     row INTEGER NOT NULL,         -- of the message
     dev TEXT NOT NULL,
-    delivery INTEGER NOT NULL,    -- the row of the push
+    delivery INTEGER,             -- the row of the push that may be taken back; NULL: it was sent, or a sync stands for it
     PRIMARY KEY (user, peer, row, dev)
 ) STRICT, WITHOUT ROWID;
 ALTER TABLE deliveries ADD COLUMN chat TEXT;

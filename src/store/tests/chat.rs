@@ -179,7 +179,8 @@ impl Chat {
 
     pub(super) async fn set(&mut self, user: &str, change: SettingChange) -> Vec<Seeing> {
         self.at += 1;
-        self.rig.store.chat_set(owner(user), change, Bytes::from("{}"), self.at).await.unwrap().await.unwrap()
+        let told = Bytes::from("{}");
+        self.rig.store.chat_set(owner(user), change, told, self.at).await.unwrap().await.unwrap().unwrap()
     }
 
     pub(super) async fn block(&mut self, user: &str, other: &str, on: bool) -> Vec<Seeing> {

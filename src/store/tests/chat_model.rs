@@ -128,6 +128,8 @@ struct Model {
     read: BTreeMap<(usize, usize), Sid>,
     /// When each device was registered last.
     registered: BTreeMap<(usize, usize), u64>,
+    /// Up to where each writer was told of each reader that its messages are delivered, and read.
+    told: BTreeMap<(usize, usize), (Option<Sid>, Option<Sid>)>,
     /// Receipts but for `sent`, as they are expected: writer, sid, status.
     receipts: Vec<(usize, Sid, &'static str)>,
 }
@@ -222,7 +224,10 @@ impl Model {
         }
         let hidden = from == to || self.blocked.contains(&(to, from));
         if from != to {
-            self.contacts.insert((from, to));
+            let is_seen = !self.blocked.contains(&(from, to)) && !self.blocked.contains(&(to, from));
+            if self.contacts.insert((from, to)) && is_seen {
+                self.tell_contact(from, to);
+            }
             if self.unread(from, to) > 0 {
                 let last = self.messages.iter().rfind(|m| m.from == to && m.to == from && !m.hidden).unwrap().sid;
                 self.reads((from, to), last, Some(0));
@@ -303,7 +308,10 @@ impl Model {
         if let Some(newest) = meant.iter().rev().find(|at| !self.messages[**at].received)
             && self.may_hear(from, to)
         {
-            self.receipts.push((from, self.messages[*newest].sid, "delivered"));
+            let newest = self.messages[*newest].sid;
+            let told = &mut self.told.entry((from, to)).or_default().0;
+            *told = (*told).max(Some(newest));
+            self.receipts.push((from, newest, "delivered"));
         }
         for at in meant {
             self.messages[at].received = true;
@@ -323,12 +331,7 @@ impl Model {
         }
         self.read.insert((user, with), sid);
         if self.may_hear(with, user) {
-            let is_unconfirmed =
-                |m: &&Message| m.from == with && m.to == user && !m.hidden && m.sid <= sid && !m.received;
-            // Reading is the first confirmation of what no device has confirmed.
-            let newest = self.messages.iter().rev().find(is_unconfirmed).map(|message| message.sid);
-            self.receipts.extend(newest.map(|newest| (with, newest, "delivered")));
-            self.receipts.push((with, sid, "read"));
+            self.tell_read(with, user, sid);
         }
         let mut shown = BTreeSet::new();
         for at in 0..self.messages.len() {
@@ -348,6 +351,33 @@ impl Model {
         for dev in shown.into_iter().filter(|dev| Some(*dev) != by && self.registered.contains_key(&(user, *dev))) {
             let state = State::Queued;
             self.pushes.push(Push { message: None, user, dev, made_at, state, noted: false, withdrawn: false });
+        }
+    }
+
+    /// Reading is the first confirmation of what no device has confirmed, and that is told first.
+    fn tell_read(&mut self, writer: usize, reader: usize, sid: Sid) {
+        let (delivered, read) = self.told.entry((writer, reader)).or_default();
+        if *delivered < Some(sid) {
+            self.receipts.push((writer, sid, "delivered"));
+            *delivered = Some(sid);
+        }
+        *read = (*read).max(Some(sid));
+        self.receipts.push((writer, sid, "read"));
+    }
+
+    /// The writer is a contact of the reader now, and may hear of what was before.
+    fn tell_contact(&mut self, reader: usize, writer: usize) {
+        let of = |m: &&Message| m.from == writer && m.to == reader && !m.hidden;
+        let received = self.messages.iter().filter(of).filter(|m| m.received).map(|m| m.sid).max();
+        let (delivered, told_read) = self.told.get(&(writer, reader)).copied().unwrap_or_default();
+        if let Some(received) = received.filter(|received| delivered < Some(*received)) {
+            self.receipts.push((writer, received, "delivered"));
+            self.told.entry((writer, reader)).or_default().0 = Some(received);
+        }
+        let position = self.read.get(&(reader, writer)).copied();
+        let is_read = |m: &&Message| Some(m.sid) <= position && told_read < Some(m.sid);
+        if let Some(last) = self.messages.iter().filter(of).filter(is_read).map(|m| m.sid).max() {
+            self.tell_read(writer, reader, last);
         }
     }
 
@@ -499,6 +529,7 @@ proptest! {
                 contacts: BTreeSet::new(),
                 blocked: BTreeSet::new(),
                 read: BTreeMap::new(),
+                told: BTreeMap::new(),
                 registered: BTreeMap::new(),
                 receipts: Vec::new(),
             };

@@ -90,12 +90,14 @@ pub(in crate::store) fn change(
             remove(tx, &holder.user, &holder.dev, call.at)?;
             event(tx, &holder.user, (DeviceEvent::Moved, &holder.dev, &hash), None, call.at)?;
         } else if holder.dev != dev.as_str() {
+            let recipient = Target::Token(token.clone()).recipient();
+            notified::rename(tx, user, (&holder.dev, dev.as_str()), recipient)?;
             remove(tx, user, &holder.dev, call.at)?;
             event(tx, user, (DeviceEvent::Unregistered, &holder.dev, &hash), None, call.at)?;
         }
     }
     match &before {
-        Some((_, recipient)) if !is_known => notified::withdraw_all(tx, user, dev.as_str(), *recipient, call.at)?,
+        Some((_, recipient)) if !is_known => notified::readdress_all(tx, user, dev.as_str(), *recipient, token)?,
         _ => notified::device_spoke(tx, user, dev, call.at)?,
     }
     keep(tx, change, registration, call.at)?;
@@ -134,6 +136,12 @@ fn holders(tx: &Tx<'_>, token: &Token) -> rusqlite::Result<Vec<Holder>> {
 pub(in crate::store) fn owner_of(tx: &Tx<'_>, token: &Token) -> rusqlite::Result<Option<(Owner, Device)>> {
     let holder = holders(tx, token)?.into_iter().next();
     Ok(holder.and_then(|holder| Some((holder.user, Device::new(holder.dev).ok()?))))
+}
+
+/// Whether `name` may say that a push to this recipient has arrived: a token that is registered is its user's.
+pub(in crate::store::sqlite) fn may_confirm(tx: &Tx<'_>, recipient: Recipient, name: &Owner) -> rusqlite::Result<bool> {
+    let users = tx.all(OF_TOKEN, [recipient], |row| row.get::<_, String>(0))?;
+    Ok(users.is_empty() || users.iter().any(|user| user == name.as_str()))
 }
 
 /// Whether the registration repeats the word that was pushed to its token. A word counts once.
@@ -230,9 +238,18 @@ pub(super) fn canonical(
     }
     let recipient = Target::Token(token.clone()).recipient();
     if tx.execute(CANONICAL, params![user.as_str(), dev, token.reveal(), recipient, before])? > 0 {
+        notified::readdress_all(tx, &user, dev, before, &token)?;
         event(tx, &user, (DeviceEvent::Replaced, dev, &short_hash(token.reveal())), None, at)?;
     }
     Ok(())
+}
+
+/// The token of a device, and the recipient that it stands for.
+pub(super) fn token_of(tx: &Tx<'_>, user: &Owner, dev: &str) -> rusqlite::Result<Option<(Token, Recipient)>> {
+    let found = tx.one(OF_DEVICE, params![user.as_str(), dev], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, Recipient>(1)?))
+    })?;
+    Ok(found.and_then(|(token, recipient)| Some((Token::new(token).ok()?, recipient))))
 }
 
 /// The device was silent for too long: it is not pushed any more.

@@ -8,7 +8,7 @@ use crate::store::sqlite::tx::Tx;
 use crate::store::{ExplainedDevice, ExplainedPush, PushExplanation, UserSummary};
 use rusqlite::{Connection, OptionalExtension, params};
 
-const DECIDED: &str = "SELECT decided FROM chat WHERE row = ?1";
+const DECIDED: &str = "SELECT decided, received FROM chat WHERE row = ?1";
 const PUSH: &str = "SELECT row, tail, way, state, attempt, code FROM deliveries WHERE row = ?1";
 const USERS: &str = "SELECT user, (SELECT count(*) FROM devices d WHERE d.user = users.user), unread FROM users
     ORDER BY user";
@@ -22,7 +22,8 @@ pub(in crate::store::sqlite) fn of_message(
     let (row, tail) = sid.parts();
     let found = conn.prepare_cached(BY_SID)?.query_row(params![row, tail], ChatRow::read).optional()?;
     let Some(found) = found.filter(|found| found.peer == *user) else { return Ok(None) };
-    let text = conn.prepare_cached(DECIDED)?.query_row([row], |row| row.get::<_, Option<String>>(0))?;
+    let (text, received) =
+        conn.prepare_cached(DECIDED)?.query_row([row], |row| Ok((row.get::<_, Option<String>>(0)?, row.get(1)?)))?;
     let decided = text.and_then(|text| serde_json::from_str::<Decided>(&text).ok());
     let mut explanation = PushExplanation {
         sid: sid.to_string(),
@@ -32,6 +33,7 @@ pub(in crate::store::sqlite) fn of_message(
         asked: decided.as_ref().map(|decided| decided.asked),
         attended: Vec::new(),
         waits: found.waits,
+        received,
         devices: Vec::new(),
     };
     let Some(decided) = decided else { return Ok(Some(explanation)) };

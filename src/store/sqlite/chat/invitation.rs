@@ -6,7 +6,7 @@
 use super::message::{admission, by_id, copy, document_of, insert, receipt, stamped_for};
 use super::notified::{self, Seen};
 use super::push::{Asking, Told};
-use super::{Call, ChatRow, Kind, load, people, push};
+use super::{Call, ChatRow, Kind, load, people, position, push};
 use crate::chat::attention::Attended;
 use crate::chat::contact::{Admission, What};
 use crate::chat::id::{Row, Sid};
@@ -186,7 +186,11 @@ fn answer(
     let mut seen = Vec::new();
     if answer == Answer::Accept {
         for (user, other) in [(&from.name, &to.name), (&to.name, &from.name)] {
-            seen.extend(people::make_contact(tx, user, other)?);
+            let seeing = people::make_contact(tx, user, other)?;
+            if seeing.is_some() {
+                position::tell_contact(tx, user, other, call.at)?;
+            }
+            seen.extend(seeing);
         }
     }
     // Whom it does not reach since it was not reached by the invitation, or has blocked the writer by now.

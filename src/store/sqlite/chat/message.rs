@@ -47,6 +47,9 @@ pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &Chat
     } else {
         None
     };
+    if seen.is_some() {
+        position::tell_contact(tx, &from.name, &to.name, call.at)?;
+    }
     position::read_all(tx, from, &to.name, call)?;
     let row = place(tx, new, swallowed, call.at)?;
     let waits = tell_both(tx, new, &row, &document, call)?;

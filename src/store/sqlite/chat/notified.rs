@@ -1,10 +1,11 @@
 //! Which devices were pushed for which messages: pushes that are taken back, notifications that are cleared, and what the push
 //! services say.
 
-use super::push::{DevicePush, MARK, News, TTL_MS, queue, registered, stop_waiting};
+use super::push::{DevicePush, MARK, News, TTL_MS, queue, registered, replace_body, stop_waiting};
 use super::{Call, ChatRow, device, json_text, tell};
 use crate::chat::delivery::{Event, State};
-use crate::chat::id::{Owner, Recipient, Row, Sid};
+use crate::chat::id::{Owner, Recipient, Row, Sid, Token};
+use crate::chat::push::{Push, Target};
 use crate::chat::push_decision::PushWhen;
 use crate::chat::push_document::Content;
 use crate::chat::status::TokenAction;
@@ -24,11 +25,25 @@ const SPOKE: &str = "UPDATE devices SET seen_at = ?3, stale = 0, budget = '{\"si
 const SYNC_ROW: &str = "SELECT sync_row FROM devices WHERE user = ?1 AND dev = ?2 AND sync_row IS NOT NULL";
 /// Not what a push service put off.
 const GO_NOW: &str = "UPDATE deliveries SET due_at = 0 WHERE row = ?1 AND state = 0 AND due_at > 0 AND attempt = 0";
+const NOTE: &str = "INSERT INTO pushed (user, peer, row, dev, delivery) VALUES (?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT (user, peer, row, dev) DO UPDATE SET delivery = excluded.delivery";
+/// Of what may be taken back no more, the oldest and the newest [`SHOWN_MAX`] stay: a user who never reads, or a phone that is
+/// away for long, must not make each read longer.
+const THIN_OUT: &str = "DELETE FROM pushed WHERE user = ?1 AND peer = ?2 AND dev = ?3 AND delivery IS NULL
+    AND row > (SELECT min(row) FROM pushed WHERE user = ?1 AND peer = ?2 AND dev = ?3 AND delivery IS NULL)
+    AND row < (SELECT row FROM pushed WHERE user = ?1 AND peer = ?2 AND dev = ?3 AND delivery IS NULL
+        ORDER BY row DESC LIMIT 1 OFFSET ?4)";
+const SHOWN_MAX: u32 = 50;
+const SENT: &str =
+    "UPDATE pushed SET delivery = NULL WHERE user = ?1 AND peer = ?2 AND dev = ?3 AND row = ?4 AND delivery = ?5";
 const UNNOTE: &str = "DELETE FROM pushed WHERE user = ?1 AND peer = ?2 AND row = ?3 AND dev = ?4 AND delivery = ?5";
+const UNNOTE_DEVICE: &str = "DELETE FROM pushed WHERE user = ?1 AND peer = ?2 AND row <= ?3 AND row >= ?4 AND dev = ?5";
 pub(in crate::store::sqlite) const NOTED: &str =
-    "SELECT row, dev, delivery FROM pushed WHERE user = ?1 AND peer = ?2 AND row <= ?3 AND row >= ?4";
+    "SELECT dev, delivery FROM pushed WHERE user = ?1 AND peer = ?2 AND row <= ?3 AND row >= ?4";
 pub(in crate::store::sqlite) const OF_DEVICE: &str = "SELECT row FROM deliveries INDEXED BY deliveries_chat
     WHERE recipient = ?1 AND chat IS NOT NULL AND final_at IS NULL";
+const BODY: &str = "SELECT body FROM deliveries WHERE row = ?1 AND state = 0";
+const READDRESS: &str = "UPDATE deliveries SET recipient = ?2, due_at = 0 WHERE row = ?1 AND state = 0";
 /// How old `seen_at` of a device may be, in milliseconds: it is written no more often.
 const SEEN_STEP_MS: u64 = 3_600_000;
 
@@ -47,9 +62,43 @@ impl Seen<'_> {
         if self.up_to { Row(0) } else { self.sid.row() }
     }
 
-    fn noted(&self, tx: &Tx<'_>) -> rusqlite::Result<Vec<(Row, String, Row)>> {
+    fn noted(&self, tx: &Tx<'_>) -> rusqlite::Result<Vec<(String, Option<Row>)>> {
         let values = params![self.user.as_str(), self.peer.as_str(), self.sid.row(), self.first()];
-        tx.all(NOTED, values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        tx.all(NOTED, values, |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    /// The device shows nothing of it any more.
+    fn forget(&self, tx: &Tx<'_>, dev: &str) -> rusqlite::Result<()> {
+        let values = params![self.user.as_str(), self.peer.as_str(), self.sid.row(), self.first(), dev];
+        tx.execute(UNNOTE_DEVICE, values).map(drop)
+    }
+}
+
+/// A device of a user that was pushed for messages of `peer`.
+pub(super) struct Pushed<'a> {
+    pub(super) user: &'a str,
+    pub(super) peer: &'a str,
+    pub(super) dev: &'a str,
+}
+
+impl Pushed<'_> {
+    /// For this message, by a push that may be taken back, or by one that may not.
+    pub(super) fn note(&self, tx: &Tx<'_>, message: Row, delivery: Option<Row>) -> rusqlite::Result<()> {
+        let Self { user, peer, dev } = self;
+        tx.execute(NOTE, params![user, peer, message, dev, delivery])?;
+        if delivery.is_none() {
+            tx.execute(THIN_OUT, params![user, peer, dev, SHOWN_MAX])?;
+        }
+        Ok(())
+    }
+
+    /// The push went.
+    fn sent(&self, tx: &Tx<'_>, message: Row, delivery: Row) -> rusqlite::Result<()> {
+        let Self { user, peer, dev } = self;
+        if tx.execute(SENT, params![user, peer, dev, message, delivery])? > 0 {
+            tx.execute(THIN_OUT, params![user, peer, dev, SHOWN_MAX])?;
+        }
+        Ok(())
     }
 }
 
@@ -82,8 +131,8 @@ pub(in crate::store) fn device_spoke(tx: &mut Tx<'_>, user: &Owner, dev: &Device
 /// to be sent, or to be decided.
 pub(super) fn withdraw(tx: &mut Tx<'_>, seen: &Seen<'_>, dev: &Device, call: &Call<'_>) -> rusqlite::Result<()> {
     let own_only = call.policy.push_when == PushWhen::PerDevice;
-    for (_, pushed, delivery) in seen.noted(tx)? {
-        if !own_only || dev.as_str() == pushed {
+    for (pushed, delivery) in seen.noted(tx)? {
+        if let Some(delivery) = delivery.filter(|_| !own_only || dev.as_str() == pushed) {
             cancel(tx, delivery, call.at)?;
         }
     }
@@ -121,9 +170,12 @@ pub(super) fn clear(
 ) -> rusqlite::Result<()> {
     stop_waiting(tx, seen, None)?;
     let mut shown = BTreeSet::new();
-    for (row, dev, delivery) in seen.noted(tx)? {
-        if !cancel(tx, delivery, call.at)? {
-            tx.execute(UNNOTE, params![seen.user.as_str(), seen.peer.as_str(), row, dev, delivery])?;
+    for (dev, delivery) in seen.noted(tx)? {
+        let is_taken_back = match delivery {
+            Some(delivery) => cancel(tx, delivery, call.at)?,
+            None => false,
+        };
+        if !is_taken_back {
             shown.insert(dev);
         }
     }
@@ -135,9 +187,12 @@ pub(super) fn clear(
         }
         let content = Content::Clear { with: seen.peer, sid: seen.sid };
         let news = News { user: seen.user, content, deadline: call.at + TTL_MS, about: None };
-        queue(tx, &news, &mut device, call)?;
+        if queue(tx, &news, &mut device, call)?.is_none() {
+            // It is cleared by the next read.
+            shown.remove(device.dev.as_str());
+        }
     }
-    Ok(())
+    shown.iter().try_for_each(|dev| seen.forget(tx, dev))
 }
 
 /// A push of these has moved.
@@ -151,6 +206,9 @@ pub(in crate::store::sqlite) fn moved(
     match delivery.life.state {
         State::Sent => {
             tx.execute(PUSHED_AT, params![user, dev, sql_ms(at)])?;
+            if let Some((message, peer)) = &push.about {
+                Pushed { user, peer, dev }.sent(tx, Row(*message), row)?;
+            }
             if let Some(token) = delivery.new_token() {
                 device::canonical(tx, push, (delivery.recipient(), token), at)?;
             }
@@ -168,7 +226,22 @@ pub(in crate::store::sqlite) fn moved(
                 again.apply(tx, &Event::Cancelled, at)?;
             }
         }
-        State::Due | State::Waiting | State::InFlight | State::Delivered => {}
+        // The device may have another token by now, or none.
+        State::Due => {
+            let Ok(user) = Owner::new(user) else { return Ok(()) };
+            match device::token_of(tx, &user, dev)? {
+                Some((token, recipient)) if recipient != delivery.recipient() => readdress(tx, row, &token)?,
+                Some(_) => {}
+                // What asks for a proof belongs to no device yet.
+                None if dev.is_empty() => {}
+                None => {
+                    if let Some(mut again) = Delivery::by_row(tx, row)? {
+                        again.apply(tx, &Event::Cancelled, at)?;
+                    }
+                }
+            }
+        }
+        State::Waiting | State::InFlight | State::Delivered => {}
     }
     Ok(())
 }
@@ -191,6 +264,59 @@ fn failed(tx: &mut Tx<'_>, push: &DevicePush, delivery: &Delivery, at: u64) -> r
     tell(tx, &user, "devices", &document.to_payload(), at)
 }
 
+/// The device has another token: what waits to be pushed to it goes there. What is in flight goes on.
+pub(super) fn readdress_all(
+    tx: &mut Tx<'_>,
+    user: &Owner,
+    dev: &str,
+    before: Recipient,
+    token: &Token,
+) -> rusqlite::Result<()> {
+    for (row, delivery) in of_device(tx, user, dev, before)? {
+        if delivery.life.state == State::Due {
+            readdress(tx, row, token)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives a push that waits another token. It goes at once: what it waited for is in the queue of the other one.
+fn readdress(tx: &mut Tx<'_>, row: Row, token: &Token) -> rusqlite::Result<()> {
+    let Some(body) = tx.one(BODY, [row], |row| row.get::<_, Vec<u8>>(0))? else { return Ok(()) };
+    let Ok(push) = Push::from_body(&body) else { return Ok(()) };
+    let push = Push { target: Target::Token(token.clone()), ..push };
+    replace_body(tx, row, &push.to_body())?;
+    tx.execute(READDRESS, params![row, push.target.recipient()])?;
+    tx.now_due();
+    Ok(())
+}
+
+/// The device goes by another name from now on, and what waits to be pushed to it goes on.
+pub(super) fn rename(
+    tx: &mut Tx<'_>,
+    user: &Owner,
+    (before, after): (&str, &str),
+    recipient: Recipient,
+) -> rusqlite::Result<()> {
+    for (row, delivery) in of_device(tx, user, before, recipient)? {
+        if let Some(push) = delivery.chat() {
+            tx.execute(MARK, params![row, json_text(&DevicePush { dev: after.to_owned(), ..push.clone() })?])?;
+        }
+    }
+    Ok(())
+}
+
+/// The pushes to a device, by this token, that are not over.
+fn of_device(tx: &Tx<'_>, user: &Owner, dev: &str, recipient: Recipient) -> rusqlite::Result<Vec<(Row, Delivery)>> {
+    let is_its = |push: &DevicePush| push.user == user.as_str() && push.dev == dev;
+    let mut found = Vec::new();
+    for row in tx.all(OF_DEVICE, [recipient], |row| row.get::<_, Row>(0))? {
+        let delivery = Delivery::by_row(tx, row)?;
+        found.extend(delivery.filter(|it| it.chat().is_some_and(is_its)).map(|delivery| (row, delivery)));
+    }
+    Ok(found)
+}
+
 /// Takes back what waits to be pushed to a device of a user by a token that it does not have any more.
 pub(super) fn withdraw_all(
     tx: &mut Tx<'_>,
@@ -199,11 +325,8 @@ pub(super) fn withdraw_all(
     recipient: Recipient,
     at: u64,
 ) -> rusqlite::Result<()> {
-    for row in tx.all(OF_DEVICE, [recipient], |row| row.get::<_, Row>(0))? {
-        let is_its = |push: &DevicePush| push.user == user.as_str() && push.dev == dev;
-        if let Some(delivery) = Delivery::by_row(tx, row)?.filter(|delivery| delivery.chat().is_some_and(is_its)) {
-            take_back(tx, delivery, at)?;
-        }
+    for (_, delivery) in of_device(tx, user, dev, recipient)? {
+        take_back(tx, delivery, at)?;
     }
     Ok(())
 }

@@ -3,15 +3,20 @@
 use super::{json, json_text, owner, tell};
 use crate::chat::contact::{Entry, is_seen_by};
 use crate::chat::id::Owner;
-use crate::chat::message::PresenceState;
+use crate::chat::message::{ErrorCode, PresenceState, Rejection};
 use crate::chat::principal::Role;
 use crate::store::sqlite::column::from_sql;
 use crate::store::sqlite::tx::Tx;
-use crate::store::{Contact, EntryChange, Seeing, SeenPresence, SettingChange, UserSettings, VisibleTo};
+use crate::store::{
+    CONTACTS_PAGE, Contact, ContactPage, EntryChange, Seeing, SeenPresence, SettingChange, UserSettings, VisibleTo,
+};
 use bytes::Bytes;
 use rusqlite::params;
 use rusqlite::types::ValueRef;
 use serde_json::{Map, Value};
+
+/// About how many others a user may set something. Contacts that come from what is written are bound by the limit of strangers.
+const CONTACTS_MAX: i64 = 10_000;
 
 const ENTRY: &str = "SELECT entry FROM contacts WHERE user = ?1 AND other = ?2";
 const SET_ENTRY: &str = "INSERT INTO contacts (user, other, entry) VALUES (?1, ?2, ?3)
@@ -27,9 +32,11 @@ const SET_PROFILE: &str = "UPDATE users SET profile = ?2 WHERE user = ?1";
 const CONTACTS: &str = "SELECT c.other, u.profile, c.entry, back.entry, u.settings, p.online, p.last_seen
     FROM contacts c LEFT JOIN users u ON u.user = c.other
     LEFT JOIN contacts back ON back.user = c.other AND back.other = c.user
-    LEFT JOIN presence p ON p.user = c.other WHERE c.user = ?1 ORDER BY c.other";
+    LEFT JOIN presence p ON p.user = c.other WHERE c.user = ?1 AND c.other > ?2 ORDER BY c.other LIMIT ?3";
+const COUNT: &str = "SELECT count(*) FROM contacts WHERE user = ?1";
 const HIDDEN: &str = "SELECT user FROM users WHERE settings LIKE '%\"hide_presence\":true%'";
-const OTHERS: &str = "SELECT user, entry FROM contacts WHERE other = ?1 ORDER BY user";
+const OTHERS: &str = "SELECT c.user, c.entry, own.entry FROM contacts c
+    LEFT JOIN contacts own ON own.user = c.other AND own.other = c.user WHERE c.other = ?1 ORDER BY c.user";
 
 /// What `user` has set about `other`.
 pub(in crate::store) fn entry(tx: &Tx<'_>, user: &Owner, other: &Owner) -> rusqlite::Result<Entry> {
@@ -56,7 +63,10 @@ fn set_entry(
         tx.execute(SET_ENTRY, params![user.as_str(), other.as_str(), json_text(&after)?])?;
     }
     let [was, is] = [before, after].map(|entry| is_seen_by(Role::User, entry, false));
-    Ok((was != is).then(|| Seeing { watcher: other.clone(), of: user.clone(), visible: is }))
+    if was == is || is && entry(tx, other, user)?.blocked {
+        return Ok(None);
+    }
+    Ok(Some(Seeing { watcher: other.clone(), of: user.clone(), visible: is }))
 }
 
 /// `user` wrote to `other`, accepted or invited it: `other` is a contact.
@@ -114,25 +124,47 @@ pub(in crate::store) fn change(
     change: &SettingChange,
     told: &Bytes,
     at: u64,
-) -> rusqlite::Result<Vec<Seeing>> {
+) -> rusqlite::Result<Result<Vec<Seeing>, Rejection>> {
     ensure(tx, user)?;
+    if let SettingChange::About(other, set) = change {
+        let adds = matches!(set, EntryChange::Mute(Some(_)) | EntryChange::Block(true));
+        if adds && entry(tx, user, other)?.is_empty() && has_too_many(tx, user)? {
+            let detail = format!("the user has set something about {CONTACTS_MAX} others");
+            return Ok(Err(Rejection::new(ErrorCode::RateLimited, detail)));
+        }
+    }
     let seen = match change {
-        SettingChange::About(other, change) => change_entry(tx, user, other, *change)?,
+        SettingChange::About(other, change) => change_entry(tx, user, other, *change, at)?,
         SettingChange::Writers(writers) => set(tx, user, |settings| settings.writers = Some(*writers))?,
         SettingChange::HideRead(on) => set(tx, user, |settings| settings.hide_read = *on)?,
         SettingChange::HidePresence(on) => set(tx, user, |settings| settings.hide_presence = *on)?,
     };
     tell(tx, user, "changes", told, at)?;
-    Ok(seen)
+    Ok(Ok(seen))
 }
 
-fn change_entry(tx: &Tx<'_>, user: &Owner, other: &Owner, change: EntryChange) -> rusqlite::Result<Vec<Seeing>> {
+fn change_entry(
+    tx: &Tx<'_>,
+    user: &Owner,
+    other: &Owner,
+    change: EntryChange,
+    at: u64,
+) -> rusqlite::Result<Vec<Seeing>> {
+    let was_blocked = entry(tx, user, other)?.blocked;
     let seen = set_entry(tx, user, other, |entry| match change {
-        EntryChange::Mute(until) => entry.muted_until = until,
+        EntryChange::Mute(until) => entry.muted_until = until.filter(|until| *until > at),
         EntryChange::Block(on) => entry.blocked = on,
         EntryChange::RemoveContact => entry.contact = false,
     })?;
-    Ok(seen.into_iter().collect())
+    let mut seen: Vec<Seeing> = seen.into_iter().collect();
+    // Whoever blocks somebody sees no more of them either.
+    if let EntryChange::Block(on) = change
+        && on != was_blocked
+        && is_seen_by(Role::User, entry(tx, other, user)?, false)
+    {
+        seen.push(Seeing { watcher: user.clone(), of: other.clone(), visible: !on });
+    }
+    Ok(seen)
 }
 
 fn set(tx: &Tx<'_>, user: &Owner, change: impl FnOnce(&mut UserSettings)) -> rusqlite::Result<Vec<Seeing>> {
@@ -142,24 +174,37 @@ fn set(tx: &Tx<'_>, user: &Owner, change: impl FnOnce(&mut UserSettings)) -> rus
     Ok(Vec::new())
 }
 
-/// Everybody about whom the user has set something, by name.
-pub(in crate::store) fn contacts(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<Contact>> {
+/// Those behind `after` about whom the user has set something, by name: at most [`CONTACTS_PAGE`]. Of who has not the user as a
+/// contact nothing is shown.
+pub(in crate::store) fn contacts(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<ContactPage> {
     let hides = settings(tx, user)?.unwrap_or_default().hide_presence;
-    tx.all(CONTACTS, [user.as_str()], |row| {
-        let presence = if hides { None } else { seen_presence(row)? };
-        Ok(Contact { user: owner(row, 0)?, profile: row.get(1)?, entry: json(row, 2)?, presence })
-    })
+    let values = params![user.as_str(), after, CONTACTS_PAGE as i64 + 1];
+    let mut items = tx.all(CONTACTS, values, |row| {
+        let back: Entry = if row.get_ref(3)? == ValueRef::Null { Entry::default() } else { json(row, 3)? };
+        let entry: Entry = json(row, 2)?;
+        let sees = is_seen_by(Role::User, back, false);
+        let presence = if hides || !sees || entry.blocked { None } else { seen_presence(row)? };
+        let profile = row.get::<_, Option<String>>(1)?.filter(|_| sees);
+        Ok(Contact { user: owner(row, 0)?, profile, entry, presence })
+    })?;
+    let complete = items.len() <= CONTACTS_PAGE;
+    items.truncate(CONTACTS_PAGE);
+    Ok(ContactPage { items, complete })
 }
 
-/// The presence of a contact who has the user as a contact as well.
+/// Whether the user has set something about as many others as it may.
+pub(super) fn has_too_many(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<bool> {
+    Ok(tx.one(COUNT, [user.as_str()], |row| row.get::<_, i64>(0))?.unwrap_or(0) >= CONTACTS_MAX)
+}
+
+/// The presence of a contact, if anything is known of it.
 fn seen_presence(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<SeenPresence>> {
     let Some(online) = row.get::<_, Option<bool>>(5)? else { return Ok(None) };
-    let back: Entry = if row.get_ref(3)? == ValueRef::Null { Entry::default() } else { json(row, 3)? };
     let settings: UserSettings = if row.get_ref(4)? == ValueRef::Null { Default::default() } else { json(row, 4)? };
     let hides = settings.hide_presence;
     let state = if online && !hides { PresenceState::Online } else { PresenceState::Offline };
     let last_seen = row.get::<_, Option<i64>>(6)?.map(from_sql).filter(|_| !online && !hides);
-    Ok(is_seen_by(Role::User, back, false).then_some(SeenPresence { state, last_seen }))
+    Ok(Some(SeenPresence { state, last_seen }))
 }
 
 /// Users who want to be seen by nobody.
@@ -172,10 +217,12 @@ pub(in crate::store) fn profile_text(tx: &Tx<'_>, user: &Owner) -> rusqlite::Res
     Ok(tx.one(PROFILE, [user.as_str()], |row| row.get::<_, Option<String>>(0))?.flatten())
 }
 
-/// Whose presence and profile `user` sees: those whose contact the user is.
+/// Whose presence and profile `user` sees: those whose contact the user is, and whom the user has not blocked.
 pub(in crate::store) fn visible_to(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<VisibleTo> {
-    let found =
-        tx.all(OTHERS, [user.as_str()], |row| Ok((owner(row, 0)?, is_seen_by(Role::User, json(row, 1)?, false))))?;
+    let found = tx.all(OTHERS, [user.as_str()], |row| {
+        let own: Entry = if row.get_ref(2)? == ValueRef::Null { Entry::default() } else { json(row, 2)? };
+        Ok((owner(row, 0)?, is_seen_by(Role::User, json(row, 1)?, false) && !own.blocked))
+    })?;
     let users = found.into_iter().filter_map(|(other, is_seen)| is_seen.then_some(other)).collect();
     let hides = settings(tx, user)?.unwrap_or_default().hide_presence;
     Ok(VisibleTo { users, presence: !hides })

@@ -3,7 +3,7 @@
 use super::message::{receipt, receipt_up_to};
 use super::{Call, ChatRow, Kind, load, notified, people, save, tell};
 use crate::chat::contact::tells_back;
-use crate::chat::conversation::{Moved, Standing};
+use crate::chat::conversation::{Conversation, Moved, Side, Standing};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
@@ -13,8 +13,9 @@ use crate::chat::topic::Device;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{ChatCall, ChatOutcome, NewReceipt, ReceiptOf, Writer};
 use rusqlite::params;
+use std::collections::BTreeSet;
 
-/// Messages that one receipt `up_to` marks as received, at most; what is left is marked by the next one.
+/// Messages that one receipt `up_to` marks as received, at most. What is left counts by the position of its reader.
 const UP_TO_MAX: i64 = 1_000;
 
 const RECEIVED: &str = "UPDATE chat SET received = 1 WHERE row = ?1 AND received = 0";
@@ -73,6 +74,9 @@ pub(in crate::store) fn receipt_of_user(
     }
     let up_to = !matches!(new.of, ReceiptOf::Each(_));
     let mut confirmed = sids.to_vec();
+    if new.read {
+        keep_newest(&mut rows, reader.user);
+    }
     for row in &rows {
         let waited = if up_to || new.read { waited_before(tx, new, row)? } else { Vec::new() };
         if new.read {
@@ -87,6 +91,14 @@ pub(in crate::store) fn receipt_of_user(
         notified::device_spoke(tx, &new.user, dev, call.at)?;
     }
     Ok(ChatOutcome::Done { seen: Vec::new(), stranger: false, waits: false, confirmed })
+}
+
+/// A read position goes forward once in each conversation, to the newest of the messages that were read.
+fn keep_newest(rows: &mut Vec<ChatRow>, reader: &Owner) {
+    rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.sid));
+    let mut seen = BTreeSet::new();
+    rows.retain(|row| seen.insert(row.other(reader).as_str().to_owned()));
+    rows.reverse();
 }
 
 /// The messages before this one in its conversation of which pushes wait for the device that confirms.
@@ -130,17 +142,52 @@ fn received(
 fn confirm(tx: &mut Tx<'_>, row: &ChatRow, up_to: bool, at: u64) -> rusqlite::Result<()> {
     let Some(Marked { newest, to_confirm }) = mark_received(tx, row, up_to)? else { return Ok(()) };
     let (mut conversation, side) = load(tx, &row.peer, &row.writer)?;
-    if conversation.handle_received(side, newest) {
-        save(tx, &row.peer, &row.writer, &conversation)?;
+    let is_known = conversation.of(side).confirmed.is_some_and(|confirmed| newest <= confirmed);
+    let mut is_changed = conversation.handle_received(side, newest, up_to);
+    if let Some(newest) = to_confirm.filter(|_| !is_known)
+        && may_tell(tx, &newest, false)?
+    {
+        conversation.handle_told_delivered(side, newest.sid);
+        is_changed = true;
+        receipt_up_to(tx, &newest, Status::Delivered, up_to, at)?;
     }
-    tell_delivered(tx, to_confirm.as_ref(), up_to, at)
+    if is_changed { save(tx, &row.peer, &row.writer, &conversation) } else { Ok(()) }
 }
 
-fn tell_delivered(tx: &mut Tx<'_>, newest: Option<&ChatRow>, up_to: bool, at: u64) -> rusqlite::Result<()> {
-    match newest {
-        Some(newest) if may_tell(tx, newest, false)? => receipt_up_to(tx, newest, Status::Delivered, up_to, at),
-        _ => Ok(()),
+/// `user` has `other` as a contact now: what `user` has confirmed and read before can be told.
+pub(super) fn tell_contact(tx: &mut Tx<'_>, user: &Owner, other: &Owner, at: u64) -> rusqlite::Result<()> {
+    let (mut conversation, side) = load(tx, user, other)?;
+    let Standing { received, read, told_delivered, told_read, .. } = *conversation.of(side);
+    let newest = |tx: &Tx<'_>, up_to: Option<Sid>, behind: Option<Sid>| {
+        let Some(up_to) = up_to.filter(|up_to| behind < Some(*up_to)) else { return Ok(None) };
+        let behind = behind.map_or(Row(0), Sid::row);
+        tx.one(NEWEST_MESSAGE, params![user.as_str(), up_to.row(), behind, other.as_str(), true], ChatRow::read)
+    };
+    if let Some(last) = newest(tx, received, told_delivered)?
+        && may_tell(tx, &last, false)?
+    {
+        conversation.handle_told_delivered(side, last.sid);
+        receipt_up_to(tx, &last, Status::Delivered, true, at)?;
     }
+    if let Some(last) = newest(tx, read, told_read)?
+        && may_tell(tx, &last, true)?
+    {
+        tell_read(tx, (&mut conversation, side), &last, at)?;
+    }
+    save(tx, user, other, &conversation)
+}
+
+/// Tells the writer that a message was read, and before it that it was delivered, unless that was told.
+fn tell_read(
+    tx: &mut Tx<'_>,
+    (conversation, side): (&mut Conversation, Side),
+    last: &ChatRow,
+    at: u64,
+) -> rusqlite::Result<()> {
+    if conversation.handle_told_read(side, last.sid) {
+        receipt_up_to(tx, last, Status::Delivered, true, at)?;
+    }
+    receipt_up_to(tx, last, Status::Read, true, at)
 }
 
 /// Messages that a device has confirmed, and none before.
@@ -181,21 +228,22 @@ fn read(tx: &mut Tx<'_>, reader: &Reader<'_>, row: &ChatRow, call: &mut Call<'_>
     let Standing { unread: before, theirs, read: position, .. } = *conversation.of(side);
     let behind = || Ok::<_, rusqlite::Error>(theirs.saturating_sub(row.theirs(reader.user)));
     let Moved::To { unread } = conversation.handle_read(side, row.sid, behind)? else { return Ok(()) };
-    save(tx, reader.user, &with, &conversation)?;
     people::add_unread(tx, reader.user, unread as i64 - before as i64)?;
     tell(tx, reader.user, "read", &read_document(&with, row.sid, unread), call.at)?;
     let last = last_message(tx, reader.user, row, position, false)?;
     // Reading is the first confirmation of what no device has confirmed.
-    if let Some(last) = &last
-        && let Some(Marked { to_confirm, .. }) = mark_received(tx, last, true)?
-    {
-        tell_delivered(tx, to_confirm.as_ref(), true, call.at)?;
+    if let Some(last) = &last {
+        mark_received(tx, last, true)?;
     }
-    if let Some(last) = last_message(tx, reader.user, row, position, true)?
-        && may_tell(tx, &last, true)?
-    {
-        receipt_up_to(tx, &last, Status::Read, true, call.at)?;
+    if let Some(last) = last_message(tx, reader.user, row, position, true)? {
+        if may_tell(tx, &last, true)? {
+            tell_read(tx, (&mut conversation, side), &last, call.at)?;
+        } else if conversation.of(side).told_delivered < Some(last.sid) && may_tell(tx, &last, false)? {
+            conversation.handle_told_delivered(side, last.sid);
+            receipt_up_to(tx, &last, Status::Delivered, true, call.at)?;
+        }
     }
+    save(tx, reader.user, &with, &conversation)?;
     let seen = notified::Seen { user: reader.user, peer: &with, sid: row.sid, up_to: true };
     notified::clear(tx, &seen, reader.dev, reader.connected, call)
 }
@@ -223,8 +271,9 @@ pub(super) fn read_all(tx: &mut Tx<'_>, writer: &Writer, peer: &Owner, call: &mu
         return Ok(());
     }
     let (mut conversation, side) = load(tx, &writer.name, peer)?;
-    let Standing { unread, newest, .. } = *conversation.of(side);
-    if unread == 0 {
+    // A reaction is not counted as unread, and may have been pushed all the same.
+    let Standing { unread, newest, read: position, .. } = *conversation.of(side);
+    if unread == 0 && newest <= position {
         return Ok(());
     }
     let last = newest.map_or(Ok(None), |sid| ChatRow::by_sid(tx, sid))?;

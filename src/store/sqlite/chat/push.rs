@@ -3,7 +3,7 @@
 //! A push is a row of `deliveries` of its own. Nobody is told a status of it; what became of it is noted at the device
 //! ([`super::notified`]).
 
-use super::notified::Seen;
+use super::notified::{Pushed, Seen};
 use super::{Call, ChatRow, json, json_text, owner, people};
 use crate::chat::attention::Attended;
 use crate::chat::id::{MessageId, Owner, Row, Sid, Token};
@@ -28,8 +28,6 @@ use std::collections::BTreeMap;
 pub(in crate::store::sqlite) const DEVICES: &str =
     "SELECT dev, token, registration, budget, sync_row FROM devices WHERE user = ?1 ORDER BY dev";
 const SET_BUDGET: &str = "UPDATE devices SET budget = ?3, sync_row = ?4 WHERE user = ?1 AND dev = ?2";
-const NOTE: &str = "INSERT INTO pushed (user, peer, row, dev, delivery) VALUES (?1, ?2, ?3, ?4, ?5)
-    ON CONFLICT (user, peer, row, dev) DO UPDATE SET delivery = excluded.delivery";
 pub(super) const MARK: &str = "UPDATE deliveries SET chat = ?2 WHERE row = ?1";
 const PUT_OFF: &str = "UPDATE deliveries SET due_at = ?2 WHERE row = ?1";
 /// What was never put off must not be older than what was (see `recipient_queue`).
@@ -284,7 +282,7 @@ pub(super) fn queue(
         && let Some(row) = device.sync_row
         && replace_body(tx, row, &push.to_body())?
     {
-        note(tx, news, &device.dev, row)?;
+        note(tx, news, &device.dev, None)?;
         return Ok(Some(row));
     }
     let Some(sid) = call.push_sids.next().copied() else { return Ok(None) };
@@ -303,21 +301,21 @@ pub(super) fn queue(
     if next != Next::Single {
         device.sync_row = Some(sid.row());
     }
-    note(tx, news, &device.dev, sid.row())?;
+    note(tx, news, &device.dev, (next == Next::Single).then_some(sid.row()))?;
     let values = params![news.user.as_str(), device.dev.as_str(), json_text(&device.budget)?, device.sync_row];
     tx.execute(SET_BUDGET, values)?;
     Ok(Some(sid.row()))
 }
 
 /// Remembers that the device was pushed for a message, be it by a `sync`.
-fn note(tx: &Tx<'_>, news: &News<'_>, dev: &Device, delivery: Row) -> rusqlite::Result<()> {
+fn note(tx: &Tx<'_>, news: &News<'_>, dev: &Device, delivery: Option<Row>) -> rusqlite::Result<()> {
     let Some(row) = news.about else { return Ok(()) };
-    let values = params![news.user.as_str(), row.writer.as_str(), row.sid.row(), dev.as_str(), delivery];
-    tx.execute(NOTE, values).map(drop)
+    let pushed = Pushed { user: news.user.as_str(), peer: row.writer.as_str(), dev: dev.as_str() };
+    pushed.note(tx, row.sid.row(), delivery)
 }
 
 /// Gives a push that waits another body; false if it does not wait any more.
-fn replace_body(tx: &mut Tx<'_>, row: Row, body: &[u8]) -> rusqlite::Result<bool> {
+pub(super) fn replace_body(tx: &mut Tx<'_>, row: Row, body: &[u8]) -> rusqlite::Result<bool> {
     let Some(before) = tx.one(BODY_LENGTH, [row], |row| row.get(0).map(bytes_of))? else { return Ok(false) };
     tx.execute(SET_BODY, params![row, body])?;
     let bytes = &mut tx.memory_draft.figures.queue_bytes;

@@ -11,7 +11,7 @@ async fn events(chat: &Chat, user: &str) -> Vec<String> {
 }
 
 impl Chat {
-    async fn unregister(&mut self, user: &str, dev: &str) {
+    pub(super) async fn unregister(&mut self, user: &str, dev: &str) {
         self.change_device(registers(user, dev, None)).await;
     }
 
@@ -41,7 +41,7 @@ async fn a_registration_is_told_by_its_hash_and_taken_back() {
     chat.register("bob", "phone", "secret-2").await;
     chat.write("alice", "bob", "2").await;
     assert_eq!(events(&chat, "bob").await, ["registered phone -", "replaced phone -"]);
-    assert_eq!(whats(&chat.pushes().await), [("secret-2", "message")], "the one before is not used again");
+    assert_eq!(whats(&chat.pushes().await), [("secret-2", "message"); 2], "the one before is not used again");
     chat.write("alice", "bob", "3").await;
     chat.unregister("bob", "phone").await;
     chat.unregister("bob", "phone").await;

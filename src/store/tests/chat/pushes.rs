@@ -292,3 +292,116 @@ async fn where_there_is_no_room_for_pushes_nothing_is_stored() {
     assert_eq!((outcome, chat.rig.store.figures().chat_rows), (ChatOutcome::Full, rows));
     assert!(chat.told("alice", "receipts").await.is_empty());
 }
+
+#[tokio::test]
+async fn each_conversation_that_was_read_is_cleared_however_many_messages_are_named() {
+    let mut chat = with_devices(&["phone"]).await;
+    let mut sids = Vec::new();
+    for n in 0..12 {
+        sids.push(chat.write("alice", "bob", &format!("{n}")).await);
+    }
+    assert_eq!(chat.pushes().await.len(), 12);
+    for suffix in ["messages", "receipts"] {
+        chat.told("alice", suffix).await;
+    }
+    let at = NewReceipt { dev: Some(device("web")), read: true, ..received("bob", &sids) };
+    chat.receipt(at).await;
+    assert_eq!(whats(&chat.pushes().await), [("T-phone", "clear")]);
+    assert_eq!(chat.told("bob", "read").await.len(), 1);
+    let told = chat.told("alice", "receipts").await;
+    let told: Vec<_> = told.iter().map(|told| (&told["status"], &told["up_to"])).collect();
+    assert_eq!(told, [(&json!("delivered"), &json!(true)), (&json!("read"), &json!(true))]);
+}
+
+/// A `clear` for which there is no id is made by the next read.
+#[tokio::test]
+async fn a_notification_that_could_not_be_cleared_is_cleared_later() {
+    let mut chat = with_devices(&["phone"]).await;
+    let (first, _) = chat.write_to(&[], &json!({})).await;
+    let (second, _) = chat.write_to(&[], &json!({})).await;
+    assert_eq!(chat.pushes().await.len(), 2);
+    let at = |sid| NewReceipt {
+        dev: Some(device("web")),
+        read: true,
+        of: ReceiptOf::In(owner("alice"), sid),
+        ..received("bob", &[])
+    };
+    let call = ChatCall { push_sids: Vec::new(), ..chat.call() };
+    chat.rig.store.chat_receipt(at(first), call).await.unwrap().await.unwrap();
+    assert!(chat.pushes().await.is_empty());
+    chat.receipt(at(second)).await;
+    assert_eq!(whats(&chat.pushes().await), [("T-phone", "clear")]);
+}
+
+#[tokio::test]
+async fn what_a_phone_may_show_is_bounded_however_long_nobody_reads() {
+    let mut chat = with_devices(&["phone"]).await;
+    let mut first = None;
+    for _ in 0..150 {
+        let (sid, _) = chat.write_to(&[], &json!({})).await;
+        first = first.or(Some(sid));
+        chat.pushes().await;
+        // The app confirms each push, so that each is one of its own.
+        chat.confirm("phone", false, sid).await;
+    }
+    let noted = chat.count("SELECT count(*) FROM pushed");
+    assert!((50..60).contains(&noted), "{noted}");
+    chat.read_at("web", &[], first.unwrap()).await;
+    assert_eq!(whats(&chat.pushes().await), [("T-phone", "clear")], "the oldest is known");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_phone_goes_to_its_new_token_and_name() {
+    let mut chat = with_devices(&["phone"]).await;
+    chat.write_to(&[], &json!({})).await;
+    chat.write_to(&[], &json!({})).await;
+    let flying = chat.rig.take_by(chat.at, 1, MANY).await.claimed[0].sid;
+    chat.register("bob", "phone", "T-new").await;
+    // What was on its way to the token before comes back, and follows.
+    let at = chat.at;
+    chat.rig.record(flying, retry(at), at).await;
+    chat.register("bob", "reinstalled", "T-new").await;
+    // One that was refused goes by itself.
+    for _ in 0..2 {
+        assert_eq!(whats(&chat.pushes().await), [("T-new", "message")]);
+    }
+    assert_eq!(chat.count("SELECT count(*) FROM pushed"), 0, "the app was installed anew, and shows nothing");
+}
+
+#[tokio::test]
+async fn what_was_on_its_way_to_a_token_before_goes_nowhere_once_the_device_has_none() {
+    let mut chat = with_devices(&["phone"]).await;
+    chat.write_to(&[], &json!({})).await;
+    let flying = chat.rig.take_by(chat.at, 1, MANY).await.claimed[0].sid;
+    chat.register("bob", "phone", "T-new").await;
+    chat.unregister("bob", "phone").await;
+    let at = chat.at;
+    chat.rig.record(flying, retry(at), at).await;
+    assert!(chat.pushes().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_token_that_the_push_service_replaces_takes_along_what_waits_and_leaves_with_it() {
+    let mut chat = with_devices(&["phone"]).await;
+    for _ in 0..3 {
+        chat.write_to(&[], &json!({})).await;
+    }
+    let first = chat.rig.take_by(chat.at, 1, MANY).await.claimed[0].sid;
+    let canonical = Some(Token::new("T-canonical").unwrap());
+    let fate = Fate::Accepted { canonical, provider_id: None, detail: None, can_confirm: true };
+    chat.rig.record(first, back(fate, 1), chat.at).await;
+    chat.unregister("bob", "phone").await;
+    assert!(chat.pushes().await.is_empty(), "who has logged out is not pushed");
+}
+
+#[tokio::test]
+async fn an_answer_clears_a_reaction_that_was_pushed() {
+    let mut chat = with_devices(&["phone"]).await;
+    let about = chat.write("bob", "alice", "look").await;
+    let reaction = json!({ "type": "reaction", "ref": about.to_string(), "push": "always" });
+    chat.write_to(&[], &reaction).await;
+    assert_eq!(whats(&chat.pushes().await), [("T-phone", "message")]);
+    let at_web = Writer { dev: Some(device("web")), ..writer("bob") };
+    chat.send(at_web, peer("alice", &[]), &json!({ "to": "alice", "body": "thank you" })).await;
+    assert_eq!(whats(&chat.pushes().await), [("T-phone", "clear")]);
+}

@@ -122,6 +122,8 @@ async fn strangers_and_the_blocked_hear_nothing_back_and_nobody_hears_what_is_hi
     assert!(told_of(&chat, "alice").await.is_empty(), "she is no contact of his");
 
     chat.write("bob", "alice", "who are you").await;
+    let told = [format!("{sid} delivered up_to"), format!("{sid} read up_to")];
+    assert_eq!(told_of(&chat, "alice").await, told, "now she is");
     chat.set("bob", SettingChange::HideRead(true)).await;
     let [first, second, third] = three(&mut chat).await;
     chat.receipt(received("bob", &[first])).await;
@@ -159,14 +161,14 @@ async fn what_is_set_is_told_to_the_own_devices_and_kept() {
     let mut chat = Chat::of_two().await;
     let told = Bytes::from(r#"{"op":"mute"}"#);
     let mute = SettingChange::About(owner("alice"), EntryChange::Mute(Some(NOW + DAY)));
-    chat.rig.store.chat_set(owner("bob"), mute, told, NOW).await.unwrap().await.unwrap();
+    chat.rig.store.chat_set(owner("bob"), mute, told, NOW).await.unwrap().await.unwrap().unwrap();
     assert_eq!(chat.told("bob", "changes").await, [json!({ "op": "mute" })]);
     let seen = chat.set("bob", SettingChange::HidePresence(true)).await;
     assert!(seen.is_empty(), "contacts still see the profile");
     let mut chat = chat.crash().await;
     let settings = chat.rig.store.chat_settings(owner("bob")).await.unwrap().await.unwrap().unwrap();
     assert!(settings.hide_presence && !settings.hide_read && settings.writers.is_none());
-    let contacts = chat.rig.store.chat_contacts(owner("bob")).await.unwrap().await.unwrap();
+    let contacts = chat.rig.store.chat_contacts(owner("bob"), String::new()).await.unwrap().await.unwrap().items;
     assert_eq!((contacts.len(), contacts[0].entry.muted_until), (1, Some(NOW + DAY)));
     let visible = |user| chat.rig.store.chat_visible_to(owner(user));
     let seen = visible("alice").await.unwrap().await.unwrap();
