@@ -62,7 +62,7 @@ pub enum RoleArg {
     Bal,
     /// A chat user with any number of devices.
     User,
-    /// Reads everything and gives the bridge orders.
+    /// Reads everything, and writes nothing in this release.
     Admin,
 }
 
