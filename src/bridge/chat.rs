@@ -134,10 +134,11 @@ impl ChatIntake {
         let text = profile.map(|_| String::from_utf8_lossy(&publish.payload).into_owned());
         let committed = self.context.store.chat_profile(owner.clone(), text.clone()).await?;
         let (context, topic) = (Arc::clone(&self.context), ClientTopic::Chat(owner.clone(), ChatTopic::Profile));
+        // An external broker has it from its writer, and any broker what a BAL retains.
+        let is_shown = context.broker.sees_clients && publish.principal.role == Role::User;
         Ok(Box::pin(async move {
             committed.await?;
-            // An external broker has it from its writer.
-            if context.broker.sees_clients && !context.publish_retained(&topic, text.unwrap_or_default().into()).await {
+            if is_shown && !context.publish_retained(&topic, text.unwrap_or_default().into()).await {
                 return Ok(None);
             }
             Ok(Some(AckWord::Done))

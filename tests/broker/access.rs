@@ -252,7 +252,7 @@ async fn an_eavesdropper_sees_only_what_everybody_may_see() {
                 publish(&mut harness, &mut alice, qos, "alice/self/messages", &n.to_string()).await;
                 publish(&mut harness, &mut alice, qos, "alice/self/state/phone", &n.to_string()).await;
             }
-            publish(&mut harness, &mut alice, qos, "alice/self/profile", "Alice").await;
+            retain(&harness, "alice/self/profile").await;
             let seen = gather(&mut eve, qos, "alice/self/profile").await;
             assert_eq!(seen, ["_bridge/status", "alice/self/presence", "alice/self/profile"], "{version} {qos}");
             assert_eq!(harness.metrics.get(Metric::DeliveriesFiltered), 12);
@@ -320,12 +320,12 @@ async fn what_somebody_may_not_read_is_neither_kept_for_them_nor_theirs_to_confi
     alice.ack(PUBACK, id).await;
     assert_eq!(outcome(answer).await, Outcome::Confirmed);
     publish(&mut harness, &mut alice, 1, "alice/self/messages", "hers").await;
-    publish(&mut harness, &mut alice, 2, "alice/self/profile", "everybody's").await;
+    retain(&harness, "alice/self/profile").await;
     assert_eq!((harness.kept("eve:here"), harness.kept("eve:away")), (1, 1));
     let mut eve = eves.remove(0);
-    assert_eq!(eve.message().await.0, "everybody's");
+    assert_eq!(eve.message().await.0, "alice/self/profile");
     let mut eve = come_with(&harness, lasting("eve:away")).await;
-    assert_eq!(eve.message().await.0, "everybody's");
+    assert_eq!(eve.message().await.0, "alice/self/profile");
     harness.close().await;
 }
 
@@ -385,9 +385,10 @@ async fn a_will_on_a_denied_topic_is_never_published() {
                 drop(come_with(&harness, session(client, topic)).await);
             }
             counted(&harness, Metric::PublishesDenied, 3).await;
-            drop(come_with(&harness, session("alice:laptop", "alice/self/presence")).await);
-            assert_eq!(harness.take().await, ("alice/self/presence".to_owned(), "gone".to_owned()));
-            assert_eq!(gather(&mut root, 0, "alice/self/presence").await, ["alice/self/presence"]);
+            let topic = "alice/self/presence/laptop";
+            drop(come_with(&harness, session("alice:laptop", topic)).await);
+            assert_eq!(harness.take().await, (topic.to_owned(), "gone".to_owned()));
+            assert_eq!(gather(&mut root, 0, topic).await, [topic]);
             harness.close().await;
         }
     }

@@ -230,16 +230,15 @@ async fn who_wants_nothing_of_its_own_gets_what_another_user_says_under_the_same
     let mut harness = Harness::bind(users().config()).await;
     let (mut alice, _) = lasting(&harness, "alice", "same", V5).await;
     // Options: QoS 1, no local.
-    let filter = b"+/self/profile";
-    alice.say(0x82, &[&[0, 1, 0, 0, 14][..], filter, &[0b101]].concat()).await;
-    assert_eq!(alice.next().await, Seen::SubAck(1));
-    harness.see("alice", "bob", true).await;
-    harness.barrier().await;
-    let (mut bob, _) = lasting(&harness, "bob", "same", V5).await;
-    bob.publish("bob/self/profile", 1, "Bob").await;
+    for (filter, length) in [("+/self/profile", 14), ("alice/self/presence/+", 21)] {
+        alice.say(0x82, &[&[0, 1, 0, 0, length][..], filter.as_bytes(), &[0b101]].concat()).await;
+        assert_eq!(alice.next().await, Seen::SubAck(1));
+    }
+    let (mut bal, _) = lasting(&harness, "bal1", "same", V5).await;
+    bal.publish("bal1/self/profile", 1, "the shop").await;
     harness.inbound().await.ack.release(AckWord::Done);
-    assert_eq!(alice.message().await.0, "Bob");
-    alice.publish("alice/self/profile", 1, "Alice").await;
+    assert_eq!(alice.message().await.0, "the shop");
+    alice.publish("alice/self/presence/same", 1, "{}").await;
     harness.inbound().await.ack.release(AckWord::Done);
     assert_eq!(alice.next().await, Seen::Ack(PUBACK, 1, 0));
     alice.quiet().await;

@@ -270,3 +270,42 @@ def test_own_devices_agree_on_settings(chat):
     assert laptop.wait_for("changes", op="block")["with"] == "alice"
     settings = laptop.told("settings")
     assert settings["hide_read"] is True
+
+
+def test_a_profile_or_presence_that_is_refused_is_shown_to_nobody(chat):
+    chat.befriend("alice", "bob")
+    bob, alice = chat.device("bob"), chat.device("alice").watch("bob/self/presence", "bob/self/profile")
+    assert bob.publish("profile", {"name": "Bob"}) == "taken", "the flag makes no difference"
+    alice.wait_at("bob/self/profile", name="Bob")
+    for document in [{"name": "x" * 65}, {"name": "B\nb"}, {"name": "Bob", "more": "x" * 2_100}, "garbage"]:
+        told = len(bob.on("errors"))
+        assert bob.publish_to("bob/self/profile", document, retain=True) == "taken"
+        bob.wait(lambda n=told: len(bob.on("errors")) == n + 1, f"{document} is refused")
+    for document in ["garbage", {"state": "away"}]:
+        told = len(bob.on("errors"))
+        assert bob.publish_to("bob/self/presence", document, retain=True) == "taken"
+        bob.wait(lambda n=told: len(bob.on("errors")) == n + 1, f"{document} is refused")
+    assert bob.publish_to("bob/self/presence", {"state": "online", "ts": 1, "fun": "x"}, retain=True) == "taken"
+    chat.mark(alice, bob)
+    assert alice.at("bob/self/profile") == [{"name": "Bob"}]
+    said = alice.at("bob/self/presence")
+    assert all(set(one) <= {"v", "state", "ts", "last_seen"} and one["ts"] > 1 for one in said), said
+    late = chat.device("alice", "late").watch("bob/self/presence", "bob/self/profile")
+    late.wait_at("bob/self/profile", name="Bob")
+    late.wait_at("bob/self/presence", state="online")
+
+
+@pytest.mark.behaviour(10)
+@on_both_brokers
+def test_who_becomes_a_contact_learns_what_became_of_what_was_written_before(chat):
+    chat.introduce("bob")
+    alice, bob = chat.device("alice"), chat.device("bob")
+    message = alice.send("bob", "hello, you do not know me")
+    sid = alice.stamped(message)["sid"]
+    bob.got("hello, you do not know me")
+    bob.read("alice", sid)
+    bob.wait_for("read", sid=sid)
+    chat.mark(alice, bob)
+    assert alice.statuses(message) == ["sent"]
+    bob.send("alice", "now I do")
+    alice.wait_statuses(message, ["sent", "delivered", "read"])

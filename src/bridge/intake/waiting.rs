@@ -25,6 +25,8 @@ pub(super) type Done = (Result<Option<AckWord>, StoreError>, Ack);
 pub(super) type Taken = (Order, Option<AckTime>, (Remaining, Ack));
 /// What goes on by itself: whose next one it lets go on, and when its publisher is told.
 type Going = (Option<Owner>, Option<AckTime>, Done);
+/// What waits behind another one of its user.
+type Behind = (Option<AckTime>, (Remaining, Ack));
 
 /// Whether a publish goes on before those that came earlier are done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +44,7 @@ pub(super) enum Order {
 pub(super) struct Waiting {
     kept: VecDeque<(Remaining, Ack)>,
     /// Behind the first of each user, which is among the free ones.
-    of_users: HashMap<Owner, VecDeque<(Option<AckTime>, (Remaining, Ack))>>,
+    of_users: HashMap<Owner, VecDeque<Behind>>,
     behind: usize,
     free: FuturesUnordered<BoxFuture<'static, Going>>,
     /// Nothing waits for its time any more.

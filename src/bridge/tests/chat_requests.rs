@@ -92,7 +92,8 @@ async fn what_was_set_is_told_to_the_other_devices_as_it_was_asked_for() {
     let alice = &contacts["items"][0];
     assert_eq!(
         (&alice["user"], &alice["name"], &alice["blocked"], &alice["mute"]),
-        (&json!("alice"), &json!("Alice"), &json!(true), &json!("none"))
+        (&json!("alice"), &Value::Null, &json!(true), &json!("none")),
+        "she has not bob as a contact, and does not show her profile to him"
     );
     assert!(told.on("bob/others/changes").is_empty(), "nothing was changed");
     for op in ["unblock", "remove_contact"] {

@@ -49,12 +49,13 @@ struct ForBridge {
 }
 
 impl Publisher<'_> {
-    /// Whether only the bridge gets what is published. It checks a profile, and what a user says of itself, and publishes what
-    /// others see; a connection in the background has no presence, and is told so.
+    /// Whether only the bridge gets what is published. It checks what a user says of itself, and publishes what others see; a
+    /// connection in the background has no presence, and is told so.
     fn is_unseen(&self, topic: &str) -> bool {
         let Some(session) = self.session else { return false };
         let (side, is_user) = (Side::of(topic), self.rights.role() == Some(Role::User));
-        side.is_profile() || is_user && side.is_presence() || session.is_background() && side.is_presence_said()
+        let is_said = is_user && (side.is_profile() || side.is_presence());
+        is_said || session.is_background() && side.is_presence_said()
     }
 
     /// Whether and how a message on `topic` is for the bridge.

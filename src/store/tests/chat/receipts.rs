@@ -179,3 +179,25 @@ async fn what_is_set_is_told_to_the_own_devices_and_kept() {
     assert_eq!(removed, [Seeing { watcher: owner("bob"), of: owner("alice"), visible: false }]);
     assert_eq!(chat.rig.store.chat_settings(owner("eve")).await.unwrap().await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn contacts_come_in_pages() {
+    let mut chat = Chat::of(&["alice"]).await;
+    let names: Vec<_> = (0..250).map(|n| format!("user-{n:03}")).collect();
+    for name in &names {
+        chat.block("alice", name, true).await;
+    }
+    // A mute that is over leaves nothing.
+    chat.set("alice", SettingChange::About(owner("nobody"), EntryChange::Mute(Some(NOW)))).await;
+    let (mut found, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = chat.rig.store.chat_contacts(owner("alice"), after.clone()).await.unwrap().await.unwrap();
+        found.extend(page.items.iter().map(|contact| contact.user.to_string()));
+        if page.complete {
+            break;
+        }
+        assert_eq!(page.items.len(), CONTACTS_PAGE);
+        after = found.last().unwrap().clone();
+    }
+    assert_eq!(found, names);
+}

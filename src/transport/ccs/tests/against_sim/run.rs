@@ -29,7 +29,7 @@ const PARTING: u64 = 2_000;
 /// How long an answer may take, and how long a connection is kept for those that it owes: short, so that a run sees both.
 const ANSWER: u64 = 9_000;
 const DRAIN: u64 = 20_000;
-/// Steps of one run at most: a run that turns in circles fails.
+/// Steps of one moment at most: a run that turns in circles fails. Bytes may come one at a time.
 const STEPS: usize = 200_000;
 
 pub(super) struct Run {
@@ -137,12 +137,13 @@ impl Run {
         loop {
             while self.step() {
                 self.steps += 1;
-                assert!(self.steps < STEPS, "the two sides turn in circles");
+                assert!(self.steps < STEPS, "the two sides turn in circles at {} ms", self.now);
             }
             match self.next_due().filter(|due| *due <= end) {
                 Some(due) => {
                     assert!(due > self.now, "something is due, and nobody does it");
                     self.now = due;
+                    self.steps = 0;
                 }
                 None => break,
             }
