@@ -24,23 +24,27 @@
 //! payloads from as many publishers to one reader each, and makes no copies and no receipts.
 
 mod chat;
-mod client;
 mod connections;
 mod offline;
 mod server;
 mod table;
 mod traffic;
-mod wire;
 
-#[path = "../support/process.rs"]
-mod process;
+#[path = "../support/client.rs"]
+mod client;
 
 #[path = "../support/login.rs"]
 mod login;
 
+#[path = "../support/process.rs"]
+mod process;
+
 #[expect(dead_code, reason = "shared with the load of chat, which asks more of it")]
 #[path = "../support/push_service.rs"]
 mod push_service;
+
+#[path = "../support/wire.rs"]
+mod wire;
 
 use anyhow::{Context, Result};
 use connections::IDLE;
