@@ -1,6 +1,7 @@
 //! Messages between users who are all connected, beside their payloads through a broker that knows nothing of users.
 
 use crate::client::{Client, Load};
+use crate::login::Login;
 use crate::server::{Server, WINDOW};
 use crate::table::Figure;
 use crate::traffic::{MESSAGES_PER_SECOND, Meter, TEXT};
@@ -27,8 +28,9 @@ pub(crate) async fn between_users(server: &Server, messages: usize) -> Result<Ve
     let mut pairs = Vec::new();
     for n in 0..PAIRS {
         let names = [writer(n), reader(n)];
-        let mut writer = Client::log_in(server.address, VERSION, &names[0]).await?;
-        let mut reader = Client::log_in(server.address, VERSION, &names[1]).await?;
+        let [writer, reader] = names.each_ref().map(|name| Login::of(name));
+        let mut writer = Client::log_in(server.address, VERSION, &names[0], &writer).await?;
+        let mut reader = Client::log_in(server.address, VERSION, &names[1], &reader).await?;
         // Only contacts are told `delivered`.
         greet(&mut writer, &names[0], &names[1]).await?;
         greet(&mut reader, &names[1], &names[0]).await?;

@@ -30,6 +30,7 @@ mod server;
 mod table;
 mod traffic;
 
+#[expect(dead_code, reason = "shared with the load of chat, which asks more of it")]
 #[path = "../support/client.rs"]
 mod client;
 
@@ -43,6 +44,7 @@ mod process;
 #[path = "../support/push_service.rs"]
 mod push_service;
 
+#[expect(dead_code, reason = "shared with the load of chat, which asks more of it")]
 #[path = "../support/wire.rs"]
 mod wire;
 

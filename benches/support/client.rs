@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 /// A buffer starts small, for there are ten thousand of them, and grows where much comes in.
@@ -33,6 +34,11 @@ impl Load {
             load.ends.push(load.bytes.len());
         }
         load
+    }
+
+    /// One packet that is made already.
+    pub(crate) fn single(publish: Vec<u8>) -> Self {
+        Self { ends: vec![0, publish.len()], bytes: publish }
     }
 
     /// Of one who only reads.
@@ -68,10 +74,9 @@ impl Client {
         Self::open(broker, version, &wire::connect(version, session, id, None)).await
     }
 
-    /// The only device of a user, with a clean session. Returns after the CONNACK.
-    pub(crate) async fn log_in(broker: SocketAddr, version: Version, user: &str) -> Result<Self> {
-        let login = Login::of(user);
-        Self::open(broker, version, &wire::connect(version, Session::Clean, user, Some(&login))).await
+    /// A device of a user, with a clean session. Returns after the CONNACK.
+    pub(crate) async fn log_in(broker: SocketAddr, version: Version, id: &str, login: &Login) -> Result<Self> {
+        Self::open(broker, version, &wire::connect(version, Session::Clean, id, Some(login))).await
     }
 
     async fn open(broker: SocketAddr, version: Version, connect: &[u8]) -> Result<Self> {
@@ -128,7 +133,7 @@ impl Client {
             filled?;
             self.packets(|kind, body| {
                 if kind >> 4 == PUBLISH {
-                    let message = Message::read(version, body).context("a PUBLISH that cannot be read")?;
+                    let message = Message::read(version, kind, body).context("a PUBLISH that cannot be read")?;
                     acks.extend([PUBACK << 4, 2, message.id[0], message.id[1]]);
                     delivered.messages += 1;
                     each(message.payload);
@@ -169,7 +174,7 @@ impl Client {
                     acknowledged += 1;
                     refused += usize::from(wire::puback_code(body) >= 0x80);
                 } else if kind >> 4 == PUBLISH {
-                    let message = Message::read(version, body).context("a PUBLISH that cannot be read")?;
+                    let message = Message::read(version, kind, body).context("a PUBLISH that cannot be read")?;
                     unwritten.extend([PUBACK << 4, 2, message.id[0], message.id[1]]);
                     is_complete |= each(&message);
                 }
@@ -178,6 +183,37 @@ impl Client {
         }
         ensure!(refused == 0, "{refused} of {acknowledged} messages were refused");
         // What was the last message still wants its PUBACK.
+        Ok(self.stream.write_all(&unwritten).await?)
+    }
+
+    /// Writes the packets that are handed in, and acknowledges what comes and hands it over, until nobody hands in any more,
+    /// or `each` has said that there is nothing to wait for.
+    pub(crate) async fn serve(
+        &mut self,
+        packets: &mut mpsc::Receiver<Vec<u8>>,
+        mut each: impl FnMut(&Message<'_>) -> bool,
+    ) -> Result<()> {
+        let (mut unwritten, mut is_over, version) = (Vec::new(), false, self.version);
+        while !is_over {
+            tokio::select! {
+                moved = self.read_or_write(&mut unwritten) => moved?,
+                packet = packets.recv() => match packet {
+                    Some(packet) => unwritten.extend(packet),
+                    None => is_over = true,
+                },
+            }
+            self.packets(|kind, body| {
+                if kind >> 4 == PUBACK {
+                    let code = wire::puback_code(body);
+                    ensure!(code < 0x80, "a message was refused: PUBACK {code:#04x}");
+                } else if kind >> 4 == PUBLISH {
+                    let message = Message::read(version, kind, body).context("a PUBLISH that cannot be read")?;
+                    unwritten.extend([PUBACK << 4, 2, message.id[0], message.id[1]]);
+                    is_over |= each(&message);
+                }
+                Ok(())
+            })?;
+        }
         Ok(self.stream.write_all(&unwritten).await?)
     }
 

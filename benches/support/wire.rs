@@ -1,4 +1,4 @@
-//! The few MQTT packets that the client of this benchmark writes and reads.
+//! The few MQTT packets that the client of the benchmarks writes and reads.
 
 use crate::login::Login;
 
@@ -23,6 +23,8 @@ pub(crate) const SUBACK: u8 = 9;
 pub(crate) const DISCONNECT: [u8; 2] = [0xE0, 0];
 
 const QOS_1: u8 = 1;
+const DUP: u8 = 8;
+const RETAIN: u8 = 1;
 const USER_AND_PASSWORD: u8 = 0xC0;
 /// How long a lasting session is kept, in seconds.
 const EXPIRY: u32 = 3_600;
@@ -69,20 +71,28 @@ pub(crate) fn publish(version: Version, topic: &str, id: u16, payload: &[u8]) ->
     packet(0x30 | QOS_1 << 1, &body)
 }
 
+/// The same PUBLISH, retained.
+pub(crate) fn retained(mut publish: Vec<u8>) -> Vec<u8> {
+    publish[0] |= RETAIN;
+    publish
+}
+
 /// What a PUBLISH with QoS 1 that came in brings.
 pub(crate) struct Message<'a> {
+    /// It is marked as one that may have come before.
+    pub(crate) is_marked: bool,
     pub(crate) topic: &'a [u8],
     pub(crate) id: [u8; 2],
     pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    pub(crate) fn read(version: Version, body: &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(version: Version, kind: u8, body: &'a [u8]) -> Option<Self> {
         let (length, rest) = body.split_first_chunk()?;
         let (topic, rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
         let (id, rest) = rest.split_first_chunk()?;
         let payload = if version == Version::V5 { properties(rest)?.1 } else { rest };
-        Some(Self { topic, id: *id, payload })
+        Some(Self { is_marked: kind & DUP != 0, topic, id: *id, payload })
     }
 }
 
