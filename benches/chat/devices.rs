@@ -1,6 +1,6 @@
 //! The devices that are connected all the time, and what is written at them.
 
-use crate::client::{Client, Load};
+use crate::client::Client;
 use crate::model::Model;
 use crate::users::{self, Device, Users};
 use crate::wire::{self, Version};
@@ -53,7 +53,7 @@ impl Devices {
             }
             while let Some(connected) = connecting.join_next().await {
                 let (user, device, client) = connected??;
-                devices.serve(user, device, client, model);
+                devices.serve(user, device, client, model)?;
             }
         }
         for outbox in devices.outboxes.iter().filter(|_| presence) {
@@ -64,8 +64,9 @@ impl Devices {
         Ok(devices)
     }
 
-    fn serve(&mut self, user: usize, device: Device, mut client: Client, model: &Shared) {
+    fn serve(&mut self, user: usize, device: Device, mut client: Client, model: &Shared) -> Result<()> {
         let (packets, mut outgoing) = mpsc::channel(PACKETS);
+        packets.try_send(presence_of(user, device))?;
         match device {
             Device::Web => self.outboxes.push(Outbox { user, packets, packet_id: 1 }),
             Device::Phone => self._phones.push(packets),
@@ -79,6 +80,7 @@ impl Devices {
             let served = client.serve(&mut outgoing, hears).await;
             served.with_context(|| format!("{} of {}", device.name(), users::name(user)))
         });
+        Ok(())
     }
 
     /// How many users can write.
@@ -109,13 +111,14 @@ impl Devices {
     }
 }
 
-/// Returns when the device has said how it is.
 async fn connect(broker: SocketAddr, user: usize, device: Device) -> Result<(usize, Device, Client)> {
     let id = users::client_id(user, device);
-    let mut client = Client::log_in(broker, VERSION, &id, &users::login(user)).await?;
+    Ok((user, device, Client::log_in(broker, VERSION, &id, &users::login(user)).await?))
+}
+
+/// What the device says of itself.
+fn presence_of(user: usize, device: Device) -> Vec<u8> {
     let presence = json!({ "state": "online", "active": device == Device::Web }).to_string();
     let topic = format!("{}/self/presence/{}", users::name(user), device.name());
-    let publish = wire::retained(wire::publish(VERSION, &topic, 1, presence.as_bytes()));
-    client.publish(&Load::single(publish), 1).await?;
-    Ok((user, device, client))
+    wire::retained(wire::publish(VERSION, &topic, 1, presence.as_bytes()))
 }

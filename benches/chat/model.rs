@@ -73,6 +73,8 @@ pub(crate) struct Model {
     pub(crate) marked: usize,
     /// Words of what was read: whoever writes to somebody has read what that one wrote.
     pub(crate) read: usize,
+    /// Documents from before, which nobody read then, and which were not dropped yet.
+    pub(crate) late: usize,
     /// Changes of the presence of contacts.
     pub(crate) presences: usize,
 }
@@ -87,6 +89,7 @@ impl Model {
             latencies: Vec::new(),
             marked: 0,
             read: 0,
+            late: 0,
             presences: 0,
         }
     }
@@ -124,12 +127,12 @@ impl Model {
         let Ok(document) = serde_json::from_slice::<Document<'_>>(message.payload) else {
             return self.faults.add("unreadable", told);
         };
-        if suffix == "others/devices" {
-            // Of its registration, which nobody read then.
+        if suffix == "others/read" || document.status == Some("read") {
+            self.read += 1;
             return;
         }
-        if suffix == "others/read" || document.status == Some("read") || document.id.is_some_and(setup::is_greeting) {
-            self.read += 1;
+        if suffix == "others/devices" || document.id.is_some_and(setup::is_greeting) {
+            self.late += 1;
             return;
         }
         let n =

@@ -83,6 +83,9 @@ pub(crate) fn load(model: &Model, done: &Done, pushes: &[Arrived]) {
         model.marked,
         model.read
     );
+    if model.late > 0 {
+        println!("{} documents from before, for devices that were not there then", model.late);
+    }
     if model.presences > 0 {
         println!("{} times the presence of a contact", model.presences);
     }

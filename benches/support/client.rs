@@ -36,11 +36,6 @@ impl Load {
         load
     }
 
-    /// One packet that is made already.
-    pub(crate) fn single(publish: Vec<u8>) -> Self {
-        Self { ends: vec![0, publish.len()], bytes: publish }
-    }
-
     /// Of one who only reads.
     pub(crate) fn none() -> Self {
         Self { bytes: Vec::new(), ends: vec![0] }
