@@ -18,7 +18,7 @@
 //! must not be: the first one says so when it connects, and its user writes more often than `chat.attended_minutes`. Everybody
 //! else has a phone that sleeps, and is pushed for each message; in turn these phones connect, ask for
 //! what they missed, and go. That is a sign of the phone and none of a person: the pushes go on, and none of them becomes a
-//! `sync` as long as no phone gets 50 from one visit to the next.
+//! `sync` as long as no phone gets more than 50 from one visit to the next.
 //!
 //! Checked is: each message came stamped to both devices of its writer, which were told `sent`; to both devices of its
 //! reader, if these are connected, and then the writer's were told `delivered`; otherwise to the reader's phone as one push,
@@ -71,6 +71,8 @@ use users::Users;
 
 /// Files that a process has open besides the connections that last.
 const OTHER_FILES: usize = 500;
+/// Messages a second that a user may write: below `limits.user_messages_per_second`, as chance makes some write more.
+const WRITTEN: usize = 10;
 /// Until what comes at a connection has come.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -171,6 +173,8 @@ impl Arguments {
                 _ => bail!("{argument} is nothing that can be set"),
             }
         }
+        let writers = read.users.connected().count();
+        ensure!(read.rates.messages <= writers * WRITTEN, "so many messages want more users: default limits hold");
         ensure!(read.users.count > read.users.contacts && read.users.contacts > 0, "more users than contacts of each");
         Ok(read)
     }

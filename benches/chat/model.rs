@@ -4,6 +4,7 @@ use crate::phones::{Arrived, Matter};
 use crate::setup;
 use crate::users::{self, Device, Users};
 use crate::wire;
+use fcm_mqtt_bridge::chat::push_budget::SYNC_PAUSE_MS;
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -73,6 +74,8 @@ pub(crate) struct Model {
     pub(crate) marked: usize,
     /// Words of what was read: whoever writes to somebody has read what that one wrote.
     pub(crate) read: usize,
+    /// Messages for which a `sync` is to come that is not due yet.
+    pub(crate) behind_sync: usize,
     /// Documents from before, which nobody read then, and which were not dropped yet.
     pub(crate) late: usize,
     /// Changes of the presence of contacts.
@@ -89,6 +92,7 @@ impl Model {
             latencies: Vec::new(),
             marked: 0,
             read: 0,
+            behind_sync: 0,
             late: 0,
             presences: 0,
         }
@@ -190,7 +194,7 @@ impl Model {
     /// Looks for what is wrong, now that nothing comes any more. `pushes` is what the phones got.
     pub(crate) fn check(&mut self, pushes: &[Arrived]) {
         let mut syncs: HashMap<usize, u64> = HashMap::new();
-        let mut copies = HashSet::new();
+        let (mut copies, now) = (HashSet::new(), now_ms());
         for push in pushes {
             let told = || format!("{} {}", users::name(push.user), push.data);
             match &push.matter {
@@ -208,8 +212,12 @@ impl Model {
             }
         }
         for (n, message) in self.written.iter().enumerate() {
-            let synced = syncs.get(&message.reader).is_some_and(|at| *at >= message.at_ms);
-            message.check(&mut self.faults, || message.which(n), synced);
+            // Another `sync` is due that long after the last one, for all that came since.
+            let sync_at = syncs.get(&message.reader).copied();
+            let (synced, due) = (sync_at.is_some_and(|at| at >= message.at_ms), sync_at.map(|at| at + SYNC_PAUSE_MS));
+            let is_behind = message.pushes == 0 && !synced && due.is_some_and(|due| due > now);
+            self.behind_sync += usize::from(is_behind);
+            message.check(&mut self.faults, || message.which(n), synced || is_behind);
         }
     }
 
@@ -244,7 +252,7 @@ impl Written {
         always.into_iter().chain(connected.into_iter().filter(move |_| is_connected))
     }
 
-    /// `synced`: the reader's phone was told that there is something, later than this was written.
+    /// `synced`: the reader's phone was told that there is something, later than this was written, or is to be.
     fn check(&self, faults: &mut Faults, which: impl Fn() -> String, synced: bool) {
         for (heard, lost) in self.wanted() {
             for _ in self.heard[heard as usize].iter().filter(|count| **count == 0) {

@@ -83,6 +83,9 @@ pub(crate) fn load(model: &Model, done: &Done, pushes: &[Arrived]) {
         model.marked,
         model.read
     );
+    if model.behind_sync > 0 {
+        println!("{} messages wait for a `sync` that is not due yet", model.behind_sync);
+    }
     if model.late > 0 {
         println!("{} documents from before, for devices that were not there then", model.late);
     }
