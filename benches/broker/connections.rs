@@ -1,7 +1,8 @@
 //! What connections and subscriptions cost.
 
 use crate::client::Client;
-use crate::server::{self, Server};
+use crate::process::{self, SELF};
+use crate::server::Server;
 use crate::table::Figure;
 use crate::wire::{Session, Version};
 use anyhow::Result;
@@ -48,7 +49,7 @@ async fn memory_with_idle(server: &Server) -> Result<f64> {
 /// Clients that connect and leave again. A lasting session is a new one each time.
 pub(crate) async fn connects(server: &Server, session: Session) -> Result<Vec<Figure>> {
     let each = if session == Session::Clean { CLEAN } else { LASTING } / AT_ONCE;
-    let (cpu, driver, start, broker) = (server.cpu()?, server::cpu("self")?, Instant::now(), server.address);
+    let (cpu, driver, start, broker) = (server.cpu()?, process::cpu(SELF)?, Instant::now(), server.address);
     let mut clients = JoinSet::new();
     for n in 0..AT_ONCE {
         clients.spawn(async move {
@@ -66,7 +67,7 @@ pub(crate) async fn connects(server: &Server, session: Session) -> Result<Vec<Fi
     Ok(vec![
         Figure::new("connects/s", 0, f64::from(connects) / seconds),
         Figure::new("processor ms each", 3, milliseconds((server.cpu()? - cpu) / connects)),
-        Figure::new("  the driver's own", 3, milliseconds((server::cpu("self")? - driver) / connects)),
+        Figure::new("  the driver's own", 3, milliseconds((process::cpu(SELF)? - driver) / connects)),
     ])
 }
 

@@ -7,6 +7,8 @@
 //! through, `-- dir=/some/disk` puts the brokers' folders elsewhere. Ten thousand idle clients take as many files on each
 //! side: `ulimit -n 10100` before, or their row is left out.
 //!
+//! Rows that are measured one after the other may be compared: the last line does so with `downstream` and `chat`.
+//!
 //! A ratio is the bridge's figure to mosquitto's. Processor time is that of the broker's process; that of the driver,
 //! which is this process, says whether the driver was the limit on this machine. No figure is asserted. What is "missing"
 //! or "lost" is the most of all rounds: messages that were acknowledged and did not come for ten seconds.
@@ -14,21 +16,45 @@
 //! What differs from the defaults: both brokers take 1,000 unacknowledged messages in either direction, mosquitto queues
 //! without a limit, the bridge takes all clients from one address and everybody without a log-in. Mosquitto keeps its
 //! persistence as it is, written every half hour; the bridge has what it promises on disk. The push service is away, so
-//! that messages to devices are taken and wait.
+//! that messages to devices are taken and wait; but in the row `downstream` it is the simulator, a process of its own.
+//!
+//! In the row `chat` the users of the bridge log in with tokens and may write as fast as they can. Of the bridge's default
+//! limits 200 messages and 1,000 packets a second of one connection (`limits.broker_publish_rate`, `broker_packet_rate`)
+//! are lower than what is measured: a writer acknowledges three documents for each message. Mosquitto passes the same
+//! payloads from as many publishers to one reader each, and makes no copies and no receipts.
 
-mod client;
+mod chat;
 mod connections;
 mod offline;
 mod server;
 mod table;
 mod traffic;
+
+#[expect(dead_code, reason = "shared with the load of chat, which asks more of it")]
+#[path = "../support/client.rs"]
+mod client;
+
+#[path = "../support/login.rs"]
+mod login;
+
+#[path = "../support/process.rs"]
+mod process;
+
+#[expect(dead_code, reason = "shared with the load of chat, which asks more of it")]
+#[path = "../support/push_service.rs"]
+mod push_service;
+
+#[expect(dead_code, reason = "shared with the load of chat, which asks more of it")]
+#[path = "../support/wire.rs"]
 mod wire;
 
 use anyhow::{Context, Result};
 use connections::IDLE;
-use server::{Server, Side};
+use push_service::PushService;
+use server::{Needs, Server, Side};
 use std::path::{Path, PathBuf};
 use table::Figure;
+use traffic::MESSAGES_PER_SECOND;
 use wire::{Session, Version};
 
 const MESSAGES: usize = 200_000;
@@ -46,11 +72,12 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     let Arguments { folder, bridge, rounds, .. } = arguments;
     println!("medians of {rounds}; {}; folders in {}", bridge.display(), folder.display());
     table::head();
+    let mut measured = Vec::new();
     for (name, row) in ROWS {
         if !arguments.wants(name) {
             continue;
         }
-        if let (Row::Idle, files) = (row, open_files()?)
+        if let (Row::Idle, files) = (row, process::open_files()?)
             && files < IDLE + OTHER_FILES
         {
             println!("{name}\n  left out: {files} files may be open; first `ulimit -n {}`", IDLE + OTHER_FILES);
@@ -67,16 +94,26 @@ async fn measure(arguments: &Arguments) -> Result<()> {
             }
         }
         table::row(name, &mosquitto, &ours);
+        measured.push((name, ours));
+    }
+    let rate = |row| table::median(&measured.iter().find(|(name, _)| *name == row)?.1, MESSAGES_PER_SECOND);
+    if let (Some(chat), Some(downstream)) = (rate(CHAT), rate(DOWNSTREAM)) {
+        println!("\n{MESSAGES_PER_SECOND} of chat to those downstream: {:.2}", chat / downstream);
     }
     Ok(())
 }
 
-const ROWS: [(&str, Row); 11] = [
+const DOWNSTREAM: &str = "downstream: BAL to device and back, all statuses";
+const CHAT: &str = "chat: user to user, both connected";
+
+const ROWS: [(&str, Row); 13] = [
     ("QoS 1 through, MQTT 5", Row::Through(Version::V5)),
     ("QoS 1 through, MQTT 3.1.1", Row::Through(Version::V3)),
     ("QoS 1 through, reader with a lasting session", Row::LastingReader),
     ("QoS 1 fan-out to 200 readers", Row::FanOut),
     ("QoS 1 held until it is on disk, to devices", Row::Held),
+    (DOWNSTREAM, Row::Downstream),
+    (CHAT, Row::Chat),
     ("10,000 idle clients", Row::Idle),
     ("connect and disconnect, clean sessions", Row::Connects(Session::Clean)),
     ("connect and disconnect, new lasting sessions", Row::Connects(Session::Lasting)),
@@ -91,6 +128,8 @@ enum Row {
     LastingReader,
     FanOut,
     Held,
+    Downstream,
+    Chat,
     Idle,
     Connects(Session),
     Resubscription,
@@ -104,13 +143,25 @@ impl Row {
         let (folder, messages) = (&arguments.folder, arguments.messages);
         _ = std::fs::remove_dir_all(folder);
         std::fs::create_dir_all(folder)?;
-        let start = Server::start(side, folder);
+        let push_service = match (self, side) {
+            (Self::Downstream, Side::Bridge(executable)) => Some(PushService::start(executable, folder)?),
+            _ => None,
+        };
+        let needs = match (self, &push_service) {
+            (_, Some(push_service)) => Needs::Devices(push_service),
+            (Self::Chat, None) => Needs::ChatUsers,
+            _ => Needs::Nothing,
+        };
+        let start = Server::start(side, &needs, folder);
         let figures = match self {
             Self::Through(version) => traffic::through(&start.await?, version, Session::Clean, 1, messages).await,
             Self::LastingReader => traffic::through(&start.await?, Version::V5, Session::Lasting, 1, messages).await,
             Self::FanOut => traffic::through(&start.await?, Version::V5, Session::Clean, READERS, FANNED_OUT).await,
-            Self::Held if side == Side::Mosquitto => return Ok(None),
+            Self::Held | Self::Downstream if side == Side::Mosquitto => return Ok(None),
             Self::Held => traffic::held(&start.await?, messages).await,
+            Self::Downstream => traffic::downstream(&start.await?, messages).await,
+            Self::Chat if side == Side::Mosquitto => chat::passed_through(&start.await?, messages).await,
+            Self::Chat => chat::between_users(&start.await?, messages).await,
             Self::Idle => connections::idle(&start.await?).await,
             Self::Connects(session) => connections::connects(&start.await?, session).await,
             Self::Resubscription => connections::resubscribe(&start.await?).await,
@@ -163,11 +214,4 @@ impl Arguments {
     fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|word| name.replace('-', " ").contains(word))
     }
-}
-
-/// How many files a process may have open.
-fn open_files() -> Result<usize> {
-    let limits = std::fs::read_to_string("/proc/self/limits")?;
-    let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
-    soft.context("no limit of open files")?.parse().context("the limit of open files")
 }

@@ -1,7 +1,7 @@
 //! Messages that wait for clients that are away.
 
 use crate::client::{Client, Load};
-use crate::server::{Server, Side, WINDOW};
+use crate::server::{Needs, Server, Side, WINDOW};
 use crate::table::Figure;
 use crate::wire::{Session, Version};
 use anyhow::Result;
@@ -48,13 +48,13 @@ pub(crate) async fn waiting(server: &Server) -> Result<Vec<Figure>> {
 
 /// Acknowledged messages for a session that is away, and the broker is killed at the last PUBACK.
 pub(crate) async fn killed(side: Side<'_>, folder: &Path) -> Result<Vec<Figure>> {
-    let server = Server::start(side, folder).await?;
+    let server = Server::start(side, &Needs::Nothing, folder).await?;
     leave_session(server.address, &id(0), &topic(0)).await?;
     let load = Load::new(VERSION, BEFORE_KILL, |n| (topic(0), n.to_string().into_bytes()));
     let mut publisher = Client::connect(server.address, VERSION, Session::Clean, "publisher").await?;
     publisher.publish(&load, WINDOW).await?;
     drop(server);
-    let server = Server::start(side, folder).await?;
+    let server = Server::start(side, &Needs::Nothing, folder).await?;
     let mut reader = Client::connect(server.address, VERSION, Session::Lasting, &id(0)).await?;
     let mut found = HashSet::new();
     if reader.session_present {

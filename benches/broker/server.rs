@@ -1,6 +1,9 @@
 //! The brokers, each a process of its own.
 
 use crate::client::Client;
+use crate::login;
+use crate::process;
+use crate::push_service::PushService;
 use crate::wire::{Session, Version};
 use anyhow::{Context, Result, bail, ensure};
 use std::fmt::{self, Display, Formatter};
@@ -27,6 +30,13 @@ pub(crate) enum Side<'a> {
     Bridge(&'a Path),
 }
 
+/// What a row needs of the bridge beside a broker.
+pub(crate) enum Needs<'a> {
+    Nothing,
+    Devices(&'a PushService),
+    ChatUsers,
+}
+
 impl Display for Side<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(if *self == Side::Mosquitto { "mosquitto" } else { "bridge" })
@@ -40,10 +50,10 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts it with what it has in `folder`, and returns when it takes clients.
-    pub(crate) async fn start(side: Side<'_>, folder: &Path) -> Result<Self> {
+    pub(crate) async fn start(side: Side<'_>, needs: &Needs<'_>, folder: &Path) -> Result<Self> {
         for _ in 0..ATTEMPTS {
             let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-            let mut server = Self { child: spawn(side, folder, address)?, address };
+            let mut server = Self { child: spawn(side, needs, folder, address)?, address };
             if server.takes_clients().await? {
                 return Ok(server);
             }
@@ -67,23 +77,21 @@ impl Server {
 
     /// The processor time that it has used.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        cpu(&self.child.id().to_string())
+        process::cpu(&self.process())
     }
 
     /// Resident memory, in kB.
     pub(crate) fn memory(&self) -> Result<f64> {
-        self.status("VmRSS:")
+        process::memory(&self.process(), "VmRSS")
     }
 
     /// The most that it ever was, in kB.
     pub(crate) fn peak_memory(&self) -> Result<f64> {
-        self.status("VmHWM:")
+        process::memory(&self.process(), "VmHWM")
     }
 
-    fn status(&self, field: &str) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let value = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));
-        Ok(value.with_context(|| format!("no {field}"))?.parse()?)
+    fn process(&self) -> String {
+        self.child.id().to_string()
     }
 }
 
@@ -95,18 +103,7 @@ impl Drop for Server {
     }
 }
 
-/// The processor time that a process has used, of all its threads.
-pub(crate) fn cpu(process: &str) -> Result<Duration> {
-    /// The unit of the kernel's counts for user space.
-    const TICK: Duration = Duration::from_millis(10);
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name in parentheses may hold blanks; behind it are the state and ten more fields before these two.
-    let (_, fields) = stat.rsplit_once(')').context("not a line of /proc")?;
-    let used: u32 = fields.split_whitespace().skip(11).take(2).map_while(|field| field.parse::<u32>().ok()).sum();
-    Ok(TICK * used)
-}
-
-fn spawn(side: Side<'_>, folder: &Path, address: SocketAddr) -> Result<Child> {
+fn spawn(side: Side<'_>, needs: &Needs<'_>, folder: &Path, address: SocketAddr) -> Result<Child> {
     let config = folder.join("config");
     let mut command = match side {
         Side::Mosquitto => {
@@ -116,7 +113,7 @@ fn spawn(side: Side<'_>, folder: &Path, address: SocketAddr) -> Result<Child> {
             command
         }
         Side::Bridge(executable) => {
-            fs::write(&config, bridge(folder, address))?;
+            fs::write(&config, bridge(needs, folder, address)?)?;
             let mut command = Command::new(executable);
             command.args(["run", "--config"]);
             command
@@ -141,18 +138,33 @@ fn mosquitto(folder: &Path, address: SocketAddr) -> String {
     )
 }
 
-/// Nobody listens on the discard port, so the push service is away: what the bridge takes for devices waits in its store.
-fn bridge(folder: &Path, address: SocketAddr) -> String {
-    format!(
+/// Nobody listens on the discard port: where no row needs devices the push service is away, and what the bridge takes for
+/// them waits in its store.
+fn bridge(needs: &Needs<'_>, folder: &Path, address: SocketAddr) -> Result<String> {
+    let (ccs, ca) = match needs {
+        Needs::Devices(push_service) => (push_service.ccs, format!("ca_file = {:?}", push_service.ca)),
+        Needs::Nothing | Needs::ChatUsers => ((Ipv4Addr::LOCALHOST, 9).into(), String::new()),
+    };
+    let (tokens, limits) = match needs {
+        Needs::ChatUsers => {
+            let secret = folder.join("jwt.secret");
+            login::write_secret(&secret)?;
+            (format!("jwt_secret_file = {secret:?}"), UNLIMITED_USERS)
+        }
+        Needs::Nothing | Needs::Devices(_) => (String::new(), ""),
+    };
+    Ok(format!(
         r#"
 [ccs]
-host = "127.0.0.1"
-port = 9
+host = "{}"
+port = {}
 sender_id = "1234567890"
 api_key = "key"
+{ca}
 [broker]
 listen = "{address}"
 anonymous = true
+{tokens}
 [store]
 path = {:?}
 [ops]
@@ -162,7 +174,21 @@ level = "error"
 [limits]
 broker_inflight = {WINDOW}
 broker_connections_per_address = 20000
+{limits}
 "#,
+        ccs.ip(),
+        ccs.port(),
         folder.join("bridge.db")
-    )
+    ))
 }
+
+/// What holds a chat user back, and neither a BAL nor a client of mosquitto.
+const UNLIMITED_USERS: &str = "
+user_messages_per_second = 1000000
+user_messages_burst = 1000000
+user_publishes_per_second = 1000000
+user_stored_bytes_per_hour = 1000000000000
+broker_publish_rate = 1000000
+broker_packet_rate = 1000000
+broker_byte_rate = 4000000000
+";

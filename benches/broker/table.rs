@@ -51,6 +51,11 @@ pub(crate) fn row(name: &str, mosquitto: &Rounds, bridge: &Rounds) {
     }
 }
 
+/// The median of the figure with this name, if it was measured.
+pub(crate) fn median(rounds: &Rounds, name: &'static str) -> Option<f64> {
+    across(rounds, &Figure::new(name, 0, 0.0))
+}
+
 fn across(rounds: &Rounds, figure: &Figure) -> Option<f64> {
     let mut values: Vec<f64> =
         rounds.iter().flatten().filter(|other| other.name == figure.name).map(|other| other.value).collect();

@@ -1,4 +1,6 @@
-//! The few MQTT packets that the client of this benchmark writes and reads.
+//! The few MQTT packets that the client of the benchmarks writes and reads.
+
+use crate::login::Login;
 
 /// A version of the protocol, by its number in a CONNECT.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,16 +23,19 @@ pub(crate) const SUBACK: u8 = 9;
 pub(crate) const DISCONNECT: [u8; 2] = [0xE0, 0];
 
 const QOS_1: u8 = 1;
+const DUP: u8 = 8;
+const RETAIN: u8 = 1;
+const USER_AND_PASSWORD: u8 = 0xC0;
 /// How long a lasting session is kept, in seconds.
 const EXPIRY: u32 = 3_600;
 const SESSION_EXPIRY_INTERVAL: u8 = 17;
 const RECEIVE_MAXIMUM: u8 = 33;
 
 /// A CONNECT without keep-alive.
-pub(crate) fn connect(version: Version, session: Session, id: &str) -> Vec<u8> {
+pub(crate) fn connect(version: Version, session: Session, id: &str, login: Option<&Login>) -> Vec<u8> {
     let clean = u8::from(session == Session::Clean) << 1;
     let mut body = text("MQTT");
-    body.extend([version as u8, clean, 0, 0]);
+    body.extend([version as u8, clean | login.map_or(0, |_| USER_AND_PASSWORD), 0, 0]);
     match (version, session) {
         (Version::V3, _) => {}
         (Version::V5, Session::Clean) => body.push(0),
@@ -40,6 +45,9 @@ pub(crate) fn connect(version: Version, session: Session, id: &str) -> Vec<u8> {
         }
     }
     body.extend(text(id));
+    if let Some(login) = login {
+        body.extend([text(&login.user), text(&login.password)].concat());
+    }
     packet(0x10, &body)
 }
 
@@ -63,19 +71,28 @@ pub(crate) fn publish(version: Version, topic: &str, id: u16, payload: &[u8]) ->
     packet(0x30 | QOS_1 << 1, &body)
 }
 
+/// The same PUBLISH, retained.
+pub(crate) fn retained(mut publish: Vec<u8>) -> Vec<u8> {
+    publish[0] |= RETAIN;
+    publish
+}
+
 /// What a PUBLISH with QoS 1 that came in brings.
 pub(crate) struct Message<'a> {
+    /// It is marked as one that may have come before.
+    pub(crate) is_marked: bool,
+    pub(crate) topic: &'a [u8],
     pub(crate) id: [u8; 2],
     pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    pub(crate) fn read(version: Version, body: &'a [u8]) -> Option<Self> {
-        let topic = usize::from(u16::from_be_bytes(*body.first_chunk()?));
-        let rest = body.get(2 + topic..)?;
+    pub(crate) fn read(version: Version, kind: u8, body: &'a [u8]) -> Option<Self> {
+        let (length, rest) = body.split_first_chunk()?;
+        let (topic, rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
         let (id, rest) = rest.split_first_chunk()?;
         let payload = if version == Version::V5 { properties(rest)?.1 } else { rest };
-        Some(Self { id: *id, payload })
+        Some(Self { is_marked: kind & DUP != 0, topic, id: *id, payload })
     }
 }
 
