@@ -159,6 +159,13 @@ mod tests {
     }
 
     #[test]
+    fn a_push_to_a_user_is_of_no_bal() {
+        let told = of_delivery(&delivery("ccs", "", State::Sent), &Live::default());
+        assert!(told.contains("for bal1 to a device, a push of the bridge's own"), "{told}");
+        assert!(told.contains("made, on disk with what it tells of") && !told.contains("BAL"), "{told}");
+    }
+
+    #[test]
     fn every_attempt_is_told_in_the_order_of_time_with_its_answer_and_its_wait() {
         let held = json!({"at": 2_000, "event": "held", "why": "240/min of this device", "due": 3_000, "from": 1_990, "times": 4, "until": 2_500});
         let refused = json!({"at": 4_000, "event": "retry", "attempt": 1, "code": "SERVICE_UNAVAILABLE", "detail": "busy", "due": 5_500, "from": 3_900});

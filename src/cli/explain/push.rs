@@ -75,7 +75,7 @@ fn of_device(device: &ExplainedDevice, waits: bool) -> String {
         Verdict::Push => "pushed",
         Verdict::PushSilently => "pushed with data only",
     };
-    let (number, rule) = rule(device.rule);
+    let (number, rule) = (device.rule.number(), words(device.rule));
     let push = match &device.push {
         Some(push) => format!("    {}\n", of_push(push)),
         None if matches!(device.verdict, Verdict::Push | Verdict::PushSilently) => {
@@ -86,18 +86,18 @@ fn of_device(device: &ExplainedDevice, waits: bool) -> String {
     format!("  {}: {verdict}; {rule} (rule {number})\n{push}", device.dev)
 }
 
-/// The number of a rule in topics.md ("When a phone is pushed"), and what it says.
-fn rule(rule: Rule) -> (u8, &'static str) {
+/// What a rule says.
+fn words(rule: Rule) -> &'static str {
     match rule {
-        Rule::Never => (1, "its writer asked for none"),
-        Rule::Blocked => (1, "its writer is blocked"),
-        Rule::Muted => (1, "the conversation is muted"),
-        Rule::OwnDevice => (1, "the user wrote it"),
-        Rule::Reaction => (1, "a reaction is pushed only when its writer asks for it"),
-        Rule::NoToken => (2, "the device has no token"),
-        Rule::Attended => (3, "somebody looks at a device"),
-        Rule::Unattended => (4, "nobody looks at a device"),
-        Rule::Always => (4, "rule 3 is left out: `push` is always, or chat.push_when"),
+        Rule::Never => "its writer asked for none",
+        Rule::Blocked => "its writer is blocked",
+        Rule::Muted => "the conversation is muted",
+        Rule::OwnDevice => "the user wrote it",
+        Rule::Reaction => "a reaction is pushed only when its writer asks for it",
+        Rule::NoToken => "the device has no token",
+        Rule::Attended => "somebody looks at a device",
+        Rule::Unattended => "nobody looks at a device",
+        Rule::Always => "rule 3 is left out: `push` is always, or chat.push_when",
     }
 }
 
@@ -199,15 +199,15 @@ mod tests {
             (Rule::Unattended, 4),
             (Rule::Always, 4),
         ];
-        let mut words: Vec<_> = all.iter().map(|(name, _)| rule(*name).1).collect();
+        let mut said: Vec<_> = all.iter().map(|(name, _)| words(*name)).collect();
         for (name, number) in all {
-            assert_eq!(rule(name).0, number, "{name:?}");
+            assert_eq!(name.number(), number, "{name:?}");
             let text = told(&explanation(Some(ASKED), vec![device("phone", Verdict::None, name)]));
-            assert!(text.ends_with(&format!("  phone: no push; {} (rule {number})\n", rule(name).1)), "{text}");
+            assert!(text.ends_with(&format!("  phone: no push; {} (rule {number})\n", words(name))), "{text}");
         }
-        words.sort_unstable();
-        words.dedup();
-        assert_eq!(words.len(), all.len(), "each has words of its own");
+        said.sort_unstable();
+        said.dedup();
+        assert_eq!(said.len(), all.len(), "each has words of its own");
     }
 
     #[test]

@@ -14,8 +14,14 @@ type Moment = (u64, String);
 
 /// A message with its only delivery.
 pub(super) fn of_delivery(d: &TraceDelivery, live: &Live) -> String {
-    let mut text = format!("{} of {} to {} (the bridge's id: {})\n", d.id, d.bal, device(d), d.sid);
-    let mut moments = vec![accepted(d.accepted_at)];
+    // Of the pushes that it makes itself, for users, the bridge tells nobody a status.
+    let is_own = d.reply.is_empty();
+    let mut text = match is_own {
+        true => format!("{} for {} to {}, a push of the bridge's own\n", d.sid, d.bal, device(d)),
+        false => format!("{} of {} to {} (the bridge's id: {})\n", d.id, d.bal, device(d), d.sid),
+    };
+    let made = (d.accepted_at, "made, on disk with what it tells of".to_owned());
+    let mut moments = vec![if is_own { made } else { accepted(d.accepted_at) }];
     moments.extend(of_attempts(d));
     text += &lines("  ", moments);
     if d.final_at.is_none() {
