@@ -48,6 +48,7 @@
 
 pub(super) mod accept;
 pub(super) mod chat;
+mod checkpoint;
 mod claim_on_accept;
 mod column;
 mod delivery;

@@ -1,5 +1,6 @@
 //! Opening: the file, and the thread that writes it until it is told to end.
 
+use super::checkpoint::Checkpoints;
 use super::writer::{VerbQueue, Writer};
 use super::{errors, file, recover};
 use crate::store::shared_status::SharedStatus;
@@ -62,6 +63,7 @@ pub(super) fn open_with(
     let writer = Writer {
         conn,
         lock,
+        checkpoints: Checkpoints::new(&settings.path)?,
         limits: settings.limits.clone(),
         memory,
         queue: queued,

@@ -1,5 +1,6 @@
 //! The writer thread: group commit, and stop-and-resume when the disk refuses.
 
+use super::checkpoint::Checkpoints;
 use super::file::Lock;
 use super::tx::{Memory, MemoryDraft, Tx};
 use super::{errors, outbox, shrink};
@@ -208,6 +209,7 @@ pub(super) type Hook = Box<dyn FnMut(&Connection) + Send>;
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) lock: Lock,
+    pub(super) checkpoints: Checkpoints,
     pub(super) limits: Limits,
     pub(super) memory: Memory,
     pub(super) queue: mpsc::Receiver<Queued>,
@@ -290,6 +292,7 @@ impl Writer {
                     self.status.notify_events(memory_draft.events.take().unwrap_or_default());
                     memory_draft.figures.commits += 1;
                     memory_draft.figures.verbs += batch.len() as u64;
+                    self.checkpoints.committed(batch.len());
                     let shrunk = memory_draft.shrunk;
                     self.memory.adopt(memory_draft);
                     self.status.show(self.memory.figures);
@@ -348,7 +351,8 @@ impl Writer {
 
     /// Leaves one tidy file behind. If that fails, the write-ahead log stays, and the next start reads it.
     fn finish(self) {
-        let Self { conn, lock, .. } = self;
+        let Self { conn, lock, checkpoints, .. } = self;
+        checkpoints.close();
         conn.flush_prepared_statement_cache();
         if let Err(error) = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
             tracing::warn!(%error, "the checkpoint of the write-ahead log failed");
