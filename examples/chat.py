@@ -97,16 +97,21 @@ class ChatClient:
                 self.token_is_registered = document["event"] in ("registered", "replaced", "moved")
             elif suffix == f"replies/{self.dev}":
                 self.replies[document["ref"]] = document
-                for item in document.get("items", []):
-                    self.take(item)
+                news = [item for item in document.get("items", []) if self.take(item)]
+                # What comes live is confirmed by its acknowledgement, this by a word for each conversation.
+                newest = {item["from"]: item["sid"] for item in news if "n" in item and item["from"] != self.user}
+                for sid in newest.values():
+                    self.publish("receipts", {"sid": sid, "status": "received", "up_to": True, "dev": self.dev})
                 if document.get("next") and not document.get("complete"):
                     self.request("sync", since=document["next"])
             self.changed.notify_all()
 
-    def take(self, item: dict):
-        """A message or an invitation, live or asked for."""
-        if "sid" in item and item["sid"] not in self.messages:
+    def take(self, item: dict) -> bool:
+        """A message or an invitation, live or asked for. Whether it is new."""
+        is_new = "sid" in item and item["sid"] not in self.messages
+        if is_new:
             self.messages[item["sid"]] = item
+        return is_new
 
     def wait(self, condition, what: str):
         with self.changed:

@@ -21,6 +21,9 @@ const CACHE_KIB: i64 = 32_768;
 const WAL_KEPT: i64 = 64 << 20;
 /// How long a reader waits for the writer's short exclusive moments (start, end).
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often and how long the lock of a store that is in use is looked at: half a second.
+const LOCK_LOOKS: u32 = 25;
+const LOCK_LOOK: Duration = Duration::from_millis(20);
 
 /// Held while the store is open. The kernel gives it back when the process ends, however it ends.
 #[derive(Debug)]
@@ -95,13 +98,18 @@ pub fn check(path: &Path) -> Result<(), OpenError> {
     .map(drop)
 }
 
+/// Waits a moment for the lock: a process that ends still has it, and so has a child that was forked and has not begun its own
+/// program yet.
 fn lock(path: &Path) -> Result<Lock, OpenError> {
     let file = private_file().open(beside(path, ".lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Lock { _file: file }),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(error.into()),
+    for _ in 0..LOCK_LOOKS {
+        match file.try_lock() {
+            Ok(()) => return Ok(Lock { _file: file }),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_LOOK),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
     }
+    Err(OpenError::InUse(path.to_owned()))
 }
 
 pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
@@ -138,6 +146,26 @@ fn prepare(conn: &Connection) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_is_let_go_in_a_moment_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let held = lock(&path).unwrap();
+        let (begun, waits) = std::sync::mpsc::sync_channel(1);
+        let other = std::thread::spawn({
+            let path = path.clone();
+            move || {
+                begun.send(()).unwrap();
+                lock(&path).map(drop)
+            }
+        });
+        waits.recv().unwrap();
+        drop(held);
+        other.join().unwrap().unwrap();
+        let _held = lock(&path).unwrap();
+        assert!(matches!(lock(&path), Err(OpenError::InUse(_))));
+    }
 
     #[test]
     fn a_foreign_file_is_refused_and_left_alone() {
