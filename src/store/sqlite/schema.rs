@@ -10,9 +10,9 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 7] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT];
+pub(super) const STEPS: [&str; 8] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT, RECEIPTS];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
-/// The steps from this schema on make tables, and indexes of rows that come later, and change no row: they take no time, and
+/// The steps from this schema on make tables, and indexes of rows that come later, and change no message: they take no time, and
 /// nothing is worth a copy.
 pub(super) const MAKES_TABLES_ONLY: i32 = 5;
 
@@ -292,7 +292,6 @@ CREATE TABLE chat (
     theirs_reader INTEGER NOT NULL,
     received INTEGER NOT NULL,    -- a device of the reader has confirmed it
     hidden INTEGER NOT NULL,      -- the writer alone has it
-    receipt INTEGER NOT NULL,     -- the writer wants to hear more than `sent`
     waits INTEGER NOT NULL,       -- its pushes wait for a device that is attended
     deadline INTEGER NOT NULL,    -- of its pushes; of an invitation, until when it is open
     answer INTEGER,               -- row of what ended an invitation; 0: its time; NULL: it is open, or none
@@ -310,7 +309,7 @@ CREATE TABLE pushed (             -- notifications that may be shown: these devi
     peer TEXT NOT NULL,
     row INTEGER NOT NULL,         -- of the message
     dev TEXT NOT NULL,
-    delivery INTEGER,             -- the row of the push that may be taken back; NULL: it was sent, or a sync stands for it
+    delivery INTEGER NOT NULL,    -- the row of the push
     PRIMARY KEY (user, peer, row, dev)
 ) STRICT, WITHOUT ROWID;
 ALTER TABLE deliveries ADD COLUMN chat TEXT;
@@ -319,6 +318,23 @@ ALTER TABLE marks ADD COLUMN chat_rows INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE marks ADD COLUMN chat_bytes INTEGER NOT NULL DEFAULT 0;  -- of their documents
 ALTER TABLE marks ADD COLUMN chat_since INTEGER NOT NULL DEFAULT 0;  -- documents of before need not wait
 ALTER TABLE marks ADD COLUMN chat_floor INTEGER NOT NULL DEFAULT 0;  -- rows of chat up to here may have been dropped
+";
+
+/// Whether the writer of a message wants to hear what became of it; and of what a device may show, which push can still be taken
+/// back.
+const RECEIPTS: &str = "
+ALTER TABLE chat ADD COLUMN receipt INTEGER NOT NULL DEFAULT 1;  -- the writer wants to hear more than `sent`
+CREATE TABLE shown (              -- takes the place of the table before
+    user TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    row INTEGER NOT NULL,         -- of the message
+    dev TEXT NOT NULL,
+    delivery INTEGER,             -- the row of the push that may be taken back; NULL: it was sent, or a sync stands for it
+    PRIMARY KEY (user, peer, row, dev)
+) STRICT, WITHOUT ROWID;
+INSERT INTO shown SELECT user, peer, row, dev, delivery FROM pushed;
+DROP TABLE pushed;
+ALTER TABLE shown RENAME TO pushed;
 ";
 
 /// Whose file it is; returns its schema, 0 for an empty file.

@@ -93,6 +93,28 @@ async fn a_store_without_chat_is_brought_forward_without_a_copy_and_takes_chat()
 }
 
 #[test]
+fn a_store_with_chat_keeps_its_messages_and_what_phones_show() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(&STEPS[..7].concat()).unwrap();
+    old.execute_batch(
+        "INSERT INTO chat (row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader, theirs_writer,
+            theirs_reader, received, hidden, waits, deadline, document)
+            VALUES (7, 1, 0, 'alice', 0, 'm1', 'bob', 'phone', 5, 1, 1, 0, 1, 0, 0, 0, 9, x'7b7d');
+        INSERT INTO pushed VALUES ('bob', 'alice', 7, 'phone', 8)",
+    )
+    .unwrap();
+    mark(&old, 7);
+    drop(old);
+    let (conn, _lock) = open(&path).unwrap();
+    assert_eq!(conn.query_row("SELECT receipt FROM chat WHERE id = 'm1'", [], |row| row.get::<_, bool>(0)), Ok(true));
+    let note = "SELECT dev, delivery FROM pushed WHERE user = 'bob' AND peer = 'alice' AND row = 7";
+    let shown = conn.query_row(note, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)));
+    assert_eq!(shown, Ok(("phone".to_owned(), 8)));
+}
+
+#[test]
 fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
     let (dir, path) = old_store();
     let old = content(&path);
@@ -108,7 +130,8 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
         if seen.is_empty() {
             let told = fs::read_to_string(&told).unwrap();
             assert!(told.contains("WARN") && told.contains("earlier releases cannot open it afterwards"), "{told}");
-            assert!(told.contains("store.db.schema-4") && told.contains("schema=4 becomes=7"), "{told}");
+            let change = format!("schema=4 becomes={SCHEMA_VERSION}");
+            assert!(told.contains("store.db.schema-4") && told.contains(&change), "{told}");
         }
         seen.push(phase);
     });
@@ -130,7 +153,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
             phases[..],
             [
                 Phase::Copying { done: 1.., of: 1.. },
-                Phase::Changing { step: 1, of: 3 },
+                Phase::Changing { step: 1, of: 4 },
                 Phase::Committing,
                 Phase::Rebuilding,
                 Phase::Checkpointing
