@@ -10,6 +10,7 @@
 //! A verb decides by what is on disk; what only the bridge knows (who is there, who looks) goes with it. BALs use the same
 //! topics, but for those of devices.
 
+mod groups;
 mod kept_copies;
 mod limits;
 mod messages;
@@ -18,6 +19,7 @@ mod receipts;
 mod requests;
 mod typing;
 
+pub(super) use groups::is_for_group;
 pub(super) use kept_copies::KeptCopies;
 pub(super) use pushes::run as watch_pushes;
 
@@ -116,14 +118,20 @@ impl ChatIntake {
         let dev = device(&publish.principal, state.dev.as_ref());
         self.sign(owner, dev.as_ref(), publish);
         let now = now_ms();
-        if !self.typing.passes(owner, &state, now) || !self.context.attentions.attended(&state.to, now).any() {
+        if !self.typing.passes(owner, &state, now) {
+            return Ok(Box::pin(async { Ok(Some(AckWord::Done)) }));
+        }
+        if let Some(group) = state.to.group() {
+            return Ok(self.group_chat_state(owner, group, state));
+        }
+        if !self.context.attentions.attended(&state.to, now).any() {
             return Ok(Box::pin(async { Ok(Some(AckWord::Done)) }));
         }
         let (context, owner) = (Arc::clone(&self.context), owner.clone());
         let seen = context.store.chat_has_contact(state.to.clone(), owner.clone()).await?;
         Ok(Box::pin(async move {
             if seen.await? {
-                typing::pass_on(&context, &owner, &state).await;
+                typing::pass_on(&context, &owner, &state.to, &state).await;
             }
             Ok(Some(AckWord::Done))
         }))
@@ -181,8 +189,15 @@ impl ChatIntake {
             Ok(request) => request,
             Err(rejection) => return requests::refuse(&self.context, owner, dev, rejection).await,
         };
-        let asked =
-            requests::Asked { user: owner.clone(), dev: dev.clone(), request, payload: publish.payload.clone() };
+        let asked = requests::Asked {
+            user: owner.clone(),
+            role: publish.principal.role,
+            dev: dev.clone(),
+            request,
+            payload: publish.payload.clone(),
+            limits: self.limits.clone(),
+            policy: Arc::clone(&self.policy),
+        };
         requests::answer(&self.context, asked, self.call(now_ms())).await
     }
 

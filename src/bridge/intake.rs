@@ -6,7 +6,7 @@
 mod delayed;
 mod waiting;
 
-use super::chat::{ChatIntake, KeptCopies};
+use super::chat::{ChatIntake, KeptCopies, is_for_group};
 use super::context::Context;
 use super::count_told;
 use super::presence::{PresencePublish, PresenceWord};
@@ -202,6 +202,7 @@ impl Intake {
             // What a request does and its answer are several steps, and the next request may take them back.
             (_, Role::Bal | Role::Admin) => Order::Kept,
             (ClientTopic::Chat(user, ChatTopic::Requests(_)), Role::User) => Order::OfUser(user.clone()),
+            (ClientTopic::Messages(user), Role::User) if is_for_group(&publish) => Order::OfUser(user.clone()),
             (_, Role::User) => Order::Free,
         };
         Ok(Some((order, ack_time, (remaining, publish.ack))))

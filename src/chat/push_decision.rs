@@ -94,7 +94,7 @@ pub struct AskedDevice {
 }
 
 /// The rule that decided. Its name is what `explain` shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// The writer wished for none.

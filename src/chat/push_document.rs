@@ -44,6 +44,8 @@ pub struct Item<'a> {
     pub invitation: bool,
     /// The other side of the conversation.
     pub with: &'a Owner,
+    /// In a group: who wrote it.
+    pub by: Option<&'a Owner>,
     /// The bridge's id of it.
     pub sid: Sid,
     /// Who wrote it, as shown.
@@ -137,6 +139,9 @@ impl<'a> Draft<'a> {
     fn item(&mut self, item: &Item<'_>) {
         self.put("type", if item.invitation { "invitation" } else { "message" });
         self.put("with", item.with.as_str());
+        if let Some(by) = item.by {
+            self.put("by", by.as_str());
+        }
         self.put("sid", item.sid.to_string());
         self.put("ts", item.ts.to_string());
         self.put("unread", self.to.unread.to_string());
@@ -245,7 +250,16 @@ mod tests {
         }
 
         fn item<'a>(&'a self, body: &'a str) -> Item<'a> {
-            Item { invitation: false, with: &self.alice, sid: self.sid, title: "Alice", body, ts: 5, silent: false }
+            Item {
+                invitation: false,
+                with: &self.alice,
+                by: None,
+                sid: self.sid,
+                title: "Alice",
+                body,
+                ts: 5,
+                silent: false,
+            }
         }
     }
 

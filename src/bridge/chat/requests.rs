@@ -1,17 +1,19 @@
 //! What a device asks the bridge, and its answer, which goes to that device alone.
 
-use super::{Remaining, TakeError};
+use super::limits::Limits;
+use super::{Remaining, TakeError, groups};
 use crate::bridge::context::Context;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{BridgeEvent, ErrorCode, Rejection};
+use crate::chat::principal::Role;
 use crate::chat::push_decision::{AskedDevice, PushWhen, Rule, decide};
 use crate::chat::suffix::requests::{Op, Request};
 use crate::chat::topic::{BridgeTopic, Device, inbox_topic};
 use crate::mqtt::AckWord;
 use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatCall, Committed, Contact, ContactPage, EntryChange, KnownDevice, Note, PushExplanation, SettingChange,
-    StoreError, SyncPage, TEST_PUSH_SKIPS, UserDocument, UserSettings,
+    ChatCall, ChatPolicy, Committed, Contact, ContactPage, EntryChange, KnownDevice, Note, PushExplanation,
+    SettingChange, StoreError, SyncPage, TEST_PUSH_SKIPS, UserDocument, UserSettings,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -20,19 +22,22 @@ use std::sync::Arc;
 /// A request, and who asked.
 pub(super) struct Asked {
     pub(super) user: Owner,
+    pub(super) role: Role,
     pub(super) dev: Device,
     pub(super) request: Request,
     /// As it came: the user's other devices get it when it was done.
     pub(super) payload: Bytes,
+    pub(super) limits: Limits,
+    pub(super) policy: Arc<ChatPolicy>,
 }
 
 /// Does what is asked for. The remaining answers when it is on disk.
 pub(super) async fn answer(context: &Arc<Context>, asked: Asked, call: ChatCall) -> Result<Remaining, TakeError> {
     let context = Arc::clone(context);
     Ok(Box::pin(async move {
-        let Asked { user, dev, request: Request { id, op }, payload } = asked;
         let at = call.at;
-        let reply = execute(&context, &user, op, &payload, call).await?;
+        let (user, dev, id) = (asked.user.clone(), asked.dev.clone(), asked.request.id.clone());
+        let reply = execute(&context, asked, call).await?;
         tell(&context, &user, &dev, document(id.as_ref(), reply), at).await?.await?;
         Ok(Some(AckWord::Done))
     }))
@@ -63,7 +68,7 @@ async fn tell(
 }
 
 /// What the answer says beside `ref` and `ok`; or why not.
-type Reply = Result<Map<String, Value>, Rejection>;
+pub(super) type Reply = Result<Map<String, Value>, Rejection>;
 
 fn document(id: Option<&MessageId>, reply: Reply) -> Vec<u8> {
     let mut document = Map::new();
@@ -84,15 +89,10 @@ fn document(id: Option<&MessageId>, reply: Reply) -> Vec<u8> {
     Value::Object(document).to_string().into_bytes()
 }
 
-async fn execute(
-    context: &Context,
-    user: &Owner,
-    op: Op,
-    payload: &Bytes,
-    call: ChatCall,
-) -> Result<Reply, StoreError> {
+async fn execute(context: &Context, asked: Asked, call: ChatCall) -> Result<Reply, StoreError> {
     let store = &context.store;
-    let change = match op {
+    let (user, payload) = (&asked.user, &asked.payload);
+    let change = match asked.request.op.clone() {
         Op::Contacts { after } => {
             return Ok(Ok(contacts(store.chat_contacts(user.clone(), after).await?.await?, call.at)));
         }
@@ -123,6 +123,7 @@ async fn execute(
             let shown = seconds.map(|_| until);
             return Ok(Ok(fields(json!({ "until": shown }))));
         }
+        Op::Group(op) => return groups::execute(context, asked, op).await,
         Op::Unmute(with) => SettingChange::About(with, EntryChange::Mute(None)),
         Op::Block(with) => SettingChange::About(with, EntryChange::Block(true)),
         Op::Unblock(with) => SettingChange::About(with, EntryChange::Block(false)),
@@ -252,6 +253,6 @@ fn page(page: SyncPage) -> Map<String, Value> {
     found
 }
 
-fn fields(value: Value) -> Map<String, Value> {
+pub(super) fn fields(value: Value) -> Map<String, Value> {
     if let Value::Object(fields) = value { fields } else { Map::new() }
 }

@@ -1,5 +1,6 @@
 //! `messages`: what one user writes to another, or to a BAL, and the stamped copies of it.
 
+use crate::chat::group::EVERYBODY;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection, Sender};
@@ -28,8 +29,6 @@ const LATER: [&str; 2] = ["not_before", "expires"];
 const OF_PUSHES: [&str; 6] = ["token", "topic", "condition", "notification", "collapse", "fcm"];
 /// What the bridge stamps: taken off, whatever a client writes.
 const STAMPED: [&str; 10] = ["from", "sid", "ts", "n", "group", "by", "edited", "redelivered", "status", "read"];
-/// Names of groups begin like this, and there are none yet.
-const GROUP: &str = "g-";
 
 /// A message that was taken: checked, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +45,8 @@ pub struct UserMessage {
     pub about: Vec<Sid>,
     /// Who is named in it.
     pub mentions: Vec<Owner>,
+    /// It mentions every member of the group.
+    pub mentions_all: bool,
     /// How long a push of it is worth sending, in seconds. It bounds no history.
     pub ttl: u32,
     /// Whether the writer wishes to hear of delivery.
@@ -67,6 +68,8 @@ pub struct Stamp<'a> {
     pub ts: u64,
     /// Who wrote it.
     pub from: &'a Owner,
+    /// The group, if it was written to one.
+    pub group: Option<&'a Owner>,
     /// The device that wrote it: for the writer's own devices and for BALs.
     pub dev: Option<&'a Device>,
     /// Its reader may have it already.
@@ -108,11 +111,14 @@ impl UserMessage {
 
 /// A copy for one reader of a message that was kept as `document`.
 pub fn stamped(document: &[u8], stamp: &Stamp<'_>) -> Vec<u8> {
-    let Stamp { sid, n, ts, from, dev, redelivered } = stamp;
+    let Stamp { sid, n, ts, from, group, dev, redelivered } = stamp;
     let n = n.map_or_else(String::new, |n| format!("\"n\":{n},"));
     // A name may have a quote in it.
     let from = Value::from(from.as_str());
     let mut copy = format!("{{\"sid\":\"{sid}\",{n}\"ts\":{ts},\"from\":{from}").into_bytes();
+    if let Some(group) = group {
+        copy.extend(format!(",\"group\":\"{group}\"").into_bytes());
+    }
     if let Some(dev) = dev {
         copy.extend(format!(",\"dev\":\"{}\"", dev.as_str()).into_bytes());
     }
@@ -146,7 +152,7 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     if matter == Matter::Reaction && about[1].is_none() {
         return Err(Rejection::new(ErrorCode::MissingField, "`ref` is missing: a reaction is about a message"));
     }
-    let mentions = mentions(fields)?;
+    let (mentions, mentions_all) = mentions(fields, to.is_group())?;
     let asked = ["push", "ttl", "receipt"].map(|name| (name, fields.get(name).cloned()));
     let (wish, ttl, receipt) = (wish(fields)?, ttl(fields)?, fields.flag("receipt")?.unwrap_or(true));
     let dev = match fields.string("dev")? {
@@ -165,20 +171,18 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     for (name, value) in asked {
         put(name, value);
     }
-    put("mentions", (!mentions.is_empty()).then(|| mentions.iter().map(Owner::as_str).collect()));
+    let named = mentions_all.then_some(EVERYBODY).into_iter().chain(mentions.iter().map(Owner::as_str));
+    put("mentions", Some(named.collect::<Value>()).filter(|named| named != &Value::Array(Vec::new())));
     document.extend(fields.rest());
     let about = about.into_iter().flatten().collect();
-    Ok(UserMessage { id, to, matter, wish, about, mentions, ttl, receipt, dev, document })
+    Ok(UserMessage { id, to, matter, wish, about, mentions, mentions_all, ttl, receipt, dev, document })
 }
 
 fn recipient(fields: &mut Fields) -> Result<Owner, Rejection> {
     let Some(to) = fields.string("to")? else {
-        return Err(Rejection::new(ErrorCode::MissingField, "`to` is missing: the name of a user or of a BAL"));
+        return Err(Rejection::new(ErrorCode::MissingField, "`to` is missing: the name of a user, a BAL or a group"));
     };
-    if to.starts_with(GROUP) {
-        return Err(Rejection::bad_field("to", "names a group, and there are none in this release"));
-    }
-    Owner::new(to).map_err(|fault| Rejection::bad_field("to", fault))
+    Owner::of_any(to).map_err(|fault| Rejection::bad_field("to", fault))
 }
 
 fn sid(fields: &mut Fields, name: &str) -> Result<Option<Sid>, Rejection> {
@@ -186,11 +190,19 @@ fn sid(fields: &mut Fields, name: &str) -> Result<Option<Sid>, Rejection> {
     Sid::parse(&text).map(Some).ok_or_else(|| Rejection::bad_field(name, "is not the `sid` of a message"))
 }
 
-fn mentions(fields: &mut Fields) -> Result<Vec<Owner>, Rejection> {
+/// Who is mentioned, and whether every member of the group is.
+fn mentions(fields: &mut Fields, is_group: bool) -> Result<(Vec<Owner>, bool), Rejection> {
     let bad = || Rejection::bad_field("mentions", format_args!("is not a list of at most {MENTIONS_MAX} users"));
-    let Some(given) = fields.take("mentions") else { return Ok(Vec::new()) };
+    let Some(given) = fields.take("mentions") else { return Ok((Vec::new(), false)) };
     let names = given.as_array().filter(|names| names.len() <= MENTIONS_MAX).ok_or_else(bad)?;
-    names.iter().map(|name| name.as_str().and_then(|name| Owner::new(name).ok()).ok_or_else(bad)).collect()
+    let (mut users, mut all) = (Vec::with_capacity(names.len()), false);
+    for name in names {
+        match name.as_str().ok_or_else(bad)? {
+            EVERYBODY if is_group => all = true,
+            name => users.push(Owner::new(name).map_err(|_| bad())?),
+        }
+    }
+    Ok((users, all))
 }
 
 fn wish(fields: &mut Fields) -> Result<Wish, Rejection> {
@@ -256,7 +268,7 @@ mod tests {
         let message = parse(&json!({"id": "m1", "to": "bob", "body": "hi", "x": {"any": [1, 2.5]}})).unwrap();
         let (sid, alice) = (some_sid(), Owner::new("alice").unwrap());
         let dev = Device::new("phone").unwrap();
-        let stamp = Stamp { sid, n: Some(17), ts: 5, from: &alice, dev: None, redelivered: false };
+        let stamp = Stamp { sid, n: Some(17), ts: 5, from: &alice, group: None, dev: None, redelivered: false };
         let copy: Value = serde_json::from_slice(&stamped(&message.to_bytes(), &stamp)).unwrap();
         assert_eq!(
             copy,
@@ -318,7 +330,8 @@ mod tests {
     #[test]
     fn what_a_later_release_will_understand_is_not_stored_today() {
         for message in [
-            json!({"to": "g-1", "body": "hi"}),
+            json!({"to": "g-", "body": "hi"}),
+            json!({"to": "bob", "body": "hi", "mentions": ["*"]}),
             json!({"to": "bob", "type": "edit", "ref": some_sid().to_string(), "body": "hi"}),
             json!({"to": "bob", "type": "retract", "body": "hi"}),
             json!({"to": "bob", "type": "call", "body": "hi"}),
@@ -346,6 +359,17 @@ mod tests {
     }
 
     #[test]
+    fn a_message_to_a_group_may_mention_everybody() {
+        let message = parse(&json!({"to": "g-1", "body": "hi", "mentions": ["*", "bob"]})).unwrap();
+        assert!(message.to.is_group() && message.mentions_all);
+        assert_eq!(message.mentions, [Owner::new("bob").unwrap()]);
+        let document: Value = serde_json::from_slice(&message.to_bytes()).unwrap();
+        assert_eq!(document["mentions"], json!(["*", "bob"]));
+        let nobody = parse(&json!({"to": "g-1", "body": "hi", "mentions": []})).unwrap();
+        assert!(!nobody.mentions_all && !String::from_utf8(nobody.to_bytes()).unwrap().contains("mentions"));
+    }
+
+    #[test]
     fn the_id_of_what_is_refused_is_told() {
         let rejection = UserMessage::parse(Sender::Bal, br#"{"id":"m1","body":"hi"}"#, &Limits::default()).unwrap_err();
         assert_eq!(rejection.ref_id().unwrap().as_str(), "m1");
@@ -355,7 +379,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
             let _ = UserMessage::parse(Sender::Bal, &bytes, &Limits::default());
-            let stamp = Stamp { sid: some_sid(), n: Some(1), ts: 1, from: &Owner::new("a").unwrap(), dev: None, redelivered: false };
+            let stamp = Stamp { sid: some_sid(), n: Some(1), ts: 1, from: &Owner::new("a").unwrap(), group: None, dev: None, redelivered: false };
             let _ = stamped(&bytes, &stamp);
         }
     }

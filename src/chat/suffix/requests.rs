@@ -1,6 +1,10 @@
 //! `requests/{dev}`: what a device asks the bridge, and is answered on `replies/{dev}`.
 
-use super::read::peer;
+mod groups;
+
+pub use groups::{GroupOp, NAMED_MAX};
+
+use super::read::{conversation, peer};
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection};
@@ -84,6 +88,8 @@ pub enum Op {
         /// The last item that the asker has.
         since: Option<Sid>,
     },
+    /// Something about a group.
+    Group(GroupOp),
 }
 
 impl Request {
@@ -125,12 +131,13 @@ fn read(fields: &mut Fields) -> Result<Op, Rejection> {
         "test_push" => Op::TestPush,
         "explain" => Op::Explain(sid(fields, "sid")?.ok_or_else(|| missing("sid"))?),
         "sync" => Op::Sync { since: sid(fields, "since")? },
+        op if let Some(op) = op.strip_prefix("group.") => Op::Group(groups::read(fields, op)?),
         _ => return Err(Rejection::bad_field("op", "is none that this release knows")),
     })
 }
 
 fn mute(fields: &mut Fields) -> Result<Op, Rejection> {
-    let with = peer(fields, "with")?;
+    let with = conversation(fields, "with")?;
     match fields.string("level")?.as_deref() {
         Some("all") => return Ok(Op::Unmute(with)),
         None | Some("none") => {}
@@ -145,7 +152,7 @@ fn mute(fields: &mut Fields) -> Result<Op, Rejection> {
 }
 
 fn report(fields: &mut Fields) -> Result<Op, Rejection> {
-    let with = peer(fields, "with")?;
+    let with = conversation(fields, "with")?;
     let bad = || Rejection::bad_field("sids", format_args!("is no list of at most {REPORTED_MAX} sids"));
     let sids = match fields.take("sids") {
         None => Vec::new(),

@@ -2,6 +2,7 @@
 
 mod devices;
 mod explain;
+mod groups;
 mod invitations;
 mod keep;
 mod messages;

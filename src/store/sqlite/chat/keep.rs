@@ -1,6 +1,7 @@
 //! What does not stay: messages beyond what is kept, invitations whose time is over, devices that say nothing for long. In
 //! small chunks, so that no verb waits long behind it.
 
+use super::group::Group;
 use super::notified::{self, Seen};
 use super::{Call, ChatRow, Kind, device, load, people, save};
 use crate::chat::id::{Owner, Row};
@@ -67,6 +68,9 @@ fn drop_row(tx: &mut Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
     figures.chat_bytes = figures.chat_bytes.saturating_sub(bytes);
     if row.kind != Kind::Message || row.hidden {
         return Ok(());
+    }
+    if row.peer.is_group() {
+        return Group::handle_dropped(tx, row);
     }
     let (mut conversation, side) = load(tx, &row.peer, &row.writer)?;
     if conversation.handle_dropped(side, row.sid) {

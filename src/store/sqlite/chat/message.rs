@@ -22,7 +22,7 @@ const DOCUMENT: &str = "SELECT document FROM chat WHERE row = ?1";
 pub(in crate::store::sqlite) const BY_ID: &str = chat_rows!("WHERE writer = ?1 AND id = ?2");
 const INSERT: &str = "INSERT INTO chat (row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader,
     theirs_writer, theirs_reader, received, hidden, receipt, waits, deadline, decided, document)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14, ?15, ?16, ?17, ?18, ?19)";
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?20, ?14, ?15, ?16, ?17, ?18, ?19)";
 
 pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &ChatCall) -> rusqlite::Result<ChatOutcome> {
     let call = &mut Call::of(call);
@@ -143,8 +143,8 @@ fn admitted(
 /// Whether every message that it speaks of lies in its conversation, on the writer's side.
 fn is_about_own(tx: &Tx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
     for sid in &new.message.about {
-        let own = |row: ChatRow| row.is_of(&new.from.name) && *row.other(&new.from.name) == new.to.name;
-        if !ChatRow::by_sid(tx, *sid)?.is_some_and(own) {
+        let Some(row) = ChatRow::by_sid(tx, *sid)? else { return Ok(false) };
+        if *row.other(&new.from.name) != new.to.name || !row.is_of(tx, &new.from.name)? {
             return Ok(false);
         }
     }
@@ -224,7 +224,8 @@ fn tell_both(
             attended: new.to.attended.any(),
         };
         let body = new.message.body().unwrap_or_default();
-        let asking = Asking { row, body, asked, attended: &new.to.attended, before: None };
+        let (reader, attended) = (&row.peer, &new.to.attended);
+        let asking = Asking { reader, row, body, title: None, asked, attended, before: None };
         told = push::decide(tx, &asking, call)?;
     }
     insert(tx, &ChatRow { waits: told.waits, ..row.clone() }, told.decided.as_ref(), document)?;
@@ -260,6 +261,8 @@ pub(super) fn insert(
         sql_ms(row.deadline),
         decided.map(json_text).transpose()?,
         document,
+        // What members of a group have is where each of them stands.
+        row.peer.is_group(),
     ];
     tx.execute(INSERT, values)?;
     tx.memory_draft.figures.chat_rows += 1;
@@ -277,15 +280,15 @@ pub(super) fn copy(
     at: u64,
 ) -> rusqlite::Result<()> {
     let payload = stamped_for(row, kept, reader, redelivered);
-    let suffix = if matches!(row.kind, Kind::Message | Kind::Reaction) { "messages" } else { "invitations" };
+    let suffix = if matches!(row.kind, Kind::Invitation | Kind::Answer) { "invitations" } else { "messages" };
     document(tx, reader, suffix, Origin::ChatCopy(row.sid), &payload, at)
 }
 
 /// The stamped document for one side of its conversation.
 pub(super) fn stamped_for(row: &ChatRow, kept: &[u8], reader: &Owner, redelivered: bool) -> Vec<u8> {
     let dev = row.dev.as_deref().filter(|_| row.writer == *reader).and_then(|dev| Device::new(dev).ok());
-    let stamp = Stamp { sid: row.sid, n: row.n(reader), ts: row.at, from: &row.writer, dev: dev.as_ref(), redelivered };
-    stamped(kept, &stamp)
+    let (sid, n, group) = (row.sid, row.n(reader), Some(&row.peer).filter(|peer| peer.is_group()));
+    stamped(kept, &Stamp { sid, n, ts: row.at, from: &row.writer, group, dev: dev.as_ref(), redelivered })
 }
 
 /// What a BAL gets: the bridge's id is the only one, and the device is named.
@@ -293,8 +296,15 @@ fn for_bal(row: &ChatRow, kept: &[u8]) -> Vec<u8> {
     let mut document: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(kept).unwrap_or_default();
     document.insert("id".to_owned(), row.sid.to_string().into());
     let dev = row.dev.as_deref().and_then(|dev| Device::new(dev).ok());
-    let stamp =
-        Stamp { sid: row.sid, n: row.n_reader, ts: row.at, from: &row.writer, dev: dev.as_ref(), redelivered: false };
+    let stamp = Stamp {
+        sid: row.sid,
+        n: row.n_reader,
+        ts: row.at,
+        from: &row.writer,
+        group: None,
+        dev: dev.as_ref(),
+        redelivered: false,
+    };
     stamped(serde_json::Value::Object(document).to_string().as_bytes(), &stamp)
 }
 
@@ -331,7 +341,10 @@ pub(super) fn receipt_up_to(
 pub(in crate::store) fn messages_to(tx: &Tx<'_>, user: &Owner, sids: &[Sid]) -> rusqlite::Result<Vec<Sid>> {
     let mut found = Vec::with_capacity(sids.len());
     for sid in sids {
-        let is_own = ChatRow::by_sid(tx, *sid)?.is_some_and(|row| row.peer == *user && !row.hidden);
+        let is_own = match ChatRow::by_sid(tx, *sid)? {
+            Some(row) => row.went_to(tx, user)?,
+            None => false,
+        };
         found.extend(is_own.then_some(*sid));
     }
     Ok(found)

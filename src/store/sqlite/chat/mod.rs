@@ -17,6 +17,7 @@ macro_rules! chat_rows {
 
 pub(in crate::store) mod device;
 pub(in crate::store) mod explain;
+pub(in crate::store) mod group;
 pub(in crate::store) mod invitation;
 pub(in crate::store) mod keep;
 pub(in crate::store) mod message;
@@ -67,11 +68,14 @@ pub(super) enum Kind {
     Reaction = 1,
     Invitation = 2,
     Answer = 3,
+    /// Of a change of a group.
+    Notice = 5,
 }
 
 impl Kind {
     fn from_code(code: i64) -> Option<Self> {
-        [Self::Message, Self::Reaction, Self::Invitation, Self::Answer].into_iter().find(|kind| *kind as i64 == code)
+        let all = [Self::Message, Self::Reaction, Self::Invitation, Self::Answer, Self::Notice];
+        all.into_iter().find(|kind| *kind as i64 == code)
     }
 }
 
@@ -127,13 +131,21 @@ impl ChatRow {
     }
 
     /// Whether `user` has it.
-    pub(super) fn is_of(&self, user: &Owner) -> bool {
-        self.writer == *user || self.peer == *user && !self.hidden
+    pub(super) fn is_of(&self, tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<bool> {
+        Ok(self.writer == *user || self.went_to(tx, user)?)
     }
 
-    /// The other side of its conversation, as `user` sees it.
+    /// Whether `user` got it, be it from himself.
+    pub(super) fn went_to(&self, tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<bool> {
+        if self.peer.is_group() {
+            return group::may_read(tx, self, user);
+        }
+        Ok(self.peer == *user && !self.hidden)
+    }
+
+    /// The other side of its conversation, as `user` sees it: another user, or the group.
     pub(super) fn other(&self, user: &Owner) -> &Owner {
-        if self.writer == *user { &self.peer } else { &self.writer }
+        if self.writer == *user || self.peer.is_group() { &self.peer } else { &self.writer }
     }
 
     /// Its place among all that `user` has of the conversation.
@@ -187,7 +199,7 @@ fn document(
 }
 
 pub(super) fn owner(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Owner> {
-    Owner::new(row.get_ref(column)?.as_str()?)
+    Owner::of_any(row.get_ref(column)?.as_str()?)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
 }
 

@@ -2,7 +2,7 @@
 //! services say.
 
 use super::push::{DevicePush, MARK, News, TTL_MS, queue, registered, replace_body, stop_waiting};
-use super::{Call, ChatRow, device, json_text, tell};
+use super::{Call, ChatRow, device, group, json_text, tell};
 use crate::chat::delivery::{Event, State};
 use crate::chat::id::{Owner, Recipient, Row, Sid, Token};
 use crate::chat::push::{Push, Target};
@@ -110,8 +110,11 @@ pub(in crate::store) fn attended(
     sid: Sid,
     call: &ChatCall,
 ) -> rusqlite::Result<()> {
-    let Some(row) = ChatRow::by_sid(tx, sid)?.filter(|row| row.peer == *user) else { return Ok(()) };
-    withdraw(tx, &Seen { user, peer: &row.writer, sid, up_to: false }, dev, &Call::of(call))?;
+    let Some(row) = ChatRow::by_sid(tx, sid)? else { return Ok(()) };
+    if !row.went_to(tx, user)? {
+        return Ok(());
+    }
+    withdraw(tx, &Seen { user, peer: row.other(user), sid, up_to: false }, dev, &Call::of(call))?;
     device_spoke(tx, user, dev, call.at)
 }
 
@@ -135,6 +138,9 @@ pub(super) fn withdraw(tx: &mut Tx<'_>, seen: &Seen<'_>, dev: &Device, call: &Ca
         if let Some(delivery) = delivery.filter(|_| !own_only || dev.as_str() == pushed) {
             cancel(tx, delivery, call.at)?;
         }
+    }
+    if seen.peer.is_group() {
+        return group::push::confirmed(tx, seen.user, seen.sid.row(), dev, call);
     }
     stop_waiting(tx, seen, own_only.then_some(dev))
 }
@@ -168,7 +174,11 @@ pub(super) fn clear(
     connected: &[Device],
     call: &mut Call<'_>,
 ) -> rusqlite::Result<()> {
-    stop_waiting(tx, seen, None)?;
+    if seen.peer.is_group() {
+        tx.execute(group::push::FORGET_CONFIRMED, params![seen.user.as_str(), seen.sid.row()])?;
+    } else {
+        stop_waiting(tx, seen, None)?;
+    }
     let mut shown = BTreeSet::new();
     for (dev, delivery) in seen.noted(tx)? {
         let is_taken_back = match delivery {

@@ -1,7 +1,7 @@
 //! How far each side has got: what devices have confirmed, and what users have read.
 
 use super::message::{receipt, receipt_up_to};
-use super::{Call, ChatRow, Kind, load, notified, people, save, tell};
+use super::{Call, ChatRow, Kind, group, load, notified, people, save, tell};
 use crate::chat::contact::tells_back;
 use crate::chat::conversation::{Conversation, Moved, Side, Standing};
 use crate::chat::id::{Owner, Row, Sid};
@@ -38,11 +38,11 @@ pub(in crate::store::sqlite) const NEWEST_MESSAGE: &str = chat_rows!(
 pub(in crate::store::sqlite) const BY_ROW: &str = chat_rows!("WHERE row = ?1");
 
 /// Who says something about what it has.
-struct Reader<'a> {
-    user: &'a Owner,
-    dev: Option<&'a Device>,
+pub(super) struct Reader<'a> {
+    pub(super) user: &'a Owner,
+    pub(super) dev: Option<&'a Device>,
     /// The devices that have a connection.
-    connected: &'a [Device],
+    pub(super) connected: &'a [Device],
 }
 
 /// A device has messages, or its user has read them. `sids` that are not the user's are refused, and nothing is done then.
@@ -60,13 +60,14 @@ pub(in crate::store) fn receipt_of_user(
     let mut rows = Vec::with_capacity(sids.len());
     for sid in sids {
         let with = if let ReceiptOf::In(with, _) = &new.of { Some(with) } else { None };
-        let is_own = |row: &ChatRow| {
+        let row = ChatRow::by_sid(tx, *sid)?.filter(|row| with.is_none_or(|with| row.other(reader.user) == with));
+        let is_own = match &row {
             // What one wrote oneself is a place in a conversation, but nothing that one could confirm.
-            let is_place = with.is_some() && row.is_of(reader.user);
-            let is_of = is_place || row.peer == *reader.user && row.writer != *reader.user && !row.hidden;
-            is_of && with.is_none_or(|with| row.other(reader.user) == with)
+            Some(row) if row.writer == *reader.user => with.is_some(),
+            Some(row) => row.went_to(tx, reader.user)?,
+            None => false,
         };
-        let Some(row) = ChatRow::by_sid(tx, *sid)?.filter(is_own) else {
+        let Some(row) = row.filter(|_| is_own) else {
             let detail = "a `sid` is that of no message that went to this user";
             return Ok(ChatOutcome::Refused(Rejection::new(ErrorCode::NotFound, detail)));
         };
@@ -79,7 +80,9 @@ pub(in crate::store) fn receipt_of_user(
     }
     for row in &rows {
         let waited = if up_to || new.read { waited_before(tx, new, row)? } else { Vec::new() };
-        if new.read {
+        if new.read && row.peer.is_group() {
+            group::position::read(tx, &reader, row, call)?;
+        } else if new.read {
             read(tx, &reader, row, call)?;
         } else {
             let attended = new.attended || !waited.is_empty();
@@ -105,8 +108,8 @@ fn keep_newest(rows: &mut Vec<ChatRow>, reader: &Owner) {
 fn waited_before(tx: &Tx<'_>, new: &NewReceipt, row: &ChatRow) -> rusqlite::Result<Vec<Sid>> {
     let mut before = Vec::new();
     for sid in new.waited.iter().filter(|sid| **sid < row.sid) {
-        let is_of_it = |of: ChatRow| of.peer == new.user && of.writer == *row.other(&new.user);
-        if ChatRow::by_sid(tx, *sid)?.is_some_and(is_of_it) {
+        let Some(of) = ChatRow::by_sid(tx, *sid)?.filter(|of| of.writer != new.user) else { continue };
+        if of.other(&new.user) == row.other(&new.user) && of.went_to(tx, &new.user)? {
             before.push(*sid);
         }
     }
@@ -115,11 +118,12 @@ fn waited_before(tx: &Tx<'_>, new: &NewReceipt, row: &ChatRow) -> rusqlite::Resu
 
 /// The device acknowledged the copy of a message to its user, over MQTT.
 pub(in crate::store::sqlite) fn acknowledged(tx: &mut Tx<'_>, user: &str, sid: Sid, at: u64) -> rusqlite::Result<()> {
-    let is_own = |row: &ChatRow| row.peer.as_str() == user && !row.hidden;
-    match ChatRow::by_sid(tx, sid)?.filter(is_own) {
-        Some(row) => confirm(tx, &row, false, at),
-        None => Ok(()),
+    let Some(row) = ChatRow::by_sid(tx, sid)? else { return Ok(()) };
+    if row.peer.is_group() {
+        let Ok(user) = Owner::new(user) else { return Ok(()) };
+        return if row.writer == user { Ok(()) } else { group::position::received(tx, &user, &row, at) };
     }
+    if row.peer.as_str() == user && !row.hidden { confirm(tx, &row, false, at) } else { Ok(()) }
 }
 
 fn received(
@@ -129,10 +133,14 @@ fn received(
     (up_to, attended): (bool, bool),
     call: &Call<'_>,
 ) -> rusqlite::Result<()> {
-    confirm(tx, row, up_to, call.at)?;
+    if row.peer.is_group() {
+        group::position::received(tx, &new.user, row, call.at)?;
+    } else {
+        confirm(tx, row, up_to, call.at)?;
+    }
     // A device that nobody looks at says nothing of the others.
     if let Some(dev) = new.dev.as_ref().filter(|_| attended) {
-        let seen = notified::Seen { user: &new.user, peer: &row.writer, sid: row.sid, up_to };
+        let seen = notified::Seen { user: &new.user, peer: row.other(&new.user), sid: row.sid, up_to };
         notified::withdraw(tx, &seen, dev, call)?;
     }
     Ok(())
