@@ -116,7 +116,10 @@ fn code_of(outcome: &GroupOutcome) -> Option<ErrorCode> {
 }
 
 fn bodies(documents: &[Value]) -> Vec<&str> {
-    documents.iter().map(|document| document["body"].as_str().or(document["event"].as_str()).unwrap_or("-")).collect()
+    documents
+        .iter()
+        .map(|document| document["body"].as_str().or_else(|| document["event"].as_str()).unwrap_or("-"))
+        .collect()
 }
 
 #[tokio::test]

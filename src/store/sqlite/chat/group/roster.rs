@@ -59,7 +59,7 @@ pub(in crate::store) fn change(
     match change {
         GroupChange::Add(_) => writing.add(tx, &new.named, call),
         GroupChange::Remove(users) => writing.remove(tx, users, NoticeEvent::Removed, call),
-        GroupChange::Leave => writing.remove(tx, &[new.by.name.clone()], NoticeEvent::Left, call),
+        GroupChange::Leave => writing.remove(tx, std::slice::from_ref(&new.by.name), NoticeEvent::Left, call),
         GroupChange::Promote(users) => writing.set_role(tx, users, GroupRole::Owner, call),
         GroupChange::Demote(users) => writing.set_role(tx, users, GroupRole::Member, call),
         GroupChange::Dissolve => {
