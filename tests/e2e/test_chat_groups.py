@@ -34,6 +34,9 @@ def test_a_message_to_a_group_comes_to_every_device_by_mqtt_or_push(chat):
     assert (push["with"], push["by"], push["sid"], push["title"]) == (group, "alice", sid, "Team: alice")
     assert [one["sid"] for one in chat.pushed("carols-token")[0]] == [sid]
 
+    phone.publish("chatstate", {"to": group, "state": "composing"}, qos=0)
+    assert bob.wait_for("chatstate", group=group) == {"from": "alice", "state": "composing", "group": group}
+
     carol = chat.device("carol", "phone")
     assert sid in [item["sid"] for item in carol.told("sync")["items"]]
     carol.read(group, sid)

@@ -2,7 +2,7 @@
 
 mod devices;
 mod explain;
-mod groups;
+pub(super) mod groups;
 mod invitations;
 mod keep;
 mod messages;

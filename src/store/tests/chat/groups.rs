@@ -8,11 +8,11 @@ use crate::store::{
     GroupAction, GroupChanged, GroupOutcome, Named, NewGroupChange, NewGroupMessage, NewInvitation, USER_GROUPS_MAX,
 };
 
-fn group() -> GroupId {
+pub(in crate::store::tests) fn group() -> GroupId {
     GroupId::new("g-team").unwrap()
 }
 
-fn owners(names: &[&str]) -> Vec<Owner> {
+pub(in crate::store::tests) fn owners(names: &[&str]) -> Vec<Owner> {
     names.iter().map(|name| owner(name)).collect()
 }
 
@@ -22,7 +22,7 @@ fn named_settings(name: &str) -> SettingsChange {
 
 impl Chat {
     /// Users who have Alice as a contact, and are in her group.
-    async fn of_group(members: &[&str]) -> Self {
+    pub(in crate::store::tests) async fn of_group(members: &[&str]) -> Self {
         let mut chat = Self::of(&["alice"]).await;
         for member in members {
             chat.rig.store.chat_user_seen(owner(member)).await.unwrap().await.unwrap();
@@ -40,7 +40,11 @@ impl Chat {
         self.change_group("alice", GroupAction::Create(settings), members).await
     }
 
-    async fn change(&mut self, by: &str, change: GroupChange) -> Result<GroupChanged, ErrorCode> {
+    pub(in crate::store::tests) async fn change(
+        &mut self,
+        by: &str,
+        change: GroupChange,
+    ) -> Result<GroupChanged, ErrorCode> {
         let named: Vec<String> = match &change {
             GroupChange::Add(users) => users.iter().map(ToString::to_string).collect(),
             _ => Vec::new(),
@@ -62,7 +66,27 @@ impl Chat {
         changed.map_err(|rejection| rejection.code())
     }
 
-    async fn post(&mut self, from: &str, more: &Value, attended: &[(&str, &[&str])]) -> (Sid, GroupOutcome) {
+    pub(in crate::store::tests) async fn post(
+        &mut self,
+        from: &str,
+        more: &Value,
+        attended: &[(&str, &[&str])],
+    ) -> (Sid, GroupOutcome) {
+        self.post_as(from, more, attended, 2 * USER_DEVICES_MAX).await
+    }
+
+    /// Alice writes, with so many ids for pushes.
+    pub(in crate::store::tests) async fn post_with(&mut self, more: &Value, pushes: usize) -> (Sid, GroupOutcome) {
+        self.post_as("alice", more, &[], pushes).await
+    }
+
+    async fn post_as(
+        &mut self,
+        from: &str,
+        more: &Value,
+        attended: &[(&str, &[&str])],
+        pushes: usize,
+    ) -> (Sid, GroupOutcome) {
         let mut document = json!({ "to": "g-team", "body": "hi" });
         document.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
         let sender = crate::chat::message::Sender::User;
@@ -72,7 +96,8 @@ impl Chat {
         let attended = attended.iter().map(|(name, devs)| (owner(name), Attended { devices: devices(devs) })).collect();
         let deadline_ms = self.at + 28 * DAY;
         let new = NewGroupMessage { sid, from: writer(from), group: group(), message, deadline_ms, attended };
-        let call = self.call();
+        let push_sids = (0..pushes).map(|_| self.rig.sids.next(self.at, 0)).collect();
+        let call = ChatCall { at: self.at, push_sids, policy: self.policy.clone() };
         (sid, self.rig.store.group_message(new, call).await.unwrap().await.unwrap())
     }
 
@@ -88,12 +113,12 @@ impl Chat {
         items.map(|(user, role)| (user.to_string(), role)).collect()
     }
 
-    async fn read_group(&mut self, user: &str, sid: Sid) -> ChatOutcome {
+    pub(in crate::store::tests) async fn read_group(&mut self, user: &str, sid: Sid) -> ChatOutcome {
         let with = Owner::from(group());
         self.receipt(NewReceipt { read: true, of: ReceiptOf::In(with, sid), ..received(user, &[]) }).await
     }
 
-    async fn items(&self, user: &str, since: Option<Sid>) -> Vec<Value> {
+    pub(in crate::store::tests) async fn items(&self, user: &str, since: Option<Sid>) -> Vec<Value> {
         let page = self.rig.store.chat_sync(owner(user), since).await.unwrap().await.unwrap();
         page.items.iter().map(|item| serde_json::from_slice(item).unwrap()).collect()
     }
@@ -105,7 +130,12 @@ impl Chat {
         self.pushes().await.last().map(|pushed| pushed.data("unread").to_owned())
     }
 
-    async fn decide_for(&mut self, user: &str, sids: &[Sid], attended: &[&str]) -> Vec<Sid> {
+    pub(in crate::store::tests) async fn decide_for(
+        &mut self,
+        user: &str,
+        sids: &[Sid],
+        attended: &[&str],
+    ) -> Vec<Sid> {
         let (call, attended) = (self.call(), Attended { devices: devices(attended) });
         self.rig.store.chat_decide_again(owner(user), sids.to_vec(), attended, call).await.unwrap().await.unwrap()
     }
@@ -481,23 +511,7 @@ async fn without_ids_pushes_wait_and_are_made_later() {
     let mut chat = Chat::of_group(&["bob", "carol"]).await;
     chat.register("bob", "phone", "T-bob").await;
     chat.register("carol", "phone", "T-carol").await;
-    let message = UserMessage::parse(
-        crate::chat::message::Sender::User,
-        br#"{"to":"g-team","body":"hi"}"#,
-        &PayloadLimits::default(),
-    );
-    let sid = chat.rig.sids.next(chat.at, 0);
-    let (group, deadline_ms) = (group(), chat.at + DAY);
-    let new = NewGroupMessage {
-        sid,
-        from: writer("alice"),
-        group,
-        message: message.unwrap(),
-        deadline_ms,
-        attended: Vec::new(),
-    };
-    let one = ChatCall { push_sids: vec![chat.rig.sids.next(chat.at, 0)], ..chat.call() };
-    let outcome = chat.rig.store.group_message(new, one).await.unwrap().await.unwrap();
+    let (sid, outcome) = chat.post_with(&json!({}), 1).await;
     assert_eq!(outcome, GroupOutcome::Done { waiting: owners(&["carol"]) });
     assert_eq!(whats(&chat.pushes().await), [("T-bob", "message")]);
     assert!(chat.decide_for("carol", &[sid], &[]).await.is_empty());
