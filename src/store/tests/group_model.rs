@@ -318,6 +318,8 @@ async fn add(chat: &mut Chat, model: &mut Model, user: usize) {
     model.members[user].is_in = true;
     let sid = newest_notice(chat).await;
     model.members[user].read = Some(sid);
+    let cleared = clear(model, user, sid).map(|(user, what, _)| (user, what, sid));
+    check_pushes(chat, cleared.into_iter().collect()).await;
     // What was there before is no longer the user's.
     for item in &mut model.items {
         item.readers.remove(&user);

@@ -10,7 +10,9 @@ use crate::chat::id::{GroupId, Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::suffix::invitations::{Invitation, Kind};
+use crate::chat::topic::Device;
 use crate::store::sqlite::chat::message::admission;
+use crate::store::sqlite::chat::notified::{self, Seen};
 use crate::store::sqlite::chat::{Call, invitation, owner, people};
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
@@ -154,12 +156,16 @@ impl Writing<'_> {
             Err(rejection) => return Ok(Err(rejection)),
         };
         if !sorted.added.is_empty() {
-            let row = self.next_row(call);
+            let Some(sid) = self.next_sid(call) else { return refuse(ErrorCode::RateLimited, "too much at once") };
             for user in &sorted.added {
-                self.insert(tx, user, GroupRole::Member, row)?;
+                self.insert(tx, user, GroupRole::Member, sid.row())?;
             }
             self.group.members += sorted.added.len() as u64;
             self.announce(tx, (NoticeEvent::Added, &sorted.added), &SettingsChange::default(), call)?;
+            for one in named.iter().filter(|one| sorted.added.contains(&one.peer.name)) {
+                let looking = &one.peer.attended.devices;
+                self.clear_before(tx, (&one.peer.name, looking), sid, call)?;
+            }
         }
         self.invite(tx, sorted, call)
     }
@@ -197,6 +203,17 @@ impl Writing<'_> {
             return refuse(ErrorCode::RateLimited, format!("a group has {MEMBERS_MAX} members at most"));
         }
         Ok(Ok(sorted))
+    }
+
+    /// Who comes back has nothing unread of before: what devices still show of it goes.
+    fn clear_before(
+        &self,
+        tx: &mut Tx<'_>,
+        (user, connected): (&Owner, &[Device]),
+        sid: Sid,
+        call: &mut Call<'_>,
+    ) -> rusqlite::Result<()> {
+        notified::clear(tx, &Seen { user, peer: &self.name, sid, up_to: true }, None, connected, call)
     }
 
     fn invite(
@@ -364,11 +381,12 @@ pub(in crate::store::sqlite::chat) fn join(
         return refuse(ErrorCode::RateLimited, format!("a group has {MEMBERS_MAX} members at most"));
     }
     let mut writing = Writing { name, group: loaded, by: user, sid: None };
-    let row = writing.next_row(call);
-    writing.insert(tx, &user.name, GroupRole::Member, row)?;
+    let Some(sid) = writing.next_sid(call) else { return refuse(ErrorCode::RateLimited, "too much at once") };
+    writing.insert(tx, &user.name, GroupRole::Member, sid.row())?;
     writing.group.members += 1;
     let who = [user.name.clone()];
     writing.announce(tx, (NoticeEvent::Joined, &who), &SettingsChange::default(), call)?;
+    writing.clear_before(tx, (&user.name, &user.connected), sid, call)?;
     Ok(Ok(()))
 }
 
