@@ -10,6 +10,7 @@
 //! A verb decides by what is on disk; what only the bridge knows (who is there, who looks) goes with it. BALs use the same
 //! topics, but for those of devices.
 
+mod first_screen;
 mod kept_copies;
 mod limits;
 mod messages;
@@ -183,7 +184,8 @@ impl ChatIntake {
         };
         let asked =
             requests::Asked { user: owner.clone(), dev: dev.clone(), request, payload: publish.payload.clone() };
-        requests::answer(&self.context, asked, self.call(now_ms())).await
+        let call = self.call_for(now_ms(), asked.request.conversations());
+        requests::answer(&self.context, asked, call).await
     }
 
     /// Counts a request, also one that cannot be read.

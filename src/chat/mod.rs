@@ -7,6 +7,7 @@
 //! [`push_budget`] and [`push_document`] (whether a device is pushed, and what with).
 
 pub mod access;
+pub mod amendment;
 pub mod attention;
 pub mod contact;
 pub mod conversation;

@@ -43,8 +43,8 @@
 //! | `hand_on`, `imported` | do nothing more |
 //! | `chat_message`, `chat_invite` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
 //! | `chat_receipt`, `chat_attended`, `chat_decide_again`, `chat_device_spoke`, `chat_user_seen`, `chat_profile` | do nothing more |
-//! | `chat_device`, `chat_set` | tell the user's devices once more |
-//! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact` | give the same again |
+//! | `chat_device`, `chat_set`, `chat_archive`, `chat_delete` | tell the user's devices once more |
+//! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact`, `chat_conversations`, `chat_history` | give the same again |
 //! | `chat_test_push` | pushes again |
 //! | `chat_sweep` | goes on where it stopped |
 //! | `end_queue`, `end_group`, `sweep_queues` | go on where they stopped |
@@ -64,6 +64,7 @@ mod documents;
 mod downstream;
 mod error;
 mod figures;
+mod first_screen;
 mod handle;
 mod presence;
 mod sessions;
@@ -88,6 +89,7 @@ pub use downstream::{
 };
 pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{COMMIT_LIMITS, CommitTimes, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
+pub use first_screen::{Archiving, ConversationItem, ConversationPage, Deletion, HistoryPage, HistoryQuery};
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sessions::{

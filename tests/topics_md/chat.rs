@@ -209,7 +209,9 @@ fn check_push(shown: &Shown) {
             ts: shown.text("ts").parse().unwrap(),
             silent: false,
         }),
-        "clear" => Content::Clear { with: with.as_ref().unwrap(), sid: shown.sid() },
+        "clear" => {
+            Content::Clear { with: with.as_ref().unwrap(), sid: shown.sid(), only: shown.document.contains_key("only") }
+        }
         "sync" => Content::Sync,
         kind => panic!("a push of type {kind}"),
     };

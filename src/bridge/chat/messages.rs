@@ -3,6 +3,7 @@
 use super::limits::Meeting;
 use super::{ChatIntake, Remaining, TakeError, device, finish, routed};
 use crate::bridge::refusing::Refused;
+use crate::chat::amendment::Amendment;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::Sender;
 use crate::chat::principal::Role;
@@ -38,7 +39,9 @@ impl ChatIntake {
         let payload = routed(publish, &limits)?;
         let message = UserMessage::parse(sender, &payload, &limits)?;
         let (id, dev) = (&message.id, message.dev.as_ref());
-        let written = self.written((owner, publish), (id, payload.len()), (&message.to, true), dev)?;
+        // Whoever takes a message back writes to nobody anew.
+        let counts = message.amends != Some(Amendment::Retract);
+        let written = self.written((owner, publish), (id, payload.len()), (&message.to, counts), dev)?;
         let Written { sid, at, ref from, ref to, .. } = written;
         let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));
         let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));

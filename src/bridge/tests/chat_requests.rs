@@ -34,7 +34,7 @@ async fn what_cannot_be_done_is_answered_with_the_reason() {
     for (request, code) in [
         (json!({"id": "r1", "op": "dance"}), "BAD_FIELD"),
         (json!({"id": "r2"}), "MISSING_FIELD"),
-        (json!({"id": "r3", "op": "history", "with": "alice"}), "BAD_FIELD"),
+        (json!({"id": "r3", "op": "history", "with": "alice", "limit": 0}), "BAD_FIELD"),
         (json!({"id": "r4", "op": "explain", "sid": "06eqbd3gy0001ab2"}), "NOT_FOUND"),
     ] {
         let (reply, told) = harness.asks(request.clone()).await;

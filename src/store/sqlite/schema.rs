@@ -1,7 +1,10 @@
 //! The schema: whose file it is, and the steps from each schema to the next.
 
+mod first_screen;
+
 use super::errors;
 use crate::store::OpenError;
+use first_screen::FIRST_SCREEN;
 use rusqlite::Connection;
 use std::path::Path;
 
@@ -10,10 +13,10 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 8] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT, RECEIPTS];
+pub(super) const STEPS: [&str; 9] =
+    [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT, RECEIPTS, FIRST_SCREEN];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
-/// The steps from this schema on make tables, and indexes of rows that come later, and change no message: they take no time, and
-/// nothing is worth a copy.
+/// The steps from this schema on make tables and indexes and change no message: nothing is worth a copy.
 pub(super) const MAKES_TABLES_ONLY: i32 = 5;
 
 const FIRST: &str = "
