@@ -156,7 +156,9 @@ fn check_message(shown: &Shown, of: &str) {
     let dev = shows_device.then(|| Device::new(shown.text("dev")).unwrap());
     let written = shown.without(&["sid", "n", "ts", "from", "dev"]);
     let written = UserMessage::parse(Sender::User, &written, &Limits::default()).unwrap();
-    let stamp = Stamp { n: Some(shown.number("n")), dev: dev.as_ref(), ..stamp_of(shown, &from) };
+    // An edit or a retract has no place of its own.
+    let n = written.amends.is_none().then(|| shown.number("n"));
+    let stamp = Stamp { n, dev: dev.as_ref(), ..stamp_of(shown, &from) };
     shown.is(&stamped(&written.to_bytes(), &stamp));
 }
 

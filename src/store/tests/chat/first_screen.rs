@@ -221,3 +221,56 @@ async fn who_mutes_all_but_mentions_is_pushed_for_those_alone() {
     chat.write("alice", "bob", "for all").await;
     assert_eq!(whats(&chat.pushes().await), [("T1", "message")], "a mute ends by itself");
 }
+
+/// How long a page takes in a store with a million messages. Prints:
+/// `cargo test --release --lib first_screen::how_long -- --ignored --nocapture`. The store is made below `TMPDIR`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn how_long_a_page_takes_in_a_store_of_a_million_messages() {
+    let chat = Chat::of(&["bob"]).await;
+    let file = rusqlite::Connection::open(&chat.rig.settings.path).unwrap();
+    file.execute_batch(
+        "CREATE TEMP TABLE numbers AS
+            WITH RECURSIVE n (i) AS (VALUES (0) UNION ALL SELECT i + 1 FROM n WHERE i < 999999) SELECT i FROM n;
+        BEGIN;
+        INSERT INTO users SELECT 'u' || i, '{}', '{\"name\":\"User\"}', 0 FROM numbers WHERE i < 1000;
+        INSERT INTO contacts SELECT 'u' || i, 'bob', '{\"contact\":true}' FROM numbers WHERE i < 1000;
+        INSERT INTO chat (row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader, theirs_writer, theirs_reader,
+            received, hidden, waits, deadline, document)
+            SELECT i + 1, 0, 0, iif(i / 1000 % 2, 'bob', 'u' || i % 1000), 0, 'm' || i, iif(i / 1000 % 2, 'u' || i % 1000, 'bob'),
+            'phone', 5, i / 1000 + 1, i / 1000 + 1, 0, i / 2000, 0, 0, 0, 9,
+            CAST('{\"id\":\"m\",\"to\":\"x\",\"type\":\"text\",\"body\":\"' || printf('%.*c', 200, 'x') || '\"}' AS BLOB) FROM numbers;
+        INSERT INTO conversations SELECT 'bob', 'u' || i,
+            '{\"first\":{\"count\":1000,\"unread\":7,\"theirs\":500},\"second\":{\"count\":1000,\"unread\":0,\"theirs\":500}}',
+            999001 + i, 999001 + i FROM numbers WHERE i < 1000;
+        COMMIT;",
+    )
+    .unwrap();
+    let figures = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        format!("median {:.2} ms, longest {:.2} ms", times[times.len() / 2], times[times.len() - 1])
+    };
+    for limit in [20, PAGE_MAX] {
+        let (mut first, mut later) = (Vec::new(), Vec::new());
+        for _ in 0..20 {
+            let start = std::time::Instant::now();
+            let page = chat.conversations_before("bob", None, limit).await;
+            first.push(start.elapsed().as_secs_f64() * 1e3);
+            assert_eq!((page.items.len(), page.complete), (limit, false));
+            let start = std::time::Instant::now();
+            chat.conversations_before("bob", Sid::from_parts(crate::chat::id::Row(999_300), 0), limit).await;
+            later.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        println!("{limit} of 1,000 conversations: {}; of the middle: {}", figures(first), figures(later));
+    }
+    for from in [HistoryFrom::Newest, HistoryFrom::Before(Sid::from_parts(crate::chat::id::Row(500_000), 0).unwrap())] {
+        let mut times = Vec::new();
+        for n in 0..100 {
+            let start = std::time::Instant::now();
+            let (items, _) = chat.part("bob", &format!("u{}", n * 7), from, 50).await;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+            assert_eq!(items.len(), 50);
+        }
+        println!("50 items of a history, {from:?}: {}", figures(times));
+    }
+}
