@@ -355,6 +355,23 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_push_with_another_text_is_the_push_of_a_message_with_that_text(
+            before in "\\PC{0,3000}", after in "\\PC{0,3000}", title in "\\PC{0,64}", which in 0..9_usize, silent: bool,
+        ) {
+            let names = names();
+            let platform = [Platform::Android, Platform::Ios, Platform::Web][which % 3];
+            let format = [Format::Full, Format::Id, Format::Doorbell][which / 3];
+            let of = |body| push(&names.to(platform, format), &Content::Item(Item { title: &title, silent, ..names.item(body) }));
+            prop_assert_eq!(with_text(of(&before), &after), of(&after));
+            let mut sent = of(&before);
+            let by_transport = Map::from_iter([("mid".to_owned(), "06eqbd3gy0001ab2".into()), ("ack".to_owned(), "self/receipts".into())]);
+            sent.data.extend(by_transport.clone());
+            let mut expected = of(&after);
+            expected.data.extend(by_transport);
+            prop_assert_eq!(with_text(sent, &after), expected);
+        }
+
+        #[test]
         fn every_form_keeps_to_the_services_limits(body in "\\PC{0,3000}", title in "\\PC{0,64}", which in 0..9_usize, silent: bool) {
             let names = names();
             let platform = [Platform::Android, Platform::Ios, Platform::Web][which % 3];

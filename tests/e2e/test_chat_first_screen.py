@@ -24,6 +24,7 @@ def shown(device, peer: str) -> list[tuple]:
 def test_a_client_with_an_empty_storage_has_everything_in_two_requests(chat):
     alice, bob = chat.device("alice", "page", page=True), chat.device("bob", "phone")
     alice.publish("profile", {"name": "Alice", "image": "https://files.example/alice.png"}, retain=True)
+    alice.sent("bob", "hi bob")
     ticked = bob.sent("alice", "hello alice")
     alice.got("hello alice")
     alice.read("bob", ticked)
@@ -43,10 +44,10 @@ def test_a_client_with_an_empty_storage_has_everything_in_two_requests(chat):
     assert items["eve"]["invitation"]["body"] == "we met" and items["eve"]["n"] == 0
     of_alice = items["alice"]
     assert (of_alice["name"], of_alice["image"]) == ("Alice", "https://files.example/alice.png")
-    assert (of_alice["unread"], of_alice["mentions"], of_alice["n"]) == (2, 1, 3)
+    assert (of_alice["unread"], of_alice["mentions"], of_alice["n"]) == (2, 1, 4)
     assert (of_alice["last"]["sid"], of_alice["last"]["body"], "data" in of_alice["last"]) == (last, "look, @bob", False)
     assert of_alice["peer_received"] == of_alice["peer_read"] == of_alice["read"] == ticked
-    assert shown(new, "alice") == [(1, "hello alice"), (2, "one"), (3, "look, @bob")]
+    assert shown(new, "alice") == [(1, "hi bob"), (2, "hello alice"), (3, "one"), (4, "look, @bob")]
 
     # What one device does, the list of the other one shows.
     bob.read("alice", last)
@@ -82,6 +83,7 @@ def test_only_the_writer_edits_and_retracts_and_no_text_of_before_is_left(chat):
     # A push that waits for somebody who looks never goes.
     tablet = chat.device("bob", "tablet", silent=True)
     tablet.look()
+    web.look_away()
     second = alice.sent("bob", "not to be pushed")
     alice.sent("bob", None, type="retract", ref=second)
     tablet.look_away()

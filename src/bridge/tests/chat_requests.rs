@@ -108,6 +108,7 @@ async fn what_was_set_is_told_to_the_other_devices_as_it_was_asked_for() {
 #[tokio::test]
 async fn the_first_screen_is_one_request_and_a_conversation_a_second_one() {
     let mut harness = Harness::open();
+    harness.asks(json!({"id": "r0", "op": "settings"})).await;
     let image = "https://files.example/alice.png";
     harness.says(&at("alice:phone"), "profile", &json!({"name": "Alice", "image": image, "status": "at sea"})).await;
     harness.says(&at("carol:phone"), "profile", &json!({"name": "Carol"})).await;
@@ -166,6 +167,7 @@ async fn the_first_screen_is_one_request_and_a_conversation_a_second_one() {
 #[tokio::test]
 async fn a_list_of_conversations_keeps_below_its_size_and_goes_on_where_it_ended() {
     let mut harness = Harness::open();
+    harness.asks(json!({"id": "r0", "op": "settings"})).await;
     for n in 0..100 {
         let name = format!("u{n:02}:phone");
         let invitation = json!({"to": "bob", "type": "request", "body": "\u{1}".repeat(500)});

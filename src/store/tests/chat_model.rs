@@ -695,7 +695,7 @@ impl Model {
     /// What a user who forgot everything gets: all that is neither deleted nor of somebody else, with its newest text.
     async fn check_items(&self, user: usize, places: &BTreeMap<String, u64>) {
         let shown = |item: &Value| {
-            let text = item["why"].as_str().or(item["body"].as_str()).unwrap_or_default().to_owned();
+            let text = item["why"].as_str().or_else(|| item["body"].as_str()).unwrap_or_default().to_owned();
             (item["sid"].as_str().unwrap().to_owned(), item["n"].as_u64(), text)
         };
         let (mut items, mut changes) = (Vec::new(), Vec::new());

@@ -44,7 +44,7 @@ pub(super) enum OwnCopy {
 
 /// Whether `user` still has a row that is on its side. An edit or retract goes with the message that it is about.
 pub(super) fn own_copy(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<OwnCopy> {
-    let (with, item) = (row.other(user), row.amends.unwrap_or(row.sid.row()));
+    let (with, item) = (row.other(user), row.amends.unwrap_or_else(|| row.sid.row()));
     let (conversation, side) = load(tx, user, with)?;
     let up_to = conversation.of(side).deleted.map(Sid::row);
     if up_to.is_some_and(|up_to| item <= up_to || row.sid.row() <= up_to) {

@@ -143,12 +143,12 @@ fn a_store_with_chat_gets_the_order_of_its_conversations() {
     let order = "SELECT first, second, newest_first, newest_second, standing FROM conversations ORDER BY first, second";
     let mut order = conn.prepare(order).unwrap();
     let read = |row: &rusqlite::Row<'_>| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get::<_, String>(4)? == standing))
+        let (pair, kept) = ([row.get::<_, String>(0)?, row.get(1)?], row.get::<_, String>(4)? == standing);
+        Ok((pair, row.get::<_, Option<i64>>(2)?, row.get::<_, Option<i64>>(3)?, kept))
     };
-    let order: Vec<(String, String, Option<i64>, Option<i64>, bool)> =
-        order.query_map([], read).unwrap().collect::<Result<_, _>>().unwrap();
+    let order: Vec<_> = order.query_map([], read).unwrap().map(Result::unwrap).collect();
     let of =
-        |first: &str, second: &str, newest, other, kept| (first.to_owned(), second.to_owned(), newest, other, kept);
+        |first: &str, second: &str, newest, other, kept| ([first.to_owned(), second.to_owned()], newest, other, kept);
     assert_eq!(
         order,
         [

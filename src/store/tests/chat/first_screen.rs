@@ -253,11 +253,11 @@ async fn how_long_a_page_takes_in_a_store_of_a_million_messages() {
     for limit in [20, PAGE_MAX] {
         let (mut first, mut later) = (Vec::new(), Vec::new());
         for _ in 0..20 {
-            let start = std::time::Instant::now();
+            let start = tokio::time::Instant::now();
             let page = chat.conversations_before("bob", None, limit).await;
             first.push(start.elapsed().as_secs_f64() * 1e3);
             assert_eq!((page.items.len(), page.complete), (limit, false));
-            let start = std::time::Instant::now();
+            let start = tokio::time::Instant::now();
             chat.conversations_before("bob", Sid::from_parts(crate::chat::id::Row(999_300), 0), limit).await;
             later.push(start.elapsed().as_secs_f64() * 1e3);
         }
@@ -266,7 +266,7 @@ async fn how_long_a_page_takes_in_a_store_of_a_million_messages() {
     for from in [HistoryFrom::Newest, HistoryFrom::Before(Sid::from_parts(crate::chat::id::Row(500_000), 0).unwrap())] {
         let mut times = Vec::new();
         for n in 0..100 {
-            let start = std::time::Instant::now();
+            let start = tokio::time::Instant::now();
             let (items, _) = chat.part("bob", &format!("u{}", n * 7), from, 50).await;
             times.push(start.elapsed().as_secs_f64() * 1e3);
             assert_eq!(items.len(), 50);
