@@ -10,6 +10,7 @@
 //! A verb decides by what is on disk; what only the bridge knows (who is there, who looks) goes with it. BALs use the same
 //! topics, but for those of devices.
 
+mod first_screen;
 mod groups;
 mod kept_copies;
 mod limits;
@@ -198,7 +199,8 @@ impl ChatIntake {
             limits: self.limits.clone(),
             policy: Arc::clone(&self.policy),
         };
-        requests::answer(&self.context, asked, self.call(now_ms())).await
+        let call = self.call_for(now_ms(), asked.request.conversations());
+        requests::answer(&self.context, asked, call).await
     }
 
     /// Counts a request, also one that cannot be read.

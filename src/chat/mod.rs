@@ -7,6 +7,7 @@
 //! pushed, and what with).
 
 pub mod access;
+pub mod amendment;
 pub mod attention;
 pub mod contact;
 pub mod conversation;

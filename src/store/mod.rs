@@ -46,8 +46,8 @@
 //! | `group_change` | changes the group again, where that is a change; a new group is refused as a duplicate |
 //! | `group_page`, `group_members` | give the same again |
 //! | `chat_receipt`, `chat_attended`, `chat_decide_again`, `chat_device_spoke`, `chat_user_seen`, `chat_profile` | do nothing more |
-//! | `chat_device`, `chat_set` | tell the user's devices once more |
-//! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact` | give the same again |
+//! | `chat_device`, `chat_set`, `chat_archive`, `chat_delete` | tell the user's devices once more |
+//! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact`, `chat_conversations`, `chat_history` | give the same again |
 //! | `chat_test_push` | pushes again |
 //! | `chat_sweep` | goes on where it stopped |
 //! | `end_queue`, `end_group`, `sweep_queues` | go on where they stopped |
@@ -67,6 +67,7 @@ mod documents;
 mod downstream;
 mod error;
 mod figures;
+mod first_screen;
 mod group;
 mod handle;
 mod presence;
@@ -92,6 +93,7 @@ pub use downstream::{
 };
 pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{COMMIT_LIMITS, CommitTimes, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
+pub use first_screen::{Archiving, ConversationItem, ConversationPage, Deletion, HistoryPage, HistoryQuery};
 pub use group::{
     GroupAction, GroupChanged, GroupOutcome, GroupPage, Named, NewGroupChange, NewGroupMessage, ROSTER_BYTES,
     USER_GROUPS_MAX,

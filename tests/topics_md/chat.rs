@@ -163,7 +163,8 @@ fn check_message(shown: &Shown, of: &str) {
     }
     let written = shown.without(&["sid", "n", "ts", "from", "group", "dev"]);
     let written = UserMessage::parse(Sender::User, &written, &Limits::default()).unwrap();
-    let (n, group) = (Some(shown.number("n")), group.as_ref());
+    // An edit or a retract has no place of its own.
+    let (n, group) = (written.amends.is_none().then(|| shown.number("n")), group.as_ref());
     let stamp = Stamp { n, group, dev: dev.as_ref(), ..stamp_of(shown, &from) };
     shown.is(&stamped(&written.to_bytes(), &stamp));
 }
@@ -235,7 +236,9 @@ fn check_push(shown: &Shown) {
             ts: shown.text("ts").parse().unwrap(),
             silent: false,
         }),
-        "clear" => Content::Clear { with: with.as_ref().unwrap(), sid: shown.sid() },
+        "clear" => {
+            Content::Clear { with: with.as_ref().unwrap(), sid: shown.sid(), only: shown.document.contains_key("only") }
+        }
         "sync" => Content::Sync,
         kind => panic!("a push of type {kind}"),
     };

@@ -175,10 +175,10 @@ impl Writing {
 }
 
 /// Does what is asked of a group.
-pub(super) async fn execute(context: &Context, asked: Asked, op: GroupOp) -> Result<Reply, StoreError> {
+pub(super) async fn execute(context: &Context, asked: &Asked, op: GroupOp) -> Result<Reply, StoreError> {
     let (group, action, named) = match op {
         GroupOp::Get { group, after } => {
-            let page = context.store.group_page(asked.user, group.clone(), after).await?.await?;
+            let page = context.store.group_page(asked.user.clone(), group.clone(), after).await?.await?;
             return Ok(page.map(|page| page_of(&group, page)));
         }
         GroupOp::Create { group, members, settings } => (group, GroupAction::Create(settings), members),
@@ -187,7 +187,7 @@ pub(super) async fn execute(context: &Context, asked: Asked, op: GroupOp) -> Res
             (Some(group), GroupAction::Change(change), named)
         }
     };
-    let by = By { user: asked.user, role: asked.role, dev: Some(asked.dev) };
+    let by = By { user: asked.user.clone(), role: asked.role, dev: Some(asked.dev.clone()) };
     Change { by, limits: &asked.limits, policy: &asked.policy, group, action, named }.make(context).await
 }
 

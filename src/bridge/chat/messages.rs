@@ -3,6 +3,7 @@
 use super::limits::Meeting;
 use super::{ChatIntake, Remaining, TakeError, device, finish, routed};
 use crate::bridge::refusing::Refused;
+use crate::chat::amendment::Amendment;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::Sender;
 use crate::chat::principal::Role;
@@ -43,7 +44,8 @@ impl ChatIntake {
         let (id, dev) = (&message.id, message.dev.as_ref());
         let context = Arc::clone(&self.context);
         let in_order = context.next_written().await;
-        let to = (&message.to, true);
+        // Whoever takes a message back writes to nobody anew.
+        let to = (&message.to, message.amends != Some(Amendment::Retract));
         let written = self.written((owner, publish), (id, payload.len()), to, (dev, in_order.id()))?;
         let Written { sid, at, ref from, ref to, .. } = written;
         let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));

@@ -1,7 +1,7 @@
 //! What a device asks the bridge, and its answer, which goes to that device alone.
 
 use super::limits::Limits;
-use super::{Remaining, TakeError, groups};
+use super::{Remaining, TakeError, first_screen, groups};
 use crate::bridge::context::Context;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{BridgeEvent, ErrorCode, Rejection};
@@ -12,8 +12,8 @@ use crate::chat::topic::{BridgeTopic, Device, inbox_topic};
 use crate::mqtt::AckWord;
 use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatCall, ChatPolicy, Committed, Contact, ContactPage, EntryChange, KnownDevice, Note, PushExplanation,
-    SettingChange, StoreError, SyncPage, TEST_PUSH_SKIPS, UserDocument, UserSettings,
+    ChatCall, ChatPolicy, Committed, Contact, ContactPage, EntryChange, HistoryQuery, KnownDevice, Note,
+    PushExplanation, SettingChange, StoreError, SyncPage, TEST_PUSH_SKIPS, UserDocument, UserSettings,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -29,6 +29,14 @@ pub(super) struct Asked {
     pub(super) payload: Bytes,
     pub(super) limits: Limits,
     pub(super) policy: Arc<ChatPolicy>,
+}
+
+/// Who asks, and with what.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) user: &'a Owner,
+    pub(super) dev: &'a Device,
+    pub(super) payload: &'a Bytes,
 }
 
 /// Does what is asked for. The remaining answers when it is on disk.
@@ -92,6 +100,7 @@ fn document(id: Option<&MessageId>, reply: Reply) -> Vec<u8> {
 async fn execute(context: &Context, asked: Asked, call: ChatCall) -> Result<Reply, StoreError> {
     let store = &context.store;
     let (user, payload) = (&asked.user, &asked.payload);
+    let asker = Asker { user, dev: &asked.dev, payload };
     let change = match asked.request.op.clone() {
         Op::Contacts { after } => {
             return Ok(Ok(contacts(store.chat_contacts(user.clone(), after).await?.await?, call.at)));
@@ -101,6 +110,14 @@ async fn execute(context: &Context, asked: Asked, call: ChatCall) -> Result<Repl
             return Ok(Ok(settings_of(context, &settings)));
         }
         Op::Devices => return Ok(Ok(devices(store.chat_devices(user.clone()).await?.await?))),
+        Op::Conversations { limit, before } => {
+            return first_screen::conversations(context, user, (limit, before), call.at).await;
+        }
+        Op::History { with, from, limit } => {
+            return first_screen::history(context, user, HistoryQuery { with, from, limit }).await;
+        }
+        Op::Archive { with, on } => return first_screen::archive(context, asker, (with, on), call).await,
+        Op::Delete(of) => return first_screen::delete(context, asker, of, call).await,
         Op::Sync { since } => return Ok(Ok(page(store.chat_sync(user.clone(), since).await?.await?))),
         Op::Explain(sid) => return explain(context, user, sid).await,
         Op::TestPush => {
@@ -114,16 +131,16 @@ async fn execute(context: &Context, asked: Asked, call: ChatCall) -> Result<Repl
             store.queue_note(Note { topic, payload, correlation: None, at: call.at }).await?.await?;
             return Ok(Ok(Map::new()));
         }
-        Op::Mute { with, seconds } => {
+        Op::Mute { with, level, seconds } => {
             let until = seconds.map_or(u64::MAX, |seconds| call.at.saturating_add(seconds.saturating_mul(1_000)));
-            let change = SettingChange::About(with, EntryChange::Mute(Some(until)));
+            let change = SettingChange::About(with, EntryChange::Mute(Some((until, level))));
             if let Err(rejection) = set(context, user, change, payload, call.at).await? {
                 return Ok(Err(rejection));
             }
             let shown = seconds.map(|_| until);
             return Ok(Ok(fields(json!({ "until": shown }))));
         }
-        Op::Group(op) => return groups::execute(context, asked, op).await,
+        Op::Group(op) => return groups::execute(context, &asked, op).await,
         Op::Unmute(with) => SettingChange::About(with, EntryChange::Mute(None)),
         Op::Block(with) => SettingChange::About(with, EntryChange::Block(true)),
         Op::Unblock(with) => SettingChange::About(with, EntryChange::Block(false)),
@@ -193,7 +210,7 @@ fn contacts(page: ContactPage, at: u64) -> Map<String, Value> {
         let mut item = json!({
             "user": user.as_str(),
             "blocked": entry.blocked,
-            "mute": if entry.is_muted(at) { "none" } else { "all" },
+            "mute": entry.mute_level(at),
         });
         if let Some(name) = name {
             item["name"] = name;

@@ -1,5 +1,6 @@
 //! `messages`: what one user writes to another, or to a BAL, and the stamped copies of it.
 
+use crate::chat::amendment::{Amendment, TOMBSTONE};
 use crate::chat::group::EVERYBODY;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
@@ -22,13 +23,17 @@ const TEXT: &str = "text";
 /// A message about another one that is never pushed by itself.
 const REACTION: &str = "reaction";
 /// Types that the bridge alone writes, or that a later release gives a meaning: what is stored today must not come alive then.
-const NOT_TYPES: [&str; 4] = ["notice", "call", "edit", "retract"];
+const NOT_TYPES: [&str; 3] = ["notice", "call", TOMBSTONE];
 /// Fields of which the same is true.
 const LATER: [&str; 2] = ["not_before", "expires"];
 /// Fields of a push to a token. A message to a user is pushed in a form of the bridge's own.
 const OF_PUSHES: [&str; 6] = ["token", "topic", "condition", "notification", "collapse", "fcm"];
 /// What the bridge stamps: taken off, whatever a client writes.
 const STAMPED: [&str; 10] = ["from", "sid", "ts", "n", "group", "by", "edited", "redelivered", "status", "read"];
+/// Fields that say nothing of an edit or a retract: neither is pushed, nor answers anything, nor is told `delivered`.
+const NOT_OF_AMENDMENTS: [&str; 5] = ["reply_to", "thread", "push", "ttl", "receipt"];
+/// What an edit changes: it has one of these, and a retract none.
+const CONTENT: [&str; 4] = ["body", "data", "files", "mentions"];
 
 /// A message that was taken: checked, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +42,8 @@ pub struct UserMessage {
     pub id: Option<MessageId>,
     /// Whom it is for.
     pub to: Owner,
+    /// What it does with the message that its `ref` names, which is its writer's own. It is no message of its own then.
+    pub amends: Option<Amendment>,
     /// Whether a device may be told of it by a push.
     pub matter: Matter,
     /// What the writer wishes of that.
@@ -147,11 +154,17 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     if NOT_TYPES.contains(&kind.as_str()) {
         return Err(Rejection::bad_field("type", "is a word of the bridge's own, or has no meaning in this release"));
     }
+    let amends = Amendment::parse(&kind);
+    if let Some(amends) = amends {
+        check_amendment(fields, amends)?;
+    }
     let matter = if kind == REACTION { Matter::Reaction } else { Matter::Message };
     let about = [sid(fields, "reply_to")?, sid(fields, "ref")?];
     if matter == Matter::Reaction && about[1].is_none() {
         return Err(Rejection::new(ErrorCode::MissingField, "`ref` is missing: a reaction is about a message"));
     }
+    // An edit that names nobody takes the names away.
+    let says_whom = amends.is_some() && fields.has("mentions");
     let (mentions, mentions_all) = mentions(fields, to.is_group())?;
     let asked = ["push", "ttl", "receipt"].map(|name| (name, fields.get(name).cloned()));
     let (wish, ttl, receipt) = (wish(fields)?, ttl(fields)?, fields.flag("receipt")?.unwrap_or(true));
@@ -159,7 +172,7 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
         Some(dev) => Some(Device::new(dev).map_err(|fault| Rejection::bad_field("dev", fault))?),
         None => None,
     };
-    check_content(fields)?;
+    check_content(fields, amends)?;
     let mut document = Map::new();
     let mut put = |name: &str, value: Option<Value>| value.map(|value| document.insert(name.to_owned(), value));
     put("id", id.as_ref().map(|id| id.as_str().into()));
@@ -172,10 +185,10 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
         put(name, value);
     }
     let named = mentions_all.then_some(EVERYBODY).into_iter().chain(mentions.iter().map(Owner::as_str));
-    put("mentions", Some(named.collect::<Value>()).filter(|named| named != &Value::Array(Vec::new())));
+    put("mentions", Some(named.collect::<Value>()).filter(|named| says_whom || named != &Value::Array(Vec::new())));
     document.extend(fields.rest());
     let about = about.into_iter().flatten().collect();
-    Ok(UserMessage { id, to, matter, wish, about, mentions, mentions_all, ttl, receipt, dev, document })
+    Ok(UserMessage { id, to, amends, matter, wish, about, mentions, mentions_all, ttl, receipt, dev, document })
 }
 
 fn recipient(fields: &mut Fields) -> Result<Owner, Rejection> {
@@ -199,6 +212,7 @@ fn mentions(fields: &mut Fields, is_group: bool) -> Result<(Vec<Owner>, bool), R
     for name in names {
         match name.as_str().ok_or_else(bad)? {
             EVERYBODY if is_group => all = true,
+            EVERYBODY => return Err(bad()),
             name => users.push(Owner::new(name).map_err(|_| bad())?),
         }
     }
@@ -216,8 +230,25 @@ fn ttl(fields: &mut Fields) -> Result<u32, Rejection> {
     ttl.as_u64().and_then(|ttl| u32::try_from(ttl).ok()).filter(|ttl| *ttl <= TTL_MAX).ok_or_else(bad)
 }
 
+/// An edit or a retract is about a message, and has nothing that would be ignored.
+fn check_amendment(fields: &Fields, amends: Amendment) -> Result<(), Rejection> {
+    if !fields.has("ref") {
+        let detail = "`ref` is missing: an edit or a retract is about a message";
+        return Err(Rejection::new(ErrorCode::MissingField, detail));
+    }
+    let of_content = CONTENT.into_iter().filter(|_| amends == Amendment::Retract);
+    if let Some(name) = NOT_OF_AMENDMENTS.into_iter().chain(of_content).find(|name| fields.has(name)) {
+        return Err(Rejection::bad_field(name, "does not go with this `type`"));
+    }
+    if amends == Amendment::Edit && !CONTENT.iter().any(|name| fields.has(name)) {
+        let detail = "nothing to change: none of `body`, `data`, `files`, `mentions`";
+        return Err(Rejection::new(ErrorCode::MissingField, detail));
+    }
+    Ok(())
+}
+
 /// `body`, `data`, `files` stay where they are; one of them must be there.
-fn check_content(fields: &Fields) -> Result<(), Rejection> {
+fn check_content(fields: &Fields, amends: Option<Amendment>) -> Result<(), Rejection> {
     match fields.get("body") {
         Some(Value::String(body)) if body.chars().count() > BODY_MAX => {
             return Err(Rejection::bad_field("body", format_args!("is longer than {BODY_MAX} characters")));
@@ -240,7 +271,8 @@ fn check_content(fields: &Fields) -> Result<(), Rejection> {
             return Err(Rejection::bad_field("thread", format_args!("is no text of 1 to {WORD_MAX} characters")));
         }
     }
-    if !["body", "data", "files"].iter().any(|name| fields.has(name)) {
+    // An edit may change the mentions alone, which were taken by now.
+    if amends.is_none() && !["body", "data", "files"].iter().any(|name| fields.has(name)) {
         let detail = "nothing to deliver: none of `body`, `data`, `files`";
         return Err(Rejection::new(ErrorCode::MissingField, detail));
     }
@@ -332,8 +364,7 @@ mod tests {
         for message in [
             json!({"to": "g-", "body": "hi"}),
             json!({"to": "bob", "body": "hi", "mentions": ["*"]}),
-            json!({"to": "bob", "type": "edit", "ref": some_sid().to_string(), "body": "hi"}),
-            json!({"to": "bob", "type": "retract", "body": "hi"}),
+            json!({"to": "bob", "type": "tombstone", "body": "hi"}),
             json!({"to": "bob", "type": "call", "body": "hi"}),
             json!({"to": "bob", "type": "notice", "body": "hi"}),
             json!({"to": "bob", "body": "hi", "not_before": 1}),
@@ -367,6 +398,41 @@ mod tests {
         assert_eq!(document["mentions"], json!(["*", "bob"]));
         let nobody = parse(&json!({"to": "g-1", "body": "hi", "mentions": []})).unwrap();
         assert!(!nobody.mentions_all && !String::from_utf8(nobody.to_bytes()).unwrap().contains("mentions"));
+    }
+
+    #[test]
+    fn an_edit_and_a_retract_are_about_a_message_and_have_nothing_that_would_be_ignored() {
+        let of = |kind: &str, more: Value| {
+            let mut message = json!({"id": "e1", "to": "bob", "type": kind, "ref": some_sid().to_string()});
+            message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            parse(&message)
+        };
+        let document = |message: UserMessage| serde_json::from_slice::<Value>(&message.to_bytes()).unwrap();
+        let edit = of("edit", json!({"body": "hi", "mentions": [], "mine": 1})).unwrap();
+        assert_eq!((edit.amends, edit.about.as_slice()), (Some(Amendment::Edit), [some_sid()].as_slice()));
+        assert_eq!(document(edit)["mentions"], json!([]), "it takes the names away");
+        let retract = of("retract", json!({})).unwrap();
+        assert_eq!(retract.amends, Some(Amendment::Retract));
+        assert_eq!(
+            document(retract),
+            json!({"id": "e1", "to": "bob", "type": "retract", "ref": some_sid().to_string()})
+        );
+        for (kind, more, code) in [
+            ("edit", json!({"body": "hi", "ref": null}), ErrorCode::MissingField),
+            ("retract", json!({"ref": null}), ErrorCode::MissingField),
+            ("edit", json!({}), ErrorCode::MissingField),
+            ("edit", json!({"body": "hi", "push": "always"}), ErrorCode::BadField),
+            ("edit", json!({"body": "hi", "thread": "t"}), ErrorCode::BadField),
+            ("edit", json!({"body": "hi", "reply_to": some_sid().to_string()}), ErrorCode::BadField),
+            ("retract", json!({"receipt": false}), ErrorCode::BadField),
+            ("retract", json!({"ttl": 1}), ErrorCode::BadField),
+            ("retract", json!({"body": "hi"}), ErrorCode::BadField),
+            ("retract", json!({"files": []}), ErrorCode::BadField),
+            ("edit", json!({"body": "x".repeat(BODY_MAX + 1)}), ErrorCode::BadField),
+        ] {
+            assert_eq!(of(kind, more.clone()).map(drop), Err(code), "{kind} {more}");
+        }
+        assert!(of("edit", json!({"mentions": ["carol"]})).is_ok() && of("edit", json!({"files": []})).is_ok());
     }
 
     #[test]

@@ -10,8 +10,10 @@ use crate::store::chat::{
     PushExplanation, Seeing, SettingChange, SyncPage, TestPush, Undecided, UserSettings, VisibleTo,
 };
 use crate::store::error::StoreError;
+use crate::store::first_screen::{Archiving, ConversationPage, Deletion, HistoryPage, HistoryQuery};
 use crate::store::sqlite::chat::{
-    device, explain, invitation, keep, message, notified, people, position, push, sync, test_push,
+    conversations, deletion, device, explain, history, invitation, keep, message, notified, people, position, push,
+    sync, test_push,
 };
 use bytes::Bytes;
 
@@ -150,6 +152,42 @@ impl Store {
     /// What a user has behind `since`, over all conversations; without it the newest.
     pub async fn chat_sync(&self, user: Owner, since: Option<Sid>) -> Result<Committed<SyncPage>, StoreError> {
         self.queue.submit(move |tx| sync::sync(tx, &user, since)).await
+    }
+
+    /// At most `limit` conversations of a user, newest first, whose newest item is older than `before`, as they are at `at` (Unix
+    /// milliseconds).
+    pub async fn chat_conversations(
+        &self,
+        user: Owner,
+        before: Option<Sid>,
+        limit: usize,
+        at: u64,
+    ) -> Result<Committed<ConversationPage>, StoreError> {
+        self.queue.submit(move |tx| conversations::page(tx, &user, before, limit, at)).await
+    }
+
+    /// A page of one conversation of a user.
+    pub async fn chat_history(&self, user: Owner, query: HistoryQuery) -> Result<Committed<HistoryPage>, StoreError> {
+        self.queue.submit(move |tx| history::page(tx, &user, &query)).await
+    }
+
+    /// Puts a conversation away, or takes it out again, and tells the user's devices. What phones show of it goes.
+    pub async fn chat_archive(
+        &self,
+        archiving: Archiving,
+        call: ChatCall,
+    ) -> Result<Committed<Result<(), Rejection>>, StoreError> {
+        self.queue.submit(move |tx| deletion::archive(tx, &archiving, &call)).await
+    }
+
+    /// Deletes the own copy of something and tells the user's devices; the other side keeps its own. Returns up to where all of a
+    /// conversation is deleted. Of several ids one that is not the user's refuses all.
+    pub async fn chat_delete(
+        &self,
+        deletion: Deletion,
+        call: ChatCall,
+    ) -> Result<Committed<Result<Option<Sid>, Rejection>>, StoreError> {
+        self.queue.submit(move |tx| deletion::delete(tx, &deletion, &call)).await
     }
 
     /// Why the devices of `user` were pushed for a message to it, or were not; `None`: it has no such message.

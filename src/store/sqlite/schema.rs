@@ -1,7 +1,10 @@
 //! The schema: whose file it is, and the steps from each schema to the next.
 
+mod first_screen;
+
 use super::errors;
 use crate::store::OpenError;
+use first_screen::FIRST_SCREEN;
 use rusqlite::Connection;
 use std::path::Path;
 
@@ -10,10 +13,10 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 9] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT, RECEIPTS, GROUPS];
+pub(super) const STEPS: [&str; 10] =
+    [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT, RECEIPTS, GROUPS, FIRST_SCREEN];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
-/// The steps from this schema on make tables, and indexes of rows that come later, and change no message: they take no time, and
-/// nothing is worth a copy.
+/// The steps from this schema on make tables and indexes and change no message: nothing is worth a copy.
 pub(super) const MAKES_TABLES_ONLY: i32 = 5;
 
 const FIRST: &str = "
@@ -361,6 +364,8 @@ CREATE TABLE members (
     read INTEGER NOT NULL,        -- it has read up to this row
     read_counted INTEGER NOT NULL,  -- what of the group counted as unread up to there
     received INTEGER NOT NULL,    -- one of its devices has confirmed what came up to this row
+    deleted INTEGER NOT NULL DEFAULT 0,   -- it has deleted its own copy of everything up to this row
+    archived INTEGER NOT NULL DEFAULT 0,  -- it has put the group away when this row was the newest
     PRIMARY KEY (gid, user)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX members_user ON members (user, gid);

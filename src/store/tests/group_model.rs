@@ -7,6 +7,7 @@
 use super::chat::groups::{group, owners};
 use super::chat::{Chat, devices, owner, received};
 use super::*;
+use crate::chat::contact::MuteLevel;
 use crate::chat::group::GroupChange;
 use crate::chat::id::Owner;
 use crate::store::GroupOutcome;
@@ -146,7 +147,7 @@ async fn step(mut chat: Chat, model: &mut Model, op: &Op) -> Chat {
         Op::Add(user) => add(&mut chat, model, user).await,
         Op::Remove(user) => remove(&mut chat, model, user).await,
         Op::Mute { user, on } => {
-            let until = on.then_some(u64::MAX);
+            let until = on.then_some((u64::MAX, MuteLevel::None));
             chat.set(USERS[user], SettingChange::About(Owner::from(group()), EntryChange::Mute(until))).await;
             model.members[user].muted = on;
         }

@@ -3,17 +3,22 @@
 //! What a message costs does not depend on how many have a device: its body is one row, its author's positions move, and each
 //! member gets a document without a payload, which is composed when somebody reads it.
 
+pub(in crate::store) mod amend;
 pub(in crate::store) mod message;
+pub(in crate::store) mod own_copy;
 pub(in crate::store) mod position;
 pub(in crate::store) mod push;
 pub(in crate::store) mod roster;
+pub(in crate::store) mod screen;
 
-use super::{ChatRow, json, json_text, people};
-use crate::chat::group::{GroupRole, GroupSettings};
+use super::message::document_of;
+use super::{ChatRow, json, json_text, mention, people};
+use crate::chat::group::{EVERYBODY, GroupRole, GroupSettings};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
 use rusqlite::{Connection, params};
+use serde_json::Value;
 
 const LOAD: &str = "SELECT settings, version, members, count, counted, dropped, newest FROM chat_groups WHERE gid = ?1";
 const SAVE: &str = "INSERT INTO chat_groups (gid, settings, version, members, count, counted, dropped, newest)
@@ -22,12 +27,21 @@ const SAVE: &str = "INSERT INTO chat_groups (gid, settings, version, members, co
         members = excluded.members, count = excluded.count, counted = excluded.counted, dropped = excluded.dropped,
         newest = excluded.newest";
 pub(in crate::store::sqlite) const MEMBER: &str =
-    "SELECT owner, came, reads_from, gone, read, read_counted, received FROM members WHERE gid = ?1 AND user = ?2";
+    "SELECT owner, came, reads_from, gone, read, read_counted, received, deleted, archived FROM members
+    WHERE gid = ?1 AND user = ?2";
 pub(in crate::store::sqlite) const GROUPS_OF: &str = "SELECT m.gid, m.came, m.gone, g.newest FROM members m
     JOIN chat_groups g ON g.gid = m.gid WHERE m.user = ?1";
 pub(in crate::store::sqlite) const UNREAD: &str =
-    "SELECT sum(max(0, g.counted - max(m.read_counted, g.dropped))) FROM members m JOIN chat_groups g ON g.gid = m.gid
-    WHERE m.user = ?1 AND m.gone IS NULL";
+    "SELECT m.gid, m.read, max(0, g.counted - max(m.read_counted, g.dropped)) FROM members m
+    JOIN chat_groups g ON g.gid = m.gid
+    WHERE m.user = ?1 AND m.gone IS NULL AND g.counted > max(m.read_counted, g.dropped)";
+/// Messages that were counted as unread and are not any more, behind a row: retracted ones, and those of which the member has
+/// deleted the own copy.
+pub(in crate::store::sqlite) const RETRACTED_BEHIND: &str =
+    "SELECT count(*) FROM chat INDEXED BY chat_gone WHERE peer = ?1 AND gone = 1 AND row > ?2 AND kind = 0";
+pub(in crate::store::sqlite) const DELETED_BEHIND: &str =
+    "SELECT count(*) FROM deleted d CROSS JOIN chat c ON c.row = d.row
+    WHERE d.user = ?2 AND d.peer = ?1 AND d.row > ?3 AND c.gone = 0 AND c.kind = 0";
 
 /// A group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,16 +106,31 @@ impl Group {
         Place { n: self.count, counted: self.counted }
     }
 
-    /// What is unread for a member.
-    fn unread(&self, read_counted: u64) -> u64 {
-        self.counted.saturating_sub(read_counted.max(self.dropped))
+    /// What is unread for a member who has read up to a row, where so many counted.
+    fn unread(
+        &self,
+        tx: &Tx<'_>,
+        (name, user): (&Owner, &Owner),
+        (read, read_counted): (Row, u64),
+    ) -> rusqlite::Result<u64> {
+        let behind = self.counted.saturating_sub(read_counted.max(self.dropped));
+        less_gone(tx, name, user, (read, behind))
     }
+}
 
-    /// A message that counts, with its place, is not kept any more.
-    pub(super) fn handle_dropped(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
-        const DROPPED: &str = "UPDATE chat_groups SET dropped = max(dropped, ?2) WHERE gid = ?1";
-        tx.execute(DROPPED, params![row.peer.as_str(), sql_ms(row.theirs_reader)]).map(drop)
-    }
+/// A message that counts, with its place, is about to be dropped.
+pub(super) fn handle_dropped(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
+    const DROPPED: &str = "UPDATE chat_groups SET dropped = max(dropped, ?2) WHERE gid = ?1";
+    tx.execute(DROPPED, params![row.peer.as_str(), sql_ms(row.theirs_reader)])?;
+    let kept: Value = serde_json::from_slice(&document_of(tx, row, &row.peer)?).unwrap_or_default();
+    let names = kept["mentions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let Some(group) = row.peer.group().filter(|_| !names.is_empty()) else { return Ok(()) };
+    let is_named = |user: &Owner| names.iter().any(|name| name == EVERYBODY || name == user.as_str());
+    let members = roster::names(tx, &group)?;
+    members
+        .iter()
+        .filter(|user| is_named(user))
+        .try_for_each(|user| mention::forget(tx, user, &row.peer, row.sid.row()))
 }
 
 /// Somebody who is in a group, or was.
@@ -114,6 +143,8 @@ pub(super) struct Member {
     read: Row,
     read_counted: u64,
     received: Row,
+    deleted: Row,
+    archived: Row,
 }
 
 impl Member {
@@ -132,6 +163,8 @@ impl Member {
                 read: row.get(4)?,
                 read_counted: from_sql(row.get(5)?),
                 received: row.get(6)?,
+                deleted: row.get(7)?,
+                archived: row.get(8)?,
             })
         })
     }
@@ -161,17 +194,41 @@ pub(super) fn is_member_of(conn: &Connection, row: &ChatRow, user: &Owner) -> ru
 
 /// Unread messages of the user in all groups.
 pub(super) fn unread(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<u64> {
-    Ok(tx.one(UNREAD, [user.as_str()], |row| row.get::<_, Option<i64>>(0))?.flatten().map_or(0, from_sql))
+    let behind = tx.all(UNREAD, [user.as_str()], |row| {
+        Ok((super::owner(row, 0)?, row.get::<_, Row>(1)?, from_sql(row.get(2)?)))
+    })?;
+    behind.into_iter().try_fold(0, |sum, (name, read, behind)| Ok(sum + less_gone(tx, &name, user, (read, behind))?))
+}
+
+/// Of so many messages behind a row those that are still to be read.
+fn less_gone(tx: &Tx<'_>, name: &Owner, user: &Owner, (read, behind): (Row, u64)) -> rusqlite::Result<u64> {
+    if behind == 0 {
+        return Ok(0);
+    }
+    let count = |found: Option<i64>| found.map_or(0, from_sql);
+    let retracted = tx.one(RETRACTED_BEHIND, params![name.as_str(), read], |row| row.get(0))?;
+    let deleted = tx.one(DELETED_BEHIND, params![name.as_str(), user.as_str(), read], |row| row.get(0))?;
+    Ok(behind.saturating_sub(count(retracted) + count(deleted)))
 }
 
 /// A group of a user, and the rows of it that are the user's.
 pub(super) struct OfUser {
     pub(super) group: Owner,
-    /// Behind it.
-    pub(super) came: Row,
-    /// Up to it.
-    pub(super) gone: Option<Row>,
+    came: Row,
+    gone: Option<Row>,
     pub(super) newest: Row,
+}
+
+impl OfUser {
+    /// The last row that was written before the user came.
+    pub(super) fn before(&self) -> Row {
+        Row(self.came.0 - 1)
+    }
+
+    /// The last row that is the user's.
+    pub(super) fn last(&self) -> Row {
+        self.gone.unwrap_or(Row(i64::MAX))
+    }
 }
 
 /// The groups in which a user is, or was.

@@ -6,7 +6,7 @@
 use super::message::{admission, by_id, copy, document_of, insert, receipt, stamped_for};
 use super::notified::{self, Seen};
 use super::push::{Asking, Told};
-use super::{Call, ChatRow, Kind, group, load, people, position, push};
+use super::{Call, ChatRow, Kind, group, load, people, position, push, save};
 use crate::chat::attention::Attended;
 use crate::chat::contact::{Admission, What};
 use crate::chat::id::{GroupId, Row, Sid};
@@ -66,7 +66,7 @@ fn refused(new: &NewInvitation, code: ErrorCode, detail: &str) -> ChatOutcome {
 fn known(tx: &mut Tx<'_>, new: &NewInvitation, at: u64) -> rusqlite::Result<Option<ChatOutcome>> {
     let Some(id) = &new.invitation.id else { return Ok(None) };
     let Some(row) = by_id(tx, &new.from.name, id.as_str())? else { return Ok(None) };
-    let kept = document_of(tx, &row)?;
+    let kept = document_of(tx, &row, &row.writer)?;
     if !matches!(row.kind, Kind::Invitation | Kind::Answer) || !says_the_same(new, &kept) {
         return Ok(Some(refused(new, ErrorCode::Duplicate, "something else of the same writer has this `id`")));
     }
@@ -179,7 +179,9 @@ fn decide(tx: &mut Tx<'_>, new: &NewInvitation, row: &ChatRow, call: &mut Call<'
         wish: Wish::Auto,
         own: false,
         blocked: entry.blocked,
-        muted: entry.is_muted(call.at),
+        muted: entry.is_silenced(call.at),
+        mentions_only: entry.hears_mentions_only(call.at),
+        mentioned: false,
         attended: new.to.attended.any(),
     };
     let body = if let Says::Request { body: Some(body), .. } = &new.invitation.kind { body } else { "" };
@@ -247,11 +249,11 @@ fn answer(
 
 /// The group into which an invitation was.
 fn group_of(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Option<GroupId>> {
-    let kept: Map<String, Value> = serde_json::from_slice(&document_of(tx, row)?).unwrap_or_default();
+    let kept: Map<String, Value> = serde_json::from_slice(&document_of(tx, row, &row.peer)?).unwrap_or_default();
     Ok(kept.get("group").and_then(Value::as_str).and_then(|group| GroupId::new(group).ok()))
 }
 
-/// A row beside the messages of its conversation.
+/// A row beside the messages of its conversation, which comes before older ones by it.
 fn row(
     tx: &Tx<'_>,
     new: &NewInvitation,
@@ -259,7 +261,9 @@ fn row(
     hidden: bool,
     at: u64,
 ) -> rusqlite::Result<ChatRow> {
-    let (conversation, by) = load(tx, &new.from.name, &new.to.name)?;
+    let (mut conversation, by) = load(tx, &new.from.name, &new.to.name)?;
+    conversation.handle_beside(new.sid, by, hidden);
+    save(tx, &new.from.name, &new.to.name, &conversation)?;
     Ok(ChatRow {
         sid: new.sid,
         kind,
@@ -277,6 +281,8 @@ fn row(
         receipt: true,
         waits: false,
         deadline,
+        amends: None,
+        gone: false,
     })
 }
 

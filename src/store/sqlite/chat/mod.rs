@@ -9,17 +9,22 @@ macro_rules! chat_rows {
     ($rest:literal) => {
         concat!(
             "SELECT row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader, theirs_writer, theirs_reader,
-            hidden, receipt, waits, deadline FROM chat ",
+            hidden, receipt, waits, deadline, amends, gone FROM chat ",
             $rest
         )
     };
 }
 
+pub(in crate::store) mod amend;
+pub(in crate::store) mod conversations;
+pub(in crate::store) mod deletion;
 pub(in crate::store) mod device;
 pub(in crate::store) mod explain;
 pub(in crate::store) mod group;
+pub(in crate::store) mod history;
 pub(in crate::store) mod invitation;
 pub(in crate::store) mod keep;
+pub(in crate::store) mod mention;
 pub(in crate::store) mod message;
 pub(in crate::store) mod notified;
 pub(in crate::store) mod people;
@@ -31,7 +36,7 @@ pub(in crate::store) mod test_push;
 use super::outbox::{self, Document};
 use super::tx::Tx;
 use crate::chat::conversation::{Conversation, Side, pair};
-use crate::chat::id::{Owner, Sid};
+use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::topic::inbox_topic;
 use crate::store::sqlite::column::{from_sql, sid, sql_ms};
 use crate::store::{ChatCall, ChatPolicy, Origin, StoreFigures};
@@ -40,9 +45,10 @@ use rusqlite::types::Type;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-const LOAD: &str = "SELECT standing FROM conversations WHERE first = ?1 AND second = ?2";
-const SAVE: &str = "INSERT INTO conversations (first, second, standing) VALUES (?1, ?2, ?3)
-    ON CONFLICT (first, second) DO UPDATE SET standing = excluded.standing";
+const LOAD: &str = "SELECT standing, newest_first, newest_second FROM conversations WHERE first = ?1 AND second = ?2";
+const SAVE: &str = "INSERT INTO conversations (first, second, standing, newest_first, newest_second)
+    VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (first, second) DO UPDATE SET standing = excluded.standing,
+    newest_first = excluded.newest_first, newest_second = excluded.newest_second";
 const WRITE_FIGURES: &str = "UPDATE marks SET chat_rows = ?1, chat_bytes = ?2";
 pub(in crate::store::sqlite) const BY_SID: &str = chat_rows!("WHERE row = ?1 AND tail = ?2");
 
@@ -68,13 +74,15 @@ pub(super) enum Kind {
     Reaction = 1,
     Invitation = 2,
     Answer = 3,
+    /// An edit or a retract of a message.
+    Amendment = 4,
     /// Of a change of a group.
     Notice = 5,
 }
 
 impl Kind {
     fn from_code(code: i64) -> Option<Self> {
-        let all = [Self::Message, Self::Reaction, Self::Invitation, Self::Answer, Self::Notice];
+        let all = [Self::Message, Self::Reaction, Self::Invitation, Self::Answer, Self::Amendment, Self::Notice];
         all.into_iter().find(|kind| *kind as i64 == code)
     }
 }
@@ -99,6 +107,10 @@ pub(super) struct ChatRow {
     pub(super) receipt: bool,
     pub(super) waits: bool,
     pub(super) deadline: u64,
+    /// The message that an edit or retract is about.
+    pub(super) amends: Option<Row>,
+    /// It is a tombstone: retracted, or deleted by both sides.
+    pub(super) gone: bool,
 }
 
 impl ChatRow {
@@ -122,6 +134,8 @@ impl ChatRow {
             receipt: row.get(14)?,
             waits: row.get(15)?,
             deadline: from_sql(row.get(16)?),
+            amends: row.get(17)?,
+            gone: row.get(18)?,
         })
     }
 
@@ -172,13 +186,16 @@ pub(super) fn write_figures(tx: &Tx<'_>) -> rusqlite::Result<()> {
 /// The conversation of two, and on which side of it `one` is.
 pub(super) fn load(tx: &Tx<'_>, one: &Owner, other: &Owner) -> rusqlite::Result<(Conversation, Side)> {
     let (first, second, side) = pair(one, other);
-    let found = tx.one(LOAD, params![first.as_str(), second.as_str()], |row| json(row, 0))?;
+    let read = |row: &rusqlite::Row<'_>| Ok(json::<Conversation>(row, 0)?.with_last(row.get(1)?, row.get(2)?));
+    let found = tx.one(LOAD, params![first.as_str(), second.as_str()], read)?;
     Ok((found.unwrap_or_default(), side))
 }
 
 pub(super) fn save(tx: &Tx<'_>, one: &Owner, other: &Owner, conversation: &Conversation) -> rusqlite::Result<()> {
     let (first, second, _) = pair(one, other);
-    tx.execute(SAVE, params![first.as_str(), second.as_str(), json_text(conversation)?]).map(drop)
+    let [newest_first, newest_second] = [Side::First, Side::Second].map(|side| conversation.of(side).last);
+    let values = params![first.as_str(), second.as_str(), json_text(conversation)?, newest_first, newest_second];
+    tx.execute(SAVE, values).map(drop)
 }
 
 /// Tells a user something that is dropped where nobody reads it.

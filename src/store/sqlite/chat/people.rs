@@ -1,7 +1,7 @@
 //! Who users are to each other, and what they have set.
 
 use super::{group, json, json_text, owner, tell};
-use crate::chat::contact::{Entry, is_seen_by};
+use crate::chat::contact::{Entry, MuteLevel, is_seen_by};
 use crate::chat::id::Owner;
 use crate::chat::message::{ErrorCode, PresenceState, Rejection};
 use crate::chat::principal::Role;
@@ -154,7 +154,11 @@ fn change_entry(
 ) -> rusqlite::Result<Vec<Seeing>> {
     let was_blocked = entry(tx, user, other)?.blocked;
     let seen = set_entry(tx, user, other, |entry| match change {
-        EntryChange::Mute(until) => entry.muted_until = until.filter(|until| *until > at),
+        EntryChange::Mute(mute) => {
+            let mute = mute.filter(|(until, level)| *until > at && *level != MuteLevel::All);
+            entry.muted_until = mute.map(|(until, _)| until);
+            entry.but_mentions = mute.is_some_and(|(_, level)| level == MuteLevel::Mentions);
+        }
         EntryChange::Block(on) => entry.blocked = on,
         EntryChange::RemoveContact => entry.contact = false,
     })?;

@@ -58,6 +58,9 @@ pub(in crate::store::sqlite) struct DevicePush {
     /// The message that it tells of, and the other side of its conversation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) about: Option<(i64, String)>,
+    /// Its message was edited while it was in flight: it is not sent again as it was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) edited: bool,
     /// It was taken back while it was in flight: it is not sent again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) withdrawn: bool,
@@ -191,11 +194,16 @@ pub(in crate::store) fn decide_again(
             continue;
         }
         let Some(before) = tx.one(DECIDED, [sid.row()], |row| json::<Decided>(row, 0))? else { continue };
-        let document = super::message::document_of(tx, &row)?;
+        let document = super::message::document_of(tx, &row, user)?;
         let document: serde_json::Value = serde_json::from_slice(&document).unwrap_or_default();
         let entry = people::entry(tx, user, &row.writer)?;
-        let asked =
-            Asked { blocked: entry.blocked, muted: entry.is_muted(call.at), attended: attended.any(), ..before.asked };
+        let asked = Asked {
+            blocked: entry.blocked,
+            muted: entry.is_silenced(call.at),
+            mentions_only: entry.hears_mentions_only(call.at),
+            attended: attended.any(),
+            ..before.asked
+        };
         let body = document["body"].as_str().unwrap_or_default();
         let asking = Asking { reader: user, row: &row, body, title: None, asked, attended, before: Some(before) };
         let told = decide(tx, &asking, call)?;
@@ -315,7 +323,8 @@ pub(super) fn queue(
     let (user, dev) = (news.user.as_str().to_owned(), device.dev.as_str().to_owned());
     let about = news.about.filter(|_| next == Next::Single);
     let about = about.map(|row| (row.sid.row().0, row.other(news.user).as_str().to_owned()));
-    tx.execute(MARK, params![sid.row(), json_text(&DevicePush { user, dev, about, withdrawn: false })?])?;
+    let mark = DevicePush { user, dev, about, edited: false, withdrawn: false };
+    tx.execute(MARK, params![sid.row(), json_text(&mark)?])?;
     if let Some(due) = due {
         tx.execute(PUT_OFF, params![sid.row(), sql_ms(due)])?;
         tx.execute(KEEP_PLACES, params![push.target.recipient(), sid.row()])?;
@@ -392,7 +401,7 @@ pub(super) fn queue_proof(
     let new = new_push(to.account, sid, &push, (transport, call.at + PROOF_MS), call.at);
     accept::queue_push(tx, &new, true)?;
     let user = to.account.as_str().to_owned();
-    let mark = DevicePush { user, dev: String::new(), about: None, withdrawn: false };
+    let mark = DevicePush { user, dev: String::new(), about: None, edited: false, withdrawn: false };
     tx.execute(MARK, params![sid.row(), json_text(&mark)?])?;
     Ok(true)
 }

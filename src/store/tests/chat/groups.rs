@@ -1,11 +1,14 @@
 //! Groups: their rosters, what members get, and who is pushed.
 
 use super::*;
+use crate::chat::contact::MuteLevel;
 use crate::chat::group::{GroupChange, GroupRole, Post, SettingsChange, Shown};
 use crate::chat::id::GroupId;
 use crate::chat::suffix::invitations::{Answer, Invitation, Kind};
+use crate::chat::suffix::requests::{DeletionOf, HistoryFrom};
 use crate::store::{
-    GroupAction, GroupChanged, GroupOutcome, Named, NewGroupChange, NewGroupMessage, NewInvitation, USER_GROUPS_MAX,
+    Archiving, ConversationItem, Deletion, GroupAction, GroupChanged, GroupOutcome, HistoryQuery, Named,
+    NewGroupChange, NewGroupMessage, NewInvitation, USER_GROUPS_MAX,
 };
 
 pub(in crate::store::tests) fn group() -> GroupId {
@@ -124,7 +127,7 @@ impl Chat {
     }
 
     /// What a push would say now.
-    async fn unread(&mut self, user: &str) -> Option<String> {
+    async fn unread_in_push(&mut self, user: &str) -> Option<String> {
         let call = self.call();
         self.rig.store.chat_test_push(owner(user), call).await.unwrap().await.unwrap();
         self.pushes().await.last().map(|pushed| pushed.data("unread").to_owned())
@@ -365,18 +368,18 @@ async fn unread_is_what_others_wrote_behind_the_position() {
     let third = chat.says("alice", "3").await;
     chat.pushes().await;
     // One more of before, between two.
-    assert_eq!(chat.unread("bob").await.as_deref(), Some("3"));
+    assert_eq!(chat.unread_in_push("bob").await.as_deref(), Some("3"));
     chat.forget("bob").await;
     chat.read_group("bob", first).await;
     assert_eq!(chat.told("bob", "read").await, [json!({ "with": "g-team", "sid": first.to_string(), "unread": 2 })]);
     chat.read_group("bob", first).await;
     assert!(chat.told("bob", "read").await.is_empty(), "a position only goes forward");
-    assert_eq!(chat.unread("bob").await.as_deref(), Some("2"));
+    assert_eq!(chat.unread_in_push("bob").await.as_deref(), Some("2"));
     chat.says("bob", "own").await;
     assert_eq!(chat.told("bob", "read").await, [json!({ "with": "g-team", "sid": third.to_string(), "unread": 0 })]);
-    assert_eq!(chat.unread("bob").await.as_deref(), Some("0"));
+    assert_eq!(chat.unread_in_push("bob").await.as_deref(), Some("0"));
     let mut chat = chat.crash().await;
-    assert_eq!(chat.unread("bob").await.as_deref(), Some("0"));
+    assert_eq!(chat.unread_in_push("bob").await.as_deref(), Some("0"));
 }
 
 #[tokio::test]
@@ -494,7 +497,7 @@ async fn a_confirmation_of_an_attended_device_ends_the_wait_of_its_user_alone() 
 async fn a_muted_group_is_not_pushed_and_still_counts() {
     let mut chat = Chat::of_group(&["bob"]).await;
     chat.register("bob", "phone", "T-bob").await;
-    let mute = EntryChange::Mute(Some(chat.at + DAY));
+    let mute = EntryChange::Mute(Some((chat.at + DAY, MuteLevel::None)));
     chat.set("bob", SettingChange::About(group().into(), mute)).await;
     chat.says("alice", "quiet").await;
     assert!(chat.pushes().await.is_empty());
@@ -549,4 +552,181 @@ async fn what_is_not_kept_is_not_unread() {
     assert_eq!(pushes.iter().map(|pushed| pushed.data("unread")).collect::<Vec<_>>(), ["1"]);
     let page = chat.items("bob", None).await;
     assert_eq!((bodies(&page), &page[0]["n"]), (vec!["new"], &json!(3)));
+}
+
+impl Chat {
+    async fn first_screen_of(&self, user: &str) -> (Vec<ConversationItem>, u64, u64) {
+        let page = self.rig.store.chat_conversations(owner(user), None, 50, self.at).await.unwrap().await.unwrap();
+        (page.items, page.unread, page.mentions)
+    }
+
+    /// The group on the first screen of a user.
+    async fn group_shown(&self, user: &str) -> ConversationItem {
+        let (items, ..) = self.first_screen_of(user).await;
+        items.into_iter().find(|item| item.with == Owner::from(group())).unwrap()
+    }
+
+    async fn group_history(&self, user: &str, from: HistoryFrom, limit: usize) -> (Vec<Value>, bool) {
+        let query = HistoryQuery { with: group().into(), from, limit };
+        let page = self.rig.store.chat_history(owner(user), query).await.unwrap().await.unwrap();
+        (page.items.iter().map(|item| serde_json::from_slice(item).unwrap()).collect(), page.complete)
+    }
+
+    async fn delete_of_group(&mut self, user: &str, of: DeletionOf) {
+        let (user, told) = (owner(user), Bytes::from("{}"));
+        let deletion = Deletion { user, dev: Some(device("web")), connected: devices(&["web"]), of, told };
+        let call = self.call();
+        self.rig.store.chat_delete(deletion, call).await.unwrap().await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_first_screen_shows_groups_among_the_other_conversations() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    chat.says("alice", "1").await;
+    let named = json!({ "body": "2", "mentions": ["bob"] });
+    let (second, _) = chat.post("alice", &named, &[]).await;
+    chat.write("alice", "bob", "aside").await;
+    let (items, unread, mentions) = chat.first_screen_of("bob").await;
+    assert_eq!(items.iter().map(|item| item.with.as_str()).collect::<Vec<_>>(), ["alice", "g-team"]);
+    assert_eq!((unread, mentions), (3, 1));
+    let item = &items[1];
+    let profile: Value = serde_json::from_str(item.profile.as_deref().unwrap()).unwrap();
+    let last: Value = serde_json::from_slice(item.last.as_deref().unwrap()).unwrap();
+    assert_eq!((&profile["name"], &last["body"], &last["n"]), (&json!("Team"), &json!("2"), &json!(3)));
+    assert_eq!((item.count, item.unread, item.mentions, item.archived), (3, 2, 1, false));
+    chat.read_group("bob", second).await;
+    let item = chat.group_shown("bob").await;
+    assert_eq!((item.unread, item.mentions, item.read), (0, 0, Some(second)));
+    assert_eq!(chat.group_shown("carol").await.unread, 2, "the others have not read it");
+
+    // Put away until something new comes.
+    let told = Bytes::from("{}");
+    let with = Owner::from(group());
+    let archiving = Archiving { user: owner("bob"), dev: None, connected: Vec::new(), with, on: true, told };
+    let call = chat.call();
+    chat.rig.store.chat_archive(archiving, call).await.unwrap().await.unwrap().unwrap();
+    assert!(chat.group_shown("bob").await.archived && !chat.group_shown("carol").await.archived);
+    chat.says("carol", "3").await;
+    assert!(!chat.group_shown("bob").await.archived);
+
+    // Who is out of it has what was there, and nothing unread.
+    chat.change("alice", GroupChange::Remove(owners(&["carol"]))).await.unwrap();
+    chat.says("alice", "after").await;
+    let item = chat.group_shown("carol").await;
+    let last: Value = serde_json::from_slice(item.last.as_deref().unwrap()).unwrap();
+    assert_eq!((&last["event"], item.count, item.unread), (&json!("removed"), 5, 0));
+}
+
+#[tokio::test]
+async fn the_history_of_a_group_is_what_a_member_may_read_page_by_page() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    let mut sids = Vec::new();
+    for n in 0..5 {
+        sids.push(chat.says("alice", &n.to_string()).await);
+    }
+    let (newest, complete) = chat.group_history("bob", HistoryFrom::Newest, 3).await;
+    assert_eq!((bodies(&newest), complete), (vec!["2", "3", "4"], false));
+    let (before, complete) = chat.group_history("bob", HistoryFrom::Before(sids[2]), 3).await;
+    assert_eq!((bodies(&before), complete), (vec!["created", "0", "1"], true));
+    let (after, complete) = chat.group_history("bob", HistoryFrom::After(sids[3]), 3).await;
+    assert_eq!((bodies(&after), complete), (vec!["4"], true));
+    chat.rig.store.chat_user_seen(owner("eve")).await.unwrap().await.unwrap();
+    assert_eq!(chat.group_history("eve", HistoryFrom::Newest, 3).await, (Vec::new(), true));
+    chat.write("eve", "alice", "hi").await;
+    chat.change("alice", GroupChange::Add(owners(&["eve"]))).await.unwrap();
+    chat.says("bob", "5").await;
+    let (hers, complete) = chat.group_history("eve", HistoryFrom::Newest, 9).await;
+    assert_eq!((bodies(&hers), complete), (vec!["added", "5"], true), "since she came");
+    chat.change("alice", GroupChange::Remove(owners(&["bob"]))).await.unwrap();
+    chat.says("alice", "without bob").await;
+    let (his, _) = chat.group_history("bob", HistoryFrom::Newest, 2).await;
+    assert_eq!(bodies(&his), ["5", "removed"]);
+}
+
+#[tokio::test]
+async fn a_message_in_a_group_is_edited_by_its_writer_and_retracted_by_an_owner_too() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    chat.register("carol", "phone", "T-carol").await;
+    let (first, _) = chat.post("bob", &json!({ "body": "teh", "mentions": ["carol"] }), &[]).await;
+    let second = chat.says("bob", "rude").await;
+    for user in ["alice", "bob", "carol"] {
+        chat.forget(user).await;
+    }
+    let of = |kind: &str, sid: Sid| json!({ "type": kind, "ref": sid.to_string(), "body": null });
+    let mut edit = of("edit", first);
+    edit["body"] = json!("the");
+    let (_, by_other) = chat.post("carol", &edit, &[]).await;
+    assert_eq!(code_of(&by_other), Some(ErrorCode::Forbidden));
+    let (_, by_owner) = chat.post("alice", &edit, &[]).await;
+    assert_eq!(code_of(&by_owner), Some(ErrorCode::Forbidden), "an owner edits no words of others");
+    let (edited, _) = chat.post("bob", &edit, &[]).await;
+    let told = chat.told("carol", "messages").await;
+    assert_eq!(
+        (&told[0]["type"], &told[0]["ref"], &told[0]["body"]),
+        (&json!("edit"), &json!(first.to_string()), &json!("the"))
+    );
+    assert_eq!((&told[0]["sid"], told[0].get("n"), told.len()), (&json!(edited.to_string()), None, 1));
+    let pushes = chat.pushes().await;
+    assert_eq!(
+        pushes.iter().map(|pushed| pushed.data("body")).collect::<Vec<_>>(),
+        ["the", "rude"],
+        "what had not left"
+    );
+    assert_eq!(chat.group_shown("carol").await.unread, 2);
+
+    let (_, outcome) = chat.post("carol", &of("retract", second), &[]).await;
+    assert_eq!(code_of(&outcome), Some(ErrorCode::Forbidden));
+    let (_, outcome) = chat.post("alice", &of("retract", second), &[]).await;
+    assert_eq!(outcome, GroupOutcome::Done { waiting: Vec::new() });
+    let (_, again) = chat.post("bob", &of("retract", second), &[]).await;
+    assert_eq!(code_of(&again), Some(ErrorCode::Duplicate));
+    assert_eq!(whats(&chat.pushes().await), [("T-carol", "clear")]);
+    let (items, _) = chat.group_history("carol", HistoryFrom::Newest, 9).await;
+    assert_eq!(bodies(&items), ["created", "the", "-"]);
+    assert_eq!(
+        (&items[2]["type"], &items[2]["n"], &items[1]["edited"].is_u64()),
+        (&json!("tombstone"), &json!(3), &true)
+    );
+    assert!(!items[2].to_string().contains("rude"));
+    let item = chat.group_shown("carol").await;
+    assert_eq!((item.unread, item.mentions), (1, 1));
+    chat.read_group("carol", first).await;
+    assert_eq!(chat.group_shown("carol").await.unread, 0);
+}
+
+#[tokio::test]
+async fn what_a_member_deletes_is_gone_for_that_member_alone() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    let first = chat.says("alice", "1").await;
+    let second = chat.says("alice", "2").await;
+    chat.says("alice", "3").await;
+    chat.delete_of_group("bob", DeletionOf::Each(vec![second])).await;
+    assert_eq!(chat.group_shown("bob").await.unread, 2);
+    let (his, _) = chat.group_history("bob", HistoryFrom::Newest, 9).await;
+    assert_eq!(bodies(&his), ["created", "1", "-", "3"]);
+    chat.read_group("bob", first).await;
+    assert_eq!(chat.told("bob", "read").await.last().unwrap()["unread"], 1);
+    chat.delete_of_group("bob", DeletionOf::All(group().into())).await;
+    let (his, _) = chat.group_history("bob", HistoryFrom::Newest, 9).await;
+    let (hers, _) = chat.group_history("carol", HistoryFrom::Newest, 9).await;
+    assert_eq!((bodies(&his), bodies(&hers)), (Vec::new(), vec!["created", "1", "2", "3"]));
+    assert!(chat.first_screen_of("bob").await.0.iter().all(|item| item.with.as_str() != "g-team"));
+    chat.says("alice", "4").await;
+    assert_eq!((chat.group_shown("bob").await.unread, bodies(&chat.items("bob", Some(second)).await)), (1, vec!["4"]));
+}
+
+#[tokio::test]
+async fn with_the_level_mentions_a_member_is_pushed_for_what_names_it() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    chat.register("bob", "phone", "T-bob").await;
+    let mute = EntryChange::Mute(Some((chat.at + DAY, MuteLevel::Mentions)));
+    chat.set("bob", SettingChange::About(group().into(), mute)).await;
+    chat.says("alice", "to all").await;
+    chat.post("alice", &json!({ "body": "to bob", "mentions": ["bob"] }), &[]).await;
+    chat.post("alice", &json!({ "body": "to everybody", "mentions": ["*"] }), &[]).await;
+    let pushes = chat.pushes().await;
+    assert_eq!(pushes.iter().map(|pushed| pushed.data("body")).collect::<Vec<_>>(), ["to bob", "to everybody"]);
+    let item = chat.group_shown("bob").await;
+    assert_eq!((item.unread, item.mentions), (3, 2));
 }

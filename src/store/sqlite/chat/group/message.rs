@@ -1,7 +1,8 @@
 //! A message to a group: one row, a document for each member, and the pushes.
 
 use super::push::{Deciding, Rules};
-use super::{Group, Member, Place, is_hidden_from, may_read, position};
+use super::{Group, Member, Place, amend, may_read, position};
+use crate::chat::amendment::{Why, tombstone};
 use crate::chat::group::{may_write, not_member};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
@@ -28,6 +29,9 @@ pub(in crate::store) fn write(
     if let Some(known) = known(tx, new, call.at)? {
         return Ok(known);
     }
+    if let Some(amends) = new.message.amends {
+        return amend::write(tx, new, amends, call);
+    }
     let group_name = Owner::from(new.group.clone());
     let writer = &new.from.name;
     let (Some(mut group), Some(member)) = (Group::load(tx, &group_name)?, Member::load(tx, &group_name, writer)?)
@@ -51,12 +55,12 @@ pub(in crate::store) fn write(
     message::copy(tx, &row, &kept, writer, false, call.at)?;
     receipt(tx, &row, Status::Sent, call.at)?;
     let deciding = Deciding { row: &row, message: &new.message, group: &group, attended: &new.attended };
-    let Rules { decided, waiting } = deciding.tell_members(tx, &kept, call)?;
+    let Rules { decided, waiting } = deciding.tell_members(tx, call)?;
     insert(tx, &ChatRow { waits: !waiting.is_empty(), ..row }, Some(&decided), &kept)?;
     Ok(GroupOutcome::Done { waiting })
 }
 
-fn refused(new: &NewGroupMessage, rejection: Rejection) -> GroupOutcome {
+pub(super) fn refused(new: &NewGroupMessage, rejection: Rejection) -> GroupOutcome {
     GroupOutcome::Refused(rejection.about(new.message.id.clone()))
 }
 
@@ -64,8 +68,8 @@ fn refused(new: &NewGroupMessage, rejection: Rejection) -> GroupOutcome {
 fn known(tx: &mut Tx<'_>, new: &NewGroupMessage, at: u64) -> rusqlite::Result<Option<GroupOutcome>> {
     let Some(id) = &new.message.id else { return Ok(None) };
     let Some(row) = by_id(tx, &new.from.name, id.as_str())? else { return Ok(None) };
-    let kept = document_of(tx, &row)?;
-    if !(matches!(row.kind, Kind::Message | Kind::Reaction) && new.message.says_the_same(&kept)) {
+    let kept = document_of(tx, &row, &row.writer)?;
+    if !(matches!(row.kind, Kind::Message | Kind::Reaction | Kind::Amendment) && new.message.says_the_same(&kept)) {
         let detail = "another message of the same writer has this `id`";
         return Ok(Some(refused(new, Rejection::new(ErrorCode::Duplicate, detail))));
     }
@@ -103,6 +107,8 @@ fn row(new: &NewGroupMessage, kind: Kind, place: Place, at: u64) -> ChatRow {
         receipt: new.message.receipt,
         waits: false,
         deadline: new.deadline_ms,
+        amends: None,
+        gone: false,
     }
 }
 
@@ -116,31 +122,16 @@ pub(super) fn wrote(tx: &Tx<'_>, row: &ChatRow, place: Place) -> rusqlite::Resul
 pub(super) fn tell(
     tx: &mut Tx<'_>,
     row: &ChatRow,
-    kept: &[u8],
     (member, is_blocked): (&Owner, bool),
     at: u64,
 ) -> rusqlite::Result<()> {
-    let payload = if is_blocked { copy_for(row, kept, member, true) } else { Vec::new() };
+    let payload = if is_blocked { hidden(row) } else { Vec::new() };
     document(tx, member, "messages", Origin::ChatCopy(row.sid), &payload, at)
 }
 
-/// What a reader other than the writer gets.
-fn copy_for(row: &ChatRow, kept: &[u8], reader: &Owner, is_hidden: bool) -> Vec<u8> {
-    if is_hidden { hidden(row) } else { message::stamped_for(row, kept, reader, false) }
-}
-
-/// The copy for any reader of a group: of what a blocked member writes there is a place, and no content.
-pub(in crate::store::sqlite::chat) fn copy_of(
-    tx: &Tx<'_>,
-    row: &ChatRow,
-    kept: &[u8],
-    reader: &Owner,
-) -> rusqlite::Result<Vec<u8>> {
-    Ok(copy_for(row, kept, reader, is_hidden_from(tx, &row.writer, reader)?))
-}
-
-fn hidden(row: &ChatRow) -> Vec<u8> {
-    let kept = serde_json::json!({ "to": row.peer.as_str(), "type": "tombstone" }).to_string();
+/// What a member gets of what somebody writes whom it has blocked.
+pub(in crate::store::sqlite::chat) fn hidden(row: &ChatRow) -> Vec<u8> {
+    let kept = tombstone(serde_json::json!({ "to": row.peer.as_str() }).to_string().as_bytes(), Why::Blocked);
     let stamp = Stamp {
         sid: row.sid,
         n: row.n_reader,
@@ -150,13 +141,13 @@ fn hidden(row: &ChatRow) -> Vec<u8> {
         dev: None,
         redelivered: false,
     };
-    stamped(kept.as_bytes(), &stamp)
+    stamped(&kept, &stamp)
 }
 
 /// The copy that a document without a payload stands for, the same for every member; `None`: it is not kept any more.
 pub(in crate::store::sqlite) fn shared_copy(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Bytes>> {
     let Some(row) = ChatRow::by_sid(tx, sid)? else { return Ok(None) };
-    let kept = document_of(tx, &row)?;
+    let kept = document_of(tx, &row, &row.peer)?;
     // A device is named to the writer's own devices alone, and their copies have payloads of their own.
     let row = ChatRow { dev: None, ..row };
     Ok(Some(message::stamped_for(&row, &kept, &row.peer, false).into()))
@@ -166,7 +157,7 @@ pub(in crate::store::sqlite) fn shared_copy(tx: &Tx<'_>, sid: Sid) -> rusqlite::
 pub(super) fn notice(tx: &mut Tx<'_>, row: &ChatRow, kept: &[u8], members: &[Owner], at: u64) -> rusqlite::Result<()> {
     for member in members {
         let is_blocked = false;
-        tell(tx, row, kept, (member, is_blocked), at)?;
+        tell(tx, row, (member, is_blocked), at)?;
     }
     insert(tx, row, None::<&()>, kept)
 }
@@ -190,6 +181,8 @@ pub(super) fn notice_row((group, by): (&Owner, &Owner), sid: Sid, place: Place, 
         receipt: false,
         waits: false,
         deadline: at,
+        amends: None,
+        gone: false,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::chat::suffix::read::read_document;
 use crate::chat::suffix::receipts::ReceiptDocument;
 use crate::store::Writer;
 use crate::store::sqlite::chat::position::Reader;
-use crate::store::sqlite::chat::{Call, ChatRow, notified, people, tell};
+use crate::store::sqlite::chat::{Call, ChatRow, mention, notified, people, tell};
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
 use rusqlite::params;
@@ -73,7 +73,9 @@ fn read_up_to(
     }
     let user = reader.user;
     tx.execute(READ, params![name.as_str(), user.as_str(), place, sql_ms(row.theirs_reader)])?;
-    tell(tx, user, "read", &read_document(name, row.sid, group.unread(row.theirs_reader)), call.at)?;
+    mention::read(tx, user, name, place)?;
+    let unread = group.unread(tx, (name, user), (place, row.theirs_reader))?;
+    tell(tx, user, "read", &read_document(name, row.sid, unread), call.at)?;
     let since = before(member.came);
     let delivered = (member.received.max(since), place);
     tell_writers(tx, (group, name), user, delivered, (Status::Delivered, call.at))?;

@@ -6,13 +6,14 @@
 use super::{Group, Member, message};
 use crate::chat::attention::Attended;
 use crate::chat::contact::Entry;
+use crate::chat::group::EVERYBODY;
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::push_decision::{Asked, Matter, PushDecision, PushWhen, Rule, Verdict, Wish};
 use crate::chat::push_document::title;
 use crate::chat::suffix::messages::UserMessage;
 use crate::chat::topic::Device;
 use crate::store::sqlite::chat::push::{Asking, Decided, Registered, Told, push_id, registered};
-use crate::store::sqlite::chat::{Call, ChatRow, json, owner, people, push};
+use crate::store::sqlite::chat::{Call, ChatRow, json, mention, owner, people, push};
 use crate::store::sqlite::column::state;
 use crate::store::sqlite::request::BY_ID;
 use crate::store::sqlite::tx::Tx;
@@ -85,14 +86,18 @@ struct Reader {
 
 impl Deciding<'_> {
     /// Gives every member the message, and queues the pushes that go now.
-    pub(super) fn tell_members(&self, tx: &mut Tx<'_>, kept: &[u8], call: &mut Call<'_>) -> rusqlite::Result<Rules> {
+    pub(super) fn tell_members(&self, tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<Rules> {
         let (row, at) = (self.row, call.at);
         let UserMessage { matter, wish, .. } = *self.message;
         let mut decided = GroupDecided { matter, wish, at, rules: BTreeMap::new(), waiting: Vec::new() };
         let mut waiting = Vec::new();
         let writer_name = people::profile_name(tx, &row.writer)?;
         for reader in readers(tx, row)?.into_iter().filter(|reader| reader.user != row.writer) {
-            message::tell(tx, row, kept, (&reader.user, reader.about_writer.blocked), at)?;
+            message::tell(tx, row, (&reader.user, reader.about_writer.blocked), at)?;
+            let is_mentioned = self.message.mentions_all || self.message.mentions.contains(&reader.user);
+            if is_mentioned && matter == Matter::Message && !reader.about_writer.blocked {
+                mention::note(tx, &reader.user, &row.peer, row.sid.row())?;
+            }
             if !reader.has_device {
                 continue;
             }
@@ -116,7 +121,8 @@ impl Deciding<'_> {
         let nobody = Attended::default();
         let known = self.attended.binary_search_by(|(name, _)| name.cmp(&reader.user));
         let attended = known.map_or(&nobody, |at| &self.attended[at].1);
-        let asked = reader.asked(self.message.matter, self.message.wish, attended, call.at);
+        let mentioned = self.message.mentions_all || self.message.mentions.contains(&reader.user);
+        let asked = reader.asked((self.message.matter, self.message.wish), mentioned, attended, call.at);
         let body = self.message.body().unwrap_or_default();
         let asking =
             Asking { reader: &reader.user, row: self.row, body, title: Some(title), asked, attended, before: None };
@@ -125,13 +131,15 @@ impl Deciding<'_> {
 }
 
 impl Reader {
-    fn asked(&self, matter: Matter, wish: Wish, attended: &Attended, at: u64) -> Asked {
+    fn asked(&self, (matter, wish): (Matter, Wish), mentioned: bool, attended: &Attended, at: u64) -> Asked {
         Asked {
             matter,
             wish,
             own: false,
             blocked: self.about_writer.blocked,
-            muted: self.about_group.is_muted(at),
+            muted: self.about_group.is_silenced(at),
+            mentions_only: self.about_group.hears_mentions_only(at),
+            mentioned,
             attended: attended.any(),
         }
     }
@@ -180,24 +188,37 @@ pub(in crate::store::sqlite::chat) fn decide_again(
     let (about_writer, about_group) = (people::entry(tx, user, &row.writer)?, people::entry(tx, user, &row.peer)?);
     let reader = Reader { user: user.clone(), about_writer, about_group, has_device: true };
     let kept: serde_json::Value =
-        serde_json::from_slice(&crate::store::sqlite::chat::message::document_of(tx, row)?).unwrap_or_default();
+        serde_json::from_slice(&crate::store::sqlite::chat::message::document_of(tx, row, user)?).unwrap_or_default();
     let title = group.push_title(row, people::profile_name(tx, &row.writer)?.as_deref(), &about_writer);
     let asking = Asking {
         reader: user,
         row,
         body: kept["body"].as_str().unwrap_or_default(),
         title: Some(&title),
-        asked: reader.asked(matter, wish, attended, call.at),
+        asked: reader.asked((matter, wish), is_mentioned(&kept, user), attended, call.at),
         attended,
         before: Some(done_before(tx, user, row, call.at)?),
     };
     Ok(push::decide(tx, &asking, call)?.waits)
 }
 
+fn is_mentioned(kept: &serde_json::Value, user: &Owner) -> bool {
+    let names = kept["mentions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    names.iter().any(|name| name == EVERYBODY || name == user.as_str())
+}
+
 /// What was done for the devices of a member: pushed, or confirmed where each waits for itself.
 fn done_before(tx: &Tx<'_>, user: &Owner, row: &ChatRow, at: u64) -> rusqlite::Result<Decided> {
-    let asked =
-        Asked { matter: Matter::Message, wish: Wish::Auto, own: false, blocked: false, muted: false, attended: false };
+    let asked = Asked {
+        matter: Matter::Message,
+        wish: Wish::Auto,
+        own: false,
+        blocked: false,
+        muted: false,
+        mentions_only: false,
+        mentioned: false,
+        attended: false,
+    };
     let confirmed = tx.all(CONFIRMED, params![user.as_str(), row.sid.row()], |found| found.get(0))?;
     let mut devices = BTreeMap::new();
     for device in registered(tx, user)? {
@@ -284,6 +305,8 @@ pub(in crate::store::sqlite::chat) fn explain(
             own: false,
             blocked: rule == Rule::Blocked,
             muted: rule == Rule::Muted,
+            mentions_only: false,
+            mentioned: false,
             attended: rule == Rule::Attended,
         }),
         attended: Vec::new(),
