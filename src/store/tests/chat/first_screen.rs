@@ -237,7 +237,7 @@ async fn how_long_a_page_takes_in_a_store_of_a_million_messages() {
         INSERT INTO contacts SELECT 'u' || i, 'bob', '{\"contact\":true}' FROM numbers WHERE i < 1000;
         INSERT INTO chat (row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader, theirs_writer, theirs_reader,
             received, hidden, waits, deadline, document)
-            SELECT i + 1, 0, 0, iif(i / 1000 % 2, 'bob', 'u' || i % 1000), 0, 'm' || i, iif(i / 1000 % 2, 'u' || i % 1000, 'bob'),
+            SELECT i + 1, 0, 0, iif(i / 1000 % 2, 'bob', 'u' || (i % 1000)), 0, 'm' || i, iif(i / 1000 % 2, 'u' || (i % 1000), 'bob'),
             'phone', 5, i / 1000 + 1, i / 1000 + 1, 0, i / 2000, 0, 0, 0, 9,
             CAST('{\"id\":\"m\",\"to\":\"x\",\"type\":\"text\",\"body\":\"' || printf('%.*c', 200, 'x') || '\"}' AS BLOB) FROM numbers;
         INSERT INTO conversations SELECT 'bob', 'u' || i,
