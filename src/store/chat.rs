@@ -126,7 +126,7 @@ pub enum ChatOutcome {
     Repeated,
     /// It is refused.
     Refused(Rejection),
-    /// There is no room for its pushes, or for it: nothing was stored.
+    /// There is no room for it in the inbox of its BAL: nothing was stored.
     Full,
 }
 
@@ -304,7 +304,7 @@ pub struct SyncPage {
     pub gap: bool,
 }
 
-/// Messages of which pushes waited for attended devices at the last stop.
+/// Messages of which pushes waited for attended devices at the last stop, or wait for room in the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undecided {
     /// Whose pushes they are.

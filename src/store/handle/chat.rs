@@ -11,7 +11,7 @@ use crate::store::chat::{
 };
 use crate::store::error::StoreError;
 use crate::store::sqlite::chat::{
-    device, explain, invitation, keep, message, notified, people, position, push, sync, test_push,
+    device, explain, invitation, keep, message, notified, people, position, push, sync, test_push, unpushed,
 };
 use bytes::Bytes;
 
@@ -70,6 +70,12 @@ impl Store {
     /// attended device when the store was closed.
     pub async fn chat_undecided(&self, since: u64) -> Result<Committed<Vec<Undecided>>, StoreError> {
         self.queue.submit(move |tx| push::undecided(tx, since)).await
+    }
+
+    /// The oldest `limit` messages of which a push waits for room in the queue ([`crate::store::StoreFigures::chat_unpushed`]).
+    /// To be decided again, they need room for one push at least.
+    pub async fn chat_unpushed(&self, limit: usize) -> Result<Committed<Vec<Undecided>>, StoreError> {
+        self.queue.submit(move |tx| unpushed::oldest(tx, limit)).await
     }
 
     /// Registers a device, or takes its registration back. Its user is told.

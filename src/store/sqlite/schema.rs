@@ -10,7 +10,7 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 8] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT, RECEIPTS];
+pub(super) const STEPS: [&str; 9] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT, RECEIPTS, SCHEDULED];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// The steps from this schema on make tables, and indexes of rows that come later, and change no message: they take no time, and
 /// nothing is worth a copy.
@@ -335,6 +335,14 @@ CREATE TABLE shown (              -- takes the place of the table before
 INSERT INTO shown SELECT user, peer, row, dev, delivery FROM pushed;
 DROP TABLE pushed;
 ALTER TABLE shown RENAME TO pushed;
+";
+
+/// What is to happen to messages of chat users later: pushes for which there was no room, messages that are sent at a time, and
+/// those that are kept until one. Of one whose time is over its row of `chat` stays, without its text.
+const SCHEDULED: &str = "
+CREATE TABLE unpushed (           -- messages of which a push waits for room in the queue
+    row INTEGER PRIMARY KEY       -- the same as in chat
+) STRICT;
 ";
 
 /// Whose file it is; returns its schema, 0 for an empty file.

@@ -15,7 +15,7 @@ use crate::chat::topic::Device;
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
 use crate::store::sqlite::upstream;
-use crate::store::{ChatCall, ChatOutcome, NewChatMessage, Origin, Peer, Seeing, USER_DEVICES_MAX, Writer};
+use crate::store::{ChatCall, ChatOutcome, NewChatMessage, Origin, Peer, Seeing, Writer};
 use rusqlite::params;
 
 const DOCUMENT: &str = "SELECT document FROM chat WHERE row = ?1";
@@ -151,11 +151,9 @@ fn is_about_own(tx: &Tx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
+/// Whether there is no room for it. A user gets it in any case: only its pushes need room, and wait for that.
 fn is_full(tx: &Tx<'_>, new: &NewChatMessage, document: &[u8]) -> bool {
-    match new.route {
-        Some(_) => tx.spool_is_full(document.len() as u64),
-        None => tx.queue_is_full(USER_DEVICES_MAX as u64, crate::chat::push_document::BYTES_MAX as u64),
-    }
+    new.route.is_some() && tx.spool_is_full(document.len() as u64)
 }
 
 /// Gives the message its places on both sides of the conversation.

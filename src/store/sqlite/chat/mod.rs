@@ -26,6 +26,7 @@ pub(in crate::store) mod position;
 pub(in crate::store) mod push;
 pub(in crate::store) mod sync;
 pub(in crate::store) mod test_push;
+pub(in crate::store) mod unpushed;
 
 use super::outbox::{self, Document};
 use super::tx::Tx;

@@ -1,6 +1,6 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
-use super::super::chat::{self, device, keep, message as chat_message, notified, position, push, sync};
+use super::super::chat::{self, device, keep, message as chat_message, notified, position, push, sync, unpushed};
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{
     accept, dispatch, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, unread,
@@ -92,7 +92,11 @@ fn hot_statements_use_their_index_and_sort_nothing() {
 fn what_waited_at_a_stop_is_found_along_its_index() {
     let dir = tempfile::tempdir().unwrap();
     let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
-    assert_eq!(plan(&conn, push::UNDECIDED), "SCAN chat USING INDEX chat_waits\n");
+    let by_row = "USING ROWID SEARCH ON TABLE unpushed FOR IN-OPERATOR\n";
+    assert_eq!(plan(&conn, push::UNDECIDED), format!("SCAN chat USING INDEX chat_waits\n{by_row}"));
+    assert_eq!(plan(&conn, push::FORGET_UNDECIDED), format!("SCAN chat USING INDEX chat_waits\n{by_row}"));
+    let oldest = "SCAN unpushed\nSEARCH chat USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN\n";
+    assert_eq!(plan(&conn, unpushed::OLDEST), oldest, "along the rows, as far as the chunk goes");
     assert_eq!(plan(&conn, keep::OLDEST), "SCAN chat\n", "along the rows, as far as the chunk goes");
 }
 
