@@ -5,7 +5,7 @@
 
 use super::id::{Owner, Sid, Token};
 use super::push::{Priority, Push, Target};
-use super::suffix::devices::{Format, Platform};
+use super::suffix::devices::{Badge, Format, Platform};
 use super::suffix::profile::shown_name;
 use serde_json::{Map, Value, json};
 
@@ -71,6 +71,8 @@ pub struct Addressee<'a> {
     pub lang: Option<&'a str>,
     /// Unread messages of the user, over all conversations.
     pub unread: u64,
+    /// Who counts them on the icon of the app.
+    pub badge: Badge,
 }
 
 /// The title of a push: the name of the writer's profile, with the user name behind it where the reader may not know whose
@@ -93,7 +95,7 @@ pub fn push(to: &Addressee<'_>, content: &Content<'_>) -> Push {
             draft.put("type", "clear");
             draft.put("with", with.as_str());
             draft.put("sid", sid.to_string());
-            draft.put("unread", to.unread.to_string());
+            draft.unread();
         }
         Content::Sync => draft.doorbell(true),
         Content::Verify { proof } => {
@@ -110,6 +112,8 @@ struct Draft<'a> {
     to: &'a Addressee<'a>,
     data: Map<String, Value>,
     notification: Option<Map<String, Value>>,
+    /// The number on the icon of an app on iOS, as a text.
+    icon: Option<String>,
     priority: Priority,
     collapse: Option<String>,
 }
@@ -117,16 +121,27 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn new(to: &'a Addressee<'a>) -> Self {
         let data = Map::from_iter([("account".to_owned(), to.account.as_str().into())]);
-        Self { to, data, notification: None, priority: Priority::Normal, collapse: None }
+        Self { to, data, notification: None, icon: None, priority: Priority::Normal, collapse: None }
     }
 
     fn put(&mut self, key: &str, value: impl Into<String>) {
         self.data.insert(key.to_owned(), Value::String(value.into()));
     }
 
+    /// How many messages are unread, unless the device wants no number.
+    fn unread(&mut self) {
+        if self.to.badge == Badge::Off {
+            return;
+        }
+        self.put("unread", self.to.unread.to_string());
+        if self.to.badge == Badge::Server && self.to.platform == Platform::Ios {
+            self.icon = Some(self.to.unread.to_string());
+        }
+    }
+
     fn doorbell(&mut self, silent: bool) {
         self.put("type", "sync");
-        self.put("unread", self.to.unread.to_string());
+        self.unread();
         self.collapse = Some(COLLAPSE.to_owned());
         if !silent {
             self.priority = Priority::High;
@@ -139,7 +154,7 @@ impl<'a> Draft<'a> {
         self.put("with", item.with.as_str());
         self.put("sid", item.sid.to_string());
         self.put("ts", item.ts.to_string());
-        self.put("unread", self.to.unread.to_string());
+        self.unread();
         if !item.silent {
             self.priority = Priority::High;
         }
@@ -153,7 +168,9 @@ impl<'a> Draft<'a> {
         // On iOS what is to be seen stands a second time in the notification.
         let shown = !item.silent && self.to.platform == Platform::Ios;
         let copies = if shown { 2 } else { 1 };
-        let fixed = "body".len() * copies + if shown { "title".len() + item.title.len() } else { 0 } + "cut1".len();
+        let icon = self.icon.as_ref().map_or(0, |icon| "badge".len() + icon.len());
+        let fixed =
+            "body".len() * copies + if shown { "title".len() + item.title.len() } else { 0 } + "cut1".len() + icon;
         let room = BYTES_MAX.saturating_sub(TRANSPORT_BYTES + weight(&self.data) + fixed) / copies;
         let body = cut(item.body, room);
         if body.len() < item.body.len() {
@@ -177,11 +194,11 @@ impl<'a> Draft<'a> {
     }
 
     fn finish(self) -> Push {
-        let Self { to, data, notification, priority, collapse } = self;
+        let Self { to, data, mut notification, icon, priority, collapse } = self;
         let mut fcm = Map::new();
         let mut priority = priority;
         if to.platform == Platform::Ios {
-            match notification {
+            match &notification {
                 Some(_) => fcm.insert("mutable_content".to_owned(), json!(true)),
                 None => {
                     // Apple takes no push of high priority that shows nothing.
@@ -189,6 +206,10 @@ impl<'a> Draft<'a> {
                     fcm.insert("content_available".to_owned(), json!(true))
                 }
             };
+        }
+        // A number alone shows nothing else, and wakes the app all the same.
+        if let Some(icon) = icon {
+            notification.get_or_insert_default().insert("badge".to_owned(), icon.into());
         }
         let target = Target::Token(to.token.clone());
         Push { target, data, notification, priority, collapse, receipt: true, fcm }
@@ -241,7 +262,15 @@ mod tests {
 
     impl Names {
         fn to(&self, platform: Platform, format: Format) -> Addressee<'_> {
-            Addressee { account: &self.bob, token: &self.token, platform, format, lang: Some("de-CH"), unread: 3 }
+            Addressee {
+                account: &self.bob,
+                token: &self.token,
+                platform,
+                format,
+                lang: Some("de-CH"),
+                unread: 3,
+                badge: Badge::Client,
+            }
         }
 
         fn item<'a>(&'a self, body: &'a str) -> Item<'a> {
@@ -277,6 +306,39 @@ mod tests {
             assert_eq!((unseen.priority, &unseen.notification), (Priority::Normal, &None), "{content:?}");
             assert_eq!(Value::Object(unseen.fcm), json!({"content_available": true}));
         }
+    }
+
+    #[test]
+    fn the_number_on_the_icon_is_the_systems_the_apps_or_nobodys() {
+        let names = names();
+        let item = names.item("hi");
+        let contents = [
+            Content::Item(item),
+            Content::Item(Item { silent: true, ..item }),
+            Content::Clear { with: &names.alice, sid: names.sid },
+            Content::Sync,
+        ];
+        for platform in [Platform::Ios, Platform::Android, Platform::Web] {
+            for badge in [Badge::Server, Badge::Client, Badge::Off] {
+                for (format, content) in
+                    [Format::Full, Format::Id, Format::Doorbell].iter().flat_map(|f| contents.map(|c| (*f, c)))
+                {
+                    let push = push(&Addressee { badge, ..names.to(platform, format) }, &content);
+                    let on_icon = push.notification.as_ref().and_then(|shown| shown.get("badge"));
+                    let expected = json!("3");
+                    let is_systems = badge == Badge::Server && platform == Platform::Ios;
+                    assert_eq!(on_icon, is_systems.then_some(&expected), "{platform:?} {badge:?} {content:?}");
+                    assert_eq!(push.data.get("unread"), (badge != Badge::Off).then_some(&expected));
+                }
+            }
+        }
+        let clear = push(&Addressee { badge: Badge::Server, ..names.to(Platform::Ios, Format::Full) }, &contents[2]);
+        assert_eq!((clear.priority, Value::Object(clear.fcm)), (Priority::Normal, json!({"content_available": true})));
+        let verify = push(
+            &Addressee { badge: Badge::Server, ..names.to(Platform::Ios, Format::Full) },
+            &Content::Verify { proof: "p" },
+        );
+        assert_eq!(verify.notification, None);
     }
 
     #[test]
@@ -323,12 +385,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_form_keeps_to_the_services_limits(body in "\\PC{0,3000}", title in "\\PC{0,64}", which in 0..9_usize, silent: bool) {
+        fn every_form_keeps_to_the_services_limits(body in "\\PC{0,3000}", title in "\\PC{0,64}", which in 0..9_usize, silent: bool, server: bool) {
             let names = names();
+            let badge = if server { Badge::Server } else { Badge::Client };
             let platform = [Platform::Android, Platform::Ios, Platform::Web][which % 3];
             let format = [Format::Full, Format::Id, Format::Doorbell][which / 3];
             let item = Item { title: &title, silent, ..names.item(&body) };
-            let push = push(&names.to(platform, format), &Content::Item(item));
+            let push = push(&Addressee { badge, ..names.to(platform, format) }, &Content::Item(item));
             let notified = push.notification.as_ref().map_or(0, weight);
             prop_assert!(weight(&push.data) + notified <= BYTES_MAX - TRANSPORT_BYTES);
             prop_assert_eq!(push.data["account"].as_str(), Some("bob"));

@@ -7,7 +7,7 @@ use fcm_mqtt_bridge::chat::message::{Limits, Presence, Sender};
 use fcm_mqtt_bridge::chat::push_document::{Addressee, Content, Item, push};
 use fcm_mqtt_bridge::chat::status::Status;
 use fcm_mqtt_bridge::chat::suffix::chatstate::ChatState;
-use fcm_mqtt_bridge::chat::suffix::devices::{DeviceDocument, DeviceEvent, DeviceWord, Format, Platform};
+use fcm_mqtt_bridge::chat::suffix::devices::{Badge, DeviceDocument, DeviceEvent, DeviceWord, Format, Platform};
 use fcm_mqtt_bridge::chat::suffix::invitations::{Invitation, OPEN_MS};
 use fcm_mqtt_bridge::chat::suffix::messages::{Stamp, UserMessage, stamped};
 use fcm_mqtt_bridge::chat::suffix::profile::Profile;
@@ -197,6 +197,7 @@ fn check_push(shown: &Shown) {
         format: Format::Full,
         lang: None,
         unread,
+        badge: Badge::Client,
     };
     let with = shown.document.contains_key("with").then(|| shown.owner("with"));
     let content = match shown.text("type") {

@@ -176,7 +176,7 @@ fn explanation(explained: &PushExplanation, connected: &[Device], when: PushWhen
     let is_known = |dev: &Device| devices.iter().any(|known| known.dev == dev.as_str());
     for dev in connected.iter().filter(|dev| !is_known(dev)) {
         let attended = attended.iter().any(|one| one == dev.as_str());
-        let bare = AskedDevice { has_token: false, attended, has_room: true };
+        let bare = AskedDevice { has_token: false, attended, was_told: false, is_quiet: false, has_room: true };
         let rule = asked.map_or(Rule::NoToken, |asked| decide(when, asked, bare).rule);
         items.push(json!({ "dev": dev.as_str(), "rule": rule.number(), "why": rule }));
     }

@@ -98,6 +98,8 @@ fn words(rule: Rule) -> &'static str {
         Rule::NoToken => "the device has no token",
         Rule::Attended => "somebody looks at a device",
         Rule::Unattended => "nobody looks at a device",
+        Rule::First => "the device wants one push for an absence, and has had it",
+        Rule::Quiet => "nobody looks at a device, and it is within its quiet hours",
         Rule::NoRoom => "the queue has no room for the push yet",
         Rule::Always => "rule 3 is left out: `push` is always, or chat.push_when",
     }
@@ -201,6 +203,8 @@ mod tests {
             (Rule::Unattended, 4),
             (Rule::Always, 4),
             (Rule::NoRoom, 4),
+            (Rule::First, 5),
+            (Rule::Quiet, 5),
         ];
         let mut said: Vec<_> = all.iter().map(|(name, _)| words(*name)).collect();
         for (name, number) in all {

@@ -175,6 +175,7 @@ fn ask_for_proof(
         format: registration.form.format,
         lang: None,
         unread: 0,
+        badge: registration.form.badge,
     };
     let is_soon = pushed > 0 && call.at < last.saturating_add(PROOF_PAUSE_MS);
     let (app, content) = (registration.form.app.as_deref(), Content::Verify { proof: &change.proof });

@@ -139,7 +139,7 @@ pub(super) struct Registered {
     pub(super) dev: Device,
     pub(super) token: Token,
     form: PushForm,
-    budget: PushBudget,
+    pub(super) budget: PushBudget,
     sync_row: Option<Row>,
 }
 
@@ -159,7 +159,13 @@ pub(super) fn decide(tx: &mut Tx<'_>, asking: &Asking<'_>, call: &mut Call<'_>) 
             continue;
         }
         let has_room = !tx.queue_is_full(1, BYTES_MAX as u64);
-        let asked = AskedDevice { has_token: true, attended: asking.attended.is(&device.dev), has_room };
+        let asked = AskedDevice {
+            has_token: true,
+            attended: asking.attended.is(&device.dev),
+            was_told: device.form.first && device.budget.was_told(),
+            is_quiet: device.form.quiet.as_ref().is_some_and(|quiet| quiet.covers(call.at)),
+            has_room,
+        };
         let mut decision = decide_for(call.policy.push_when, asking.asked, asked);
         let silent = decision.verdict == Verdict::PushSilently;
         let name = device.dev.as_str().to_owned();
@@ -290,6 +296,7 @@ pub(super) fn queue(
         format: device.form.format,
         lang: device.form.lang.as_deref(),
         unread: people::unread(tx, news.user)?,
+        badge: device.form.badge,
     };
     let transport = call.policy.transports.pick(news.user, device.form.app.as_deref()).clone();
     let push = for_transport(push_of(&to, &content), &content, &transport);
@@ -315,6 +322,9 @@ pub(super) fn queue(
     }
     if next != Next::Single {
         device.sync_row = Some(sid.row());
+    }
+    if device.form.first && matches!(news.content, Content::Item(_)) {
+        device.budget.handle_told(sid.row());
     }
     note(tx, news, &device.dev, (next == Next::Single).then_some(sid.row()))?;
     let values = params![news.user.as_str(), device.dev.as_str(), json_text(&device.budget)?, device.sync_row];

@@ -442,3 +442,81 @@ async fn an_answer_clears_a_reaction_that_was_pushed() {
     chat.send(at_web, peer("alice", &[]), &json!({ "to": "alice", "body": "thank you" })).await;
     assert_eq!(whats(&chat.pushes().await), [("T-phone", "clear")]);
 }
+
+impl Chat {
+    async fn register_with(&mut self, dev: &str, more: &Value) {
+        self.change_device(registers("bob", dev, Some(registration(&format!("T-{dev}"), more)))).await;
+    }
+
+    /// By which rule the only device of bob was pushed for a message, or was not.
+    async fn rule(&self, sid: Sid) -> (Verdict, Rule) {
+        let explained = self.rig.store.chat_explain(owner("bob"), sid).await.unwrap().await.unwrap().unwrap();
+        (explained.devices[0].verdict, explained.devices[0].rule)
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_wants_one_push_for_an_absence_gets_no_second_one_until_it_speaks() {
+    let mut chat = with_devices(&[]).await;
+    chat.register_with("phone", &json!({ "first": true })).await;
+    let (first, _) = chat.write_to(&[], &json!({})).await;
+    let (second, _) = chat.write_to(&[], &json!({ "push": "always" })).await;
+    assert_eq!(chat.tokens().await, ["T-phone"]);
+    let mut chat = chat.crash().await;
+    let (third, _) = chat.write_to(&[], &json!({})).await;
+    assert!(chat.pushes().await.is_empty());
+    assert_eq!(chat.rule(first).await, (Verdict::Push, Rule::Unattended));
+    for sid in [second, third] {
+        assert_eq!(chat.rule(sid).await, (Verdict::None, Rule::First));
+    }
+    assert_eq!(chat.count("SELECT count(*) FROM pushed"), 1, "what was not pushed is remembered so");
+    chat.rig.store.chat_device_spoke(owner("bob"), device("phone"), chat.at).await.unwrap().await.unwrap();
+    chat.write_to(&[], &json!({})).await;
+    let pushes = chat.pushes().await;
+    assert_eq!((pushes.len(), pushes[0].data("unread")), (1, "4"), "it says how many");
+    chat.confirm("phone", false, third).await;
+    let (fifth, _) = chat.write_to(&[], &json!({})).await;
+    assert_eq!(chat.tokens().await, ["T-phone"]);
+
+    // Read at another device, which clears what it shows: whoever read it was not absent.
+    chat.read_at("web", &[], fifth).await;
+    chat.write_to(&[], &json!({})).await;
+    chat.write_to(&[], &json!({})).await;
+    assert_eq!(whats(&chat.pushes().await), [("T-phone", "clear"), ("T-phone", "message")]);
+}
+
+#[tokio::test]
+async fn a_push_that_did_not_go_is_not_the_one_of_an_absence() {
+    let mut chat = with_devices(&[]).await;
+    chat.register_with("phone", &json!({ "first": true })).await;
+    chat.write_to(&[], &json!({})).await;
+    let push = chat.claim(chat.at).await;
+    chat.rig.record(push[0].sid, refused(Decision::FAIL, "INVALID"), chat.at).await;
+    let (sid, _) = chat.write_to(&[], &json!({})).await;
+    chat.confirm("web", true, sid).await;
+    let (sid, _) = chat.write_to(&[], &json!({})).await;
+    chat.write_to(&[], &json!({})).await;
+    let pushes: Vec<_> = chat.pushes().await.iter().map(|push| push.data("sid").to_owned()).collect();
+    assert_eq!(pushes, [sid.to_string()], "the first failed, the second was taken back");
+}
+
+#[tokio::test]
+async fn by_night_a_push_shows_nothing() {
+    let mut chat = with_devices(&[]).await;
+    let at = |minutes: u64| format!("{:02}:{:02}", minutes / 60 % 24, minutes % 60);
+    let minute = chat.at / MINUTE % (24 * 60);
+    let quiet = json!({ "from": at(minute + 23 * 60), "to": at(minute + 60), "tz": "UTC" });
+    chat.register_with("phone", &json!({ "quiet": quiet, "platform": "ios", "badge": "server" })).await;
+    let (sid, _) = chat.write_to(&[], &json!({ "push": "always" })).await;
+    assert_eq!(chat.rule(sid).await, (Verdict::PushSilently, Rule::Quiet));
+    let push = &chat.pushes().await[0].push;
+    assert_eq!((&push["priority"], &push["notification"]), (&json!("normal"), &json!({ "badge": "1" })));
+    chat.at += 2 * 60 * MINUTE;
+    let (sid, _) = chat.write_to(&[], &json!({})).await;
+    assert_eq!(chat.rule(sid).await, (Verdict::Push, Rule::Unattended));
+    let push = &chat.pushes().await[0].push;
+    assert_eq!(push["notification"], json!({ "title": "alice", "body": "hi", "badge": "2" }));
+    chat.read_at("web", &[], sid).await;
+    let clear = &chat.pushes().await[0].push;
+    assert_eq!(clear["notification"], json!({ "badge": "0" }));
+}
