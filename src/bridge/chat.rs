@@ -16,10 +16,12 @@ mod messages;
 mod pushes;
 mod receipts;
 mod requests;
+mod schedule;
 mod typing;
 
 pub(super) use kept_copies::KeptCopies;
 pub(super) use pushes::run as watch_pushes;
+pub(super) use schedule::Schedule;
 
 use super::context::Context;
 use super::presence::PresenceWord;
@@ -181,8 +183,8 @@ impl ChatIntake {
             Ok(request) => request,
             Err(rejection) => return requests::refuse(&self.context, owner, dev, rejection).await,
         };
-        let asked =
-            requests::Asked { user: owner.clone(), dev: dev.clone(), request, payload: publish.payload.clone() };
+        let (user, role, dev, payload) = (owner.clone(), publish.principal.role, dev.clone(), publish.payload.clone());
+        let asked = requests::Asked { user, role, dev, request, payload };
         requests::answer(&self.context, asked, self.call(now_ms())).await
     }
 
@@ -213,9 +215,9 @@ impl ChatIntake {
         }
     }
 
-    fn peer(&self, name: &Owner, at: u64) -> Peer {
-        let role = self.context.directory.role_of(name.as_str());
-        Peer { name: name.clone(), role, attended: self.context.attentions.attended(name, at) }
+    /// Sends what is to be sent at a time.
+    pub(super) fn schedule(&self) -> Schedule {
+        Schedule::new(Arc::clone(&self.context), Arc::clone(&self.policy), self.limits.clone())
     }
 
     fn call(&self, at: u64) -> ChatCall {
@@ -242,11 +244,21 @@ async fn finish(
             Ok(Some(AckWord::Done))
         }
         ChatOutcome::Repeated => Ok(Some(AckWord::Done)),
+        ChatOutcome::Scheduled => {
+            context.scheduled.notify_one();
+            Ok(Some(AckWord::Done))
+        }
         ChatOutcome::Refused(rejection) => refusing.refuse(owner, &rejection, refused).await?.await,
         // An external broker has acknowledged it long ago; left alone, it sends the message again.
         ChatOutcome::Full if !context.broker.answers_publishers => Ok(None),
         ChatOutcome::Full => Ok(Some(AckWord::Quota)),
     }
+}
+
+/// Somebody to whom something is written.
+fn peer(context: &Context, name: &Owner, at: u64) -> Peer {
+    let role = context.directory.role_of(name.as_str());
+    Peer { name: name.clone(), role, attended: context.attentions.attended(name, at) }
 }
 
 /// The device that wrote: the embedded broker knows it, another one takes the client's word.

@@ -7,7 +7,7 @@
 mod delayed;
 mod waiting;
 
-use super::chat::{ChatIntake, KeptCopies};
+use super::chat::{ChatIntake, KeptCopies, Schedule};
 use super::context::Context;
 use super::count_told;
 use super::presence::{PresencePublish, PresenceWord};
@@ -65,6 +65,11 @@ impl Intake {
         let chat = ChatIntake::new(Arc::clone(&context), refusing.clone());
         let (kept_copies, refused_names) = (KeptCopies::default(), RefusedNames::default());
         Self { context, refusing, chat, kept_copies, refused_names, is_stopped: false }
+    }
+
+    /// Sends what users and BALs have written to be sent at a time.
+    pub(super) fn schedule(&self) -> Schedule {
+        self.chat.schedule()
     }
 
     /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound`, and comes until

@@ -44,6 +44,8 @@ settings! {
         pub user_test_pushes_per_minute: u32 = 1, in 1..=1_000_000;
         /// Registrations of devices of one chat user an hour.
         pub user_registrations_per_hour: u32 = 10, in 1..=1_000_000;
+        /// Messages of one chat user or BAL that wait for their time.
+        pub user_scheduled: u32 = 100, in 1..=1_000_000;
     }
 }
 

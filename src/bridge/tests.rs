@@ -4,6 +4,7 @@ mod chat;
 mod chat_full_queue;
 mod chat_limits;
 mod chat_requests;
+mod chat_schedule;
 mod downstream;
 mod notices;
 mod principals;

@@ -4,14 +4,15 @@ use super::{Remaining, TakeError};
 use crate::bridge::context::Context;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{BridgeEvent, ErrorCode, Rejection};
+use crate::chat::principal::Role;
 use crate::chat::push_decision::{AskedDevice, PushWhen, Rule, decide};
 use crate::chat::suffix::requests::{Op, Request};
 use crate::chat::topic::{BridgeTopic, Device, inbox_topic};
 use crate::mqtt::AckWord;
 use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatCall, Committed, Contact, ContactPage, EntryChange, KnownDevice, Note, PushExplanation, SettingChange,
-    StoreError, SyncPage, TEST_PUSH_SKIPS, UserDocument, UserSettings,
+    ChatCall, Committed, Contact, ContactPage, EntryChange, KnownDevice, Note, PushExplanation, ScheduledMessage,
+    ScheduledPage, SettingChange, StoreError, SyncPage, TEST_PUSH_SKIPS, UserDocument, UserSettings,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -20,6 +21,7 @@ use std::sync::Arc;
 /// A request, and who asked.
 pub(super) struct Asked {
     pub(super) user: Owner,
+    pub(super) role: Role,
     pub(super) dev: Device,
     pub(super) request: Request,
     /// As it came: the user's other devices get it when it was done.
@@ -30,9 +32,9 @@ pub(super) struct Asked {
 pub(super) async fn answer(context: &Arc<Context>, asked: Asked, call: ChatCall) -> Result<Remaining, TakeError> {
     let context = Arc::clone(context);
     Ok(Box::pin(async move {
-        let Asked { user, dev, request: Request { id, op }, payload } = asked;
+        let Asked { user, role, dev, request: Request { id, op }, payload } = asked;
         let at = call.at;
-        let reply = execute(&context, &user, op, &payload, call).await?;
+        let reply = execute(&context, (&user, role), op, &payload, call).await?;
         tell(&context, &user, &dev, document(id.as_ref(), reply), at).await?.await?;
         Ok(Some(AckWord::Done))
     }))
@@ -86,7 +88,7 @@ fn document(id: Option<&MessageId>, reply: Reply) -> Vec<u8> {
 
 async fn execute(
     context: &Context,
-    user: &Owner,
+    (user, role): (&Owner, Role),
     op: Op,
     payload: &Bytes,
     call: ChatCall,
@@ -101,6 +103,14 @@ async fn execute(
             return Ok(Ok(settings_of(context, &settings)));
         }
         Op::Devices => return Ok(Ok(devices(store.chat_devices(user.clone()).await?.await?))),
+        Op::Schedule { after } => {
+            return Ok(Ok(scheduled(store.chat_scheduled(user.clone(), after).await?.await?)));
+        }
+        Op::Cancel(id) => {
+            let is_taken_back = store.chat_cancel(user.clone(), role, id, call.at).await?.await?;
+            let unknown = || Rejection::new(ErrorCode::NotFound, "no message of this id waits for its time");
+            return Ok(is_taken_back.then(Map::new).ok_or_else(unknown));
+        }
         Op::Sync { since } => return Ok(Ok(page(store.chat_sync(user.clone(), since).await?.await?))),
         Op::Explain(sid) => return explain(context, user, sid).await,
         Op::TestPush => {
@@ -238,6 +248,20 @@ fn devices(devices: Vec<KnownDevice>) -> Map<String, Value> {
         })
     };
     fields(json!({ "items": devices.into_iter().map(item).collect::<Vec<_>>() }))
+}
+
+fn scheduled(page: ScheduledPage) -> Map<String, Value> {
+    let next = page.items.last().map(|last| last.sid.to_string());
+    let item = |waiting: &ScheduledMessage| {
+        let message: Value = serde_json::from_slice(&waiting.document).unwrap_or_default();
+        json!({ "id": waiting.id.as_str(), "not_before": waiting.not_before, "message": message })
+    };
+    let items: Vec<Value> = page.items.iter().map(item).collect();
+    let mut found = fields(json!({ "items": items, "complete": page.complete }));
+    if let Some(next) = next {
+        found.insert("next".to_owned(), next.into());
+    }
+    found
 }
 
 fn page(page: SyncPage) -> Map<String, Value> {

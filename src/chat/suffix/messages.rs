@@ -21,9 +21,11 @@ const TEXT: &str = "text";
 /// A message about another one that is never pushed by itself.
 const REACTION: &str = "reaction";
 /// Types that the bridge alone writes, or that a later release gives a meaning: what is stored today must not come alive then.
-const NOT_TYPES: [&str; 4] = ["notice", "call", "edit", "retract"];
-/// Fields of which the same is true.
-const LATER: [&str; 2] = ["not_before", "expires"];
+const NOT_TYPES: [&str; 5] = ["notice", "call", "edit", "retract", EXPIRED];
+/// What is left of a message whose time is over.
+const EXPIRED: &str = "expired";
+/// How far ahead `not_before` and `expires` may lie, in milliseconds: a year.
+pub const AHEAD_MAX_MS: u64 = 366 * 86_400_000;
 /// Fields of a push to a token. A message to a user is pushed in a form of the bridge's own.
 const OF_PUSHES: [&str; 6] = ["token", "topic", "condition", "notification", "collapse", "fcm"];
 /// What the bridge stamps: taken off, whatever a client writes.
@@ -50,6 +52,10 @@ pub struct UserMessage {
     pub ttl: u32,
     /// Whether the writer wishes to hear of delivery.
     pub receipt: bool,
+    /// When it is to be sent, in Unix milliseconds; a time that is over is now.
+    pub not_before: Option<u64>,
+    /// When it is to be deleted everywhere, in Unix milliseconds.
+    pub expires: Option<u64>,
     /// The device that wrote it, as its client says; the embedded broker knows better.
     pub dev: Option<Device>,
     /// What its readers get, in the writer's order, without what is stamped: `id`, `to`, `type` and the rest.
@@ -96,6 +102,30 @@ impl UserMessage {
         crate::chat::message::json(&self.document)
     }
 
+    /// Refuses times that cannot be kept to at `now` (Unix milliseconds).
+    ///
+    /// # Errors
+    /// With [`ErrorCode::BadField`], and with the writer's id.
+    pub fn check_times(&self, now: u64) -> Result<(), Rejection> {
+        let bad = |name, detail| Err(Rejection::bad_field(name, detail).about(self.id.clone()));
+        let latest = now.saturating_add(AHEAD_MAX_MS);
+        if self.not_before.is_some_and(|at| at > latest) {
+            return bad("not_before", "is more than a year ahead");
+        }
+        match self.expires {
+            Some(at) if at <= now => bad("expires", "is over"),
+            Some(at) if at > latest => bad("expires", "is more than a year ahead"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same under this id, which its writer did not give it.
+    pub fn named(mut self, id: MessageId) -> Self {
+        self.document.insert("id".to_owned(), id.as_str().into());
+        self.id = Some(id);
+        self
+    }
+
     /// Whether it says the same as one that was kept, whatever its id and device.
     pub fn says_the_same(&self, kept: &[u8]) -> bool {
         let Ok(mut kept) = serde_json::from_slice::<Map<String, Value>>(kept) else { return false };
@@ -104,6 +134,18 @@ impl UserMessage {
         kept.shift_remove("id");
         own == kept
     }
+}
+
+/// What is kept of a message whose time is over: who it was for, and when that was.
+pub fn expired(id: Option<&str>, to: &Owner, at_ms: u64) -> Vec<u8> {
+    let mut document = Map::new();
+    if let Some(id) = id {
+        document.insert("id".to_owned(), id.into());
+    }
+    document.insert("to".to_owned(), to.as_str().into());
+    document.insert("type".to_owned(), EXPIRED.into());
+    document.insert("expires".to_owned(), at_ms.into());
+    crate::chat::message::json(&document)
 }
 
 /// A copy for one reader of a message that was kept as `document`.
@@ -130,9 +172,6 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     if let Some(name) = OF_PUSHES.into_iter().find(|name| fields.has(name)) {
         return Err(Rejection::bad_field(name, "does not go with `to`"));
     }
-    if let Some(name) = LATER.into_iter().find(|name| fields.has(name)) {
-        return Err(Rejection::bad_field(name, "has no meaning in this release"));
-    }
     for name in STAMPED {
         fields.take(name);
     }
@@ -147,8 +186,13 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
         return Err(Rejection::new(ErrorCode::MissingField, "`ref` is missing: a reaction is about a message"));
     }
     let mentions = mentions(fields)?;
-    let asked = ["push", "ttl", "receipt"].map(|name| (name, fields.get(name).cloned()));
+    let asked = ["push", "ttl", "receipt", "expires"].map(|name| (name, fields.get(name).cloned()));
     let (wish, ttl, receipt) = (wish(fields)?, ttl(fields)?, fields.flag("receipt")?.unwrap_or(true));
+    // Its readers are not told: for them it was written when it is sent.
+    let (not_before, expires) = (time(fields, "not_before")?, time(fields, "expires")?);
+    if expires.zip(not_before).is_some_and(|(expires, not_before)| expires <= not_before) {
+        return Err(Rejection::bad_field("expires", "is not later than `not_before`"));
+    }
     let dev = match fields.string("dev")? {
         Some(dev) => Some(Device::new(dev).map_err(|fault| Rejection::bad_field("dev", fault))?),
         None => None,
@@ -168,7 +212,7 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     put("mentions", (!mentions.is_empty()).then(|| mentions.iter().map(Owner::as_str).collect()));
     document.extend(fields.rest());
     let about = about.into_iter().flatten().collect();
-    Ok(UserMessage { id, to, matter, wish, about, mentions, ttl, receipt, dev, document })
+    Ok(UserMessage { id, to, matter, wish, about, mentions, ttl, receipt, not_before, expires, dev, document })
 }
 
 fn recipient(fields: &mut Fields) -> Result<Owner, Rejection> {
@@ -202,6 +246,12 @@ fn ttl(fields: &mut Fields) -> Result<u32, Rejection> {
     let bad = || Rejection::bad_field("ttl", format_args!("is no number of seconds up to {TTL_MAX}"));
     let Some(ttl) = fields.take("ttl") else { return Ok(TTL_MAX) };
     ttl.as_u64().and_then(|ttl| u32::try_from(ttl).ok()).filter(|ttl| *ttl <= TTL_MAX).ok_or_else(bad)
+}
+
+/// A time of the future, as it looks when it is written; whether it is one, whoever has a clock knows.
+fn time(fields: &mut Fields, name: &str) -> Result<Option<u64>, Rejection> {
+    let Some(time) = fields.take(name) else { return Ok(None) };
+    time.as_u64().map(Some).ok_or_else(|| Rejection::bad_field(name, "is no time in Unix milliseconds"))
 }
 
 /// `body`, `data`, `files` stay where they are; one of them must be there.
@@ -323,8 +373,11 @@ mod tests {
             json!({"to": "bob", "type": "retract", "body": "hi"}),
             json!({"to": "bob", "type": "call", "body": "hi"}),
             json!({"to": "bob", "type": "notice", "body": "hi"}),
-            json!({"to": "bob", "body": "hi", "not_before": 1}),
-            json!({"to": "bob", "body": "hi", "expires": 1}),
+            json!({"to": "bob", "type": "expired", "body": "hi"}),
+            json!({"to": "bob", "body": "hi", "not_before": "soon"}),
+            json!({"to": "bob", "body": "hi", "not_before": -1}),
+            json!({"to": "bob", "body": "hi", "expires": 1.5}),
+            json!({"to": "bob", "body": "hi", "not_before": 7, "expires": 7}),
             json!({"to": "bob", "body": "hi", "token": "t"}),
             json!({"to": "bob", "body": "hi", "notification": {}}),
             json!({"to": "bob", "body": "hi", "fcm": {}}),
@@ -343,6 +396,30 @@ mod tests {
         }
         let reaction = parse(&json!({"to": "bob", "type": "reaction", "ref": some_sid().to_string(), "body": "+"}));
         assert_eq!(reaction.unwrap().matter, Matter::Reaction);
+    }
+
+    #[test]
+    fn the_time_of_deletion_travels_and_that_of_sending_does_not() {
+        let message = parse(&json!({"to": "bob", "body": "hi", "not_before": 7, "expires": 8})).unwrap();
+        assert_eq!((message.not_before, message.expires), (Some(7), Some(8)));
+        let document: Value = serde_json::from_slice(&message.to_bytes()).unwrap();
+        assert_eq!(document, json!({"to": "bob", "type": "text", "expires": 8, "body": "hi"}));
+        let named = message.clone().named(MessageId::new("m1").unwrap());
+        assert!(named.says_the_same(&message.to_bytes()) && named.id.is_some());
+        let fault = |message: &UserMessage, now| message.check_times(now).map_err(|fault| fault.code()).err();
+        assert_eq!(fault(&message, 7), None, "it is to be sent now");
+        assert_eq!(fault(&message, 8), Some(ErrorCode::BadField), "its time is over");
+        let far = |name: &str, at: u64| {
+            let mut far = json!({"to": "bob", "body": "hi"});
+            far[name] = at.into();
+            parse(&far).unwrap()
+        };
+        for name in ["not_before", "expires"] {
+            assert_eq!(fault(&far(name, 5 + AHEAD_MAX_MS), 5), None);
+            assert_eq!(fault(&far(name, 6 + AHEAD_MAX_MS), 5), Some(ErrorCode::BadField));
+        }
+        let left: Value = serde_json::from_slice(&expired(Some("m1"), &message.to, 8)).unwrap();
+        assert_eq!(left, json!({"id": "m1", "to": "bob", "type": "expired", "expires": 8}));
     }
 
     #[test]

@@ -46,6 +46,8 @@ const REROUTE: &str = "UPDATE deliveries SET way = ?1
     WHERE state IN (0, 1, 2) AND way NOT IN (SELECT value FROM json_each(?2))";
 const NEWEST_CHAT: &str = "SELECT row, tail FROM chat ORDER BY row DESC LIMIT 1";
 const UNPUSHED: &str = "SELECT count(*) FROM unpushed";
+const SCHEDULED: &str = "SELECT count(*) FROM scheduled";
+const NEWEST_SCHEDULED: &str = "SELECT row, tail FROM scheduled ORDER BY row DESC LIMIT 1";
 const CHAT_MARKS: &str = "SELECT chat_rows, chat_bytes, chat_floor FROM marks";
 /// The greatest that there is: of the ids of a row that is gone any may have been given out.
 const TAIL_MAX: u32 = (1 << 17) - 1;
@@ -119,7 +121,9 @@ fn chat(conn: &Connection, memory: &mut Memory) -> rusqlite::Result<Option<Sid>>
         row.get::<_, Row>(2)
     })?;
     memory.figures.chat_unpushed = conn.query_row(UNPUSHED, [], |row| row.get(0).map(from_sql))?;
-    let newest = conn.query_row(NEWEST_CHAT, [], |row| sid(row, 0, 1)).optional()?;
+    memory.figures.chat_scheduled = conn.query_row(SCHEDULED, [], |row| row.get(0).map(from_sql))?;
+    let written = conn.query_row(NEWEST_CHAT, [], |row| sid(row, 0, 1)).optional()?;
+    let newest = written.max(conn.query_row(NEWEST_SCHEDULED, [], |row| sid(row, 0, 1)).optional()?);
     Ok(newest.max(Sid::from_parts(floor, TAIL_MAX).filter(|_| floor > Row(0))))
 }
 

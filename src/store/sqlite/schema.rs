@@ -343,6 +343,20 @@ const SCHEDULED: &str = "
 CREATE TABLE unpushed (           -- messages of which a push waits for room in the queue
     row INTEGER PRIMARY KEY       -- the same as in chat
 ) STRICT;
+CREATE TABLE scheduled (          -- messages that are to be sent at a time
+    row INTEGER PRIMARY KEY,      -- upper bits of an id of its own; as a message it gets another one
+    tail INTEGER NOT NULL,
+    writer TEXT NOT NULL,
+    by_bal INTEGER NOT NULL,
+    id TEXT NOT NULL,             -- as the writer chose it, or the bridge for the writer
+    dev TEXT,
+    not_before INTEGER NOT NULL,
+    ttl INTEGER NOT NULL,         -- of its pushes, in milliseconds from then on
+    document BLOB NOT NULL        -- as in chat
+) STRICT;
+CREATE UNIQUE INDEX scheduled_id ON scheduled (writer, id);
+CREATE INDEX scheduled_writer ON scheduled (writer, row);
+CREATE INDEX scheduled_due ON scheduled (not_before, row);
 ";
 
 /// Whose file it is; returns its schema, 0 for an empty file.

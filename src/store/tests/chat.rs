@@ -7,6 +7,7 @@ mod keep;
 mod messages;
 mod pushes;
 mod receipts;
+mod scheduled;
 mod sync;
 
 use super::*;
@@ -42,7 +43,7 @@ pub(super) fn devices(names: &[&str]) -> Vec<Device> {
 
 pub(super) fn policy(push_when: PushWhen) -> ChatPolicy {
     let transports = Transports::new(Transport::Ccs, HashMap::new(), &Routes::default());
-    ChatPolicy { push_when, writers: Writers::Anyone, transports }
+    ChatPolicy { push_when, writers: Writers::Anyone, transports, scheduled_max: 3 }
 }
 
 /// A user's phone, on which nobody looks at anything.

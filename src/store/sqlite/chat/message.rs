@@ -1,7 +1,7 @@
 //! A message: decided, stored, and told to both sides, in one transaction.
 
 use super::push::{Asking, Told};
-use super::{Call, ChatRow, Kind, document, json_text, load, people, position, push, save, tell};
+use super::{Call, ChatRow, Kind, document, json_text, load, people, position, push, save, scheduled, tell};
 use crate::chat::contact::{Admission, What, admit};
 use crate::chat::conversation::Written;
 use crate::chat::id::{Owner, Sid};
@@ -26,8 +26,35 @@ const INSERT: &str = "INSERT INTO chat (row, tail, kind, writer, by_bal, id, pee
 
 pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &ChatCall) -> rusqlite::Result<ChatOutcome> {
     let call = &mut Call::of(call);
+    if let Some(known) = scheduled::known(tx, new, call.at)? {
+        return Ok(known);
+    }
+    match new.message.not_before {
+        Some(not_before) if not_before > call.at && !is_known(tx, new)? => match new.message.check_times(call.at) {
+            Ok(()) => scheduled::keep(tx, new, not_before, call),
+            Err(rejection) => Ok(ChatOutcome::Refused(rejection)),
+        },
+        _ => write_now(tx, new, true, call),
+    }
+}
+
+fn is_known(tx: &Tx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
+    let Some(id) = &new.message.id else { return Ok(false) };
+    Ok(by_id(tx, &new.from.name, id.as_str())?.is_some())
+}
+
+/// Writes a message, whatever it says of its time. `reads`: it is written by somebody who has the conversation before the eyes.
+pub(super) fn write_now(
+    tx: &mut Tx<'_>,
+    new: &NewChatMessage,
+    reads: bool,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<ChatOutcome> {
     if let Some(known) = known(tx, new, call.at)? {
         return Ok(known);
+    }
+    if let Err(rejection) = new.message.check_times(call.at) {
+        return Ok(ChatOutcome::Refused(rejection));
     }
     let (from, to) = (&new.from, &new.to);
     let admission = match admission(tx, What::Message, from, to, call)? {
@@ -50,8 +77,10 @@ pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &Chat
     if seen.is_some() {
         position::tell_contact(tx, &from.name, &to.name, call.at)?;
     }
-    position::read_all(tx, from, &to.name, call)?;
-    let row = place(tx, new, swallowed, call.at)?;
+    if reads {
+        position::read_all(tx, from, &to.name, call)?;
+    }
+    let row = place(tx, new, (swallowed, reads), call.at)?;
     let waits = tell_both(tx, new, &row, &document, call)?;
     Ok(done(seen, admission, waits))
 }
@@ -157,12 +186,12 @@ fn is_full(tx: &Tx<'_>, new: &NewChatMessage, document: &[u8]) -> bool {
 }
 
 /// Gives the message its places on both sides of the conversation.
-fn place(tx: &Tx<'_>, new: &NewChatMessage, swallowed: bool, at: u64) -> rusqlite::Result<ChatRow> {
+fn place(tx: &Tx<'_>, new: &NewChatMessage, (swallowed, reads): (bool, bool), at: u64) -> rusqlite::Result<ChatRow> {
     let (from, to) = (&new.from.name, &new.to.name);
     let kind = if new.message.matter == Matter::Reaction { Kind::Reaction } else { Kind::Message };
     let (mut conversation, by) = load(tx, from, to)?;
     let (counts, to_self) = (kind == Kind::Message, from == to);
-    let places = conversation.handle_written(Written { sid: new.sid, by, swallowed, counts, to_self });
+    let places = conversation.handle_written(Written { sid: new.sid, by, swallowed, counts, to_self, reads });
     save(tx, from, to, &conversation)?;
     if places.reader.is_some() && counts && new.to.role != Some(Role::Bal) {
         people::add_unread(tx, to, 1)?;
@@ -311,18 +340,17 @@ pub(super) fn receipt_up_to(
     let document = ReceiptDocument { up_to, ..ReceiptDocument::new(row.id.as_deref(), row.sid, status, at) };
     let payload = document.to_payload();
     if row.by_bal {
-        // A BAL may be away: its statuses wait for it.
-        let topic = crate::chat::topic::status_topic(row.writer.as_str());
-        let document = crate::store::sqlite::outbox::Document {
-            topic: &topic,
-            origin: Origin::Note,
-            at,
-            correlation: None,
-            payload: &payload,
-        };
-        return crate::store::sqlite::outbox::queue(tx, &document).map(drop);
+        return status_note(tx, &row.writer, &payload, at);
     }
     tell(tx, &row.writer, "receipts", &payload, at)
+}
+
+/// A status for a BAL, which may be away: it waits there.
+pub(super) fn status_note(tx: &mut Tx<'_>, bal: &Owner, payload: &[u8], at: u64) -> rusqlite::Result<()> {
+    let topic = &*crate::chat::topic::status_topic(bal.as_str());
+    let document =
+        crate::store::sqlite::outbox::Document { topic, origin: Origin::Note, at, correlation: None, payload };
+    crate::store::sqlite::outbox::queue(tx, &document).map(drop)
 }
 
 /// The sids among `sids` that are messages to this user, in their order.

@@ -24,6 +24,7 @@ pub(in crate::store) mod notified;
 pub(in crate::store) mod people;
 pub(in crate::store) mod position;
 pub(in crate::store) mod push;
+pub(in crate::store) mod scheduled;
 pub(in crate::store) mod sync;
 pub(in crate::store) mod test_push;
 pub(in crate::store) mod unpushed;

@@ -1,6 +1,8 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
-use super::super::chat::{self, device, keep, message as chat_message, notified, position, push, sync, unpushed};
+use super::super::chat::{
+    self, device, keep, message as chat_message, notified, position, push, scheduled, sync, unpushed,
+};
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{
     accept, dispatch, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, unread,
@@ -79,6 +81,10 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (device::OF_TOKEN, "INDEX devices_recipient (recipient=?)"),
         (keep::OVER, "INDEX chat_open (deadline<?)"),
         (keep::SILENT, "INDEX devices_seen (stale=? AND seen_at<?)"),
+        (scheduled::BY_ID, "INDEX scheduled_id (writer=? AND id=?)"),
+        (scheduled::OF_WRITER, "INDEX scheduled_writer (writer=? AND row>?)"),
+        (scheduled::DUE, "INDEX scheduled_due (not_before<?)"),
+        (scheduled::COUNT, "(writer=?)"),
         (device::DROP_PROOFS, "INDEX proofs_made (made_at<?)"),
     ];
     for (sql, index) in expected {
@@ -92,6 +98,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
 fn what_waited_at_a_stop_is_found_along_its_index() {
     let dir = tempfile::tempdir().unwrap();
     let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
+    assert_eq!(plan(&conn, scheduled::NEXT), "SCAN scheduled USING COVERING INDEX scheduled_due\n", "the first of it");
     let by_row = "USING ROWID SEARCH ON TABLE unpushed FOR IN-OPERATOR\n";
     assert_eq!(plan(&conn, push::UNDECIDED), format!("SCAN chat USING INDEX chat_waits\n{by_row}"));
     assert_eq!(plan(&conn, push::FORGET_UNDECIDED), format!("SCAN chat USING INDEX chat_waits\n{by_row}"));
