@@ -14,6 +14,7 @@ use fcm_mqtt_bridge::chat::suffix::profile::Profile;
 use fcm_mqtt_bridge::chat::suffix::read::{ReadPosition, read_document};
 use fcm_mqtt_bridge::chat::suffix::receipts::{ReceiptDocument, UserReceipt};
 use fcm_mqtt_bridge::chat::suffix::requests::Request;
+use fcm_mqtt_bridge::chat::suffix::scheduled::{ScheduledStatus, scheduled_document};
 use fcm_mqtt_bridge::chat::topic::{ChatTopic, ClientTopic, Device};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -173,6 +174,14 @@ fn stamp_of<'a>(shown: &Shown, from: &'a Owner) -> Stamp<'a> {
 }
 
 fn check_receipt(shown: &Shown) {
+    let waiting = match shown.text("status") {
+        "scheduled" => Some(ScheduledStatus::Scheduled(shown.number("not_before"))),
+        "cancelled" => Some(ScheduledStatus::Cancelled),
+        _ => None,
+    };
+    if let Some(status) = waiting {
+        return shown.is(&scheduled_document(shown.text("id"), &status, shown.number("ts"), false));
+    }
     let status = [Status::Sent, Status::Delivered, Status::Read];
     let status = status.into_iter().find(|status| json!(status) == shown.document["status"]).unwrap();
     let up_to = shown.document.contains_key("up_to");

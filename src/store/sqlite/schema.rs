@@ -357,6 +357,23 @@ CREATE TABLE scheduled (          -- messages that are to be sent at a time
 CREATE UNIQUE INDEX scheduled_id ON scheduled (writer, id);
 CREATE INDEX scheduled_writer ON scheduled (writer, row);
 CREATE INDEX scheduled_due ON scheduled (not_before, row);
+CREATE TABLE expiring (           -- messages that are to be deleted at a time
+    row INTEGER PRIMARY KEY,      -- the same as in chat
+    at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX expiring_at ON expiring (at);
+CREATE TABLE expiring_documents ( -- their copies in the outbox
+    row INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    topic TEXT NOT NULL,
+    PRIMARY KEY (row, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE tombstones (         -- messages that were deleted and keep their place in the count of `theirs`
+    peer TEXT NOT NULL,
+    writer TEXT NOT NULL,
+    row INTEGER NOT NULL,
+    PRIMARY KEY (peer, writer, row)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Whose file it is; returns its schema, 0 for an empty file.

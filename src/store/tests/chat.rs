@@ -1,6 +1,7 @@
 //! Chat between users: a store with some, and what they do.
 
 mod devices;
+mod expired;
 mod explain;
 mod invitations;
 mod keep;
@@ -100,8 +101,13 @@ pub(super) struct Chat {
 impl Chat {
     /// With these users, of whom nobody has written to anybody.
     pub(super) async fn of(users: &[&str]) -> Self {
+        Self::with(users, Limits::default()).await
+    }
+
+    /// The same, in a store with these limits.
+    pub(super) async fn with(users: &[&str], limits: Limits) -> Self {
         let policy = Arc::new(policy(PushWhen::default()));
-        let chat = Self { rig: Rig::in_memory(Limits::default()), at: NOW, policy };
+        let chat = Self { rig: Rig::in_memory(limits), at: NOW, policy };
         for user in users {
             chat.rig.store.chat_user_seen(owner(user)).await.unwrap().await.unwrap();
         }

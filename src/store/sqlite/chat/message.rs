@@ -1,7 +1,7 @@
 //! A message: decided, stored, and told to both sides, in one transaction.
 
 use super::push::{Asking, Told};
-use super::{Call, ChatRow, Kind, document, json_text, load, people, position, push, save, scheduled, tell};
+use super::{Call, ChatRow, Kind, document, expired, json_text, load, people, position, push, save, scheduled, tell};
 use crate::chat::contact::{Admission, What, admit};
 use crate::chat::conversation::Written;
 use crate::chat::id::{Owner, Sid};
@@ -26,14 +26,14 @@ const INSERT: &str = "INSERT INTO chat (row, tail, kind, writer, by_bal, id, pee
 
 pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &ChatCall) -> rusqlite::Result<ChatOutcome> {
     let call = &mut Call::of(call);
+    if let Err(rejection) = new.message.check_times(call.at) {
+        return Ok(ChatOutcome::Refused(rejection));
+    }
     if let Some(known) = scheduled::known(tx, new, call.at)? {
         return Ok(known);
     }
     match new.message.not_before {
-        Some(not_before) if not_before > call.at && !is_known(tx, new)? => match new.message.check_times(call.at) {
-            Ok(()) => scheduled::keep(tx, new, not_before, call),
-            Err(rejection) => Ok(ChatOutcome::Refused(rejection)),
-        },
+        Some(not_before) if not_before > call.at && !is_known(tx, new)? => scheduled::keep(tx, new, not_before, call),
         _ => write_now(tx, new, true, call),
     }
 }
@@ -43,7 +43,7 @@ fn is_known(tx: &Tx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
     Ok(by_id(tx, &new.from.name, id.as_str())?.is_some())
 }
 
-/// Writes a message, whatever it says of its time. `reads`: it is written by somebody who has the conversation before the eyes.
+/// Writes a message, whatever it says of when it is to be sent. `reads`: it is written by somebody who has the conversation before the eyes.
 pub(super) fn write_now(
     tx: &mut Tx<'_>,
     new: &NewChatMessage,
@@ -52,9 +52,6 @@ pub(super) fn write_now(
 ) -> rusqlite::Result<ChatOutcome> {
     if let Some(known) = known(tx, new, call.at)? {
         return Ok(known);
-    }
-    if let Err(rejection) = new.message.check_times(call.at) {
-        return Ok(ChatOutcome::Refused(rejection));
     }
     let (from, to) = (&new.from, &new.to);
     let admission = match admission(tx, What::Message, from, to, call)? {
@@ -212,7 +209,7 @@ fn place(tx: &Tx<'_>, new: &NewChatMessage, (swallowed, reads): (bool, bool), at
         hidden: places.reader.is_none(),
         receipt: new.message.receipt,
         waits: false,
-        deadline: new.deadline_ms,
+        deadline: new.message.expires.map_or(new.deadline_ms, |at| at.min(new.deadline_ms)),
     })
 }
 
@@ -224,6 +221,9 @@ fn tell_both(
     document: &[u8],
     call: &mut Call<'_>,
 ) -> rusqlite::Result<bool> {
+    if let Some(at) = new.message.expires {
+        expired::note(tx, row.sid.row(), at)?;
+    }
     if new.from.role == Role::User {
         copy(tx, row, document, &row.writer, false, call.at)?;
     } else {

@@ -16,6 +16,7 @@ macro_rules! chat_rows {
 }
 
 pub(in crate::store) mod device;
+pub(in crate::store) mod expired;
 pub(in crate::store) mod explain;
 pub(in crate::store) mod invitation;
 pub(in crate::store) mod keep;
@@ -185,7 +186,8 @@ fn document(
     at: u64,
 ) -> rusqlite::Result<()> {
     let topic = &*inbox_topic(user, suffix);
-    outbox::queue(tx, &Document { topic, origin, at, correlation: None, payload }).map(drop)
+    let seq = outbox::queue(tx, &Document { topic, origin, at, correlation: None, payload })?;
+    expired::note_document(tx, origin, topic, seq)
 }
 
 pub(super) fn owner(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Owner> {

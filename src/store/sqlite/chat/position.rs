@@ -1,7 +1,7 @@
 //! How far each side has got: what devices have confirmed, and what users have read.
 
 use super::message::{receipt, receipt_up_to};
-use super::{Call, ChatRow, Kind, load, notified, people, save, tell};
+use super::{Call, ChatRow, Kind, expired, load, notified, people, save, tell};
 use crate::chat::contact::tells_back;
 use crate::chat::conversation::{Conversation, Moved, Side, Standing};
 use crate::chat::id::{Owner, Row, Sid};
@@ -226,7 +226,10 @@ fn read(tx: &mut Tx<'_>, reader: &Reader<'_>, row: &ChatRow, call: &mut Call<'_>
     let with = row.other(reader.user).clone();
     let (mut conversation, side) = load(tx, reader.user, &with)?;
     let Standing { unread: before, theirs, read: position, .. } = *conversation.of(side);
-    let behind = || Ok::<_, rusqlite::Error>(theirs.saturating_sub(row.theirs(reader.user)));
+    let behind = || {
+        let deleted = expired::behind(tx, reader.user, &with, row.sid.row())?;
+        Ok::<_, rusqlite::Error>(theirs.saturating_sub(row.theirs(reader.user) + deleted))
+    };
     let Moved::To { unread } = conversation.handle_read(side, row.sid, behind)? else { return Ok(()) };
     people::add_unread(tx, reader.user, unread as i64 - before as i64)?;
     tell(tx, reader.user, "read", &read_document(&with, row.sid, unread), call.at)?;

@@ -166,7 +166,10 @@ pub(in crate::store) fn send(
 ) -> rusqlite::Result<ChatOutcome> {
     let row = waiting.row();
     let Some(id) = tx.one(IS_THERE, [row], |row| row.get::<_, String>(0))? else { return Ok(ChatOutcome::Repeated) };
-    let outcome = write_now(tx, new, false, &mut Call::of(call))?;
+    let outcome = match new.message.check_times(call.at) {
+        Ok(()) => write_now(tx, new, false, &mut Call::of(call))?,
+        Err(rejection) => ChatOutcome::Refused(rejection),
+    };
     match &outcome {
         ChatOutcome::Full => {
             tx.execute(PUT_OFF, params![row, sql_ms(call.at.saturating_add(FULL_MS))])?;

@@ -1,7 +1,7 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
 use super::super::chat::{
-    self, device, keep, message as chat_message, notified, position, push, scheduled, sync, unpushed,
+    self, device, expired, keep, message as chat_message, notified, position, push, scheduled, sync, unpushed,
 };
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{
@@ -60,6 +60,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (documents::FIRST_TOPIC, "PRIMARY KEY (topic>?)"),
         (documents::NEXT_OWN_TOPIC, "INDEX queue_documents (queue=? AND document>?)"),
         (queues::EXPIRED, "INDEX queue_expiry (expires_at<?)"),
+        (queues::EXPIRED_DOCUMENTS, "INDEX queue_expiry (expires_at<?)"),
         (retained::EXPIRED, "INDEX retained_expiry (expires_at<?)"),
         (inspect::SESSIONS, "INDEX queues_key (key>?)"),
         (inspect::RETAINED, "PRIMARY KEY (topic>?)"),
@@ -81,6 +82,9 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (device::OF_TOKEN, "INDEX devices_recipient (recipient=?)"),
         (keep::OVER, "INDEX chat_open (deadline<?)"),
         (keep::SILENT, "INDEX devices_seen (stale=? AND seen_at<?)"),
+        (expired::OVER, "INDEX expiring_at (at<?)"),
+        (expired::DOCUMENTS, "PRIMARY KEY (row=?)"),
+        (expired::BEHIND, "PRIMARY KEY (peer=? AND writer=? AND row>?)"),
         (scheduled::BY_ID, "INDEX scheduled_id (writer=? AND id=?)"),
         (scheduled::OF_WRITER, "INDEX scheduled_writer (writer=? AND row>?)"),
         (scheduled::DUE, "INDEX scheduled_due (not_before<?)"),

@@ -16,7 +16,7 @@ impl Chat {
     }
 
     /// Sends what is due, as the bridge does.
-    pub(in crate::store::tests) async fn send_due(&mut self) -> Vec<ChatOutcome> {
+    pub(in crate::store::tests) async fn send_due(&mut self) -> Vec<(Sid, ChatOutcome)> {
         self.at += 1;
         let due = self.rig.store.chat_scheduled_due(self.at, 100).await.unwrap().await.unwrap();
         let mut outcomes = Vec::new();
@@ -26,7 +26,7 @@ impl Chat {
         outcomes
     }
 
-    async fn send_one(&mut self, waiting: ScheduledMessage) -> ChatOutcome {
+    async fn send_one(&mut self, waiting: ScheduledMessage) -> (Sid, ChatOutcome) {
         let limits = PayloadLimits::default();
         let sender = crate::chat::message::Sender::User;
         let message = UserMessage::parse(sender, &waiting.document, &limits).unwrap();
@@ -34,12 +34,16 @@ impl Chat {
         let sid = self.rig.sids.next(self.at, 0);
         let new = NewChatMessage { sid, from, to, message, deadline_ms: self.at + waiting.ttl_ms, route: None };
         let call = self.call();
-        self.rig.store.chat_send_scheduled(waiting.sid, new, call).await.unwrap().await.unwrap()
+        (sid, self.rig.store.chat_send_scheduled(waiting.sid, new, call).await.unwrap().await.unwrap())
     }
 
     async fn cancel(&self, id: &str) -> bool {
+        self.cancel_of("alice", id).await
+    }
+
+    pub(in crate::store::tests) async fn cancel_of(&self, user: &str, id: &str) -> bool {
         let id = MessageId::new(id).unwrap();
-        self.rig.store.chat_cancel(owner("alice"), Role::User, id, self.at).await.unwrap().await.unwrap()
+        self.rig.store.chat_cancel(owner(user), Role::User, id, self.at).await.unwrap().await.unwrap()
     }
 
     fn waiting(&self) -> i64 {
@@ -66,7 +70,7 @@ async fn a_message_is_sent_when_its_time_comes_once_and_not_before_across_a_cras
     assert_eq!(chat.next().await, Some(not_before));
     let mut chat = chat.crash().await;
     chat.at = not_before;
-    let [ChatOutcome::Done { .. }] = chat.send_due().await[..] else { panic!() };
+    let [(_, ChatOutcome::Done { .. })] = chat.send_due().await[..] else { panic!() };
     let (own, theirs) = (chat.told("alice", "messages").await, chat.told("bob", "messages").await);
     assert_eq!((&own[0]["id"], &own[0]["dev"], own[0].get("not_before")), (&json!("m1"), &json!("phone"), None));
     assert!(own[0]["ts"].as_u64().unwrap() >= not_before);
@@ -127,7 +131,7 @@ async fn what_is_taken_back_is_never_sent_and_what_waits_is_shown() {
     assert_eq!(due.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(), ["m3", "m2"], "by their time");
     chat.cancel("m2").await;
     let outcomes = [chat.send_one(due[0].clone()).await, chat.send_one(due[1].clone()).await];
-    assert!(matches!(outcomes, [ChatOutcome::Done { .. }, ChatOutcome::Repeated]), "{outcomes:?}");
+    assert!(matches!(outcomes, [(_, ChatOutcome::Done { .. }), (_, ChatOutcome::Repeated)]), "{outcomes:?}");
     assert_eq!(chat.told("bob", "messages").await.len(), 1);
 }
 
@@ -144,7 +148,7 @@ async fn the_rules_are_asked_when_the_time_comes_and_reading_is_not_meant_by_it(
     chat.set("bob", SettingChange::About(owner("alice"), EntryChange::RemoveContact)).await;
     chat.at += DAY + MINUTE;
     let outcomes = chat.send_due().await;
-    let codes: Vec<_> = outcomes.iter().map(code).collect();
+    let codes: Vec<_> = outcomes.iter().map(|(_, outcome)| code(outcome)).collect();
     assert_eq!(codes, [Some(ErrorCode::Forbidden), Some(ErrorCode::Forbidden), Some(ErrorCode::Forbidden)]);
     let told = chat.told("alice", "receipts").await;
     assert_eq!((told.len(), &told[0]["status"], &told[0]["code"]), (3, &json!("failed"), &json!("FORBIDDEN")));
@@ -158,7 +162,7 @@ async fn the_rules_are_asked_when_the_time_comes_and_reading_is_not_meant_by_it(
     chat.schedule("m3", DAY, &short).await;
     let unread = chat.write("bob", "alice", "while she is away").await;
     chat.at += DAY + 3 * MINUTE;
-    let codes: Vec<_> = chat.send_due().await.iter().map(code).collect();
+    let codes: Vec<_> = chat.send_due().await.iter().map(|(_, outcome)| code(outcome)).collect();
     assert_eq!(codes, [None, Some(ErrorCode::NotFound), Some(ErrorCode::BadField)], "its time is over by now");
     assert_eq!(chat.count("SELECT unread FROM users WHERE user = 'alice'"), 1, "nobody was there to read");
     chat.read("alice", "bob", unread).await;
