@@ -29,7 +29,17 @@ fn questions() -> Vec<(PushWhen, Asked, AskedDevice)> {
                 for bits in 0..64_u8 {
                     let is = |bit: u8| bits & 1 << bit != 0;
                     let asked = Asked { matter, wish, own: is(0), blocked: is(1), muted: is(2), attended: is(3) };
-                    questions.push((when, asked, AskedDevice { has_token: is(4), attended: is(5) }));
+                    questions.push((
+                        when,
+                        asked,
+                        AskedDevice {
+                            has_token: is(4),
+                            attended: is(5),
+                            was_told: false,
+                            is_quiet: false,
+                            has_room: true,
+                        },
+                    ));
                 }
             }
         }
