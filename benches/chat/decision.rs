@@ -38,7 +38,14 @@ fn questions() -> Vec<(PushWhen, Asked, AskedDevice)> {
                         mentioned: is(4),
                         attended: is(5),
                     };
-                    questions.push((when, asked, AskedDevice { has_token: is(6), attended: is(7) }));
+                    let device = AskedDevice {
+                        has_token: is(6),
+                        attended: is(7),
+                        was_told: false,
+                        is_quiet: false,
+                        has_room: true,
+                    };
+                    questions.push((when, asked, device));
                 }
             }
         }

@@ -18,11 +18,13 @@ mod messages;
 mod pushes;
 mod receipts;
 mod requests;
+mod schedule;
 mod typing;
 
 pub(super) use groups::is_for_group;
 pub(super) use kept_copies::KeptCopies;
 pub(super) use pushes::run as watch_pushes;
+pub(super) use schedule::Schedule;
 
 use super::context::Context;
 use super::presence::PresenceWord;
@@ -230,9 +232,9 @@ impl ChatIntake {
         }
     }
 
-    fn peer(&self, name: &Owner, at: u64) -> Peer {
-        let role = self.context.directory.role_of(name.as_str());
-        Peer { name: name.clone(), role, attended: self.context.attentions.attended(name, at) }
+    /// Sends what is to be sent at a time.
+    pub(super) fn schedule(&self) -> Schedule {
+        Schedule::new(Arc::clone(&self.context), Arc::clone(&self.policy), self.limits.clone())
     }
 
     fn call(&self, at: u64) -> ChatCall {
@@ -259,11 +261,21 @@ async fn finish(
             Ok(Some(AckWord::Done))
         }
         ChatOutcome::Repeated => Ok(Some(AckWord::Done)),
+        ChatOutcome::Scheduled => {
+            context.scheduled.notify_one();
+            Ok(Some(AckWord::Done))
+        }
         ChatOutcome::Refused(rejection) => refusing.refuse(owner, &rejection, refused).await?.await,
         // An external broker has acknowledged it long ago; left alone, it sends the message again.
         ChatOutcome::Full if !context.broker.answers_publishers => Ok(None),
         ChatOutcome::Full => Ok(Some(AckWord::Quota)),
     }
+}
+
+/// Somebody to whom something is written.
+fn peer(context: &Context, name: &Owner, at: u64) -> Peer {
+    let role = context.directory.role_of(name.as_str());
+    Peer { name: name.clone(), role, attended: context.attentions.attended(name, at) }
 }
 
 /// The device that wrote: the embedded broker knows it, another one takes the client's word.

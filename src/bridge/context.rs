@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// How the bridge is to work; limits are explained in `config/bridge.toml`.
 #[derive(Debug, Clone)]
@@ -51,6 +51,7 @@ impl Settings {
             push_when: self.chat.push_when,
             writers: self.chat.who_may_write,
             transports: self.transports.clone(),
+            scheduled_max: self.limits.user_scheduled,
         }
     }
 
@@ -78,6 +79,8 @@ pub(crate) struct Context {
     pub(crate) bal_presences: BalPresences,
     /// At which devices of the chat users somebody is looking.
     pub(crate) attentions: Attentions,
+    /// A message was put off until a time, which may be before that of all others.
+    pub(crate) scheduled: Notify,
     pub(crate) broker: mqtt::Capabilities,
     /// Whom the broker knows.
     pub(crate) directory: Directory,

@@ -57,7 +57,7 @@ use intake::Intake;
 use presence::{BalPresences, UserPresences};
 use publisher::Publisher;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -120,6 +120,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         publish,
         bal_presences,
         attentions,
+        scheduled: Notify::new(),
         broker,
         directory,
         capabilities,
@@ -149,6 +150,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let watches = Watches { transports, broker_link: broker_link.clone(), store, clients, events };
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     tasks.spawn(chat::watch_pushes(Arc::clone(&context), confirmations, stops.publish.clone()));
+    tasks.spawn(intake.schedule().run(stops.publish.clone()));
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));
     tasks.spawn(intake.run((inbound, written), notices, stops.intake.clone(), stops.quiet.clone()));
     tasks.spawn(user_presences.run(sightings, presences, stops.publish.clone()));

@@ -46,6 +46,8 @@ settings! {
         pub user_registrations_per_hour: u32 = 10, in 1..=1_000_000;
         /// Members of groups a second to whom one chat user writes.
         pub user_group_pushes_per_second: u32 = 1_000, in 1_000..=1_000_000;
+        /// Messages of one chat user or BAL that wait for their time.
+        pub user_scheduled: u32 = 100, in 1..=1_000_000;
     }
 }
 

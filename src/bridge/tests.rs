@@ -1,8 +1,10 @@
 //! The tasks with a real store on disk; the test is the other end of both ports.
 
 mod chat;
+mod chat_full_queue;
 mod chat_limits;
 mod chat_requests;
+mod chat_schedule;
 mod downstream;
 mod notices;
 mod principals;
@@ -96,6 +98,7 @@ impl Harness {
         let wanted = sqlite::Settings {
             transports: transports.to_vec(),
             max_commit_delay: Duration::ZERO,
+            limits: settings.room.clone(),
             ..sqlite::Settings::new(&path)
         };
         let (store, writer, recovery) = sqlite::open(&wanted, now_ms()).unwrap();

@@ -13,7 +13,7 @@ pub const EDITED_BYTES_MAX: usize = 65_536;
 /// What stays of a message in its tombstone.
 const OF_TOMBSTONES: [&str; 3] = ["id", "to", "ref"];
 /// What an edit does not change in its message.
-const HEAD: [&str; 9] = ["id", "to", "type", "reply_to", "ref", "thread", "push", "ttl", "receipt"];
+const HEAD: [&str; 10] = ["id", "to", "type", "reply_to", "ref", "thread", "push", "ttl", "receipt", "expires"];
 
 /// What its writer does with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub enum Why {
     Deleted,
     /// The user who reads has blocked its writer, who is in the same group.
     Blocked,
+    /// Its time is over.
+    Expired,
 }
 
 impl Why {
@@ -55,6 +57,7 @@ impl Why {
             Self::Edited => "edited",
             Self::Deleted => "deleted",
             Self::Blocked => "blocked",
+            Self::Expired => "expired",
         }
     }
 }

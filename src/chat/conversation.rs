@@ -99,6 +99,8 @@ pub struct Written {
     pub counts: bool,
     /// The writer writes to himself: there is one side.
     pub to_self: bool,
+    /// It was written when it comes in: what was written long before reads nothing.
+    pub reads: bool,
 }
 
 /// The place of a message on each side.
@@ -147,12 +149,14 @@ impl Conversation {
 
     /// A message comes in. Whoever writes in a conversation has read it.
     pub fn handle_written(&mut self, message: Written) -> Places {
-        let Written { sid, by, swallowed, counts, to_self } = message;
+        let Written { sid, by, swallowed, counts, to_self, reads } = message;
         let writer = self.of_mut(by);
         writer.count += 1;
-        writer.unread = 0;
-        writer.read = Some(sid);
         writer.last = Some(sid.row());
+        if reads {
+            writer.unread = 0;
+            writer.read = Some(sid);
+        }
         let writer = writer.count;
         if swallowed || to_self {
             return Places { writer, reader: None };
@@ -288,7 +292,7 @@ mod tests {
     }
 
     fn message(sid: Sid, by: Side) -> Written {
-        Written { sid, by, swallowed: false, counts: true, to_self: false }
+        Written { sid, by, swallowed: false, counts: true, to_self: false, reads: true }
     }
 
     #[test]
@@ -330,7 +334,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        Write { by: bool, swallowed: bool, counts: bool },
+        Write { by: bool, swallowed: bool, counts: bool, reads: bool },
         Read { side: bool, at: usize },
         Receive { side: bool, at: usize },
         DropOldest,
@@ -339,7 +343,12 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             Just(Step::DropOldest),
-            any::<(bool, bool, bool)>().prop_map(|(by, swallowed, counts)| Step::Write { by, swallowed, counts }),
+            any::<(bool, bool, bool, bool)>().prop_map(|(by, swallowed, counts, reads)| Step::Write {
+                by,
+                swallowed,
+                counts,
+                reads
+            }),
             (any::<bool>(), 0..40_usize).prop_map(|(side, at)| Step::Read { side, at }),
             (any::<bool>(), 0..40_usize).prop_map(|(side, at)| Step::Receive { side, at }),
         ]
@@ -361,15 +370,17 @@ mod tests {
             let mut read = [None::<Sid>; 2];
             for step in steps {
                 match step {
-                    Step::Write { by, swallowed, counts } => {
-                        let written = Written { swallowed, counts, ..message(sids[next], side(by)) };
+                    Step::Write { by, swallowed, counts, reads } => {
+                        let written = Written { swallowed, counts, reads, ..message(sids[next], side(by)) };
                         next += 1;
                         list.push(written);
                         let places = talk.handle_written(written);
                         let has = |who: Side| list.iter().filter(|m| m.by == who || !m.swallowed).count() as u64;
                         prop_assert_eq!(places.writer, has(written.by));
                         prop_assert_eq!(places.reader, (!swallowed).then(|| has(written.by.other())));
-                        read[usize::from(!by)] = Some(written.sid);
+                        if reads {
+                            read[usize::from(!by)] = Some(written.sid);
+                        }
                     }
                     Step::Read { side: first, at } if at < next && at >= dropped => {
                         let before = read[usize::from(!first)];

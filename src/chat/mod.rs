@@ -24,6 +24,7 @@ pub mod push_budget;
 pub mod push_decision;
 pub mod push_document;
 pub mod qos;
+pub mod quiet;
 pub mod recipient_queue;
 pub mod refusal;
 pub mod route;

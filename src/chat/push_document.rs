@@ -5,7 +5,7 @@
 
 use super::id::{Owner, Sid, Token};
 use super::push::{Priority, Push, Target};
-use super::suffix::devices::{Format, Platform};
+use super::suffix::devices::{Badge, Format, Platform};
 use super::suffix::profile::shown_name;
 use serde_json::{Map, Value, json};
 
@@ -77,6 +77,8 @@ pub struct Addressee<'a> {
     pub lang: Option<&'a str>,
     /// Unread messages of the user, over all conversations.
     pub unread: u64,
+    /// Who counts them on the icon of the app.
+    pub badge: Badge,
 }
 
 /// The title of a push: the name of the writer's profile, with the user name behind it where the reader may not know whose
@@ -102,7 +104,7 @@ pub fn push(to: &Addressee<'_>, content: &Content<'_>) -> Push {
             if *only {
                 draft.put("only", "1");
             }
-            draft.put("unread", to.unread.to_string());
+            draft.unread();
         }
         Content::Sync => draft.doorbell(true),
         Content::Verify { proof } => {
@@ -119,6 +121,8 @@ struct Draft<'a> {
     to: &'a Addressee<'a>,
     data: Map<String, Value>,
     notification: Option<Map<String, Value>>,
+    /// The number on the icon of an app on iOS, as a text.
+    icon: Option<String>,
     priority: Priority,
     collapse: Option<String>,
 }
@@ -126,16 +130,27 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn new(to: &'a Addressee<'a>) -> Self {
         let data = Map::from_iter([("account".to_owned(), to.account.as_str().into())]);
-        Self { to, data, notification: None, priority: Priority::Normal, collapse: None }
+        Self { to, data, notification: None, icon: None, priority: Priority::Normal, collapse: None }
     }
 
     fn put(&mut self, key: &str, value: impl Into<String>) {
         self.data.insert(key.to_owned(), Value::String(value.into()));
     }
 
+    /// How many messages are unread, unless the device wants no number.
+    fn unread(&mut self) {
+        if self.to.badge == Badge::Off {
+            return;
+        }
+        self.put("unread", self.to.unread.to_string());
+        if self.to.badge == Badge::Server && self.to.platform == Platform::Ios {
+            self.icon = Some(self.to.unread.to_string());
+        }
+    }
+
     fn doorbell(&mut self, silent: bool) {
         self.put("type", "sync");
-        self.put("unread", self.to.unread.to_string());
+        self.unread();
         self.collapse = Some(COLLAPSE.to_owned());
         if !silent {
             self.priority = Priority::High;
@@ -151,7 +166,7 @@ impl<'a> Draft<'a> {
         }
         self.put("sid", item.sid.to_string());
         self.put("ts", item.ts.to_string());
-        self.put("unread", self.to.unread.to_string());
+        self.unread();
         if !item.silent {
             self.priority = Priority::High;
         }
@@ -164,7 +179,8 @@ impl<'a> Draft<'a> {
         self.put("title", item.title);
         // On iOS what is to be seen stands a second time in the notification.
         let shown = !item.silent && self.to.platform == Platform::Ios;
-        let body = put_text(&mut self.data, item.body, shown.then_some(item.title));
+        let icon = self.icon.as_ref().map_or(0, |icon| "badge".len() + icon.len());
+        let body = put_text(&mut self.data, item.body, shown.then_some(item.title), icon);
         if shown {
             self.show(item.title, body);
         }
@@ -180,11 +196,11 @@ impl<'a> Draft<'a> {
     }
 
     fn finish(self) -> Push {
-        let Self { to, data, notification, priority, collapse } = self;
+        let Self { to, data, mut notification, icon, priority, collapse } = self;
         let mut fcm = Map::new();
         let mut priority = priority;
         if to.platform == Platform::Ios {
-            match notification {
+            match &notification {
                 Some(_) => fcm.insert("mutable_content".to_owned(), json!(true)),
                 None => {
                     // Apple takes no push of high priority that shows nothing.
@@ -193,15 +209,19 @@ impl<'a> Draft<'a> {
                 }
             };
         }
+        // A number alone shows nothing else, and wakes the app all the same.
+        if let Some(icon) = icon {
+            notification.get_or_insert_default().insert("badge".to_owned(), icon.into());
+        }
         let target = Target::Token(to.token.clone());
         Push { target, data, notification, priority, collapse, receipt: true, fcm }
     }
 }
 
 /// Puts as much of `text` into `data` as there is room for, where a notification with this `title` repeats it; returns that.
-fn put_text<'a>(data: &mut Map<String, Value>, text: &'a str, title: Option<&str>) -> &'a str {
+fn put_text<'a>(data: &mut Map<String, Value>, text: &'a str, title: Option<&str>, icon: usize) -> &'a str {
     let copies = if title.is_some() { 2 } else { 1 };
-    let fixed = "body".len() * copies + title.map_or(0, |title| "title".len() + title.len()) + "cut1".len();
+    let fixed = "body".len() * copies + title.map_or(0, |title| "title".len() + title.len()) + "cut1".len() + icon;
     let room = BYTES_MAX.saturating_sub(TRANSPORT_BYTES + weight(data) + fixed) / copies;
     let body = cut(text, room);
     if body.len() < text.len() {
@@ -220,14 +240,18 @@ pub fn with_text(mut push: Push, text: &str) -> Push {
     for name in ["body", "cut"] {
         push.data.shift_remove(name);
     }
-    let shown = push.notification.is_some();
-    let body = put_text(&mut push.data, text, shown.then_some(&*title));
+    let icon = push.notification.as_ref().and_then(|shown| shown.get("badge")).and_then(Value::as_str);
+    let icon = icon.map_or(0, |icon| "badge".len() + icon.len());
+    let shown = push.notification.as_mut().filter(|shown| shown.is_empty() || shown.keys().any(|name| name != "badge"));
+    let body = put_text(&mut push.data, text, shown.is_some().then_some(&*title), icon);
     push.data.extend(by_transport.into_iter().flatten());
-    if let Some(notification) = &mut push.notification {
+    if let Some(notification) = shown {
+        let badge = notification.shift_remove_entry("badge");
         notification.shift_remove("body");
         if !body.is_empty() {
             notification.insert("body".to_owned(), body.into());
         }
+        notification.extend(badge);
     }
     push
 }
@@ -278,7 +302,15 @@ mod tests {
 
     impl Names {
         fn to(&self, platform: Platform, format: Format) -> Addressee<'_> {
-            Addressee { account: &self.bob, token: &self.token, platform, format, lang: Some("de-CH"), unread: 3 }
+            Addressee {
+                account: &self.bob,
+                token: &self.token,
+                platform,
+                format,
+                lang: Some("de-CH"),
+                unread: 3,
+                badge: Badge::Client,
+            }
         }
 
         fn item<'a>(&'a self, body: &'a str) -> Item<'a> {
@@ -323,6 +355,39 @@ mod tests {
             assert_eq!((unseen.priority, &unseen.notification), (Priority::Normal, &None), "{content:?}");
             assert_eq!(Value::Object(unseen.fcm), json!({"content_available": true}));
         }
+    }
+
+    #[test]
+    fn the_number_on_the_icon_is_the_systems_the_apps_or_nobodys() {
+        let names = names();
+        let item = names.item("hi");
+        let contents = [
+            Content::Item(item),
+            Content::Item(Item { silent: true, ..item }),
+            Content::Clear { with: &names.alice, sid: names.sid, only: false },
+            Content::Sync,
+        ];
+        for platform in [Platform::Ios, Platform::Android, Platform::Web] {
+            for badge in [Badge::Server, Badge::Client, Badge::Off] {
+                for (format, content) in
+                    [Format::Full, Format::Id, Format::Doorbell].iter().flat_map(|f| contents.map(|c| (*f, c)))
+                {
+                    let push = push(&Addressee { badge, ..names.to(platform, format) }, &content);
+                    let on_icon = push.notification.as_ref().and_then(|shown| shown.get("badge"));
+                    let expected = json!("3");
+                    let is_systems = badge == Badge::Server && platform == Platform::Ios;
+                    assert_eq!(on_icon, is_systems.then_some(&expected), "{platform:?} {badge:?} {content:?}");
+                    assert_eq!(push.data.get("unread"), (badge != Badge::Off).then_some(&expected));
+                }
+            }
+        }
+        let clear = push(&Addressee { badge: Badge::Server, ..names.to(Platform::Ios, Format::Full) }, &contents[2]);
+        assert_eq!((clear.priority, Value::Object(clear.fcm)), (Priority::Normal, json!({"content_available": true})));
+        let verify = push(
+            &Addressee { badge: Badge::Server, ..names.to(Platform::Ios, Format::Full) },
+            &Content::Verify { proof: "p" },
+        );
+        assert_eq!(verify.notification, None);
     }
 
     #[test]
@@ -386,12 +451,13 @@ mod tests {
         }
 
         #[test]
-        fn every_form_keeps_to_the_services_limits(body in "\\PC{0,3000}", title in "\\PC{0,64}", which in 0..9_usize, silent: bool) {
+        fn every_form_keeps_to_the_services_limits(body in "\\PC{0,3000}", title in "\\PC{0,64}", which in 0..9_usize, silent: bool, server: bool) {
             let names = names();
+            let badge = if server { Badge::Server } else { Badge::Client };
             let platform = [Platform::Android, Platform::Ios, Platform::Web][which % 3];
             let format = [Format::Full, Format::Id, Format::Doorbell][which / 3];
             let item = Item { title: &title, silent, ..names.item(&body) };
-            let push = push(&names.to(platform, format), &Content::Item(item));
+            let push = push(&Addressee { badge, ..names.to(platform, format) }, &Content::Item(item));
             let notified = push.notification.as_ref().map_or(0, weight);
             prop_assert!(weight(&push.data) + notified <= BYTES_MAX - TRANSPORT_BYTES);
             prop_assert_eq!(push.data["account"].as_str(), Some("bob"));

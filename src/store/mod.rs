@@ -83,8 +83,8 @@ mod upstream;
 pub use chat::{
     CONTACTS_PAGE, ChatCall, ChatOutcome, ChatPolicy, Contact, ContactPage, DeviceChange, EntryChange, ExplainedDevice,
     ExplainedPush, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt, Peer, PushExplanation, ReceiptOf,
-    SYNC_BYTES, SYNC_MAX, Seeing, SeenPresence, SettingChange, SyncPage, TEST_PUSH_SKIPS, TestPush, USER_DEVICES_MAX,
-    Undecided, UserSettings, UserSummary, VisibleTo, Writer,
+    SYNC_BYTES, SYNC_MAX, ScheduledMessage, ScheduledPage, Seeing, SeenPresence, SettingChange, SyncPage,
+    TEST_PUSH_SKIPS, TestPush, USER_DEVICES_MAX, Undecided, UserSettings, UserSummary, VisibleTo, Writer,
 };
 pub use documents::{AckedBy, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Seen, Unread, UserDocument};
 pub use downstream::{

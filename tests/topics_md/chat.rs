@@ -8,13 +8,14 @@ use fcm_mqtt_bridge::chat::message::{Limits, Presence, Sender};
 use fcm_mqtt_bridge::chat::push_document::{Addressee, Content, Item, push};
 use fcm_mqtt_bridge::chat::status::Status;
 use fcm_mqtt_bridge::chat::suffix::chatstate::ChatState;
-use fcm_mqtt_bridge::chat::suffix::devices::{DeviceDocument, DeviceEvent, DeviceWord, Format, Platform};
+use fcm_mqtt_bridge::chat::suffix::devices::{Badge, DeviceDocument, DeviceEvent, DeviceWord, Format, Platform};
 use fcm_mqtt_bridge::chat::suffix::invitations::{Invitation, OPEN_MS};
 use fcm_mqtt_bridge::chat::suffix::messages::{Stamp, UserMessage, stamped};
 use fcm_mqtt_bridge::chat::suffix::profile::Profile;
 use fcm_mqtt_bridge::chat::suffix::read::{ReadPosition, read_document};
 use fcm_mqtt_bridge::chat::suffix::receipts::{ReceiptDocument, UserReceipt};
 use fcm_mqtt_bridge::chat::suffix::requests::Request;
+use fcm_mqtt_bridge::chat::suffix::scheduled::{ScheduledStatus, scheduled_document};
 use fcm_mqtt_bridge::chat::topic::{ChatTopic, ClientTopic, Device};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -199,6 +200,14 @@ fn stamp_of<'a>(shown: &Shown, from: &'a Owner) -> Stamp<'a> {
 }
 
 fn check_receipt(shown: &Shown) {
+    let waiting = match shown.text("status") {
+        "scheduled" => Some(ScheduledStatus::Scheduled(shown.number("not_before"))),
+        "cancelled" => Some(ScheduledStatus::Cancelled),
+        _ => None,
+    };
+    if let Some(status) = waiting {
+        return shown.is(&scheduled_document(shown.text("id"), &status, shown.number("ts"), false));
+    }
     let status = [Status::Sent, Status::Delivered, Status::Read];
     let status = status.into_iter().find(|status| json!(status) == shown.document["status"]).unwrap();
     let up_to = shown.document.contains_key("up_to");
@@ -223,6 +232,7 @@ fn check_push(shown: &Shown) {
         format: Format::Full,
         lang: None,
         unread,
+        badge: Badge::Client,
     };
     let with = shown.document.contains_key("with").then(|| shown.owner("with"));
     let content = match shown.text("type") {

@@ -78,7 +78,9 @@ impl Meeting {
             {
                 Met::Stranger
             }
-            ChatOutcome::Repeated | ChatOutcome::Refused(_) | ChatOutcome::Full => Met::Nothing,
+            ChatOutcome::Scheduled | ChatOutcome::Repeated | ChatOutcome::Refused(_) | ChatOutcome::Full => {
+                Met::Nothing
+            }
         };
         self.limits.users().met(&self.user, &self.other, met, Instant::now().into_std());
     }

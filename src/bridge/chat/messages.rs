@@ -1,7 +1,7 @@
 //! Messages and invitations.
 
 use super::limits::Meeting;
-use super::{ChatIntake, Remaining, TakeError, device, finish, routed};
+use super::{ChatIntake, Remaining, TakeError, device, finish, peer, routed};
 use crate::bridge::refusing::Refused;
 use crate::chat::amendment::Amendment;
 use crate::chat::id::{MessageId, Owner, Sid};
@@ -86,7 +86,7 @@ impl ChatIntake {
         counted.map_err(|rejection| rejection.about(id.clone()))?;
         let dev = device(&publish.principal, dev);
         self.sign(owner, dev.as_ref(), publish);
-        let known = self.peer(to, at);
+        let known = peer(&self.context, to, at);
         let to = if known.name == *owner { Peer { role: Some(role), ..known } } else { known };
         let may_be_stranger = counts && role == Role::User && to.role != Some(Role::Bal) && to.name != *owner;
         let meeting = may_be_stranger.then(|| self.limits.meet(owner, &to.name));

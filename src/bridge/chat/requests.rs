@@ -13,7 +13,8 @@ use crate::mqtt::AckWord;
 use crate::ops::clock::now_ms;
 use crate::store::{
     ChatCall, ChatPolicy, Committed, Contact, ContactPage, EntryChange, HistoryQuery, KnownDevice, Note,
-    PushExplanation, SettingChange, StoreError, SyncPage, TEST_PUSH_SKIPS, UserDocument, UserSettings,
+    PushExplanation, ScheduledMessage, ScheduledPage, SettingChange, StoreError, SyncPage, TEST_PUSH_SKIPS,
+    UserDocument, UserSettings,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -118,6 +119,14 @@ async fn execute(context: &Context, asked: Asked, call: ChatCall) -> Result<Repl
         }
         Op::Archive { with, on } => return first_screen::archive(context, asker, (with, on), call).await,
         Op::Delete(of) => return first_screen::delete(context, asker, of, call).await,
+        Op::Schedule { after } => {
+            return Ok(Ok(scheduled(store.chat_scheduled(user.clone(), after).await?.await?)));
+        }
+        Op::Cancel(id) => {
+            let is_taken_back = store.chat_cancel(user.clone(), asked.role, id, call.at).await?.await?;
+            let unknown = || Rejection::new(ErrorCode::NotFound, "no message of this id waits for its time");
+            return Ok(is_taken_back.then(Map::new).ok_or_else(unknown));
+        }
         Op::Sync { since } => return Ok(Ok(page(store.chat_sync(user.clone(), since).await?.await?))),
         Op::Explain(sid) => return explain(context, user, sid).await,
         Op::TestPush => {
@@ -193,7 +202,8 @@ fn explanation(explained: &PushExplanation, connected: &[Device], when: PushWhen
         .collect();
     let is_known = |dev: &Device| devices.iter().any(|known| known.dev == dev.as_str());
     for dev in connected.iter().filter(|dev| !is_known(dev)) {
-        let bare = AskedDevice { has_token: false, attended: attended.iter().any(|one| one == dev.as_str()) };
+        let attended = attended.iter().any(|one| one == dev.as_str());
+        let bare = AskedDevice { has_token: false, attended, was_told: false, is_quiet: false, has_room: true };
         let rule = asked.map_or(Rule::NoToken, |asked| decide(when, asked, bare).rule);
         items.push(json!({ "dev": dev.as_str(), "rule": rule.number(), "why": rule }));
     }
@@ -255,6 +265,20 @@ fn devices(devices: Vec<KnownDevice>) -> Map<String, Value> {
         })
     };
     fields(json!({ "items": devices.into_iter().map(item).collect::<Vec<_>>() }))
+}
+
+fn scheduled(page: ScheduledPage) -> Map<String, Value> {
+    let next = page.items.last().map(|last| last.sid.to_string());
+    let item = |waiting: &ScheduledMessage| {
+        let message: Value = serde_json::from_slice(&waiting.document).unwrap_or_default();
+        json!({ "id": waiting.id.as_str(), "not_before": waiting.not_before, "message": message })
+    };
+    let items: Vec<Value> = page.items.iter().map(item).collect();
+    let mut found = fields(json!({ "items": items, "complete": page.complete }));
+    if let Some(next) = next {
+        found.insert("next".to_owned(), next.into());
+    }
+    found
 }
 
 fn page(page: SyncPage) -> Map<String, Value> {

@@ -37,6 +37,7 @@ impl Scene {
             publish,
             bal_presences: BalPresences::default(),
             attentions,
+            scheduled: tokio::sync::Notify::new(),
             broker,
             directory: crate::mqtt::Directory::default(),
             capabilities: BTreeMap::new(),

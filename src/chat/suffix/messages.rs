@@ -24,14 +24,14 @@ const TEXT: &str = "text";
 const REACTION: &str = "reaction";
 /// Types that the bridge alone writes, or that a later release gives a meaning: what is stored today must not come alive then.
 const NOT_TYPES: [&str; 3] = ["notice", "call", TOMBSTONE];
-/// Fields of which the same is true.
-const LATER: [&str; 2] = ["not_before", "expires"];
+/// How far ahead `not_before` and `expires` may lie, in milliseconds: a year.
+pub const AHEAD_MAX_MS: u64 = 366 * 86_400_000;
 /// Fields of a push to a token. A message to a user is pushed in a form of the bridge's own.
 const OF_PUSHES: [&str; 6] = ["token", "topic", "condition", "notification", "collapse", "fcm"];
 /// What the bridge stamps: taken off, whatever a client writes.
 const STAMPED: [&str; 10] = ["from", "sid", "ts", "n", "group", "by", "edited", "redelivered", "status", "read"];
 /// Fields that say nothing of an edit or a retract: neither is pushed, nor answers anything, nor is told `delivered`.
-const NOT_OF_AMENDMENTS: [&str; 5] = ["reply_to", "thread", "push", "ttl", "receipt"];
+const NOT_OF_AMENDMENTS: [&str; 7] = ["reply_to", "thread", "push", "ttl", "receipt", "not_before", "expires"];
 /// What an edit changes: it has one of these, and a retract none.
 const CONTENT: [&str; 4] = ["body", "data", "files", "mentions"];
 
@@ -58,6 +58,10 @@ pub struct UserMessage {
     pub ttl: u32,
     /// Whether the writer wishes to hear of delivery.
     pub receipt: bool,
+    /// When it is to be sent, in Unix milliseconds; a time that is over is now.
+    pub not_before: Option<u64>,
+    /// When it is to be deleted everywhere, in Unix milliseconds.
+    pub expires: Option<u64>,
     /// The device that wrote it, as its client says; the embedded broker knows better.
     pub dev: Option<Device>,
     /// What its readers get, in the writer's order, without what is stamped: `id`, `to`, `type` and the rest.
@@ -106,6 +110,30 @@ impl UserMessage {
         crate::chat::message::json(&self.document)
     }
 
+    /// Refuses times that cannot be kept to at `now` (Unix milliseconds).
+    ///
+    /// # Errors
+    /// With [`ErrorCode::BadField`], and with the writer's id.
+    pub fn check_times(&self, now: u64) -> Result<(), Rejection> {
+        let bad = |name, detail| Err(Rejection::bad_field(name, detail).about(self.id.clone()));
+        let latest = now.saturating_add(AHEAD_MAX_MS);
+        if self.not_before.is_some_and(|at| at > latest) {
+            return bad("not_before", "is more than a year ahead");
+        }
+        match self.expires {
+            Some(at) if at <= now => bad("expires", "is over"),
+            Some(at) if at > latest => bad("expires", "is more than a year ahead"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same under this id, which its writer did not give it.
+    pub fn named(mut self, id: MessageId) -> Self {
+        self.document.insert("id".to_owned(), id.as_str().into());
+        self.id = Some(id);
+        self
+    }
+
     /// Whether it says the same as one that was kept, whatever its id and device.
     pub fn says_the_same(&self, kept: &[u8]) -> bool {
         let Ok(mut kept) = serde_json::from_slice::<Map<String, Value>>(kept) else { return false };
@@ -143,9 +171,6 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     if let Some(name) = OF_PUSHES.into_iter().find(|name| fields.has(name)) {
         return Err(Rejection::bad_field(name, "does not go with `to`"));
     }
-    if let Some(name) = LATER.into_iter().find(|name| fields.has(name)) {
-        return Err(Rejection::bad_field(name, "has no meaning in this release"));
-    }
     for name in STAMPED {
         fields.take(name);
     }
@@ -166,8 +191,16 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     // An edit that names nobody takes the names away.
     let says_whom = amends.is_some() && fields.has("mentions");
     let (mentions, mentions_all) = mentions(fields, to.is_group())?;
-    let asked = ["push", "ttl", "receipt"].map(|name| (name, fields.get(name).cloned()));
+    let asked = ["push", "ttl", "receipt", "expires"].map(|name| (name, fields.get(name).cloned()));
     let (wish, ttl, receipt) = (wish(fields)?, ttl(fields)?, fields.flag("receipt")?.unwrap_or(true));
+    // Its readers are not told: for them it was written when it is sent.
+    let (not_before, expires) = (time(fields, "not_before")?, time(fields, "expires")?);
+    if not_before.is_some() && to.is_group() {
+        return Err(Rejection::bad_field("not_before", "does not go with a group in this release"));
+    }
+    if expires.zip(not_before).is_some_and(|(expires, not_before)| expires <= not_before) {
+        return Err(Rejection::bad_field("expires", "is not later than `not_before`"));
+    }
     let dev = match fields.string("dev")? {
         Some(dev) => Some(Device::new(dev).map_err(|fault| Rejection::bad_field("dev", fault))?),
         None => None,
@@ -188,7 +221,23 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     put("mentions", Some(named.collect::<Value>()).filter(|named| says_whom || named != &Value::Array(Vec::new())));
     document.extend(fields.rest());
     let about = about.into_iter().flatten().collect();
-    Ok(UserMessage { id, to, amends, matter, wish, about, mentions, mentions_all, ttl, receipt, dev, document })
+    let message = UserMessage {
+        id,
+        to,
+        amends,
+        matter,
+        wish,
+        about,
+        mentions,
+        mentions_all,
+        ttl,
+        receipt,
+        not_before,
+        expires,
+        dev,
+        document,
+    };
+    Ok(message)
 }
 
 fn recipient(fields: &mut Fields) -> Result<Owner, Rejection> {
@@ -245,6 +294,12 @@ fn check_amendment(fields: &Fields, amends: Amendment) -> Result<(), Rejection> 
         return Err(Rejection::new(ErrorCode::MissingField, detail));
     }
     Ok(())
+}
+
+/// A time of the future, as it looks when it is written; whether it is one, whoever has a clock knows.
+fn time(fields: &mut Fields, name: &str) -> Result<Option<u64>, Rejection> {
+    let Some(time) = fields.take(name) else { return Ok(None) };
+    time.as_u64().map(Some).ok_or_else(|| Rejection::bad_field(name, "is no time in Unix milliseconds"))
 }
 
 /// `body`, `data`, `files` stay where they are; one of them must be there.
@@ -367,8 +422,11 @@ mod tests {
             json!({"to": "bob", "type": "tombstone", "body": "hi"}),
             json!({"to": "bob", "type": "call", "body": "hi"}),
             json!({"to": "bob", "type": "notice", "body": "hi"}),
-            json!({"to": "bob", "body": "hi", "not_before": 1}),
-            json!({"to": "bob", "body": "hi", "expires": 1}),
+            json!({"to": "bob", "body": "hi", "not_before": "soon"}),
+            json!({"to": "bob", "body": "hi", "not_before": -1}),
+            json!({"to": "bob", "body": "hi", "expires": 1.5}),
+            json!({"to": "bob", "body": "hi", "not_before": 7, "expires": 7}),
+            json!({"to": "g-1", "body": "hi", "not_before": 7}),
             json!({"to": "bob", "body": "hi", "token": "t"}),
             json!({"to": "bob", "body": "hi", "notification": {}}),
             json!({"to": "bob", "body": "hi", "fcm": {}}),
@@ -433,6 +491,28 @@ mod tests {
             assert_eq!(of(kind, more.clone()).map(drop), Err(code), "{kind} {more}");
         }
         assert!(of("edit", json!({"mentions": ["carol"]})).is_ok() && of("edit", json!({"files": []})).is_ok());
+    }
+
+    #[test]
+    fn the_time_of_deletion_travels_and_that_of_sending_does_not() {
+        let message = parse(&json!({"to": "bob", "body": "hi", "not_before": 7, "expires": 8})).unwrap();
+        assert_eq!((message.not_before, message.expires), (Some(7), Some(8)));
+        let document: Value = serde_json::from_slice(&message.to_bytes()).unwrap();
+        assert_eq!(document, json!({"to": "bob", "type": "text", "expires": 8, "body": "hi"}));
+        let named = message.clone().named(MessageId::new("m1").unwrap());
+        assert!(named.says_the_same(&message.to_bytes()) && named.id.is_some());
+        let fault = |message: &UserMessage, now| message.check_times(now).map_err(|fault| fault.code()).err();
+        assert_eq!(fault(&message, 7), None, "it is to be sent now");
+        assert_eq!(fault(&message, 8), Some(ErrorCode::BadField), "its time is over");
+        let far = |name: &str, at: u64| {
+            let mut far = json!({"to": "bob", "body": "hi"});
+            far[name] = at.into();
+            parse(&far).unwrap()
+        };
+        for name in ["not_before", "expires"] {
+            assert_eq!(fault(&far(name, 5 + AHEAD_MAX_MS), 5), None);
+            assert_eq!(fault(&far(name, 6 + AHEAD_MAX_MS), 5), Some(ErrorCode::BadField));
+        }
     }
 
     #[test]

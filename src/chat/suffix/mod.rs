@@ -11,6 +11,7 @@ pub mod profile;
 pub mod read;
 pub mod receipts;
 pub mod requests;
+pub mod scheduled;
 
 use super::push::Priority;
 

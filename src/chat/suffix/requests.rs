@@ -142,6 +142,13 @@ pub enum Op {
     },
     /// Something about a group.
     Group(GroupOp),
+    /// What the asker has written to be sent at a time.
+    Schedule {
+        /// The `next` of the page before.
+        after: Option<Sid>,
+    },
+    /// Takes back a message that is to be sent at a time, by the asker's own id of it.
+    Cancel(MessageId),
 }
 
 impl Request {
@@ -195,6 +202,11 @@ fn read(fields: &mut Fields) -> Result<Op, Rejection> {
         "delete" => Op::Delete(deletion(fields)?),
         "sync" => Op::Sync { since: sid(fields, "since")? },
         op if let Some(op) = op.strip_prefix("group.") => Op::Group(groups::read(fields, op)?),
+        "schedule" => Op::Schedule { after: sid(fields, "after")? },
+        "cancel" => {
+            let message = fields.string("message")?.ok_or_else(|| missing("message"))?;
+            Op::Cancel(MessageId::new(message).map_err(|fault| Rejection::bad_field("message", fault))?)
+        }
         _ => return Err(Rejection::bad_field("op", "is none that this release knows")),
     })
 }
@@ -319,6 +331,9 @@ mod tests {
             (json!({"op": "delete", "sids": [sid.to_string()]}), Op::Delete(DeletionOf::Each(vec![sid]))),
             (json!({"op": "sync"}), Op::Sync { since: None }),
             (json!({"op": "sync", "since": sid.to_string()}), Op::Sync { since: Some(sid) }),
+            (json!({"op": "schedule"}), Op::Schedule { after: None }),
+            (json!({"op": "schedule", "after": sid.to_string()}), Op::Schedule { after: Some(sid) }),
+            (json!({"op": "cancel", "message": "m1"}), Op::Cancel(MessageId::new("m1").unwrap())),
         ] {
             assert_eq!(parse(&payload), Ok(op), "{payload}");
         }
@@ -351,6 +366,9 @@ mod tests {
             (json!({"op": "report", "with": "bob", "sids": vec!["x"; REPORTED_MAX + 1]}), ErrorCode::BadField),
             (json!({"op": "explain"}), ErrorCode::MissingField),
             (json!({"op": "sync", "since": "m1"}), ErrorCode::BadField),
+            (json!({"op": "schedule", "after": "m1"}), ErrorCode::BadField),
+            (json!({"op": "cancel"}), ErrorCode::MissingField),
+            (json!({"op": "cancel", "message": "a/b"}), ErrorCode::BadField),
         ] {
             assert_eq!(parse(&payload), Err(code), "{payload}");
         }

@@ -3,6 +3,7 @@
 mod amend;
 mod deletion;
 mod devices;
+mod expired;
 mod explain;
 mod first_screen;
 pub(super) mod groups;
@@ -11,6 +12,7 @@ mod keep;
 mod messages;
 mod pushes;
 mod receipts;
+mod scheduled;
 mod sync;
 
 use super::*;
@@ -47,7 +49,7 @@ pub(super) fn devices(names: &[&str]) -> Vec<Device> {
 
 pub(super) fn policy(push_when: PushWhen) -> ChatPolicy {
     let transports = Transports::new(Transport::Ccs, HashMap::new(), &Routes::default());
-    ChatPolicy { push_when, writers: Writers::Anyone, transports }
+    ChatPolicy { push_when, writers: Writers::Anyone, transports, scheduled_max: 3 }
 }
 
 /// A user's phone, on which nobody looks at anything.
@@ -104,8 +106,13 @@ pub(super) struct Chat {
 impl Chat {
     /// With these users, of whom nobody has written to anybody.
     pub(super) async fn of(users: &[&str]) -> Self {
+        Self::with(users, Limits::default()).await
+    }
+
+    /// The same, in a store with these limits.
+    pub(super) async fn with(users: &[&str], limits: Limits) -> Self {
         let policy = Arc::new(policy(PushWhen::default()));
-        let chat = Self { rig: Rig::in_memory(Limits::default()), at: NOW, policy };
+        let chat = Self { rig: Rig::in_memory(limits), at: NOW, policy };
         for user in users {
             chat.rig.store.chat_user_seen(owner(user)).await.unwrap().await.unwrap();
         }

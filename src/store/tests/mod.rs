@@ -1,6 +1,7 @@
 //! The store from outside: its verbs and its promises.
 
 mod chat;
+mod chat_later_model;
 mod chat_model;
 mod claim_on_accept;
 mod group_model;

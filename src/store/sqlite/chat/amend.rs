@@ -217,11 +217,16 @@ fn tell(
 
 /// Nothing of the text is left of a row that both sides have deleted, nor of what changed it.
 pub(super) fn bury(tx: &mut Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
+    bury_as(tx, row, Why::Deleted)
+}
+
+/// The same, of what is gone for another reason.
+pub(super) fn bury_as(tx: &mut Tx<'_>, row: &ChatRow, why: Why) -> rusqlite::Result<()> {
     let mut rows = tx.all(EARLIER, [row.sid.row()], ChatRow::read)?;
     rows.push(row.clone());
     for row in rows.iter().filter(|row| !row.gone) {
         let kept = document_of(tx, row, &row.peer)?;
-        replace_by(tx, REPLACE, row.sid.row(), &tombstone(&kept, Why::Deleted))?;
+        replace_by(tx, REPLACE, row.sid.row(), &tombstone(&kept, why))?;
         tx.execute(GONE, [row.sid.row()])?;
     }
     Ok(())

@@ -18,7 +18,7 @@ use crate::chat::suffix::invitations::{Answer, Kind as Says, OPEN_MS};
 use crate::chat::topic::{Device, inbox_topic};
 use crate::store::sqlite::outbox::{self, Document};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ChatCall, ChatOutcome, NewInvitation, Origin, Peer, USER_DEVICES_MAX};
+use crate::store::{ChatCall, ChatOutcome, NewInvitation, Origin, Peer};
 use rusqlite::params;
 use serde_json::{Map, Value};
 
@@ -37,9 +37,6 @@ pub(in crate::store) fn invite(tx: &mut Tx<'_>, new: &NewInvitation, call: &Chat
         Ok(admission) => admission,
         Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.invitation.id.clone()))),
     };
-    if tx.queue_is_full(USER_DEVICES_MAX as u64, crate::chat::push_document::BYTES_MAX as u64) {
-        return Ok(ChatOutcome::Full);
-    }
     match &new.invitation.kind {
         Says::Request { .. } => request(tx, new, admission, call),
         Says::Answer(kind, sid) => answer(tx, new, (*kind, *sid), admission, call),

@@ -1,8 +1,8 @@
-//! What does not stay: messages beyond what is kept, invitations whose time is over, devices that say nothing for long. In
+//! What does not stay: messages beyond what is kept or after their time, invitations whose time is over, devices that say nothing for long. In
 //! small chunks, so that no verb waits long behind it.
 
 use super::notified::{self, Seen};
-use super::{Call, ChatRow, Kind, deletion, device, group, load, mention, people, save};
+use super::{Call, ChatRow, Kind, deletion, device, expired, group, load, mention, people, save};
 use crate::chat::id::{Owner, Row};
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::{OutboxScan, Tx};
@@ -37,9 +37,10 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, keep: Keep, call: &ChatCall) -> r
     let dropped = drop_oldest(tx, keep, call.at)?;
     drop_documents(tx, dropped > 0, call.at.saturating_sub(keep.for_ms))?;
     let ended = end_invitations(tx, call)?;
+    let deleted = expired::sweep(tx, call)?;
     let silent = silent_devices(tx, call.at)?;
     let purged = deletion::purge_some(tx)?;
-    Ok(dropped >= CHUNK || ended || silent >= CHUNK || purged)
+    Ok(dropped >= CHUNK || ended || deleted || silent >= CHUNK || purged)
 }
 
 /// The oldest go while they are too old, or all together too many.
@@ -74,6 +75,7 @@ fn drop_row(tx: &mut Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
     let figures = &mut tx.memory_draft.figures;
     figures.chat_rows = figures.chat_rows.saturating_sub(1);
     figures.chat_bytes = figures.chat_bytes.saturating_sub(bytes);
+    expired::dropped(tx, row)?;
     if !counts {
         return Ok(());
     }

@@ -1,7 +1,10 @@
 //! A message: decided, stored, and told to both sides, in one transaction.
 
 use super::push::{Asking, Told};
-use super::{Call, ChatRow, Kind, amend, document, json_text, load, mention, people, position, push, save, tell};
+use super::{
+    Call, ChatRow, Kind, amend, document, expired, json_text, load, mention, people, position, push, save, scheduled,
+    tell,
+};
 use crate::chat::amendment::{is_edited, is_tombstone};
 use crate::chat::contact::{Admission, What, admit};
 use crate::chat::conversation::Written;
@@ -16,7 +19,7 @@ use crate::chat::topic::Device;
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
 use crate::store::sqlite::upstream;
-use crate::store::{ChatCall, ChatOutcome, NewChatMessage, Origin, Peer, Seeing, USER_DEVICES_MAX, Writer};
+use crate::store::{ChatCall, ChatOutcome, NewChatMessage, Origin, Peer, Seeing, Writer};
 use rusqlite::params;
 
 const DOCUMENT: &str = "SELECT document FROM chat WHERE row = ?1";
@@ -28,6 +31,30 @@ const INSERT: &str = "INSERT INTO chat (row, tail, kind, writer, by_bal, id, pee
 
 pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &ChatCall) -> rusqlite::Result<ChatOutcome> {
     let call = &mut Call::of(call);
+    if let Err(rejection) = new.message.check_times(call.at) {
+        return Ok(ChatOutcome::Refused(rejection));
+    }
+    if let Some(known) = scheduled::known(tx, new, call.at)? {
+        return Ok(known);
+    }
+    match new.message.not_before {
+        Some(not_before) if not_before > call.at && !is_known(tx, new)? => scheduled::keep(tx, new, not_before, call),
+        _ => write_now(tx, new, true, call),
+    }
+}
+
+fn is_known(tx: &Tx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
+    let Some(id) = &new.message.id else { return Ok(false) };
+    Ok(by_id(tx, &new.from.name, id.as_str())?.is_some())
+}
+
+/// Writes a message, whatever it says of when it is to be sent. `reads`: it is written by somebody who has the conversation before the eyes.
+pub(super) fn write_now(
+    tx: &mut Tx<'_>,
+    new: &NewChatMessage,
+    reads: bool,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<ChatOutcome> {
     if let Some(known) = known(tx, new, call.at)? {
         return Ok(known);
     }
@@ -55,8 +82,10 @@ pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &Chat
     if seen.is_some() {
         position::tell_contact(tx, &from.name, &to.name, call.at)?;
     }
-    position::read_all(tx, from, &to.name, call)?;
-    let row = place(tx, new, swallowed, call.at)?;
+    if reads {
+        position::read_all(tx, from, &to.name, call)?;
+    }
+    let row = place(tx, new, (swallowed, reads), call.at)?;
     let waits = tell_both(tx, new, &row, &document, call)?;
     Ok(done(seen, admission, waits))
 }
@@ -161,20 +190,18 @@ fn is_about_own(tx: &Tx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
+/// Whether there is no room for it. A user gets it in any case: only its pushes need room, and wait for that.
 pub(super) fn is_full(tx: &Tx<'_>, new: &NewChatMessage, document: &[u8]) -> bool {
-    match new.route {
-        Some(_) => tx.spool_is_full(document.len() as u64),
-        None => tx.queue_is_full(USER_DEVICES_MAX as u64, crate::chat::push_document::BYTES_MAX as u64),
-    }
+    new.route.is_some() && tx.spool_is_full(document.len() as u64)
 }
 
 /// Gives the message its places on both sides of the conversation.
-fn place(tx: &Tx<'_>, new: &NewChatMessage, swallowed: bool, at: u64) -> rusqlite::Result<ChatRow> {
+fn place(tx: &Tx<'_>, new: &NewChatMessage, (swallowed, reads): (bool, bool), at: u64) -> rusqlite::Result<ChatRow> {
     let (from, to) = (&new.from.name, &new.to.name);
     let kind = if new.message.matter == Matter::Reaction { Kind::Reaction } else { Kind::Message };
     let (mut conversation, by) = load(tx, from, to)?;
     let (counts, to_self) = (kind == Kind::Message, from == to);
-    let places = conversation.handle_written(Written { sid: new.sid, by, swallowed, counts, to_self });
+    let places = conversation.handle_written(Written { sid: new.sid, by, swallowed, counts, to_self, reads });
     for (side, user, other) in [(by, from, to), (by.other(), to, from)] {
         // What is muted stays put away.
         if conversation.of(side).archived && !people::entry(tx, user, other)?.is_muted(at) {
@@ -204,7 +231,7 @@ fn place(tx: &Tx<'_>, new: &NewChatMessage, swallowed: bool, at: u64) -> rusqlit
         hidden: places.reader.is_none(),
         receipt: new.message.receipt,
         waits: false,
-        deadline: new.deadline_ms,
+        deadline: new.message.expires.map_or(new.deadline_ms, |at| at.min(new.deadline_ms)),
         amends: None,
         gone: false,
     })
@@ -218,6 +245,9 @@ fn tell_both(
     document: &[u8],
     call: &mut Call<'_>,
 ) -> rusqlite::Result<bool> {
+    if let Some(at) = new.message.expires {
+        expired::note(tx, row.sid.row(), at)?;
+    }
     tell_writer(tx, row, document, call.at)?;
     let mut told = Told::default();
     if let Some(route) = &new.route {
@@ -352,18 +382,17 @@ pub(super) fn receipt_up_to(
     let document = ReceiptDocument { up_to, ..ReceiptDocument::new(row.id.as_deref(), row.sid, status, at) };
     let payload = document.to_payload();
     if row.by_bal {
-        // A BAL may be away: its statuses wait for it.
-        let topic = crate::chat::topic::status_topic(row.writer.as_str());
-        let document = crate::store::sqlite::outbox::Document {
-            topic: &topic,
-            origin: Origin::Note,
-            at,
-            correlation: None,
-            payload: &payload,
-        };
-        return crate::store::sqlite::outbox::queue(tx, &document).map(drop);
+        return status_note(tx, &row.writer, &payload, at);
     }
     tell(tx, &row.writer, "receipts", &payload, at)
+}
+
+/// A status for a BAL, which may be away: it waits there.
+pub(super) fn status_note(tx: &mut Tx<'_>, bal: &Owner, payload: &[u8], at: u64) -> rusqlite::Result<()> {
+    let topic = &*crate::chat::topic::status_topic(bal.as_str());
+    let document =
+        crate::store::sqlite::outbox::Document { topic, origin: Origin::Note, at, correlation: None, payload };
+    crate::store::sqlite::outbox::queue(tx, &document).map(drop)
 }
 
 /// The sids among `sids` that are messages to this user, in their order.

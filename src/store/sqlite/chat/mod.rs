@@ -19,6 +19,7 @@ pub(in crate::store) mod amend;
 pub(in crate::store) mod conversations;
 pub(in crate::store) mod deletion;
 pub(in crate::store) mod device;
+pub(in crate::store) mod expired;
 pub(in crate::store) mod explain;
 pub(in crate::store) mod group;
 pub(in crate::store) mod history;
@@ -30,8 +31,10 @@ pub(in crate::store) mod notified;
 pub(in crate::store) mod people;
 pub(in crate::store) mod position;
 pub(in crate::store) mod push;
+pub(in crate::store) mod scheduled;
 pub(in crate::store) mod sync;
 pub(in crate::store) mod test_push;
+pub(in crate::store) mod unpushed;
 
 use super::outbox::{self, Document};
 use super::tx::Tx;
@@ -212,7 +215,8 @@ fn document(
     at: u64,
 ) -> rusqlite::Result<()> {
     let topic = &*inbox_topic(user, suffix);
-    outbox::queue(tx, &Document { topic, origin, at, correlation: None, payload }).map(drop)
+    let seq = outbox::queue(tx, &Document { topic, origin, at, correlation: None, payload })?;
+    expired::note_document(tx, origin, topic, seq)
 }
 
 pub(super) fn owner(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Owner> {

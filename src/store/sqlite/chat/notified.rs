@@ -21,6 +21,9 @@ use rusqlite::params;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// The push of an absence was not sent: the next message has one.
+const NOT_TOLD: &str = "UPDATE devices SET budget = json_remove(budget, '$.told')
+    WHERE user = ?1 AND dev = ?2 AND json_extract(budget, '$.told') = ?3";
 const PUSHED_AT: &str = "UPDATE devices SET pushed_at = ?3, error = NULL WHERE user = ?1 AND dev = ?2";
 const ERROR: &str = "UPDATE devices SET error = ?3 WHERE user = ?1 AND dev = ?2 AND recipient = ?4";
 const SPOKE: &str = "UPDATE devices SET seen_at = ?3, stale = 0, budget = '{\"single\":0}', sync_row = NULL
@@ -200,6 +203,7 @@ pub(super) fn clear(
         }
         let content = Content::Clear { with: seen.peer, sid: seen.sid, only: !seen.up_to };
         let news = News { user: seen.user, content, deadline: call.at + TTL_MS, about: None };
+        device.budget.handle_cleared();
         if queue(tx, &news, &mut device, call)?.is_none() {
             // It is cleared by the next read.
             shown.remove(device.dev.as_str());
@@ -259,6 +263,7 @@ pub(in crate::store::sqlite) fn moved(
         State::Failed | State::Expired | State::Cancelled => {
             if let Some((message, peer)) = &push.about {
                 tx.execute(UNNOTE, params![user, peer, message, dev, row])?;
+                tx.execute(NOT_TOLD, params![user, dev, row])?;
             }
             if delivery.life.state == State::Failed {
                 failed(tx, push, delivery, at)?;

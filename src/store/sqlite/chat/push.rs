@@ -4,13 +4,13 @@
 //! ([`super::notified`]).
 
 use super::notified::{Pushed, Seen};
-use super::{Call, ChatRow, group, json, json_text, owner, people};
+use super::{Call, ChatRow, group, json, json_text, owner, people, unpushed};
 use crate::chat::attention::Attended;
 use crate::chat::id::{MessageId, Owner, Row, Sid, Token};
 use crate::chat::push::{Push, TTL_MAX};
 use crate::chat::push_budget::{Next, PushBudget};
-use crate::chat::push_decision::{Asked, AskedDevice, PushDecision, Verdict, decide as decide_for};
-use crate::chat::push_document::{Addressee, Content, Item, push as push_of, title};
+use crate::chat::push_decision::{Asked, AskedDevice, PushDecision, Rule, Verdict, decide as decide_for};
+use crate::chat::push_document::{Addressee, BYTES_MAX, Content, Item, push as push_of, title};
 use crate::chat::status::Source;
 use crate::chat::suffix::devices::PushForm;
 use crate::chat::topic::{APP_RECEIPTS, Device};
@@ -41,9 +41,11 @@ const SET_DECIDED: &str = "UPDATE chat SET waits = ?2, decided = ?3 WHERE row = 
 const STOP_WAITING: &str = "UPDATE chat SET waits = 0 WHERE row = ?1";
 pub(in crate::store::sqlite) const WAITING: &str = "SELECT row FROM chat INDEXED BY chat_waits
     WHERE peer = ?1 AND row <= ?2 AND row >= ?3 AND waits = 1 AND writer = ?4";
-pub(in crate::store::sqlite) const UNDECIDED: &str =
-    "SELECT peer, row, tail FROM chat INDEXED BY chat_waits WHERE waits = 1 AND received = 0 ORDER BY peer, row";
-const FORGET_UNDECIDED: &str = "UPDATE chat INDEXED BY chat_waits SET waits = 0 WHERE waits = 1 AND at < ?1";
+pub(in crate::store::sqlite) const UNDECIDED: &str = "SELECT peer, row, tail FROM chat INDEXED BY chat_waits
+    WHERE waits = 1 AND received = 0 AND row NOT IN (SELECT row FROM unpushed) ORDER BY peer, row";
+/// What waited for room for longer than that was decided lately all the same.
+pub(in crate::store::sqlite) const FORGET_UNDECIDED: &str = "UPDATE chat INDEXED BY chat_waits SET waits = 0
+    WHERE waits = 1 AND at < ?1 AND json_extract(decided, '$.at') < ?1 AND row NOT IN (SELECT row FROM unpushed)";
 /// How long what has no deadline of its own is worth sending, in milliseconds.
 pub(super) const TTL_MS: u64 = TTL_MAX as u64 * 1_000;
 /// How long a proof is, in milliseconds: as long as it counts.
@@ -107,6 +109,11 @@ impl Decided {
         self.devices.iter().any(|(dev, decision)| decision.verdict == Verdict::Wait && !self.confirmed.contains(dev))
     }
 
+    /// Whether the push of any device waits for room in the queue.
+    fn waits_for_room(&self) -> bool {
+        self.devices.values().any(|decision| decision.rule == Rule::NoRoom)
+    }
+
     /// What stays when it is decided again.
     fn done(&self) -> (BTreeMap<String, PushDecision>, BTreeMap<String, i64>, Vec<String>) {
         let done = self.devices.iter().filter(|(dev, _)| self.is_done(dev));
@@ -138,14 +145,18 @@ pub(super) struct Registered {
     pub(super) dev: Device,
     pub(super) token: Token,
     form: PushForm,
-    budget: PushBudget,
+    pub(super) budget: PushBudget,
     sync_row: Option<Row>,
 }
 
 /// Decides for each device of the reader, and queues the pushes that go now. A push for which there is no id waits.
 pub(super) fn decide(tx: &mut Tx<'_>, asking: &Asking<'_>, call: &mut Call<'_>) -> rusqlite::Result<Told> {
     let devices = registered(tx, asking.reader)?;
+    let is_of_two = !asking.row.peer.is_group();
     if devices.is_empty() {
+        if is_of_two {
+            unpushed::note(tx, asking.row.sid.row(), false)?;
+        }
         return Ok(Told::default());
     }
     let attended = asking.attended.devices.iter().map(|dev| dev.as_str().to_owned()).collect();
@@ -156,7 +167,14 @@ pub(super) fn decide(tx: &mut Tx<'_>, asking: &Asking<'_>, call: &mut Call<'_>) 
         if decided.is_done(device.dev.as_str()) {
             continue;
         }
-        let asked = AskedDevice { has_token: true, attended: asking.attended.is(&device.dev) };
+        let has_room = !tx.queue_is_full(1, BYTES_MAX as u64);
+        let asked = AskedDevice {
+            has_token: true,
+            attended: asking.attended.is(&device.dev),
+            was_told: device.form.first && device.budget.was_told(),
+            is_quiet: device.form.quiet.as_ref().is_some_and(|quiet| quiet.covers(call.at)),
+            has_room,
+        };
         let mut decision = decide_for(call.policy.push_when, asking.asked, asked);
         let silent = decision.verdict == Verdict::PushSilently;
         let name = device.dev.as_str().to_owned();
@@ -167,6 +185,9 @@ pub(super) fn decide(tx: &mut Tx<'_>, asking: &Asking<'_>, call: &mut Call<'_>) 
             }
         }
         decided.devices.insert(name, decision);
+    }
+    if is_of_two {
+        unpushed::note(tx, asking.row.sid.row(), decided.waits_for_room())?;
     }
     let waits = decided.waits();
     Ok(Told { decided: Some(decided), waits })
@@ -183,17 +204,20 @@ pub(in crate::store) fn decide_again(
     let call = &mut Call::of(call);
     let mut waiting = Vec::new();
     for sid in sids {
-        let Some(row) = ChatRow::by_sid(tx, *sid)? else { continue };
-        if row.peer.is_group() {
-            if group::push::decide_again(tx, user, &row, attended, call)? {
+        let row = ChatRow::by_sid(tx, *sid)?;
+        if let Some(row) = row.as_ref().filter(|row| row.peer.is_group()) {
+            if group::push::decide_again(tx, user, row, attended, call)? {
                 waiting.push(*sid);
             }
             continue;
         }
-        if row.peer != *user {
+        let row = row.filter(|row| row.peer == *user);
+        let before = tx.one(DECIDED, [sid.row()], |row| json::<Decided>(row, 0))?;
+        let (Some(row), Some(before)) = (row, before) else {
+            // It was read meanwhile, or is not kept any more.
+            unpushed::note(tx, sid.row(), false)?;
             continue;
-        }
-        let Some(before) = tx.one(DECIDED, [sid.row()], |row| json::<Decided>(row, 0))? else { continue };
+        };
         let document = super::message::document_of(tx, &row, user)?;
         let document: serde_json::Value = serde_json::from_slice(&document).unwrap_or_default();
         let entry = people::entry(tx, user, &row.writer)?;
@@ -302,6 +326,7 @@ pub(super) fn queue(
         format: device.form.format,
         lang: device.form.lang.as_deref(),
         unread: people::unread(tx, news.user)?,
+        badge: device.form.badge,
     };
     let transport = call.policy.transports.pick(news.user, device.form.app.as_deref()).clone();
     let push = for_transport(push_of(&to, &content), &content, &transport);
@@ -331,6 +356,9 @@ pub(super) fn queue(
     }
     if next != Next::Single {
         device.sync_row = Some(sid.row());
+    }
+    if device.form.first && matches!(news.content, Content::Item(_)) {
+        device.budget.handle_told(sid.row());
     }
     note(tx, news, &device.dev, (next == Next::Single).then_some(sid.row()))?;
     let values = params![news.user.as_str(), device.dev.as_str(), json_text(&device.budget)?, device.sync_row];
@@ -410,15 +438,20 @@ pub(super) fn queue_proof(
 /// Those of older ones wait no longer.
 pub(in crate::store) fn undecided(tx: &Tx<'_>, since: u64) -> rusqlite::Result<Vec<Undecided>> {
     tx.execute(FORGET_UNDECIDED, [sql_ms(since)])?;
-    let mut found: Vec<Undecided> = Vec::new();
     let mut waiting = tx.all(UNDECIDED, [], |row| Ok((owner(row, 0)?, sid(row, 1, 2)?)))?;
     waiting.extend(group::push::undecided(tx)?);
     waiting.sort();
-    for (user, sid) in waiting {
+    Ok(by_user(waiting))
+}
+
+/// Those of each user that stand side by side.
+pub(super) fn by_user(messages: Vec<(Owner, Sid)>) -> Vec<Undecided> {
+    let mut found: Vec<Undecided> = Vec::new();
+    for (user, sid) in messages {
         match found.last_mut().filter(|last| last.user == user) {
             Some(last) => last.sids.push(sid),
             None => found.push(Undecided { user, sids: vec![sid] }),
         }
     }
-    Ok(found)
+    found
 }

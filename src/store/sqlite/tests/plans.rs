@@ -1,8 +1,8 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
 use super::super::chat::{
-    self, amend, conversations, deletion, device, history, keep, mention, message as chat_message, notified, position,
-    push, sync,
+    self, amend, conversations, deletion, device, expired, history, keep, mention, message as chat_message, notified,
+    position, push, scheduled, sync, unpushed,
 };
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{
@@ -61,6 +61,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (documents::FIRST_TOPIC, "PRIMARY KEY (topic>?)"),
         (documents::NEXT_OWN_TOPIC, "INDEX queue_documents (queue=? AND document>?)"),
         (queues::EXPIRED, "INDEX queue_expiry (expires_at<?)"),
+        (queues::EXPIRED_DOCUMENTS, "INDEX queue_expiry (expires_at<?)"),
         (retained::EXPIRED, "INDEX retained_expiry (expires_at<?)"),
         (inspect::SESSIONS, "INDEX queues_key (key>?)"),
         (inspect::RETAINED, "PRIMARY KEY (topic>?)"),
@@ -94,6 +95,12 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (device::OF_TOKEN, "INDEX devices_recipient (recipient=?)"),
         (keep::OVER, "INDEX chat_open (deadline<?)"),
         (keep::SILENT, "INDEX devices_seen (stale=? AND seen_at<?)"),
+        (expired::OVER, "INDEX expiring_at (at<?)"),
+        (expired::DOCUMENTS, "PRIMARY KEY (row=?)"),
+        (scheduled::BY_ID, "INDEX scheduled_id (writer=? AND id=?)"),
+        (scheduled::OF_WRITER, "INDEX scheduled_writer (writer=? AND row>?)"),
+        (scheduled::DUE, "INDEX scheduled_due (not_before<?)"),
+        (scheduled::COUNT, "(writer=?)"),
         (device::DROP_PROOFS, "INDEX proofs_made (made_at<?)"),
     ];
     for (sql, index) in expected {
@@ -118,7 +125,12 @@ fn the_conversations_of_a_user_are_found_along_both_of_its_sides() {
 fn what_waited_at_a_stop_is_found_along_its_index() {
     let dir = tempfile::tempdir().unwrap();
     let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
-    assert_eq!(plan(&conn, push::UNDECIDED), "SCAN chat USING INDEX chat_waits\n");
+    assert_eq!(plan(&conn, scheduled::NEXT), "SCAN scheduled USING COVERING INDEX scheduled_due\n", "the first of it");
+    let by_row = "USING ROWID SEARCH ON TABLE unpushed FOR IN-OPERATOR\n";
+    assert_eq!(plan(&conn, push::UNDECIDED), format!("SCAN chat USING INDEX chat_waits\n{by_row}"));
+    assert_eq!(plan(&conn, push::FORGET_UNDECIDED), format!("SCAN chat USING INDEX chat_waits\n{by_row}"));
+    let oldest = "SCAN unpushed\n";
+    assert_eq!(plan(&conn, unpushed::OLDEST), oldest, "along the rows, as far as the chunk goes");
     assert_eq!(plan(&conn, keep::OLDEST), "SCAN chat\n", "along the rows, as far as the chunk goes");
 }
 

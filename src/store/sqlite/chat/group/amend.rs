@@ -147,6 +147,21 @@ fn follow(
     Ok(())
 }
 
+/// Of what is no longer there no phone of a member shows anything, and nobody is named in it.
+pub(in crate::store::sqlite::chat) fn clear_all(
+    tx: &mut Tx<'_>,
+    message: &ChatRow,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<()> {
+    let Some(group) = message.peer.group() else { return Ok(()) };
+    for user in roster::names(tx, &group)? {
+        mention::forget(tx, &user, &message.peer, message.sid.row())?;
+        let seen = Seen { user: &user, peer: &message.peer, sid: message.sid, up_to: false };
+        notified::clear(tx, &seen, None, &[], call)?;
+    }
+    Ok(())
+}
+
 fn names(document: &Value, user: &Owner) -> bool {
     let names = document["mentions"].as_array().map(Vec::as_slice).unwrap_or_default();
     names.iter().any(|name| name == EVERYBODY || name == user.as_str())

@@ -2,7 +2,7 @@
 
 use super::push::{Deciding, Rules};
 use super::{Group, Member, Place, amend, may_read, position};
-use crate::chat::amendment::{Why, tombstone};
+use crate::chat::amendment::{Why, is_edited, is_tombstone, tombstone};
 use crate::chat::group::{may_write, not_member};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
@@ -11,7 +11,7 @@ use crate::chat::push_decision::Matter;
 use crate::chat::status::Status;
 use crate::chat::suffix::messages::{Stamp, stamped};
 use crate::store::sqlite::chat::message::{self, by_id, document_of, insert, receipt};
-use crate::store::sqlite::chat::{Call, ChatRow, Kind, document};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, expired, unpushed};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{ChatCall, GroupOutcome, NewGroupMessage, Origin};
 use bytes::Bytes;
@@ -26,6 +26,9 @@ pub(in crate::store) fn write(
     call: &ChatCall,
 ) -> rusqlite::Result<GroupOutcome> {
     let call = &mut Call::of(call);
+    if let Err(rejection) = new.message.check_times(call.at) {
+        return Ok(GroupOutcome::Refused(rejection));
+    }
     if let Some(known) = known(tx, new, call.at)? {
         return Ok(known);
     }
@@ -52,10 +55,14 @@ pub(in crate::store) fn write(
     let row = row(new, kind, place, call.at);
     wrote(tx, &row, place)?;
     let kept = new.message.to_bytes();
+    if let Some(at) = new.message.expires {
+        expired::note(tx, row.sid.row(), at)?;
+    }
     message::copy(tx, &row, &kept, writer, false, call.at)?;
     receipt(tx, &row, Status::Sent, call.at)?;
     let deciding = Deciding { row: &row, message: &new.message, group: &group, attended: &new.attended };
     let Rules { decided, waiting } = deciding.tell_members(tx, call)?;
+    unpushed::note(tx, row.sid.row(), decided.waits_for_room())?;
     insert(tx, &ChatRow { waits: !waiting.is_empty(), ..row }, Some(&decided), &kept)?;
     Ok(GroupOutcome::Done { waiting })
 }
@@ -69,7 +76,10 @@ fn known(tx: &mut Tx<'_>, new: &NewGroupMessage, at: u64) -> rusqlite::Result<Op
     let Some(id) = &new.message.id else { return Ok(None) };
     let Some(row) = by_id(tx, &new.from.name, id.as_str())? else { return Ok(None) };
     let kept = document_of(tx, &row, &row.writer)?;
-    if !(matches!(row.kind, Kind::Message | Kind::Reaction | Kind::Amendment) && new.message.says_the_same(&kept)) {
+    let is_message = matches!(row.kind, Kind::Message | Kind::Reaction | Kind::Amendment);
+    // Of what was changed since, nobody knows what it said.
+    let says_the_same = is_tombstone(&kept) || is_edited(&kept) || new.message.says_the_same(&kept);
+    if !(is_message && says_the_same) {
         let detail = "another message of the same writer has this `id`";
         return Ok(Some(refused(new, Rejection::new(ErrorCode::Duplicate, detail))));
     }
@@ -106,7 +116,7 @@ fn row(new: &NewGroupMessage, kind: Kind, place: Place, at: u64) -> ChatRow {
         hidden: false,
         receipt: new.message.receipt,
         waits: false,
-        deadline: new.deadline_ms,
+        deadline: new.message.expires.map_or(new.deadline_ms, |at| at.min(new.deadline_ms)),
         amends: None,
         gone: false,
     }

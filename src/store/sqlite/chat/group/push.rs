@@ -54,6 +54,11 @@ pub(in crate::store::sqlite::chat) struct GroupDecided {
 }
 
 impl GroupDecided {
+    /// Whether a push of some member waits for room in the queue.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.rules.contains_key(&Rule::NoRoom)
+    }
+
     /// The rule for a member, and whether a push was not made.
     fn of(&self, user: &Owner) -> (Rule, bool) {
         let names = |users: &Vec<String>| users.iter().any(|one| one == user.as_str());
@@ -268,6 +273,26 @@ pub(in crate::store::sqlite::chat) fn undecided(tx: &Tx<'_>) -> rusqlite::Result
         }
     }
     Ok(found)
+}
+
+/// Members whose pushes for a message waited for room in the queue, and were not made since. Nobody: it waits for none.
+pub(in crate::store::sqlite::chat) fn without_room(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Vec<Owner>> {
+    let decided = decided_of(tx.conn, row.sid.row())?;
+    let names = decided.and_then(|mut decided| decided.rules.remove(&Rule::NoRoom)).unwrap_or_default();
+    let mut waiting = Vec::new();
+    for user in names.into_iter().filter_map(|name| Owner::new(name).ok()) {
+        let member = Member::load(tx, &row.peer, &user)?;
+        if !member.is_some_and(|member| member.read < row.sid.row()) {
+            continue;
+        }
+        for device in registered(tx, &user)? {
+            if !is_pushed(tx, &user, row, &device)? {
+                waiting.push(user);
+                break;
+            }
+        }
+    }
+    Ok(waiting)
 }
 
 /// Why the devices of a member, as they are now, were pushed for a message to the group, or were not.
