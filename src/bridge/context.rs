@@ -2,6 +2,7 @@
 
 use super::attentions::Attentions;
 use super::presence::{BalPresences, PresenceWord};
+use super::sending::SendingControl;
 use super::settings::{ChatSettings, Limits};
 use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind};
@@ -76,6 +77,8 @@ pub(crate) struct Context {
     /// What the broker is to publish.
     pub(crate) publish: mpsc::Sender<Outbound>,
     pub(crate) bal_presences: BalPresences,
+    /// What an operator has said of sending.
+    pub(crate) sending: SendingControl,
     /// At which devices of the chat users somebody is looking.
     pub(crate) attentions: Attentions,
     pub(crate) broker: mqtt::Capabilities,

@@ -7,6 +7,7 @@ mod delayed;
 mod waiting;
 
 use super::chat::{ChatIntake, KeptCopies};
+use super::commands;
 use super::context::Context;
 use super::count_told;
 use super::presence::{PresencePublish, PresenceWord};
@@ -16,14 +17,15 @@ use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
     BalReceipt, BridgeEvent, Downstream, Errand, ErrorCode, ErrorDocument, Presence, Rejection, Sender, document_id,
 };
-use crate::chat::principal::{Principal, Role};
+use crate::chat::principal::{Principal, Proof, Role};
 use crate::chat::suffix::receipts::names_messages;
-use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, Suffix};
+use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, Suffix, is_command_topic};
 use crate::mqtt::{Ack, AckWord, Inbound, Notice, SetAside};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Accepted, Deliveries, NewMessage, NewPush, Recorded, StoreError};
+use bytes::Bytes;
 use delayed::AckTime;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -54,14 +56,16 @@ pub(super) struct Intake {
     chat: ChatIntake,
     kept_copies: KeptCopies,
     refused_names: RefusedNames,
+    /// For what admins ask.
+    commanded: mpsc::Sender<Bytes>,
 }
 
 impl Intake {
-    pub(super) fn new(context: Arc<Context>) -> Self {
+    pub(super) fn new(context: Arc<Context>, commanded: mpsc::Sender<Bytes>) -> Self {
         let refusing = Refusing::new(Arc::clone(&context));
         let chat = ChatIntake::new(Arc::clone(&context), refusing.clone());
         let (kept_copies, refused_names) = (KeptCopies::default(), RefusedNames::default());
-        Self { context, refusing, chat, kept_copies, refused_names }
+        Self { context, refusing, chat, kept_copies, refused_names, commanded }
     }
 
     /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound`, and comes until
@@ -150,6 +154,10 @@ impl Intake {
 
     /// Begins with a publish; what remains of it goes on beside others.
     async fn take(&mut self, publish: Inbound) -> Result<Option<Taken>, StoreError> {
+        if is_command_topic(&publish.topic) {
+            self.command(publish);
+            return Ok(None);
+        }
         let Some(topic) = self.topic_of(&publish).await else {
             publish.ack.release(AckWord::Done);
             return Ok(None);
@@ -205,6 +213,16 @@ impl Intake {
             (_, Role::User) => Order::Free,
         };
         Ok(Some((order, ack_time, (remaining, publish.ack))))
+    }
+
+    /// Passes on what an admin asks. Nothing of it is kept: without a reply it is asked again.
+    fn command(&self, publish: Inbound) {
+        let Inbound { principal, payload, retain, ack, .. } = publish;
+        // A retained copy is an old command.
+        if principal.role == Role::Admin && principal.proof == Proof::Login && !retain {
+            commands::ask(&self.context, &self.commanded, payload);
+        }
+        ack.release(AckWord::Done);
     }
 
     /// The topic of what a client says now; `None` where nobody does, or where the topic names nobody.

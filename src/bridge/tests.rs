@@ -3,6 +3,7 @@
 mod chat;
 mod chat_limits;
 mod chat_requests;
+mod commands;
 mod downstream;
 mod notices;
 mod principals;
@@ -44,6 +45,7 @@ struct Harness {
     /// The transports beside the first one.
     others: Vec<transport::Outlet>,
     stops: Stops,
+    control: mpsc::Sender<ControlCall>,
     writer: WriterThread,
     metrics: Arc<Metrics>,
     readiness: watch::Receiver<Readiness>,
@@ -122,7 +124,9 @@ impl Harness {
         let (readiness_tx, readiness) = watch::channel(Readiness::starting());
         let stops = Stops::default();
         let metrics = Arc::new(Metrics::new());
+        let (control, calls) = mpsc::channel(16);
         let parts = Parts {
+            control: calls,
             store: store.clone(),
             recovery,
             mqtt: mqtt_port,
@@ -136,7 +140,8 @@ impl Harness {
             outlet.link.send_replace(Link::Up);
         }
         mqtt.broker_link.send_replace(BrokerLink::Up);
-        Self { _dir: dir, path, store, mqtt, transport, others: outlets, stops, writer, metrics, readiness, running }
+        let (others, _dir) = (outlets, dir);
+        Self { _dir, path, store, mqtt, transport, others, stops, control, writer, metrics, readiness, running }
     }
 
     async fn publish(&self, topic: &str, payload: &Value) -> oneshot::Receiver<AckWord> {

@@ -163,6 +163,40 @@ pub enum Command {
         #[command(subcommand)]
         action: UserAction,
     },
+    /// Shows the devices of a chat user, or takes the registration of one back. For a running bridge.
+    Device {
+        /// What to do.
+        #[command(subcommand)]
+        action: DeviceAction,
+    },
+    /// Sends a message to a chat user through a running bridge, and says what becomes of it until a device has confirmed it,
+    /// for at most 30 seconds.
+    ///
+    /// It is a message as a backend application writes it: stored, in the user's inbox, and pushed as
+    /// the rules of topics.md say.
+    Send {
+        /// The chat user.
+        #[arg(long, value_name = "USER")]
+        to: String,
+        /// The backend application in whose name it goes. Without it `routes.default_bal`.
+        #[arg(long, value_name = "BAL")]
+        from: Option<String>,
+        /// What it says; several words are joined by spaces.
+        #[arg(required = true, value_name = "TEXT")]
+        text: Vec<String>,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Lets a running bridge send nothing more to the push services, until `resume` or its next start. Messages are taken
+    /// and wait on disk; what is on its way goes on.
+    Pause(SendingArgs),
+    /// The same as `pause`, and waits until nothing is on its way any more: up to half a minute.
+    Drain(SendingArgs),
+    /// Ends `pause` and `drain`.
+    Resume(SendingArgs),
+    /// Lets what a push service refused, and what waits for a time to be tried again, be tried now.
+    Flush(SendingArgs),
     /// Prints who may write and read which topic, as a file of rules for another broker.
     ///
     /// Such a broker knows no roles, so everybody who logs in gets what backend applications and chat users need; what that
@@ -187,6 +221,40 @@ pub enum Command {
         #[arg(long, default_value = "/readyz", value_name = "PATH")]
         path: String,
     },
+}
+
+/// What `device` does.
+#[derive(Debug, Subcommand)]
+pub enum DeviceAction {
+    /// Lists the devices of a user that have a token, with the hash of it.
+    List {
+        /// The chat user.
+        user: String,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Takes the registration of a device back: it is pushed no more until it registers again.
+    Forget {
+        /// The chat user.
+        user: String,
+        /// The device.
+        dev: String,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+}
+
+/// Which transports a command is about.
+#[derive(Debug, Args)]
+pub struct SendingArgs {
+    /// Only this one: `ccs`, `fcm-v1` or `fcm-v1:NAME`. Without it all of them.
+    #[arg(long, value_name = "TRANSPORT")]
+    pub transport: Option<String>,
+    /// Where the store is.
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// What `explain` tells beside what becomes of a message.

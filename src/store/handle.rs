@@ -88,6 +88,22 @@ impl Store {
         self.queue.submit(move |tx| dispatch::take_due(tx, &query)).await
     }
 
+    /// What was refused and waits for a time to be tried again by this transport is due now. Returns how many that were.
+    ///
+    /// # Errors
+    /// When the store is closed, or fails on the way; what was done so far is.
+    pub async fn flush(&self, transport: &Transport) -> Result<u64, StoreError> {
+        let mut flushed = 0;
+        loop {
+            let transport = transport.clone();
+            let chunk = self.queue.submit(move |tx| dispatch::flush(tx, &transport)).await?.await?;
+            if chunk == 0 {
+                return Ok(flushed);
+            }
+            flushed += chunk;
+        }
+    }
+
     /// Records what became of a delivery, queues what its sender is told, and makes the next messages of its order key
     /// and of its recipient due. `at` is Unix milliseconds.
     pub async fn record(&self, sid: Sid, event: Event, at: u64) -> Result<Committed<Recorded>, StoreError> {

@@ -31,7 +31,7 @@
 //! | `record`, `confirm` | do nothing: the event means nothing any more |
 //! | `unrouted`, `next_to_publish`, `topics_to_publish`, `last_presences` | give the same again; documents that were given count as read after a crash |
 //! | `give_routes` | leaves what has a route by now |
-//! | `acked_up_to`, `sweep`, `drop_unread` | go on where they stopped: each part is a transaction |
+//! | `acked_up_to`, `sweep`, `drop_unread`, `flush` | go on where they stopped: each part is a transaction |
 //! | `documents_acked`, `handed_out_up_to` | do nothing more |
 //! | `presence_changed`, `still_alive` | the later time stays |
 //! | `broker_state`, `is_imported`, `read_rows`, `read_documents`, `read_retained`, `waiting_topics`, `own_topics`, `topics_to_drop` | give the same again; rows and documents that were given count as sent after a crash |

@@ -35,6 +35,7 @@ impl Scene {
             presences: words,
             visibility,
             publish,
+            sending: Default::default(),
             bal_presences: BalPresences::default(),
             attentions,
             broker,

@@ -62,7 +62,7 @@ pub enum RoleArg {
     Bal,
     /// A chat user with any number of devices.
     User,
-    /// Reads everything, and writes nothing in this release.
+    /// Reads everything, and commands the bridge.
     Admin,
 }
 

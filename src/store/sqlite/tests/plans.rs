@@ -25,6 +25,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
     let expected = [
         (dispatch::TIMED, "INDEX deliveries_due (way=? AND due_at<?)"),
         (dispatch::FRESH, "INDEX deliveries_due (way=? AND due_at=?)"),
+        (dispatch::FLUSH, "INDEX deliveries_due (way=? AND due_at>? AND due_at<?)"),
         (dispatch::ANY_PUT_OFF, "INDEX deliveries_due (way=? AND due_at>?)"),
         (dispatch::ANY_FRESH, "INDEX deliveries_due (way=? AND due_at=?)"),
         (recipient_queue::OLDER, "INDEX deliveries_parked (recipient=? AND rowid<?)"),
