@@ -13,6 +13,7 @@ mod answers;
 mod devices;
 mod send;
 mod transports;
+mod users;
 
 use super::context::Context;
 use crate::chat::command::{Command, CommandRequest};
@@ -95,6 +96,8 @@ impl Commands {
 
     async fn execute(&self, command: Command, answers: &Answers) -> Result<(), StoreError> {
         match command {
+            Command::UserErase(user) => self.erase_user(&user, answers).await,
+            Command::UserFree(user) => self.free_user(&user, answers).await,
             Command::DeviceList(user) => self.list_devices(&user, answers).await,
             Command::DeviceForget(user, dev) => self.forget_device(&user, &dev, answers).await,
             Command::Send { from, to, text } => self.send(from, &to, &text, answers).await,

@@ -9,7 +9,7 @@ use crate::chat::message::{BridgeEvent, BrokerKind};
 use crate::chat::route::Routes;
 use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic};
 use crate::chat::transport::{Transport, Transports};
-use crate::mqtt::{self, Directory, Outbound, Outcome, Visibility};
+use crate::mqtt::{self, Directory, Eviction, Outbound, Outcome, Visibility};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
 use crate::store::{self, Acks, ChatCall, ChatPolicy, Route, Seeing, Store, StoreError};
@@ -74,6 +74,10 @@ pub(crate) struct Context {
     pub(crate) presences: mpsc::Sender<PresenceWord>,
     /// Who sees whom, for the broker.
     pub(crate) visibility: mpsc::Sender<Visibility>,
+    /// Whom the broker is to put out.
+    pub(crate) evictions: mpsc::Sender<Eviction>,
+    /// One person is erased at a time.
+    pub(crate) erasing: tokio::sync::Mutex<()>,
     /// What the broker is to publish.
     pub(crate) publish: mpsc::Sender<Outbound>,
     pub(crate) bal_presences: BalPresences,

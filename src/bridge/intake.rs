@@ -162,6 +162,10 @@ impl Intake {
             publish.ack.release(AckWord::Done);
             return Ok(None);
         };
+        if self.context.store.is_erased(topic.owner().as_str()) {
+            publish.ack.release(AckWord::Done);
+            return Ok(None);
+        }
         let mut delay = Duration::ZERO;
         if publish.principal.role == Role::User {
             self.chat.heard_of(topic.owner()).await?;

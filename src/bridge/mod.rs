@@ -26,6 +26,7 @@ mod commands;
 mod context;
 mod device_intake;
 mod dispatcher;
+mod erasing;
 mod expiry;
 mod intake;
 mod presence;
@@ -110,7 +111,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let (directory, confirmations) = (mqtt.directory, mqtt.confirmations);
     let (events_tx, events) = mpsc::channel(EVENTS);
     let (presences_tx, presences) = mpsc::channel(presence::PRESENCES);
-    let visibility = mqtt.visibility;
+    let (visibility, evictions) = (mqtt.visibility, mqtt.evictions);
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
     let bal_presences = BalPresences::default();
@@ -122,6 +123,8 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         events: events_tx,
         presences: presences_tx,
         visibility,
+        evictions,
+        erasing: Default::default(),
         publish,
         bal_presences,
         sending: Default::default(),
@@ -157,6 +160,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     tasks.spawn(chat::watch_pushes(Arc::clone(&context), confirmations, stops.publish.clone()));
     tasks.spawn(Commands::new(Arc::clone(&context)).run((control, commands), stops.intake.clone()));
+    tasks.spawn(erasing::resume(Arc::clone(&context), stops.intake.clone()));
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));
     tasks.spawn(intake.run((inbound, written), notices, stops.intake.clone(), stops.quiet.clone()));
     tasks.spawn(user_presences.run(sightings, presences, stops.publish.clone()));

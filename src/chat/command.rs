@@ -20,6 +20,10 @@ pub struct CommandRequest {
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
+    /// `user.erase`: everything of a user goes.
+    UserErase(Owner),
+    /// `user.free`: the name of an erased user may be used again.
+    UserFree(Owner),
     /// `device.list`: the devices of a user that have a token.
     DeviceList(Owner),
     /// `device.forget`: takes the registration of a device back.
@@ -51,6 +55,8 @@ impl Command {
     /// Its `op`.
     pub const fn name(&self) -> &'static str {
         match self {
+            Self::UserErase(_) => "user.erase",
+            Self::UserFree(_) => "user.free",
             Self::DeviceList(_) => "device.list",
             Self::DeviceForget(..) => "device.forget",
             Self::Send { .. } => "send",
@@ -81,6 +87,8 @@ fn read(fields: &mut Fields) -> Result<Command, Rejection> {
     fields.version()?;
     let op = required(fields, "op")?;
     Ok(match op.as_str() {
+        "user.erase" => Command::UserErase(peer(fields, "user")?),
+        "user.free" => Command::UserFree(peer(fields, "user")?),
         "device.list" => Command::DeviceList(peer(fields, "user")?),
         "device.forget" => Command::DeviceForget(peer(fields, "user")?, device(fields)?),
         "send" => send(fields)?,
@@ -133,6 +141,8 @@ mod tests {
         let ccs = || Sending(Some(Transport::Ccs));
         let text = || "hi there".to_owned();
         for (payload, command) in [
+            (json!({"op": "user.erase", "user": "bob"}), Command::UserErase(bob())),
+            (json!({"op": "user.free", "user": "bob"}), Command::UserFree(bob())),
             (json!({"op": "device.list", "user": "bob"}), Command::DeviceList(bob())),
             (
                 json!({"op": "device.forget", "user": "bob", "dev": "phone"}),

@@ -114,6 +114,11 @@ impl Conversation {
         }
     }
 
+    /// The same with its sides the other way round: one of its names has changed, and which of the two comes first.
+    pub fn swapped(&self) -> Self {
+        Self { first: self.second, second: self.first }
+    }
+
     fn of_mut(&mut self, side: Side) -> &mut Standing {
         match side {
             Side::First => &mut self.first,

@@ -12,6 +12,7 @@ pub mod command;
 pub mod contact;
 pub mod conversation;
 pub mod delivery;
+pub mod erasure;
 pub mod fan_out;
 pub mod filter;
 pub mod id;

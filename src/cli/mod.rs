@@ -81,7 +81,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             explain::run(&file, ack.as_deref())
         }
         #[cfg(feature = "broker")]
-        Command::User { action } => user::run(action),
+        Command::User { action } => user::run(action).await,
         Command::Device { action } => device::run(action).await,
         Command::Send { to, from, text, store } => send::run(&store_path(store)?, &to, from.as_deref(), &text).await,
         Command::Pause(args) => sending::run("pause", args).await,

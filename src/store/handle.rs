@@ -1,6 +1,7 @@
 //! The handle: the verbs, as the rest of the program sees them.
 
 mod chat;
+mod erase;
 mod sessions;
 
 use super::documents::{AckedBy, DocumentRef, Note, OutboxDocument, Seen, UserDocument};

@@ -46,7 +46,8 @@
 //! | `chat_device`, `chat_set` | tell the user's devices once more |
 //! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact` | give the same again |
 //! | `chat_test_push` | pushes again |
-//! | `chat_sweep` | goes on where it stopped |
+//! | `chat_sweep`, `erase_step` | goes on where it stopped |
+//! | `erase_begin`, `scrub`, `erases`, `free_name` | do nothing more |
 //! | `end_queue`, `end_group`, `sweep_queues` | go on where they stopped |
 //!
 //! # A second back end
@@ -62,6 +63,7 @@
 mod chat;
 mod documents;
 mod downstream;
+mod erase;
 mod error;
 mod figures;
 mod handle;
@@ -86,6 +88,7 @@ pub use downstream::{
     Accepted, Claimed, DELIVERIES_MAX, Deliveries, DeliveriesError, Destination, DueBatch, DueQuery, NewDelivery,
     NewMessage, NewPush, Recorded, SeveralDeliveries,
 };
+pub use erase::{EraseBegun, Erasing, Erasure, NewErase, SCRUB_MAX, Scrubbed};
 pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{COMMIT_LIMITS, CommitTimes, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use handle::{Committed, Store};

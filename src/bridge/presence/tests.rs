@@ -35,6 +35,8 @@ impl Scene {
             presences: words,
             visibility,
             publish,
+            evictions: mpsc::channel(1).0,
+            erasing: Default::default(),
             sending: Default::default(),
             bal_presences: BalPresences::default(),
             attentions,

@@ -84,11 +84,12 @@ async fn a_drain_answers_when_what_was_on_its_way_is_answered() {
     harness.close().await;
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_drain_says_what_is_still_on_its_way_when_it_has_waited_long_enough() {
     let mut harness = Harness::open();
     harness.message("a1", "T", 600).await;
     let _send = harness.sent().await;
+    tokio::time::pause();
     let answer = harness.command(&json!({"op": "drain"})).await;
     assert_eq!((&answer["drained"], &answer["in_flight"]), (&json!(false), &json!(1)));
     harness.close().await;

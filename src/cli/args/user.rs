@@ -1,5 +1,6 @@
 //! What `user` can be asked for.
 
+use super::StoreArgs;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -46,6 +47,25 @@ pub enum UserAction {
         /// Where the users are.
         #[command(flatten)]
         users: UsersArgs,
+    },
+    /// Erases a chat user from the store of a running bridge: devices, tokens, messages, contacts, settings, sessions, and all that
+    /// waits. What others wrote to that user stays with them, under another name. There is no way back.
+    ///
+    /// The name stays taken, and nobody can log in by it, until `user free`.
+    Erase {
+        /// Whom.
+        name: String,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Lets the name of an erased user be used again.
+    Free {
+        /// Which name.
+        name: String,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArgs,
     },
     /// Lists users and roles; then, with a configuration, the chat users that the store alone knows, by their tokens.
     List {

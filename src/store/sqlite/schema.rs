@@ -10,7 +10,7 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 8] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT, RECEIPTS];
+pub(super) const STEPS: [&str; 9] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT, RECEIPTS, ERASED];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// The steps from this schema on make tables, and indexes of rows that come later, and change no message: they take no time, and
 /// nothing is worth a copy.
@@ -335,6 +335,18 @@ CREATE TABLE shown (              -- takes the place of the table before
 INSERT INTO shown SELECT user, peer, row, dev, delivery FROM pushed;
 DROP TABLE pushed;
 ALTER TABLE shown RENAME TO pushed;
+";
+
+/// Users who were erased. `running` is a JSON object, which has the name as long as the erase goes on.
+const ERASED: &str = "
+CREATE TABLE erased (
+    name BLOB PRIMARY KEY,        -- SHA-256 of the name, which stays taken
+    alias TEXT NOT NULL,          -- what stands for it where others keep it
+    erased_at INTEGER NOT NULL,
+    running TEXT                  -- how far it is; NULL: it is done
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX erased_alias ON erased (alias);
+ALTER TABLE marks ADD COLUMN scrub INTEGER NOT NULL DEFAULT 0;  -- the file is to be rebuilt, so that nothing stays in its unused parts
 ";
 
 /// Whose file it is; returns its schema, 0 for an empty file.

@@ -1,6 +1,7 @@
 //! Chat between users: a store with some, and what they do.
 
 mod devices;
+mod erase;
 mod explain;
 mod invitations;
 mod keep;

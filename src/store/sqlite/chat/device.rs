@@ -199,6 +199,18 @@ fn remove(tx: &mut Tx<'_>, user: &Owner, dev: &str, at: u64) -> rusqlite::Result
     Ok(Some(short_hash(&token)))
 }
 
+/// The devices of a user that have a token, with it.
+pub(in crate::store::sqlite) fn tokens_of(tx: &Tx<'_>, user: &str) -> rusqlite::Result<Vec<(String, String)>> {
+    tx.all(KNOWN, [user], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// Takes a registration out, and tells nobody: its user is erased.
+pub(in crate::store::sqlite) fn erase(tx: &mut Tx<'_>, user: &str, dev: &str) -> rusqlite::Result<()> {
+    let Ok(user) = Owner::new(user) else { return Ok(()) };
+    // When its pushes were withdrawn nobody asks any more.
+    remove(tx, &user, dev, 0).map(drop)
+}
+
 /// The push service says that a token is gone: (whose, when the push was made, why).
 pub(super) fn remove_refused(
     tx: &mut Tx<'_>,

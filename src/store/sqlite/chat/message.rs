@@ -13,6 +13,7 @@ use crate::chat::suffix::messages::{Stamp, stamped};
 use crate::chat::suffix::receipts::ReceiptDocument;
 use crate::chat::topic::Device;
 use crate::store::sqlite::column::sql_ms;
+use crate::store::sqlite::erase;
 use crate::store::sqlite::tx::Tx;
 use crate::store::sqlite::upstream;
 use crate::store::{ChatCall, ChatOutcome, NewChatMessage, Origin, Peer, Seeing, USER_DEVICES_MAX, Writer};
@@ -117,10 +118,11 @@ fn admitted(
     call: &Call<'_>,
 ) -> rusqlite::Result<Result<Admission, Rejection>> {
     let settings = people::settings(tx, &to.name)?;
-    if to.role.is_none() && settings.is_none() || to.role == Some(Role::Admin) {
+    let is_gone = || Ok::<_, rusqlite::Error>(settings.is_none() && erase::is_taken(tx, to.name.as_str())?);
+    if to.role.is_none() && settings.is_none() || to.role == Some(Role::Admin) || is_gone()? {
         return Ok(Err(Rejection::new(ErrorCode::NotFound, "`to` names nobody")));
     }
-    if to.role != Some(Role::Bal) {
+    if to.role != Some(Role::Bal) && settings.is_none() {
         people::ensure(tx, &to.name)?;
     }
     if from.name == to.name {
