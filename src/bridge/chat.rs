@@ -10,6 +10,7 @@
 //! A verb decides by what is on disk; what only the bridge knows (who is there, who looks) goes with it. BALs use the same
 //! topics, but for those of devices.
 
+mod erase;
 mod kept_copies;
 mod limits;
 mod messages;
@@ -183,6 +184,9 @@ impl ChatIntake {
         };
         let asked =
             requests::Asked { user: owner.clone(), dev: dev.clone(), request, payload: publish.payload.clone() };
+        if publish.principal.role == Role::User && matches!(asked.request.op, Op::Erase(_)) {
+            return erase::answer(&self.context, asked).await;
+        }
         requests::answer(&self.context, asked, self.call(now_ms())).await
     }
 
@@ -195,6 +199,9 @@ impl ChatIntake {
         let mut counted = self.limits.take(owner, role, Limited::Request);
         if let Ok(Request { op: Op::TestPush, .. }) = request {
             counted = counted.and_then(|()| self.limits.take(owner, role, Limited::TestPush));
+        }
+        if let Ok(Request { op: Op::Erase(_), .. }) = request {
+            counted = counted.and_then(|()| self.limits.take(owner, role, Limited::Proof));
         }
         counted.map_err(|rejection| rejection.about(id))
     }

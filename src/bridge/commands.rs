@@ -97,6 +97,7 @@ impl Commands {
     async fn execute(&self, command: Command, answers: &Answers) -> Result<(), StoreError> {
         match command {
             Command::UserErase(user) => self.erase_user(&user, answers).await,
+            Command::UserExport(user) => self.export_user(&user, answers).await,
             Command::UserFree(user) => self.free_user(&user, answers).await,
             Command::DeviceList(user) => self.list_devices(&user, answers).await,
             Command::DeviceForget(user, dev) => self.forget_device(&user, &dev, answers).await,

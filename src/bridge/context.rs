@@ -4,10 +4,11 @@ use super::attentions::Attentions;
 use super::presence::{BalPresences, PresenceWord};
 use super::sending::SendingControl;
 use super::settings::{ChatSettings, Limits};
+use crate::chat::bal_event::{EVENTS, events_topic};
 use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind};
 use crate::chat::route::Routes;
-use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic};
+use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Side};
 use crate::chat::transport::{Transport, Transports};
 use crate::mqtt::{self, Directory, Eviction, Outbound, Outcome, Visibility};
 use crate::ops::clock::now_ms;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub transports: Transports,
     /// BALs that acknowledge upstream messages explicitly.
     pub explicit: HashSet<Owner>,
+    /// BALs that are told of events.
+    pub listeners: Vec<Owner>,
     /// Told in `_bridge/status`.
     pub broker: BrokerKind,
     /// What chat users can expect.
@@ -52,13 +55,20 @@ impl Settings {
             push_when: self.chat.push_when,
             writers: self.chat.who_may_write,
             transports: self.transports.clone(),
+            listeners: self.listeners.iter().map(|bal| self.events_route(bal)).collect(),
         }
+    }
+
+    /// Where a BAL is told of events.
+    fn events_route(&self, bal: &Owner) -> Route {
+        let acks = if self.explicit.contains(bal) { Acks::Explicit } else { Acks::OnPublish };
+        Route { topic: events_topic(bal), bal: bal.clone(), acks }
     }
 
     /// Whether `topic` is the inbox of a BAL that acknowledges explicitly.
     pub(crate) fn is_explicit(&self, topic: &str) -> bool {
-        let Ok(Some(BridgeTopic::Messages(owner))) = BridgeTopic::parse(topic) else { return false };
-        self.explicit.contains(&owner)
+        let Side::Inbox { owner, suffix: "messages" | EVENTS } = Side::of(topic) else { return false };
+        Owner::new(owner).is_ok_and(|owner| self.explicit.contains(&owner))
     }
 }
 
@@ -129,7 +139,8 @@ impl Context {
     /// A call of a chat verb at `at`, with ids for so many pushes.
     pub(crate) fn chat_call(&self, at: u64, pushes: usize, policy: &Arc<ChatPolicy>) -> ChatCall {
         let mut sids = self.sids.lock().unwrap_or_else(PoisonError::into_inner);
-        let push_sids = (0..pushes).map(|_| sids.next(at, rand::random())).collect();
+        let listeners = policy.listeners.len();
+        let push_sids = (0..pushes + listeners).map(|_| sids.next(at, rand::random())).collect();
         ChatCall { at, push_sids, policy: Arc::clone(policy) }
     }
 

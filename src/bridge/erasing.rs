@@ -44,9 +44,10 @@ pub(super) async fn erase(context: &Context, user: &Owner) -> Result<Erased, Sto
     }
     tracing::warn!("a user is erased");
     put_out(context, user).await?;
-    let until = Instant::now() + IN_FLIGHT;
+    let (until, policy) = (Instant::now() + IN_FLIGHT, Arc::new(context.settings.chat_policy()));
     loop {
-        match context.store.erase_step(user.clone()).await?.await? {
+        let call = context.chat_call(now_ms(), 0, &policy);
+        match context.store.erase_step(user.clone(), call).await?.await? {
             Erasing::More => {}
             Erasing::InFlight(count) if Instant::now() >= until => return Ok(Erased::Waits(count)),
             Erasing::InFlight(_) => sleep(LOOK).await,
@@ -104,8 +105,18 @@ pub(super) fn told(erased: &Erased) -> Value {
     }
 }
 
+/// What goes, for whoever is told beforehand.
+pub(super) const REMOVES: [&str; 6] = [
+    "devices, tokens, and pushes that wait",
+    "texts of your messages, everywhere",
+    "profile, settings, presence",
+    "contacts, and yourself among those of others",
+    "sessions, and what waits in them",
+    "documents that wait for others and name you",
+];
+
 /// What an erase leaves.
-fn remains() -> Vec<&'static str> {
+pub(super) fn remains() -> Vec<&'static str> {
     vec![
         "a hash of the name, so that it stays taken until it is freed; and the name in the users file, if it is there",
         "what others wrote, under the other name: it is theirs",

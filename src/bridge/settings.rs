@@ -149,6 +149,8 @@ settings! {
     pub struct Bal {
         /// What counts as arrived.
         pub ack: AckMode = AckMode::Mqtt;
+        /// Whether it is told of what happens in chat.
+        pub events: bool = false;
     }
 }
 

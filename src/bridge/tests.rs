@@ -58,6 +58,7 @@ pub(super) fn settings() -> Settings {
         routes: Routes::new(chat, None),
         transports: crate::chat::transport::Transports::default(),
         explicit: std::iter::once(Owner::new("careful").unwrap()).collect(),
+        listeners: Vec::new(),
         broker: BrokerKind::Embedded,
         chat: settings::ChatSettings::default(),
         limits: settings::Limits {

@@ -22,6 +22,8 @@ pub struct CommandRequest {
 pub enum Command {
     /// `user.erase`: everything of a user goes.
     UserErase(Owner),
+    /// `user.export`: everything that is kept of a user.
+    UserExport(Owner),
     /// `user.free`: the name of an erased user may be used again.
     UserFree(Owner),
     /// `device.list`: the devices of a user that have a token.
@@ -56,6 +58,7 @@ impl Command {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::UserErase(_) => "user.erase",
+            Self::UserExport(_) => "user.export",
             Self::UserFree(_) => "user.free",
             Self::DeviceList(_) => "device.list",
             Self::DeviceForget(..) => "device.forget",
@@ -88,6 +91,7 @@ fn read(fields: &mut Fields) -> Result<Command, Rejection> {
     let op = required(fields, "op")?;
     Ok(match op.as_str() {
         "user.erase" => Command::UserErase(peer(fields, "user")?),
+        "user.export" => Command::UserExport(peer(fields, "user")?),
         "user.free" => Command::UserFree(peer(fields, "user")?),
         "device.list" => Command::DeviceList(peer(fields, "user")?),
         "device.forget" => Command::DeviceForget(peer(fields, "user")?, device(fields)?),
@@ -142,6 +146,7 @@ mod tests {
         let text = || "hi there".to_owned();
         for (payload, command) in [
             (json!({"op": "user.erase", "user": "bob"}), Command::UserErase(bob())),
+            (json!({"op": "user.export", "user": "bob"}), Command::UserExport(bob())),
             (json!({"op": "user.free", "user": "bob"}), Command::UserFree(bob())),
             (json!({"op": "device.list", "user": "bob"}), Command::DeviceList(bob())),
             (

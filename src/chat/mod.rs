@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod attention;
+pub mod bal_event;
 pub mod command;
 pub mod contact;
 pub mod conversation;

@@ -16,6 +16,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
+/// Passwords and tokens that a user may show an hour, beside those of log-ins.
+const PROOFS_PER_HOUR: u32 = 5;
 /// Longest time that a bucket takes to be full, in nanoseconds: a year, so that no sum leaves what a clock can say.
 const TIME_MAX: u64 = 365 * 86_400 * 1_000_000_000;
 
@@ -69,6 +71,8 @@ pub enum Limited {
     TestPush,
     /// The registration of a device.
     Registration,
+    /// A password or a token that is to prove something.
+    Proof,
 }
 
 /// What a message to somebody who may have been a stranger came to.
@@ -104,6 +108,7 @@ struct Rates {
     requests: Rate,
     test_pushes: Rate,
     registrations: Rate,
+    proofs: Rate,
 }
 
 /// How fast a bucket fills, and how much is in it then.
@@ -127,6 +132,7 @@ struct User {
     requests: Bucket,
     test_pushes: Bucket,
     registrations: Bucket,
+    proofs: Bucket,
     /// What was written to each stranger.
     met: BTreeMap<Owner, Bucket>,
     /// No later than this all buckets are full.
@@ -164,6 +170,7 @@ impl UserLimits {
             Limited::Request => user.requests.take(rates.requests, 1, now),
             Limited::TestPush => user.test_pushes.take(rates.test_pushes, 1, now),
             Limited::Registration => user.registrations.take(rates.registrations, 1, now),
+            Limited::Proof => user.proofs.take(rates.proofs, 1, now),
         })
     }
 
@@ -254,6 +261,7 @@ impl User {
             self.requests,
             self.test_pushes,
             self.registrations,
+            self.proofs,
         ];
         own.iter().chain(self.met.values()).filter_map(|bucket| bucket.0).max()
     }
@@ -314,6 +322,7 @@ impl Rates {
             requests: even(of.requests_per_second, SECOND),
             test_pushes: even(of.test_pushes_per_minute, MINUTE),
             registrations: even(of.registrations_per_hour, HOUR),
+            proofs: even(PROOFS_PER_HOUR, HOUR),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `user init|add|passwd|remove|list`: the users file of the embedded broker, and what the store knows of its users.
 
 mod erase;
+mod export;
 mod free;
 mod stored;
 
@@ -29,6 +30,7 @@ const PASSWORD_LENGTH: usize = 16;
 pub(super) async fn run(action: UserAction) -> anyhow::Result<()> {
     match action {
         UserAction::Erase { name, store } => erase::run(&store_path(store)?, &name).await?,
+        UserAction::Export { name, store } => export::run(&store_path(store)?, &name).await?,
         UserAction::Free { name, store } => free::run(&store_path(store)?, &name).await?,
         UserAction::Init { first, users } => init(&path(users)?, &first)?,
         UserAction::Add { name, role, users } => {

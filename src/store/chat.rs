@@ -37,6 +37,8 @@ pub struct ChatPolicy {
     pub writers: Writers,
     /// By which transport an app is pushed.
     pub transports: Transports,
+    /// BALs that are told of events, and where; each event takes an id for each of them.
+    pub listeners: Vec<super::Route>,
 }
 
 /// When a verb was asked for, by the wall clock, and what it needs for pushes.
@@ -168,6 +170,19 @@ impl NewReceipt {
             ReceiptOf::UpTo(_) | ReceiptOf::In(..) => 1,
         }
     }
+}
+
+/// A user reports another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewReport {
+    /// Who reports.
+    pub by: Owner,
+    /// Whom.
+    pub with: Owner,
+    /// By which messages.
+    pub sids: Vec<Sid>,
+    /// Why.
+    pub reason: Option<String>,
 }
 
 /// Which messages a receipt is about.
@@ -302,6 +317,18 @@ pub struct SyncPage {
     pub complete: bool,
     /// Something between `since` and the first of them is not kept any more.
     pub gap: bool,
+}
+
+/// Items of each part of an export on one page, at most.
+pub const EXPORT_PAGE: usize = 100;
+
+/// A page of everything that is kept of a user.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ExportPage {
+    /// JSON objects; `kind` says what each one is.
+    pub items: Vec<serde_json::Value>,
+    /// Where the next page begins; `None`: this is the last one.
+    pub next: Option<String>,
 }
 
 /// Messages of which pushes waited for attended devices at the last stop.

@@ -44,7 +44,8 @@
 //! | `chat_message`, `chat_invite` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
 //! | `chat_receipt`, `chat_attended`, `chat_decide_again`, `chat_device_spoke`, `chat_user_seen`, `chat_profile` | do nothing more |
 //! | `chat_device`, `chat_set` | tell the user's devices once more |
-//! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact` | give the same again |
+//! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact`, `chat_export` | give the same again |
+//! | `chat_report` | tells BALs again |
 //! | `chat_test_push` | pushes again |
 //! | `chat_sweep`, `erase_step` | goes on where it stopped |
 //! | `erase_begin`, `scrub`, `erases`, `free_name` | do nothing more |
@@ -78,10 +79,10 @@ mod trace;
 mod upstream;
 
 pub use chat::{
-    CONTACTS_PAGE, ChatCall, ChatOutcome, ChatPolicy, Contact, ContactPage, DeviceChange, EntryChange, ExplainedDevice,
-    ExplainedPush, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt, Peer, PushExplanation, ReceiptOf,
-    SYNC_BYTES, SYNC_MAX, Seeing, SeenPresence, SettingChange, SyncPage, TEST_PUSH_SKIPS, TestPush, USER_DEVICES_MAX,
-    Undecided, UserSettings, UserSummary, VisibleTo, Writer,
+    CONTACTS_PAGE, ChatCall, ChatOutcome, ChatPolicy, Contact, ContactPage, DeviceChange, EXPORT_PAGE, EntryChange,
+    ExplainedDevice, ExplainedPush, ExportPage, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt,
+    NewReport, Peer, PushExplanation, ReceiptOf, SYNC_BYTES, SYNC_MAX, Seeing, SeenPresence, SettingChange, SyncPage,
+    TEST_PUSH_SKIPS, TestPush, USER_DEVICES_MAX, Undecided, UserSettings, UserSummary, VisibleTo, Writer,
 };
 pub use documents::{AckedBy, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Seen, Unread, UserDocument};
 pub use downstream::{

@@ -1,4 +1,4 @@
-//! `user.erase` and `user.free`.
+//! `user.erase`, `user.export` and `user.free`.
 
 use super::Commands;
 use super::answers::Answers;
@@ -6,7 +6,7 @@ use crate::bridge::erasing;
 use crate::chat::id::Owner;
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
-use crate::store::StoreError;
+use crate::store::{ExportPage, StoreError};
 use serde_json::json;
 
 impl Commands {
@@ -22,6 +22,26 @@ impl Commands {
         }
         let erased = erasing::erase(context, user).await?;
         answers.done(erasing::told(&erased)).await;
+        Ok(())
+    }
+
+    /// Each page is a document.
+    pub(super) async fn export_user(&self, user: &Owner, answers: &Answers) -> Result<(), StoreError> {
+        let store = &self.context.store;
+        if store.chat_settings(user.clone()).await?.await?.is_none() {
+            let rejection = Rejection::new(ErrorCode::NotFound, "there is no chat user of this name");
+            answers.refuse(&rejection).await;
+            return Ok(());
+        }
+        let mut after = String::new();
+        while let Some(ExportPage { items, next }) = store.chat_export(user.clone(), after).await?.await? {
+            let Some(next) = next.filter(|_| !answers.is_unheard()) else {
+                answers.done(json!({ "items": items })).await;
+                break;
+            };
+            answers.more(json!({ "items": items })).await;
+            after = next;
+        }
         Ok(())
     }
 

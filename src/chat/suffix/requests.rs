@@ -5,6 +5,7 @@ use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Most messages that a report names.
 pub const REPORTED_MAX: usize = 20;
@@ -79,11 +80,35 @@ pub enum Op {
     TestPush,
     /// Why the own devices were pushed for this message, or not.
     Explain(Sid),
+    /// Everything that is kept of the user, in pages.
+    Export {
+        /// The `next` of the page before; '': the first.
+        after: String,
+    },
+    /// Everything of the user goes.
+    Erase(Secret),
     /// Everything behind this message, over all conversations; without one the newest.
     Sync {
         /// The last item that the asker has.
         since: Option<Sid>,
     },
+}
+
+/// A password or a token, by which a user proves to be there. It is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 impl Request {
@@ -124,9 +149,19 @@ fn read(fields: &mut Fields) -> Result<Op, Rejection> {
         "devices" => Op::Devices,
         "test_push" => Op::TestPush,
         "explain" => Op::Explain(sid(fields, "sid")?.ok_or_else(|| missing("sid"))?),
+        "export" => Op::Export { after: fields.string("after")?.unwrap_or_default() },
+        "erase" => Op::Erase(secret(fields)?),
         "sync" => Op::Sync { since: sid(fields, "since")? },
         _ => return Err(Rejection::bad_field("op", "is none that this release knows")),
     })
+}
+
+fn secret(fields: &mut Fields) -> Result<Secret, Rejection> {
+    match (fields.string("password")?, fields.string("token")?) {
+        (Some(secret), None) | (None, Some(secret)) if !secret.is_empty() => Ok(Secret(secret)),
+        (None, None) => Err(Rejection::new(ErrorCode::MissingField, "`password` or `token` is missing")),
+        _ => Err(Rejection::bad_field("password", "or `token` is empty, or both are there")),
+    }
 }
 
 fn mute(fields: &mut Fields) -> Result<Op, Rejection> {
@@ -198,6 +233,9 @@ mod tests {
             (json!({"op": "devices"}), Op::Devices),
             (json!({"op": "test_push"}), Op::TestPush),
             (json!({"op": "explain", "sid": sid.to_string()}), Op::Explain(sid)),
+            (json!({"op": "export", "after": "contacts bob"}), Op::Export { after: "contacts bob".to_owned() }),
+            (json!({"op": "erase", "password": "pw"}), Op::Erase(Secret("pw".to_owned()))),
+            (json!({"op": "erase", "token": "a.b.c"}), Op::Erase(Secret("a.b.c".to_owned()))),
             (json!({"op": "sync"}), Op::Sync { since: None }),
             (json!({"op": "sync", "since": sid.to_string()}), Op::Sync { since: Some(sid) }),
         ] {
@@ -217,6 +255,8 @@ mod tests {
             (json!({"op": "hide_read"}), ErrorCode::MissingField),
             (json!({"op": "report", "with": "bob", "sids": vec!["x"; REPORTED_MAX + 1]}), ErrorCode::BadField),
             (json!({"op": "explain"}), ErrorCode::MissingField),
+            (json!({"op": "erase"}), ErrorCode::MissingField),
+            (json!({"op": "erase", "password": "x", "token": "y"}), ErrorCode::BadField),
             (json!({"op": "sync", "since": "m1"}), ErrorCode::BadField),
         ] {
             assert_eq!(parse(&payload), Err(code), "{payload}");

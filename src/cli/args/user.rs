@@ -59,6 +59,15 @@ pub enum UserAction {
         #[command(flatten)]
         store: StoreArgs,
     },
+    /// Prints everything that a running bridge keeps of a chat user, as JSON lines: settings, profile, devices (without their
+    /// tokens), contacts, conversations, messages of both directions.
+    Export {
+        /// Whose.
+        name: String,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArgs,
+    },
     /// Lets the name of an erased user be used again.
     Free {
         /// Which name.

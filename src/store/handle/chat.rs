@@ -6,12 +6,13 @@ use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::Rejection;
 use crate::chat::topic::Device;
 use crate::store::chat::{
-    ChatCall, ChatOutcome, ContactPage, DeviceChange, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt,
-    PushExplanation, Seeing, SettingChange, SyncPage, TestPush, Undecided, UserSettings, VisibleTo,
+    ChatCall, ChatOutcome, ContactPage, DeviceChange, ExportPage, Keep, KnownDevice, NewChatMessage, NewInvitation,
+    NewReceipt, NewReport, PushExplanation, Seeing, SettingChange, SyncPage, TestPush, Undecided, UserSettings,
+    VisibleTo,
 };
 use crate::store::error::StoreError;
 use crate::store::sqlite::chat::{
-    device, explain, invitation, keep, message, notified, people, position, push, sync, test_push,
+    device, events, explain, export, invitation, keep, message, notified, people, position, push, sync, test_push,
 };
 use bytes::Bytes;
 
@@ -150,6 +151,18 @@ impl Store {
     /// What a user has behind `since`, over all conversations; without it the newest.
     pub async fn chat_sync(&self, user: Owner, since: Option<Sid>) -> Result<Committed<SyncPage>, StoreError> {
         self.queue.submit(move |tx| sync::sync(tx, &user, since)).await
+    }
+
+    /// Everything that is kept of a user, page by page: the one behind `after`, '' or the `next` of the one before. `None`: it is
+    /// neither.
+    pub async fn chat_export(&self, user: Owner, after: String) -> Result<Committed<Option<ExportPage>>, StoreError> {
+        self.queue.submit(move |tx| export::page(tx, &user, &after)).await
+    }
+
+    /// Tells BALs that ask for events what a user reports of another one, with copies of the messages.
+    pub async fn chat_report(&self, report: NewReport, call: ChatCall) -> Result<Committed<()>, StoreError> {
+        let NewReport { by, with, sids, reason } = report;
+        self.queue.submit(move |tx| events::reported(tx, (&by, &with), &sids, reason.as_deref(), &call)).await
     }
 
     /// Why the devices of `user` were pushed for a message to it, or were not; `None`: it has no such message.

@@ -2,6 +2,7 @@
 
 use super::{Committed, Store};
 use crate::chat::id::Owner;
+use crate::store::chat::ChatCall;
 use crate::store::erase::{EraseBegun, Erasing, NewErase, Scrubbed};
 use crate::store::error::StoreError;
 use crate::store::sqlite::erase;
@@ -19,8 +20,9 @@ impl Store {
     }
 
     /// Does a part of an erase that was begun: small, so that no verb waits long behind it.
-    pub async fn erase_step(&self, user: Owner) -> Result<Committed<Erasing>, StoreError> {
-        self.queue.submit(move |tx| erase::step(tx, &user)).await
+    /// At its end BALs that ask for events are told.
+    pub async fn erase_step(&self, user: Owner, call: ChatCall) -> Result<Committed<Erasing>, StoreError> {
+        self.queue.submit(move |tx| erase::step(tx, &user, &call)).await
     }
 
     /// Rebuilds the file, so that nothing can be read of what it does not hold any more; if it is large, at the next start.

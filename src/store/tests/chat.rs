@@ -2,7 +2,9 @@
 
 mod devices;
 mod erase;
+mod events;
 mod explain;
+mod export;
 mod invitations;
 mod keep;
 mod messages;
@@ -43,7 +45,7 @@ pub(super) fn devices(names: &[&str]) -> Vec<Device> {
 
 pub(super) fn policy(push_when: PushWhen) -> ChatPolicy {
     let transports = Transports::new(Transport::Ccs, HashMap::new(), &Routes::default());
-    ChatPolicy { push_when, writers: Writers::Anyone, transports }
+    ChatPolicy { push_when, writers: Writers::Anyone, transports, listeners: Vec::new() }
 }
 
 /// A user's phone, on which nobody looks at anything.

@@ -1,7 +1,7 @@
 //! A message: decided, stored, and told to both sides, in one transaction.
 
 use super::push::{Asking, Told};
-use super::{Call, ChatRow, Kind, document, json_text, load, people, position, push, save, tell};
+use super::{Call, ChatRow, Kind, document, events, json_text, load, people, position, push, save, tell};
 use crate::chat::contact::{Admission, What, admit};
 use crate::chat::conversation::Written;
 use crate::chat::id::{Owner, Sid};
@@ -54,6 +54,7 @@ pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &Chat
     position::read_all(tx, from, &to.name, call)?;
     let row = place(tx, new, swallowed, call.at)?;
     let waits = tell_both(tx, new, &row, &document, call)?;
+    events::stored(tx, &row, call)?;
     Ok(done(seen, admission, waits))
 }
 

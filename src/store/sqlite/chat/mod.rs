@@ -16,7 +16,9 @@ macro_rules! chat_rows {
 }
 
 pub(in crate::store) mod device;
+pub(in crate::store) mod events;
 pub(in crate::store) mod explain;
+pub(in crate::store) mod export;
 pub(in crate::store) mod invitation;
 pub(in crate::store) mod keep;
 pub(in crate::store) mod message;

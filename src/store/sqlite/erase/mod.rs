@@ -13,13 +13,14 @@ mod named;
 mod pushes;
 mod sessions;
 
-use super::chat::{json, json_text};
+use super::chat::{Call, events, json, json_text};
 use super::column::sql_ms;
 use super::tx::Tx;
 use super::{errors, shrink};
+use crate::chat::bal_event::BalEvent;
 use crate::chat::erasure::{name_key, quoted};
 use crate::chat::id::Owner;
-use crate::store::{EraseBegun, Erasing, Erasure, NewErase, SCRUB_MAX, Scrubbed};
+use crate::store::{ChatCall, EraseBegun, Erasing, Erasure, NewErase, SCRUB_MAX, Scrubbed};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
@@ -117,7 +118,7 @@ pub(in crate::store) fn begin(tx: &mut Tx<'_>, new: &NewErase) -> rusqlite::Resu
 }
 
 /// Does a chunk of the next step. What is deleted is overwritten.
-pub(in crate::store) fn step(tx: &mut Tx<'_>, user: &Owner) -> rusqlite::Result<Erasing> {
+pub(in crate::store) fn step(tx: &mut Tx<'_>, user: &Owner, call: &ChatCall) -> rusqlite::Result<Erasing> {
     let key = name_key(user.as_str());
     let found = tx.one(FIND, [key], |row| {
         let is_done = row.get_ref(1)?.as_str_or_null()?.is_none();
@@ -128,7 +129,12 @@ pub(in crate::store) fn step(tx: &mut Tx<'_>, user: &Owner) -> rusqlite::Result<
     let done = chunk(tx, &mut work);
     tx.conn.pragma_update(None, "secure_delete", "OFF")?;
     let erasing = done?;
-    let running = if matches!(erasing, Erasing::Done(_)) { None } else { Some(json_text(&work)?) };
+    let running = if let Erasing::Done(Erasure { alias, .. }) = &erasing {
+        events::tell(tx, &BalEvent::UserErased { user: user.as_str(), alias }, &mut Call::of(call))?;
+        None
+    } else {
+        Some(json_text(&work)?)
+    };
     tx.execute(SET_RUNNING, params![key, running])?;
     Ok(erasing)
 }

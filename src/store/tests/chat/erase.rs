@@ -16,8 +16,9 @@ impl Chat {
         self.rig.store.erase_begin(NewErase { user: owner(user), aliases, at: self.at }).await.unwrap()
     }
 
-    async fn step(&self, user: &str) -> Erasing {
-        self.rig.store.erase_step(owner(user)).await.unwrap().await.unwrap()
+    async fn step(&mut self, user: &str) -> Erasing {
+        let call = self.call();
+        self.rig.store.erase_step(owner(user), call).await.unwrap().await.unwrap()
     }
 
     pub(super) async fn erase(&mut self, user: &str) -> Erasure {
@@ -190,16 +191,16 @@ async fn what_a_push_service_has_goes_when_it_has_answered() {
     chat.send_to(NAME, "alice", json!({"body": "xylophone"})).await;
     let [push] = &chat.claim(chat.at).await[..] else { panic!("one push") };
     assert_eq!(chat.begin(NAME).await, EraseBegun::Begun);
-    let waits = async |chat: &Chat| loop {
+    let waits = async |chat: &mut Chat| loop {
         match chat.step(NAME).await {
             Erasing::More => {}
             other => return other,
         }
     };
-    assert_eq!(waits(&chat).await, Erasing::InFlight(1));
+    assert_eq!(waits(&mut chat).await, Erasing::InFlight(1));
     let clock = RetryClock { now_ms: chat.at, deadline_ms: u64::MAX, longest: Duration::MAX, permille: 0 };
     chat.rig.record(push.sid, Event::Back { fate: Fate::Lost, copies: 0, replays: 0, clock }, chat.at).await;
-    assert!(matches!(waits(&chat).await, Erasing::Done(_)));
+    assert!(matches!(waits(&mut chat).await, Erasing::Done(_)));
     chat.rig.store.scrub().await.unwrap();
     assert_eq!(chat.found(&SECRETS), []);
     assert!(chat.claim(chat.at).await.is_empty(), "it is not sent again");
