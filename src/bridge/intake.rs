@@ -214,6 +214,7 @@ impl Intake {
             // What a request does and its answer are several steps, and the next request may take them back.
             (_, Role::Bal | Role::Admin) => Order::Kept,
             (ClientTopic::Chat(user, ChatTopic::Requests(_)), Role::User) => Order::OfUser(user.clone()),
+            (ClientTopic::Messages(user), Role::User) if self.chat.keeps_order() => Order::OfUser(user.clone()),
             (_, Role::User) => Order::Free,
         };
         Ok(Some((order, ack_time, (remaining, publish.ack))))
@@ -267,6 +268,10 @@ impl Intake {
             }
             ClientTopic::Receipts(owner) => self.receipt(owner, publish).await,
             ClientTopic::Chat(owner, chat) => self.chat.take(owner, chat, publish).await,
+            ClientTopic::Other(owner, suffix) if !is_user && suffix.is_replies() => {
+                self.chat.gatekeeper_answers(owner, &publish.payload).unwrap_or(Ok(()))?;
+                Ok(Box::pin(std::future::ready(Ok(Some(AckWord::Done)))))
+            }
             ClientTopic::Other(_, suffix) if concerns(&publish.principal, suffix) => {
                 self.context.metrics.count(Metric::UnknownTopics);
                 let rejection = Rejection::new(ErrorCode::UnknownTopic, suffix.fault());

@@ -5,6 +5,7 @@ mod chat_limits;
 mod chat_requests;
 mod commands;
 mod downstream;
+mod gatekeeper;
 mod notices;
 mod principals;
 mod recipient_order;

@@ -16,6 +16,7 @@ pub mod delivery;
 pub mod erasure;
 pub mod fan_out;
 pub mod filter;
+pub mod gatekeeper;
 pub mod id;
 pub mod message;
 pub mod presence;

@@ -239,6 +239,11 @@ impl Suffix {
         RESERVED.contains(&self.first_level())
     }
 
+    /// Whether a gatekeeper answers there.
+    pub fn is_replies(&self) -> bool {
+        self.0 == "/replies"
+    }
+
     /// The suffix that was most likely meant, if this one looks like a slip: of letters, or of what follows a suffix.
     pub fn nearest(&self) -> Option<&'static str> {
         let level = self.first_level().to_lowercase();

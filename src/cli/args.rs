@@ -1,5 +1,6 @@
 //! The command line: what can be asked of the program. `--help` is written to be learned from.
 
+mod control;
 #[cfg(feature = "broker")]
 mod init;
 #[cfg(feature = "broker")]
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+pub use control::{DeviceAction, SendingArgs};
 #[cfg(all(feature = "broker", feature = "sim"))]
 pub use init::SimPorts;
 #[cfg(feature = "broker")]
@@ -221,40 +223,6 @@ pub enum Command {
         #[arg(long, default_value = "/readyz", value_name = "PATH")]
         path: String,
     },
-}
-
-/// What `device` does.
-#[derive(Debug, Subcommand)]
-pub enum DeviceAction {
-    /// Lists the devices of a user that have a token, with the hash of it.
-    List {
-        /// The chat user.
-        user: String,
-        /// Where the store is.
-        #[command(flatten)]
-        store: StoreArgs,
-    },
-    /// Takes the registration of a device back: it is pushed no more until it registers again.
-    Forget {
-        /// The chat user.
-        user: String,
-        /// The device.
-        dev: String,
-        /// Where the store is.
-        #[command(flatten)]
-        store: StoreArgs,
-    },
-}
-
-/// Which transports a command is about.
-#[derive(Debug, Args)]
-pub struct SendingArgs {
-    /// Only this one: `ccs`, `fcm-v1` or `fcm-v1:NAME`. Without it all of them.
-    #[arg(long, value_name = "TRANSPORT")]
-    pub transport: Option<String>,
-    /// Where the store is.
-    #[command(flatten)]
-    pub store: StoreArgs,
 }
 
 /// What `explain` tells beside what becomes of a message.

@@ -60,6 +60,7 @@ pub(super) fn load(file: Option<&Path>, environment: &HashMap<String, OsString>)
     check_packets(&settings)?;
     settings.routes.owners()?;
     settings.bals.keys().try_for_each(|bal| owner(&format!("bals.{bal}"), bal).map(drop))?;
+    settings.chat.gatekeeper()?;
     let listeners = settings.bals.iter().filter(|(_, bal)| bal.events);
     if let Some((bal, _)) = listeners.into_iter().nth(LISTENERS_MAX) {
         return Err(bad(&format!("bals.{bal}.events"), format!("at most {LISTENERS_MAX} BALs are told of events")));

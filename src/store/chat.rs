@@ -77,6 +77,8 @@ pub struct Writer {
     pub connected: Vec<Device>,
     /// It may write to somebody who has it not as a contact: its limit for those is not used up.
     pub strangers: bool,
+    /// The gatekeeper lets it write to whom this is for.
+    pub let_in: bool,
 }
 
 /// A message of a user or BAL to a user or BAL.
@@ -170,19 +172,6 @@ impl NewReceipt {
             ReceiptOf::UpTo(_) | ReceiptOf::In(..) => 1,
         }
     }
-}
-
-/// A user reports another one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewReport {
-    /// Who reports.
-    pub by: Owner,
-    /// Whom.
-    pub with: Owner,
-    /// By which messages.
-    pub sids: Vec<Sid>,
-    /// Why.
-    pub reason: Option<String>,
 }
 
 /// Which messages a receipt is about.
@@ -317,18 +306,6 @@ pub struct SyncPage {
     pub complete: bool,
     /// Something between `since` and the first of them is not kept any more.
     pub gap: bool,
-}
-
-/// Items of each part of an export on one page, at most.
-pub const EXPORT_PAGE: usize = 100;
-
-/// A page of everything that is kept of a user.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ExportPage {
-    /// JSON objects; `kind` says what each one is.
-    pub items: Vec<serde_json::Value>,
-    /// Where the next page begins; `None`: this is the last one.
-    pub next: Option<String>,
 }
 
 /// Messages of which pushes waited for attended devices at the last stop.

@@ -1,6 +1,6 @@
-//! The data of the verbs that erase a person.
+//! The data of the verbs about all that is kept of a person: that erase it, export it, and report it.
 
-use crate::chat::id::Owner;
+use crate::chat::id::{Owner, Sid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -61,4 +61,29 @@ pub enum Scrubbed {
     Now,
     /// The store is larger than [`SCRUB_MAX`], or somebody reads it: the next start rebuilds it.
     AtStart,
+}
+
+/// Items of each part of an export on one page, at most.
+pub const EXPORT_PAGE: usize = 100;
+
+/// A page of everything that is kept of a user.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ExportPage {
+    /// JSON objects; `kind` says what each one is.
+    pub items: Vec<serde_json::Value>,
+    /// Where the next page begins; `None`: this is the last one.
+    pub next: Option<String>,
+}
+
+/// A user reports another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewReport {
+    /// Who reports.
+    pub by: Owner,
+    /// Whom.
+    pub with: Owner,
+    /// By which messages.
+    pub sids: Vec<Sid>,
+    /// Why.
+    pub reason: Option<String>,
 }

@@ -79,17 +79,17 @@ mod trace;
 mod upstream;
 
 pub use chat::{
-    CONTACTS_PAGE, ChatCall, ChatOutcome, ChatPolicy, Contact, ContactPage, DeviceChange, EXPORT_PAGE, EntryChange,
-    ExplainedDevice, ExplainedPush, ExportPage, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt,
-    NewReport, Peer, PushExplanation, ReceiptOf, SYNC_BYTES, SYNC_MAX, Seeing, SeenPresence, SettingChange, SyncPage,
-    TEST_PUSH_SKIPS, TestPush, USER_DEVICES_MAX, Undecided, UserSettings, UserSummary, VisibleTo, Writer,
+    CONTACTS_PAGE, ChatCall, ChatOutcome, ChatPolicy, Contact, ContactPage, DeviceChange, EntryChange, ExplainedDevice,
+    ExplainedPush, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt, Peer, PushExplanation, ReceiptOf,
+    SYNC_BYTES, SYNC_MAX, Seeing, SeenPresence, SettingChange, SyncPage, TEST_PUSH_SKIPS, TestPush, USER_DEVICES_MAX,
+    Undecided, UserSettings, UserSummary, VisibleTo, Writer,
 };
 pub use documents::{AckedBy, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Seen, Unread, UserDocument};
 pub use downstream::{
     Accepted, Claimed, DELIVERIES_MAX, Deliveries, DeliveriesError, Destination, DueBatch, DueQuery, NewDelivery,
     NewMessage, NewPush, Recorded, SeveralDeliveries,
 };
-pub use erase::{EraseBegun, Erasing, Erasure, NewErase, SCRUB_MAX, Scrubbed};
+pub use erase::{EXPORT_PAGE, EraseBegun, Erasing, Erasure, ExportPage, NewErase, NewReport, SCRUB_MAX, Scrubbed};
 pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{COMMIT_LIMITS, CommitTimes, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use handle::{Committed, Store};

@@ -32,6 +32,8 @@ pub enum Writers {
     Anyone,
     /// Contacts; strangers may invite.
     Contacts,
+    /// Contacts, and whom the gatekeeper lets in.
+    Gatekeeper,
 }
 
 /// What is asked for.
@@ -140,7 +142,8 @@ fn read(fields: &mut Fields) -> Result<Op, Rejection> {
         "who_may_write" => match fields.string("who")?.as_deref() {
             Some("anyone") => Op::WhoMayWrite(Writers::Anyone),
             Some("contacts") => Op::WhoMayWrite(Writers::Contacts),
-            Some(_) => return Err(Rejection::bad_field("who", "is not anyone or contacts")),
+            Some("gatekeeper") => Op::WhoMayWrite(Writers::Gatekeeper),
+            Some(_) => return Err(Rejection::bad_field("who", "is not anyone, contacts or gatekeeper")),
             None => return Err(missing("who")),
         },
         "hide_presence" => Op::HidePresence(fields.flag("on")?.ok_or_else(|| missing("on"))?),
@@ -224,6 +227,7 @@ mod tests {
             (json!({"op": "unblock", "with": "bob"}), Op::Unblock(bob())),
             (json!({"op": "remove_contact", "with": "bob"}), Op::RemoveContact(bob())),
             (json!({"op": "who_may_write", "who": "contacts"}), Op::WhoMayWrite(Writers::Contacts)),
+            (json!({"op": "who_may_write", "who": "gatekeeper"}), Op::WhoMayWrite(Writers::Gatekeeper)),
             (json!({"op": "hide_presence", "on": true}), Op::HidePresence(true)),
             (json!({"op": "hide_read", "on": false}), Op::HideRead(false)),
             (
@@ -251,7 +255,7 @@ mod tests {
             (json!({"op": "mute"}), ErrorCode::MissingField),
             (json!({"op": "mute", "with": "bob", "level": "mentions"}), ErrorCode::BadField),
             (json!({"op": "mute", "with": "bob", "for": MUTE_MAX + 1}), ErrorCode::BadField),
-            (json!({"op": "who_may_write", "who": "gatekeeper"}), ErrorCode::BadField),
+            (json!({"op": "who_may_write", "who": "nobody"}), ErrorCode::BadField),
             (json!({"op": "hide_read"}), ErrorCode::MissingField),
             (json!({"op": "report", "with": "bob", "sids": vec!["x"; REPORTED_MAX + 1]}), ErrorCode::BadField),
             (json!({"op": "explain"}), ErrorCode::MissingField),

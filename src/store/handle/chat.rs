@@ -6,10 +6,10 @@ use crate::chat::id::{Owner, Sid, Token};
 use crate::chat::message::Rejection;
 use crate::chat::topic::Device;
 use crate::store::chat::{
-    ChatCall, ChatOutcome, ContactPage, DeviceChange, ExportPage, Keep, KnownDevice, NewChatMessage, NewInvitation,
-    NewReceipt, NewReport, PushExplanation, Seeing, SettingChange, SyncPage, TestPush, Undecided, UserSettings,
-    VisibleTo,
+    ChatCall, ChatOutcome, ContactPage, DeviceChange, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt,
+    PushExplanation, Seeing, SettingChange, SyncPage, TestPush, Undecided, UserSettings, VisibleTo,
 };
+use crate::store::erase::{ExportPage, NewReport};
 use crate::store::error::StoreError;
 use crate::store::sqlite::chat::{
     device, events, explain, export, invitation, keep, message, notified, people, position, push, sync, test_push,

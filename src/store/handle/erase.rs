@@ -30,7 +30,7 @@ impl Store {
     /// # Errors
     /// When the store is closed, or fails.
     pub async fn scrub(&self) -> Result<Scrubbed, StoreError> {
-        self.queue.submit(|tx| erase::scrub_after(tx)).await?.await?;
+        self.queue.submit(erase::scrub_after).await?.await?;
         Ok(self.shared.scrubbed())
     }
 

@@ -11,6 +11,7 @@ use crate::chat::push_decision::{Asked, Matter};
 use crate::chat::status::Status;
 use crate::chat::suffix::messages::{Stamp, stamped};
 use crate::chat::suffix::receipts::ReceiptDocument;
+use crate::chat::suffix::requests::Writers;
 use crate::chat::topic::Device;
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::erase;
@@ -134,6 +135,7 @@ fn admitted(
         Some(Role::Bal) => Default::default(),
         _ => settings.and_then(|settings| settings.writers).unwrap_or(call.policy.writers),
     };
+    let writers = if from.let_in && writers == Writers::Gatekeeper { Writers::Anyone } else { writers };
     Ok(match admit(what, from.role, writers, entry) {
         Admission::Forbidden => Err(Rejection::new(ErrorCode::Forbidden, "`to` takes messages of contacts only")),
         // A BAL knows its writers by what they write.

@@ -7,8 +7,8 @@
 //! The row says which step is next and behind which row it goes on, so a `kill -9` costs one step at most. A step is a function
 //! that does a chunk and says whether there is more ([`STEPS`]); what is one statement for a table is in [`named`].
 
-mod documents;
-mod messages;
+pub(super) mod documents;
+pub(super) mod messages;
 mod named;
 mod pushes;
 mod sessions;
@@ -110,7 +110,7 @@ pub(in crate::store) fn begin(tx: &mut Tx<'_>, new: &NewErase) -> rusqlite::Resu
         }
     }
     // Of eight random digits each, so that one is free.
-    let alias = alias.or(new.aliases.last()).cloned().unwrap_or_default();
+    let alias = alias.or_else(|| new.aliases.last()).cloned().unwrap_or_default();
     let erasure = Erasure { alias: alias.clone(), ..Erasure::default() };
     let work = Work { user: new.user.as_str().to_owned(), erasure, ..Work::default() };
     tx.execute(BEGIN, params![key, alias, sql_ms(new.at), json_text(&work)?])?;

@@ -10,7 +10,7 @@ const CHUNK: i64 = 250;
 /// What it is called in the answer, and how rows of it go: `?1` is the name, `?2` how many at most.
 ///
 /// A further table is a line here. Where a row of somebody else has to stay, under the other name, it is a step of its own.
-pub(in crate::store::sqlite) const DROPPED: [(&str, &str); 6] = [
+const DROPPED: [(&str, &str); 6] = [
     (
         "contacts",
         "DELETE FROM contacts WHERE user = ?1 AND other IN (SELECT other FROM contacts WHERE user = ?1 LIMIT ?2)",

@@ -12,7 +12,7 @@ const LOOKED_AT: i64 = 500;
 
 const OWN: &str = "SELECT queue FROM queues WHERE user = ?1 LIMIT 1";
 const ENDED_OWN: &str = "UPDATE queues SET user = NULL, client = '' WHERE queue = ?1";
-pub(in crate::store::sqlite) const ROWS: &str =
+const ROWS: &str =
     "SELECT q.queue, q.seq, coalesce(q.document, q.topic, b.topic, ''), coalesce(q.payload, b.payload, x'')
     FROM queue q LEFT JOIN bodies b ON b.seq = q.seq
     WHERE (q.queue, q.seq) > (?1, ?2) ORDER BY q.queue, q.seq LIMIT ?3";

@@ -1,9 +1,9 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
-use super::super::chat::{self, device, keep, message as chat_message, notified, position, push, sync};
+use super::super::chat::{self, device, export, keep, message as chat_message, notified, position, push, sync};
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{
-    accept, dispatch, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, unread,
+    accept, dispatch, erase, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, unread,
     upstream,
 };
 
@@ -80,6 +80,13 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (device::OF_TOKEN, "INDEX devices_recipient (recipient=?)"),
         (keep::OVER, "INDEX chat_open (deadline<?)"),
         (keep::SILENT, "INDEX devices_seen (stale=? AND seen_at<?)"),
+        (erase::messages::WRITTEN, "INDEX chat_writer (writer=?)"),
+        (erase::messages::GOT, "INDEX chat_peer (peer=?)"),
+        (erase::documents::OWN, "PRIMARY KEY (topic>? AND topic<?)"),
+        (erase::documents::ALL, "PRIMARY KEY ((topic,seq)>(?,?))"),
+        (export::CONTACTS, "PRIMARY KEY (user=? AND other>?)"),
+        (export::TALKS_FIRST, "PRIMARY KEY (first=? AND second>?)"),
+        (export::TALKS_SECOND, "INDEX conversations_second (second=? AND first>?)"),
         (device::DROP_PROOFS, "INDEX proofs_made (made_at<?)"),
     ];
     for (sql, index) in expected {
