@@ -14,7 +14,7 @@ fn guarded() -> Settings {
     Settings { chat, ..settings() }
 }
 
-fn keeper() -> Principal {
+fn gate() -> Principal {
     Principal { role: Role::Bal, ..at("keeper:x") }
 }
 
@@ -40,7 +40,7 @@ impl Harness {
     async fn answers(&self, question: &Value, answer: Value) {
         let mut document = json!({"ref": question["id"]});
         document.as_object_mut().unwrap().extend(answer.as_object().unwrap().clone());
-        let word = self.publish_as(keeper(), "keeper/self/replies", &document).await;
+        let word = self.publish_as(gate(), "keeper/self/replies", &document).await;
         assert_eq!(timeout(word).await, Ok(AckWord::Done));
     }
 

@@ -227,10 +227,9 @@ pub(super) fn exported(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<serde_
 }
 
 /// Takes a registration out, and tells nobody: its user is erased.
-pub(in crate::store::sqlite) fn erase(tx: &mut Tx<'_>, user: &str, dev: &str) -> rusqlite::Result<()> {
+pub(in crate::store::sqlite) fn erase(tx: &mut Tx<'_>, user: &str, dev: &str, at: u64) -> rusqlite::Result<()> {
     let Ok(user) = Owner::new(user) else { return Ok(()) };
-    // When its pushes were withdrawn nobody asks any more.
-    remove(tx, &user, dev, 0).map(drop)
+    remove(tx, &user, dev, at).map(drop)
 }
 
 /// The push service says that a token is gone: (whose, when the push was made, why).

@@ -40,6 +40,9 @@ const SCRUB_LATER: &str = "UPDATE marks SET scrub = 1";
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Work {
     user: String,
+    /// When this part is done, in Unix milliseconds.
+    #[serde(skip)]
+    at: u64,
     /// Registration tokens of the user's devices.
     tokens: Vec<String>,
     /// The next of [`STEPS`].
@@ -125,6 +128,7 @@ pub(in crate::store) fn step(tx: &mut Tx<'_>, user: &Owner, call: &ChatCall) -> 
         if is_done { Ok(None) } else { json::<Work>(row, 1).map(Some) }
     })?;
     let Some(Some(mut work)) = found else { return Ok(Erasing::Unknown) };
+    work.at = call.at;
     tx.conn.pragma_update(None, "secure_delete", "ON")?;
     let done = chunk(tx, &mut work);
     tx.conn.pragma_update(None, "secure_delete", "OFF")?;

@@ -28,7 +28,7 @@ pub(super) fn forget_devices(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Resu
         if !work.tokens.contains(&token) {
             work.tokens.push(token);
         }
-        device::erase(tx, &work.user, &dev)?;
+        device::erase(tx, &work.user, &dev, work.at)?;
         work.removed("devices", 1);
     }
     Ok(false)
@@ -55,13 +55,14 @@ pub(super) fn deliveries(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<b
 
 /// `is_own`: it is no message of a BAL, whose status has to be remembered.
 fn erase(tx: &mut Tx<'_>, work: &mut Work, row: Row, (is_open, is_own): (bool, bool)) -> rusqlite::Result<()> {
-    if is_open && let Some(mut delivery) = Delivery::by_row(tx, row)? {
-        let at = delivery.request.accepted_at;
-        if delivery.apply(tx, &Event::Cancelled, at)?.is_none() && delivery.life.state == State::InFlight {
-            notified::withdraw_in_flight(tx, &delivery)?;
-            work.in_flight += 1;
-            return Ok(());
-        }
+    if is_open
+        && let Some(mut delivery) = Delivery::by_row(tx, row)?
+        && delivery.apply(tx, &Event::Cancelled, work.at)?.is_none()
+        && delivery.life.state == State::InFlight
+    {
+        notified::withdraw_in_flight(tx, &delivery)?;
+        work.in_flight += 1;
+        return Ok(());
     }
     if is_own {
         let removed = tx.execute(DROP, [row])?;

@@ -217,3 +217,22 @@ async fn of_two_who_were_erased_nothing_is_left_between_them() {
     let between = "SELECT count(*) FROM chat WHERE writer LIKE 'deleted-%' AND peer LIKE 'deleted-%'";
     assert_eq!(chat.count(between), 0);
 }
+
+#[tokio::test]
+async fn what_a_bal_had_for_a_token_of_hers_is_cancelled_and_the_bal_is_told() {
+    let mut chat = Chat::of(&[NAME]).await;
+    chat.register(NAME, "phone", "ZOES-TOKEN").await;
+    let to_her = json!({"target": {"token": "ZOES-TOKEN"}, "data": {}}).to_string();
+    let (hers, other) = (chat.rig.new_message("b1"), chat.rig.new_message("b2"));
+    for new in [NewMessage { body: to_her.into(), ..hers }, other] {
+        assert_eq!(chat.rig.accept(new).await, Accepted::Stored);
+    }
+    chat.erase(NAME).await;
+    chat.rig.store.scrub().await.unwrap();
+    assert_eq!(chat.found(&SECRETS), []);
+    let told: Vec<Value> =
+        chat.rig.next(RECEIPTS, 0).await.iter().map(|one| serde_json::from_slice(&one.payload).unwrap()).collect();
+    let told: Vec<_> =
+        told.iter().map(|status| (status["id"].as_str().unwrap(), status["status"].as_str().unwrap())).collect();
+    assert_eq!(told, [("b1", "accepted"), ("b2", "accepted"), ("b1", "cancelled")]);
+}
