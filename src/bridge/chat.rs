@@ -11,7 +11,9 @@
 //! topics, but for those of devices.
 
 mod erase;
+mod first_screen;
 mod gatekeeper;
+mod groups;
 mod kept_copies;
 mod limits;
 mod messages;
@@ -20,6 +22,7 @@ mod receipts;
 mod requests;
 mod typing;
 
+pub(super) use groups::is_for_group;
 pub(super) use kept_copies::KeptCopies;
 pub(super) use pushes::run as watch_pushes;
 
@@ -136,14 +139,20 @@ impl ChatIntake {
         let dev = device(&publish.principal, state.dev.as_ref());
         self.sign(owner, dev.as_ref(), publish);
         let now = now_ms();
-        if !self.typing.passes(owner, &state, now) || !self.context.attentions.attended(&state.to, now).any() {
+        if !self.typing.passes(owner, &state, now) {
+            return Ok(Box::pin(async { Ok(Some(AckWord::Done)) }));
+        }
+        if let Some(group) = state.to.group() {
+            return Ok(self.group_chat_state(owner, group, state));
+        }
+        if !self.context.attentions.attended(&state.to, now).any() {
             return Ok(Box::pin(async { Ok(Some(AckWord::Done)) }));
         }
         let (context, owner) = (Arc::clone(&self.context), owner.clone());
         let seen = context.store.chat_has_contact(state.to.clone(), owner.clone()).await?;
         Ok(Box::pin(async move {
             if seen.await? {
-                typing::pass_on(&context, &owner, &state).await;
+                typing::pass_on(&context, &owner, &state.to, &state).await;
             }
             Ok(Some(AckWord::Done))
         }))
@@ -208,12 +217,20 @@ impl ChatIntake {
             Ok(request) => request,
             Err(rejection) => return requests::refuse(&self.context, owner, dev, rejection).await,
         };
-        let asked =
-            requests::Asked { user: owner.clone(), dev: dev.clone(), request, payload: publish.payload.clone() };
+        let asked = requests::Asked {
+            user: owner.clone(),
+            role: publish.principal.role,
+            dev: dev.clone(),
+            request,
+            payload: publish.payload.clone(),
+            limits: self.limits.clone(),
+            policy: Arc::clone(&self.policy),
+        };
         if publish.principal.role == Role::User && matches!(asked.request.op, Op::Erase(_)) {
             return erase::answer(&self.context, asked).await;
         }
-        requests::answer(&self.context, asked, self.call(now_ms())).await
+        let call = self.call_for(now_ms(), asked.request.conversations());
+        requests::answer(&self.context, asked, call).await
     }
 
     /// Counts a request, also one that cannot be read.

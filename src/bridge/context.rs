@@ -101,6 +101,24 @@ pub(crate) struct Context {
     pub(crate) capabilities: BTreeMap<Transport, Capabilities>,
     /// Locked for an addition only: ids must grow across all tasks, so there is one source.
     pub(crate) sids: Mutex<SidSource>,
+    /// Held from the moment when something that chat users read gets its id until the store has been asked to keep it: so what
+    /// is stored later has the greater id, and a client that asks for everything since an id misses nothing.
+    pub(crate) written: tokio::sync::Mutex<()>,
+}
+
+/// An id for something that chat users read, and the right to ask the store to keep it.
+#[derive(Debug)]
+pub(crate) struct WrittenId<'a> {
+    sid: Sid,
+    at: u64,
+    _in_order: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl WrittenId<'_> {
+    /// The id, and when it was made, in Unix milliseconds.
+    pub(crate) fn id(&self) -> (Sid, u64) {
+        (self.sid, self.at)
+    }
 }
 
 impl Context {
@@ -134,6 +152,13 @@ impl Context {
         let now = now_ms();
         let mut sids = self.sids.lock().unwrap_or_else(PoisonError::into_inner);
         (sids.next(now, rand::random()), now)
+    }
+
+    /// The next id of something that chat users read. To be kept until the store was asked.
+    pub(crate) async fn next_written(&self) -> WrittenId<'_> {
+        let _in_order = self.written.lock().await;
+        let (sid, at) = self.next_sid();
+        WrittenId { sid, at, _in_order }
     }
 
     /// A call of a chat verb at `at`, with ids for so many pushes.

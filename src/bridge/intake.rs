@@ -6,7 +6,7 @@
 mod delayed;
 mod waiting;
 
-use super::chat::{ChatIntake, KeptCopies};
+use super::chat::{ChatIntake, KeptCopies, is_for_group};
 use super::commands;
 use super::context::Context;
 use super::count_told;
@@ -214,7 +214,9 @@ impl Intake {
             // What a request does and its answer are several steps, and the next request may take them back.
             (_, Role::Bal | Role::Admin) => Order::Kept,
             (ClientTopic::Chat(user, ChatTopic::Requests(_)), Role::User) => Order::OfUser(user.clone()),
-            (ClientTopic::Messages(user), Role::User) if self.chat.keeps_order() => Order::OfUser(user.clone()),
+            (ClientTopic::Messages(user), Role::User) if self.chat.keeps_order() || is_for_group(&publish) => {
+                Order::OfUser(user.clone())
+            }
             (_, Role::User) => Order::Free,
         };
         Ok(Some((order, ack_time, (remaining, publish.ack))))

@@ -114,6 +114,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let (visibility, evictions) = (mqtt.visibility, mqtt.evictions);
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
+    let written = tokio::sync::Mutex::new(());
     let bal_presences = BalPresences::default();
     let attentions = Attentions::new(settings.chat.attended).with(settings.chat.push_when);
     let context = Context {
@@ -133,6 +134,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         directory,
         capabilities,
         sids,
+        written,
     };
     let context = Arc::new(context);
     let routed = device_intake::give_routes(&context).await?;

@@ -4,7 +4,7 @@
 //! because what a blocked user writes is on the writer's side alone. Positions are ids of messages and only go forward. One
 //! row on disk is all that a conversation has beside its messages.
 
-use super::id::{Owner, Sid};
+use super::id::{Owner, Row, Sid};
 use serde::{Deserialize, Serialize};
 
 /// One of the two sides. The users of a conversation are sorted by name, so that each pair has one row.
@@ -60,6 +60,23 @@ pub struct Standing {
     /// The newest message of which the other side was told that it was read.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "sid_text")]
     pub told_read: Option<Sid>,
+    /// Its user has put the conversation away, until a new message comes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
+    /// Its user has deleted the own copy of everything up to this item.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "sid_text")]
+    pub deleted: Option<Sid>,
+    /// `theirs` at that time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub theirs_deleted: u64,
+    /// The row of its newest item, an invitation among them: by it conversations are sorted. In a column of its own, so that
+    /// they can be sorted without reading any of this.
+    #[serde(skip)]
+    pub last: Option<Row>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A conversation of two. Its JSON is its form on disk.
@@ -119,6 +136,13 @@ impl Conversation {
         Self { first: self.second, second: self.first }
     }
 
+    /// The same, with what has columns of its own.
+    #[must_use]
+    pub fn with_last(mut self, first: Option<Row>, second: Option<Row>) -> Self {
+        (self.first.last, self.second.last) = (first, second);
+        self
+    }
+
     fn of_mut(&mut self, side: Side) -> &mut Standing {
         match side {
             Side::First => &mut self.first,
@@ -133,6 +157,7 @@ impl Conversation {
         writer.count += 1;
         writer.unread = 0;
         writer.read = Some(sid);
+        writer.last = Some(sid.row());
         let writer = writer.count;
         if swallowed || to_self {
             return Places { writer, reader: None };
@@ -142,7 +167,43 @@ impl Conversation {
         reader.unread += u64::from(counts);
         reader.theirs += u64::from(counts);
         reader.newest = Some(sid);
+        reader.last = Some(sid.row());
         Places { writer, reader: Some(reader.count) }
+    }
+
+    /// An invitation, or an answer to one, comes in: it has no place among the messages. A `hidden` one is its writer's alone.
+    pub fn handle_beside(&mut self, sid: Sid, by: Side, hidden: bool) {
+        self.of_mut(by).last = Some(sid.row());
+        if !hidden {
+            self.of_mut(by.other()).last = Some(sid.row());
+        }
+    }
+
+    /// The user of `side` puts the conversation away, or takes it out again. Whether that is something new.
+    pub fn handle_archived(&mut self, side: Side, on: bool) -> bool {
+        std::mem::replace(&mut self.of_mut(side).archived, on) != on
+    }
+
+    /// The user of `side` deletes the own copy of everything up to this item, which is the newest. Returns how much of it was
+    /// unread. That it is unread no more is no reading: the other side hears nothing of it.
+    pub fn handle_deleted(&mut self, side: Side, sid: Sid) -> u64 {
+        let standing = self.of_mut(side);
+        standing.deleted = standing.deleted.max(Some(sid));
+        standing.theirs_deleted = standing.theirs;
+        standing.last = None;
+        std::mem::take(&mut standing.unread)
+    }
+
+    /// The newest item of `side` is this one now: what came later is deleted.
+    pub fn set_last(&mut self, side: Side, last: Option<Row>) {
+        self.of_mut(side).last = last;
+    }
+
+    /// How much is unread on `side` behind a message at which `theirs` had come, where `gone` messages of the other side behind it
+    /// are retracted or deleted one by one.
+    pub fn behind(&self, side: Side, theirs: u64, gone: u64) -> u64 {
+        let standing = self.of(side);
+        standing.theirs.saturating_sub(theirs.max(standing.theirs_deleted)).saturating_sub(gone)
     }
 
     /// A device of `side` has confirmed a message of the other side, or all up to it. Whether a position went forward.
@@ -171,7 +232,7 @@ impl Conversation {
         is_new
     }
 
-    /// A message of the other side that counts is not kept any more. Whether it was unread.
+    /// A message of the other side that counts is not kept any more, or is retracted or deleted. Whether it was unread.
     pub fn handle_dropped(&mut self, side: Side, sid: Sid) -> bool {
         let standing = self.of_mut(side);
         let unread = standing.unread > 0 && standing.read.is_none_or(|read| read < sid);
@@ -267,7 +328,8 @@ mod tests {
         talk.handle_written(message(sids[0], Side::Second));
         assert!(talk.handle_received(Side::First, sids[0], false));
         let text = serde_json::to_string(&talk).unwrap();
-        assert_eq!(serde_json::from_str::<Conversation>(&text).unwrap(), talk);
+        let columns = (talk.of(Side::First).last, talk.of(Side::Second).last);
+        assert_eq!(serde_json::from_str::<Conversation>(&text).unwrap().with_last(columns.0, columns.1), talk);
         assert!(serde_json::from_str::<Conversation>(&text.replace(&sids[0].to_string(), "x")).is_err());
     }
 

@@ -2,11 +2,12 @@
 //!
 //! Invariant: a value of a type in here is a valid value; the limits are checked when it is made.
 //!
-//! The rules of chat between users are here, and the bridge does not apply them yet: [`suffix`] (what users write), [`contact`]
-//! and [`conversation`] (what users are to each other, and how far each has read), [`attention`], [`push_decision`],
-//! [`push_budget`] and [`push_document`] (whether a device is pushed, and what with).
+//! Chat between users: [`suffix`] (what users write), [`contact`], [`conversation`] and [`group`] (what users are to each other,
+//! and how far each has read), [`attention`], [`push_decision`], [`push_budget`] and [`push_document`] (whether a device is
+//! pushed, and what with).
 
 pub mod access;
+pub mod amendment;
 pub mod attention;
 pub mod bal_event;
 pub mod command;
@@ -17,6 +18,7 @@ pub mod erasure;
 pub mod fan_out;
 pub mod filter;
 pub mod gatekeeper;
+pub mod group;
 pub mod id;
 pub mod message;
 pub mod presence;

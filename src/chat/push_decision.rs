@@ -80,6 +80,12 @@ pub struct Asked {
     pub blocked: bool,
     /// The user who is told has muted the conversation, with level `none`.
     pub muted: bool,
+    /// The same with level `mentions`.
+    #[serde(default)]
+    pub mentions_only: bool,
+    /// The message names the user who is told.
+    #[serde(default)]
+    pub mentioned: bool,
     /// Some device of the user is attended.
     pub attended: bool,
 }
@@ -94,14 +100,14 @@ pub struct AskedDevice {
 }
 
 /// The rule that decided. Its name is what `explain` shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// The writer wished for none.
     Never,
     /// The writer is blocked.
     Blocked,
-    /// The conversation is muted.
+    /// The conversation is muted, or nothing is wanted of it that does not name the user.
     Muted,
     /// A user is not told of what the user wrote.
     OwnDevice,
@@ -161,7 +167,7 @@ pub fn decide(when: PushWhen, message: Asked, device: AskedDevice) -> PushDecisi
     if message.blocked {
         return none(Rule::Blocked);
     }
-    if message.muted {
+    if message.muted || message.mentions_only && !message.mentioned {
         return none(Rule::Muted);
     }
     if message.own {
@@ -193,8 +199,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const MESSAGE: Asked =
-        Asked { matter: Matter::Message, wish: Wish::Auto, own: false, blocked: false, muted: false, attended: false };
+    const MESSAGE: Asked = Asked {
+        matter: Matter::Message,
+        wish: Wish::Auto,
+        own: false,
+        blocked: false,
+        muted: false,
+        mentions_only: false,
+        mentioned: false,
+        attended: false,
+    };
     const DEVICE: AskedDevice = AskedDevice { has_token: true, attended: false };
 
     fn decided(when: PushWhen, message: Asked, device: AskedDevice) -> (Verdict, Rule) {
@@ -226,6 +240,10 @@ mod tests {
             (Always, wish(Wish::Silent), DEVICE, (PushSilently, Rule::Always)),
             (Always, Asked { blocked: true, ..MESSAGE }, DEVICE, (None, Rule::Blocked)),
             (Always, Asked { muted: true, wish: Wish::Always, ..MESSAGE }, DEVICE, (None, Rule::Muted)),
+            (Always, Asked { mentions_only: true, wish: Wish::Always, ..MESSAGE }, DEVICE, (None, Rule::Muted)),
+            (PerDevice, Asked { mentions_only: true, mentioned: true, ..MESSAGE }, DEVICE, (Push, Rule::Unattended)),
+            (Always, Asked { muted: true, mentioned: true, ..MESSAGE }, DEVICE, (None, Rule::Muted)),
+            (PerDevice, Asked { mentions_only: true, mentioned: true, ..attended }, looked_at, (Wait, Rule::Attended)),
             (Always, Asked { own: true, ..MESSAGE }, DEVICE, (None, Rule::OwnDevice)),
             (AnyActiveSuppresses, reaction, DEVICE, (None, Rule::Reaction)),
             (AnyActiveSuppresses, Asked { wish: Wish::Always, ..reaction }, DEVICE, (Push, Rule::Always)),
@@ -239,8 +257,9 @@ mod tests {
     fn any_message() -> impl Strategy<Value = Asked> {
         let matter = prop_oneof![Just(Matter::Message), Just(Matter::Reaction), Just(Matter::Invitation)];
         let wish = prop_oneof![Just(Wish::Auto), Just(Wish::Always), Just(Wish::Never), Just(Wish::Silent)];
-        (matter, wish, any::<(bool, bool, bool, bool)>()).prop_map(|(matter, wish, (own, blocked, muted, attended))| {
-            Asked { matter, wish, own, blocked, muted, attended }
+        (matter, wish, any::<[bool; 6]>()).prop_map(|(matter, wish, is)| {
+            let [own, blocked, muted, mentions_only, mentioned, attended] = is;
+            Asked { matter, wish, own, blocked, muted, mentions_only, mentioned, attended }
         })
     }
 
@@ -255,7 +274,7 @@ mod tests {
             let verdict = decide(when, message, device).verdict;
             if matches!(verdict, Verdict::Push | Verdict::PushSilently) {
                 prop_assert!(device.has_token && !message.blocked && !message.muted && !message.own);
-                prop_assert!(message.wish != Wish::Never);
+                prop_assert!(message.wish != Wish::Never && (message.mentioned || !message.mentions_only));
             }
             prop_assert_eq!(verdict == Verdict::PushSilently, message.wish == Wish::Silent && verdict != Verdict::None && verdict != Verdict::Wait);
         }

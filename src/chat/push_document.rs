@@ -11,7 +11,9 @@ use serde_json::{Map, Value, json};
 
 /// Largest `data` and `notification` together, in bytes of keys and values.
 pub const BYTES_MAX: usize = 4_096;
-/// Kept free for what a transport adds: `mid` and `ack` with their values.
+/// What a transport adds.
+const OF_TRANSPORTS: [&str; 2] = ["mid", "ack"];
+/// Kept free for that, with its values.
 const TRANSPORT_BYTES: usize = 64;
 /// Pushes with this collapse key replace each other while the device is away. It is the only one: FCM keeps four for a device.
 pub const COLLAPSE: &str = "chat";
@@ -27,6 +29,8 @@ pub enum Content<'a> {
         with: &'a Owner,
         /// Up to this message.
         sid: Sid,
+        /// This message alone: those before it are still to be seen.
+        only: bool,
     },
     /// There is more than single pushes could say: the app asks for it.
     Sync,
@@ -44,6 +48,8 @@ pub struct Item<'a> {
     pub invitation: bool,
     /// The other side of the conversation.
     pub with: &'a Owner,
+    /// In a group: who wrote it.
+    pub by: Option<&'a Owner>,
     /// The bridge's id of it.
     pub sid: Sid,
     /// Who wrote it, as shown.
@@ -89,10 +95,13 @@ pub fn push(to: &Addressee<'_>, content: &Content<'_>) -> Push {
     match content {
         Content::Item(item) if to.format == Format::Doorbell => draft.doorbell(item.silent),
         Content::Item(item) => draft.item(item),
-        Content::Clear { with, sid } => {
+        Content::Clear { with, sid, only } => {
             draft.put("type", "clear");
             draft.put("with", with.as_str());
             draft.put("sid", sid.to_string());
+            if *only {
+                draft.put("only", "1");
+            }
             draft.put("unread", to.unread.to_string());
         }
         Content::Sync => draft.doorbell(true),
@@ -137,6 +146,9 @@ impl<'a> Draft<'a> {
     fn item(&mut self, item: &Item<'_>) {
         self.put("type", if item.invitation { "invitation" } else { "message" });
         self.put("with", item.with.as_str());
+        if let Some(by) = item.by {
+            self.put("by", by.as_str());
+        }
         self.put("sid", item.sid.to_string());
         self.put("ts", item.ts.to_string());
         self.put("unread", self.to.unread.to_string());
@@ -152,16 +164,7 @@ impl<'a> Draft<'a> {
         self.put("title", item.title);
         // On iOS what is to be seen stands a second time in the notification.
         let shown = !item.silent && self.to.platform == Platform::Ios;
-        let copies = if shown { 2 } else { 1 };
-        let fixed = "body".len() * copies + if shown { "title".len() + item.title.len() } else { 0 } + "cut1".len();
-        let room = BYTES_MAX.saturating_sub(TRANSPORT_BYTES + weight(&self.data) + fixed) / copies;
-        let body = cut(item.body, room);
-        if body.len() < item.body.len() {
-            self.put("cut", "1");
-        }
-        if !body.is_empty() {
-            self.put("body", body);
-        }
+        let body = put_text(&mut self.data, item.body, shown.then_some(item.title));
         if shown {
             self.show(item.title, body);
         }
@@ -193,6 +196,40 @@ impl<'a> Draft<'a> {
         let target = Target::Token(to.token.clone());
         Push { target, data, notification, priority, collapse, receipt: true, fcm }
     }
+}
+
+/// Puts as much of `text` into `data` as there is room for, where a notification with this `title` repeats it; returns that.
+fn put_text<'a>(data: &mut Map<String, Value>, text: &'a str, title: Option<&str>) -> &'a str {
+    let copies = if title.is_some() { 2 } else { 1 };
+    let fixed = "body".len() * copies + title.map_or(0, |title| "title".len() + title.len()) + "cut1".len();
+    let room = BYTES_MAX.saturating_sub(TRANSPORT_BYTES + weight(data) + fixed) / copies;
+    let body = cut(text, room);
+    if body.len() < text.len() {
+        data.insert("cut".to_owned(), "1".into());
+    }
+    if !body.is_empty() {
+        data.insert("body".to_owned(), body.into());
+    }
+    body
+}
+
+/// The push of a message whose text is another one now. One that shows no text stays as it is.
+pub fn with_text(mut push: Push, text: &str) -> Push {
+    let Some(title) = push.data.get("title").and_then(Value::as_str).map(str::to_owned) else { return push };
+    let by_transport = OF_TRANSPORTS.map(|name| push.data.shift_remove_entry(name));
+    for name in ["body", "cut"] {
+        push.data.shift_remove(name);
+    }
+    let shown = push.notification.is_some();
+    let body = put_text(&mut push.data, text, shown.then_some(&*title));
+    push.data.extend(by_transport.into_iter().flatten());
+    if let Some(notification) = &mut push.notification {
+        notification.shift_remove("body");
+        if !body.is_empty() {
+            notification.insert("body".to_owned(), body.into());
+        }
+    }
+    push
 }
 
 /// What is shown where no word of the message may be.
@@ -245,7 +282,16 @@ mod tests {
         }
 
         fn item<'a>(&'a self, body: &'a str) -> Item<'a> {
-            Item { invitation: false, with: &self.alice, sid: self.sid, title: "Alice", body, ts: 5, silent: false }
+            Item {
+                invitation: false,
+                with: &self.alice,
+                by: None,
+                sid: self.sid,
+                title: "Alice",
+                body,
+                ts: 5,
+                silent: false,
+            }
         }
     }
 
@@ -268,7 +314,7 @@ mod tests {
         assert_eq!(Value::Object(seen.notification.unwrap()), json!({"title": "Alice", "body": "hi"}));
         assert_eq!((seen.priority, Value::Object(seen.fcm)), (Priority::High, json!({"mutable_content": true})));
         for content in [
-            Content::Clear { with: &names.alice, sid: names.sid },
+            Content::Clear { with: &names.alice, sid: names.sid, only: true },
             Content::Sync,
             Content::Verify { proof: "p" },
             Content::Item(Item { silent: true, ..names.item("hi") }),
@@ -300,7 +346,7 @@ mod tests {
     fn a_clear_says_up_to_what_and_a_verify_nothing_but_its_word() {
         let names = names();
         let android = names.to(Platform::Android, Format::Full);
-        let clear = push(&android, &Content::Clear { with: &names.alice, sid: names.sid });
+        let clear = push(&android, &Content::Clear { with: &names.alice, sid: names.sid, only: false });
         let sid = names.sid.to_string();
         assert_eq!(
             Value::Object(clear.data),
@@ -322,6 +368,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_push_with_another_text_is_the_push_of_a_message_with_that_text(
+            before in "\\PC{0,3000}", after in "\\PC{0,3000}", title in "\\PC{0,64}", which in 0..9_usize, silent: bool,
+        ) {
+            let names = names();
+            let platform = [Platform::Android, Platform::Ios, Platform::Web][which % 3];
+            let format = [Format::Full, Format::Id, Format::Doorbell][which / 3];
+            let of = |body| push(&names.to(platform, format), &Content::Item(Item { title: &title, silent, ..names.item(body) }));
+            prop_assert_eq!(with_text(of(&before), &after), of(&after));
+            let mut sent = of(&before);
+            let by_transport = Map::from_iter([("mid".to_owned(), "06eqbd3gy0001ab2".into()), ("ack".to_owned(), "self/receipts".into())]);
+            sent.data.extend(by_transport.clone());
+            let mut expected = of(&after);
+            expected.data.extend(by_transport);
+            prop_assert_eq!(with_text(sent, &after), expected);
+        }
+
         #[test]
         fn every_form_keeps_to_the_services_limits(body in "\\PC{0,3000}", title in "\\PC{0,64}", which in 0..9_usize, silent: bool) {
             let names = names();

@@ -42,6 +42,8 @@ pub struct Allowances {
     pub test_pushes_per_minute: u32,
     /// Registrations of devices an hour.
     pub registrations_per_hour: u32,
+    /// Members of groups a second to whom the user writes.
+    pub group_pushes_per_second: u32,
 }
 
 impl Default for Allowances {
@@ -56,6 +58,7 @@ impl Default for Allowances {
             requests_per_second: 10,
             test_pushes_per_minute: 1,
             registrations_per_hour: 10,
+            group_pushes_per_second: 1_000,
         }
     }
 }
@@ -73,6 +76,8 @@ pub enum Limited {
     Registration,
     /// A password or a token that is to prove something.
     Proof,
+    /// A message to a group, for so many other members.
+    GroupPushes(u64),
 }
 
 /// What a message to somebody who may have been a stranger came to.
@@ -109,6 +114,7 @@ struct Rates {
     test_pushes: Rate,
     registrations: Rate,
     proofs: Rate,
+    group_pushes: Rate,
 }
 
 /// How fast a bucket fills, and how much is in it then.
@@ -133,6 +139,7 @@ struct User {
     test_pushes: Bucket,
     registrations: Bucket,
     proofs: Bucket,
+    group_pushes: Bucket,
     /// What was written to each stranger.
     met: BTreeMap<Owner, Bucket>,
     /// No later than this all buckets are full.
@@ -171,6 +178,7 @@ impl UserLimits {
             Limited::TestPush => user.test_pushes.take(rates.test_pushes, 1, now),
             Limited::Registration => user.registrations.take(rates.registrations, 1, now),
             Limited::Proof => user.proofs.take(rates.proofs, 1, now),
+            Limited::GroupPushes(count) => user.group_pushes.take(rates.group_pushes, count, now),
         })
     }
 
@@ -262,6 +270,7 @@ impl User {
             self.test_pushes,
             self.registrations,
             self.proofs,
+            self.group_pushes,
         ];
         own.iter().chain(self.met.values()).filter_map(|bucket| bucket.0).max()
     }
@@ -323,6 +332,7 @@ impl Rates {
             test_pushes: even(of.test_pushes_per_minute, MINUTE),
             registrations: even(of.registrations_per_hour, HOUR),
             proofs: even(PROOFS_PER_HOUR, HOUR),
+            group_pushes: even(of.group_pushes_per_second, SECOND),
         }
     }
 }

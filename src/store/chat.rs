@@ -5,7 +5,7 @@
 //! there, and who looks ([`Attended`]).
 
 use crate::chat::attention::Attended;
-use crate::chat::contact::Entry;
+use crate::chat::contact::{Entry, MuteLevel};
 use crate::chat::delivery::State;
 use crate::chat::id::{Owner, Sid};
 use crate::chat::message::{PresenceState, Rejection};
@@ -216,8 +216,8 @@ pub enum SettingChange {
 /// A change of what a user has set about another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryChange {
-    /// No pushes until then, in Unix milliseconds; `None`: pushes again.
-    Mute(Option<u64>),
+    /// No pushes until then, in Unix milliseconds, or only those of this level; `None`: pushes again.
+    Mute(Option<(u64, MuteLevel)>),
     /// Nothing of the other one any more; or the end of that.
     Block(bool),
     /// The other one is no contact any more.

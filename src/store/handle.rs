@@ -2,6 +2,7 @@
 
 mod chat;
 mod erase;
+mod group;
 mod sessions;
 
 use super::documents::{AckedBy, DocumentRef, Note, OutboxDocument, Seen, UserDocument};

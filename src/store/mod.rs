@@ -42,9 +42,12 @@
 //! | `import_session`, `import_retained` | leave what is there as it is |
 //! | `hand_on`, `imported` | do nothing more |
 //! | `chat_message`, `chat_invite` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
+//! | `group_message` | the same |
+//! | `group_change` | changes the group again, where that is a change; a new group is refused as a duplicate |
+//! | `group_page`, `group_members` | give the same again |
 //! | `chat_receipt`, `chat_attended`, `chat_decide_again`, `chat_device_spoke`, `chat_user_seen`, `chat_profile` | do nothing more |
-//! | `chat_device`, `chat_set` | tell the user's devices once more |
-//! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact`, `chat_export` | give the same again |
+//! | `chat_device`, `chat_set`, `chat_archive`, `chat_delete` | tell the user's devices once more |
+//! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact`, `chat_conversations`, `chat_history`, `chat_export` | give the same again |
 //! | `chat_report` | tells BALs again |
 //! | `chat_test_push` | pushes again |
 //! | `chat_sweep`, `erase_step` | goes on where it stopped |
@@ -67,6 +70,8 @@ mod downstream;
 mod erase;
 mod error;
 mod figures;
+mod first_screen;
+mod group;
 mod handle;
 mod presence;
 mod sessions;
@@ -92,6 +97,11 @@ pub use downstream::{
 pub use erase::{EXPORT_PAGE, EraseBegun, Erasing, Erasure, ExportPage, NewErase, NewReport, SCRUB_MAX, Scrubbed};
 pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{COMMIT_LIMITS, CommitTimes, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
+pub use first_screen::{Archiving, ConversationItem, ConversationPage, Deletion, HistoryPage, HistoryQuery};
+pub use group::{
+    GroupAction, GroupChanged, GroupOutcome, GroupPage, Named, NewGroupChange, NewGroupMessage, ROSTER_BYTES,
+    USER_GROUPS_MAX,
+};
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sessions::{

@@ -5,7 +5,8 @@ use super::blocks;
 use fcm_mqtt_bridge::chat::bal_event::BalEvent;
 use fcm_mqtt_bridge::chat::command::CommandRequest;
 use fcm_mqtt_bridge::chat::gatekeeper::{GateAnswer, question};
-use fcm_mqtt_bridge::chat::id::{Owner, Sid, Token};
+use fcm_mqtt_bridge::chat::group::{Notice, NoticeEvent, SettingsChange};
+use fcm_mqtt_bridge::chat::id::{GroupId, Owner, Sid, Token};
 use fcm_mqtt_bridge::chat::message::{Limits, Presence, Sender};
 use fcm_mqtt_bridge::chat::push_document::{Addressee, Content, Item, push};
 use fcm_mqtt_bridge::chat::status::Status;
@@ -70,7 +71,7 @@ impl Shown {
     }
 
     fn owner(&self, name: &str) -> Owner {
-        Owner::new(self.text(name)).unwrap()
+        Owner::of_any(self.text(name)).unwrap()
     }
 
     /// The document without these fields.
@@ -185,26 +186,51 @@ fn every_document_of_chat_that_a_client_would_get_is_what_the_bridge_writes() {
 
 fn check_message(shown: &Shown, of: &str) {
     let shows_device = of.starts_with("bal") || shown.text("from") == of;
-    assert_eq!(shown.document.contains_key("dev"), shows_device, "of {of}");
+    let is_notice = shown.text("type") == "notice";
+    assert_eq!(shown.document.contains_key("dev"), shows_device && !is_notice, "of {of}");
     assert!(!of.starts_with("bal") || shown.text("id") == shown.text("sid"), "a BAL knows one id");
     let from = shown.owner("from");
-    let dev = shows_device.then(|| Device::new(shown.text("dev")).unwrap());
-    let written = shown.without(&["sid", "n", "ts", "from", "dev"]);
+    let group = shown.document.contains_key("group").then(|| shown.owner("group"));
+    let dev = (shows_device && !is_notice).then(|| Device::new(shown.text("dev")).unwrap());
+    if is_notice {
+        let stamp = Stamp { n: Some(shown.number("n")), group: group.as_ref(), ..stamp_of(shown, &from) };
+        return shown.is(&stamped(&notice(shown), &stamp));
+    }
+    let written = shown.without(&["sid", "n", "ts", "from", "group", "dev"]);
     let written = UserMessage::parse(Sender::User, &written, &Limits::default()).unwrap();
-    let stamp = Stamp { n: Some(shown.number("n")), dev: dev.as_ref(), ..stamp_of(shown, &from) };
+    // An edit or a retract has no place of its own.
+    let (n, group) = (written.amends.is_none().then(|| shown.number("n")), group.as_ref());
+    let stamp = Stamp { n, group, dev: dev.as_ref(), ..stamp_of(shown, &from) };
     shown.is(&stamped(&written.to_bytes(), &stamp));
+}
+
+/// That of a new group, before it is stamped.
+fn notice(shown: &Shown) -> Vec<u8> {
+    assert_eq!(shown.text("event"), "created");
+    let group = GroupId::new(shown.text("to")).unwrap();
+    let who: Vec<Owner> = shown.document["who"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| Owner::new(name.as_str().unwrap()).unwrap())
+        .collect();
+    let changed = SettingsChange { name: Some(shown.text("name").to_owned()), ..SettingsChange::default() };
+    let (by, version) = (shown.owner("by"), shown.number("version"));
+    let event = NoticeEvent::Created;
+    Notice { group: &group, event, who: &who, by: &by, version, changed: &changed }.to_bytes()
 }
 
 /// Its `name` is the profile's.
 fn check_invitation(shown: &Shown) {
     let written = shown.without(&["sid", "ts", "from"]);
-    Invitation::parse(&shown.without(&["sid", "ts", "from", "name"]), &Limits::default()).unwrap();
+    let said = shown.without(&["sid", "ts", "from", "name", "group_name"]);
+    Invitation::parse(&said, &Limits::default()).unwrap();
     assert_eq!(shown.number("expires"), shown.number("ts") + OPEN_MS, "as without a time of its own");
     shown.is(&stamped(&written, &stamp_of(shown, &shown.owner("from"))));
 }
 
 fn stamp_of<'a>(shown: &Shown, from: &'a Owner) -> Stamp<'a> {
-    Stamp { sid: shown.sid(), n: None, ts: shown.number("ts"), from, dev: None, redelivered: false }
+    Stamp { sid: shown.sid(), n: None, ts: shown.number("ts"), from, group: None, dev: None, redelivered: false }
 }
 
 fn check_receipt(shown: &Shown) {
@@ -238,13 +264,16 @@ fn check_push(shown: &Shown) {
         "message" => Content::Item(Item {
             invitation: false,
             with: with.as_ref().unwrap(),
+            by: None,
             sid: shown.sid(),
             title: shown.text("title"),
             body: shown.text("body"),
             ts: shown.text("ts").parse().unwrap(),
             silent: false,
         }),
-        "clear" => Content::Clear { with: with.as_ref().unwrap(), sid: shown.sid() },
+        "clear" => {
+            Content::Clear { with: with.as_ref().unwrap(), sid: shown.sid(), only: shown.document.contains_key("only") }
+        }
         "sync" => Content::Sync,
         kind => panic!("a push of type {kind}"),
     };

@@ -49,6 +49,7 @@ impl Limits {
             Limited::TestPush => "test pushes",
             Limited::Registration => "registrations",
             Limited::Proof => "passwords or tokens",
+            Limited::GroupPushes(_) => "messages to members of groups",
         };
         Err(Rejection::new(ErrorCode::RateLimited, format!("too many {of_what} in too short a time")))
     }

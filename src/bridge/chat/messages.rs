@@ -4,6 +4,7 @@ use super::gatekeeper::Gatekeeper;
 use super::limits::Meeting;
 use super::{ChatIntake, PUSHES, Remaining, TakeError, device, finish, routed};
 use crate::bridge::refusing::Refused;
+use crate::chat::amendment::Amendment;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::Sender;
 use crate::chat::principal::Role;
@@ -38,8 +39,15 @@ impl ChatIntake {
         let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
         let payload = routed(publish, &limits)?;
         let message = UserMessage::parse(sender, &payload, &limits)?;
+        if let Some(group) = message.to.group() {
+            return self.group_message((owner, publish), (group, message), payload.len());
+        }
         let (id, dev) = (&message.id, message.dev.as_ref());
-        let written = self.written((owner, publish), (id, payload.len()), (&message.to, true), dev)?;
+        let context = Arc::clone(&self.context);
+        let in_order = context.next_written().await;
+        // Whoever takes a message back writes to nobody anew.
+        let to = (&message.to, message.amends != Some(Amendment::Retract));
+        let written = self.written((owner, publish), (id, payload.len()), to, (dev, in_order.id()))?;
         if let Some(gatekeeper) = self.gatekeeper.clone().filter(|_| publish.principal.role == Role::User) {
             return Ok(self.behind_gatekeeper(gatekeeper, written, message));
         }
@@ -58,9 +66,10 @@ impl ChatIntake {
         let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
         let (owner, policy, expiry) = (owner.clone(), Arc::clone(&self.policy), publish.expiry);
         Box::pin(async move {
-            let may_be_stranger = to.role != Some(Role::Bal) && to.name != owner;
-            let let_in = may_be_stranger && gatekeeper.lets_in(&context, &owner, &to.name).await?;
-            let (sid, at) = context.next_sid();
+            let asks = to.role != Some(Role::Bal) && to.name != owner && message.amends != Some(Amendment::Retract);
+            let let_in = asks && gatekeeper.lets_in(&context, &owner, &to.name).await?;
+            let in_order = context.next_written().await;
+            let (sid, at) = in_order.id();
             let to = Peer { attended: context.attentions.attended(&to.name, at), ..to };
             let (reader, waits) = (to.name.clone(), to.attended.any());
             if waits {
@@ -70,7 +79,9 @@ impl ChatIntake {
             let seconds = expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
             let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
             let new = NewChatMessage { sid, from: Writer { let_in, ..from }, to, message, deadline_ms, route };
-            let outcome = context.store.chat_message(new, context.chat_call(at, PUSHES, &policy)).await?.await?;
+            let committed = context.store.chat_message(new, context.chat_call(at, PUSHES, &policy)).await?;
+            drop(in_order);
+            let outcome = committed.await?;
             if waits && !matches!(outcome, ChatOutcome::Done { waits: true, .. }) {
                 context.attentions.taken_back(&reader, sid);
             }
@@ -88,27 +99,29 @@ impl ChatIntake {
         let (id, dev) = (&invitation.id, invitation.dev.as_ref());
         // Whoever takes an invitation back writes to nobody anew, and has not been answered.
         let counts = !matches!(invitation.kind, Kind::Answer(Answer::Cancel, _));
-        let written = self.written((owner, publish), (id, payload.len()), (&invitation.to, counts), dev)?;
+        let context = Arc::clone(&self.context);
+        let in_order = context.next_written().await;
+        let to = (&invitation.to, counts);
+        let written = self.written((owner, publish), (id, payload.len()), to, (dev, in_order.id()))?;
         let Written { sid, at, ref from, ref to, .. } = written;
         let new = NewInvitation { sid, from: from.clone(), to: to.clone(), invitation };
         let committed = self.context.store.chat_invite(new, self.call(at)).await?;
         Ok(self.remaining(written, committed))
     }
 
-    /// Counts what is written, also as written to somebody who may be a stranger, and gives it its id.
+    /// Counts what is written, also as written to somebody who may be a stranger.
     fn written<'a>(
         &self,
         (owner, publish): (&'a Owner, &'a Inbound),
         (id, bytes): (&Option<MessageId>, usize),
         (to, counts): (&Owner, bool),
-        dev: Option<&Device>,
+        (dev, (sid, at)): (Option<&Device>, (Sid, u64)),
     ) -> Result<Written<'a>, TakeError> {
         let role = publish.principal.role;
         let counted = self.limits.take(owner, role, Limited::Message(bytes as u64));
         counted.map_err(|rejection| rejection.about(id.clone()))?;
         let dev = device(&publish.principal, dev);
         self.sign(owner, dev.as_ref(), publish);
-        let (sid, at) = self.context.next_sid();
         let known = self.peer(to, at);
         let to = if known.name == *owner { Peer { role: Some(role), ..known } } else { known };
         let may_be_stranger = counts && role == Role::User && to.role != Some(Role::Bal) && to.name != *owner;

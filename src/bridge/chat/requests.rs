@@ -1,17 +1,19 @@
 //! What a device asks the bridge, and its answer, which goes to that device alone.
 
-use super::{Remaining, TakeError};
+use super::limits::Limits;
+use super::{Remaining, TakeError, first_screen, groups};
 use crate::bridge::context::Context;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{BridgeEvent, ErrorCode, Rejection};
+use crate::chat::principal::Role;
 use crate::chat::push_decision::{AskedDevice, PushWhen, Rule, decide};
 use crate::chat::suffix::requests::{Op, Request};
 use crate::chat::topic::{BridgeTopic, Device, inbox_topic};
 use crate::mqtt::AckWord;
 use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatCall, Committed, Contact, ContactPage, EntryChange, ExportPage, KnownDevice, NewReport, Note, PushExplanation,
-    SettingChange, StoreError, SyncPage, TEST_PUSH_SKIPS, UserDocument, UserSettings,
+    ChatCall, ChatPolicy, Committed, Contact, ContactPage, EntryChange, ExportPage, HistoryQuery, KnownDevice,
+    NewReport, Note, PushExplanation, SettingChange, StoreError, SyncPage, TEST_PUSH_SKIPS, UserDocument, UserSettings,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -20,19 +22,30 @@ use std::sync::Arc;
 /// A request, and who asked.
 pub(super) struct Asked {
     pub(super) user: Owner,
+    pub(super) role: Role,
     pub(super) dev: Device,
     pub(super) request: Request,
     /// As it came: the user's other devices get it when it was done.
     pub(super) payload: Bytes,
+    pub(super) limits: Limits,
+    pub(super) policy: Arc<ChatPolicy>,
+}
+
+/// Who asks, and with what.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) user: &'a Owner,
+    pub(super) dev: &'a Device,
+    pub(super) payload: &'a Bytes,
 }
 
 /// Does what is asked for. The remaining answers when it is on disk.
 pub(super) async fn answer(context: &Arc<Context>, asked: Asked, call: ChatCall) -> Result<Remaining, TakeError> {
     let context = Arc::clone(context);
     Ok(Box::pin(async move {
-        let Asked { user, dev, request: Request { id, op }, payload } = asked;
         let at = call.at;
-        let reply = execute(&context, &user, op, &payload, call).await?;
+        let (user, dev, id) = (asked.user.clone(), asked.dev.clone(), asked.request.id.clone());
+        let reply = execute(&context, asked, call).await?;
         tell(&context, &user, &dev, document(id.as_ref(), reply), at).await?.await?;
         Ok(Some(AckWord::Done))
     }))
@@ -84,15 +97,11 @@ pub(super) fn document(id: Option<&MessageId>, reply: Reply) -> Vec<u8> {
     Value::Object(document).to_string().into_bytes()
 }
 
-async fn execute(
-    context: &Context,
-    user: &Owner,
-    op: Op,
-    payload: &Bytes,
-    call: ChatCall,
-) -> Result<Reply, StoreError> {
+async fn execute(context: &Context, asked: Asked, call: ChatCall) -> Result<Reply, StoreError> {
     let store = &context.store;
-    let change = match op {
+    let (user, payload) = (&asked.user, &asked.payload);
+    let asker = Asker { user, dev: &asked.dev, payload };
+    let change = match asked.request.op.clone() {
         Op::Contacts { after } => {
             return Ok(Ok(contacts(store.chat_contacts(user.clone(), after).await?.await?, call.at)));
         }
@@ -101,6 +110,14 @@ async fn execute(
             return Ok(Ok(settings_of(context, &settings)));
         }
         Op::Devices => return Ok(Ok(devices(store.chat_devices(user.clone()).await?.await?))),
+        Op::Conversations { limit, before } => {
+            return first_screen::conversations(context, user, (limit, before), call.at).await;
+        }
+        Op::History { with, from, limit } => {
+            return first_screen::history(context, user, HistoryQuery { with, from, limit }).await;
+        }
+        Op::Archive { with, on } => return first_screen::archive(context, asker, (with, on), call).await,
+        Op::Delete(of) => return first_screen::delete(context, asker, of, call).await,
         Op::Sync { since } => return Ok(Ok(page(store.chat_sync(user.clone(), since).await?.await?))),
         Op::Explain(sid) => return explain(context, user, sid).await,
         Op::TestPush => {
@@ -125,15 +142,16 @@ async fn execute(
             store.queue_note(Note { topic, payload, correlation: None, at: call.at }).await?.await?;
             return Ok(Ok(Map::new()));
         }
-        Op::Mute { with, seconds } => {
+        Op::Mute { with, level, seconds } => {
             let until = seconds.map_or(u64::MAX, |seconds| call.at.saturating_add(seconds.saturating_mul(1_000)));
-            let change = SettingChange::About(with, EntryChange::Mute(Some(until)));
+            let change = SettingChange::About(with, EntryChange::Mute(Some((until, level))));
             if let Err(rejection) = set(context, user, change, payload, call.at).await? {
                 return Ok(Err(rejection));
             }
             let shown = seconds.map(|_| until);
             return Ok(Ok(fields(json!({ "until": shown }))));
         }
+        Op::Group(op) => return groups::execute(context, &asked, op).await,
         Op::Unmute(with) => SettingChange::About(with, EntryChange::Mute(None)),
         Op::Block(with) => SettingChange::About(with, EntryChange::Block(true)),
         Op::Unblock(with) => SettingChange::About(with, EntryChange::Block(false)),
@@ -203,7 +221,7 @@ fn contacts(page: ContactPage, at: u64) -> Map<String, Value> {
         let mut item = json!({
             "user": user.as_str(),
             "blocked": entry.blocked,
-            "mute": if entry.is_muted(at) { "none" } else { "all" },
+            "mute": entry.mute_level(at),
         });
         if let Some(name) = name {
             item["name"] = name;
@@ -273,6 +291,6 @@ fn page(page: SyncPage) -> Map<String, Value> {
     found
 }
 
-fn fields(value: Value) -> Map<String, Value> {
+pub(super) fn fields(value: Value) -> Map<String, Value> {
     if let Value::Object(fields) = value { fields } else { Map::new() }
 }

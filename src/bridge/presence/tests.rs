@@ -44,6 +44,7 @@ impl Scene {
             directory: crate::mqtt::Directory::default(),
             capabilities: BTreeMap::new(),
             sids: Mutex::new(SidSource::default()),
+            written: tokio::sync::Mutex::new(()),
         };
         let (_, link) = watch::channel(BrokerLink::Up);
         Self { presences: UserPresences::new(Arc::new(context), link), _dir: dir, _writer: writer }

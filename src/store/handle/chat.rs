@@ -11,8 +11,10 @@ use crate::store::chat::{
 };
 use crate::store::erase::{ExportPage, NewReport};
 use crate::store::error::StoreError;
+use crate::store::first_screen::{Archiving, ConversationPage, Deletion, HistoryPage, HistoryQuery};
 use crate::store::sqlite::chat::{
-    device, events, explain, export, invitation, keep, message, notified, people, position, push, sync, test_push,
+    conversations, deletion, device, events, explain, export, history, invitation, keep, message, notified, people,
+    position, push, sync, test_push,
 };
 use bytes::Bytes;
 
@@ -163,6 +165,42 @@ impl Store {
     pub async fn chat_report(&self, report: NewReport, call: ChatCall) -> Result<Committed<()>, StoreError> {
         let NewReport { by, with, sids, reason } = report;
         self.queue.submit(move |tx| events::reported(tx, (&by, &with), &sids, reason.as_deref(), &call)).await
+    }
+
+    /// At most `limit` conversations of a user, newest first, whose newest item is older than `before`, as they are at `at` (Unix
+    /// milliseconds).
+    pub async fn chat_conversations(
+        &self,
+        user: Owner,
+        before: Option<Sid>,
+        limit: usize,
+        at: u64,
+    ) -> Result<Committed<ConversationPage>, StoreError> {
+        self.queue.submit(move |tx| conversations::page(tx, &user, before, limit, at)).await
+    }
+
+    /// A page of one conversation of a user.
+    pub async fn chat_history(&self, user: Owner, query: HistoryQuery) -> Result<Committed<HistoryPage>, StoreError> {
+        self.queue.submit(move |tx| history::page(tx, &user, &query)).await
+    }
+
+    /// Puts a conversation away, or takes it out again, and tells the user's devices. What phones show of it goes.
+    pub async fn chat_archive(
+        &self,
+        archiving: Archiving,
+        call: ChatCall,
+    ) -> Result<Committed<Result<(), Rejection>>, StoreError> {
+        self.queue.submit(move |tx| deletion::archive(tx, &archiving, &call)).await
+    }
+
+    /// Deletes the own copy of something and tells the user's devices; the other side keeps its own. Returns up to where all of a
+    /// conversation is deleted. Of several ids one that is not the user's refuses all.
+    pub async fn chat_delete(
+        &self,
+        deletion: Deletion,
+        call: ChatCall,
+    ) -> Result<Committed<Result<Option<Sid>, Rejection>>, StoreError> {
+        self.queue.submit(move |tx| deletion::delete(tx, &deletion, &call)).await
     }
 
     /// Why the devices of `user` were pushed for a message to it, or were not; `None`: it has no such message.

@@ -1,7 +1,12 @@
 //! The schema: whose file it is, and the steps from each schema to the next.
 
+mod erased;
+mod first_screen;
+
 use super::errors;
 use crate::store::OpenError;
+use erased::ERASED;
+use first_screen::FIRST_SCREEN;
 use rusqlite::Connection;
 use std::path::Path;
 
@@ -10,10 +15,10 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 9] = [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT, RECEIPTS, ERASED];
+pub(super) const STEPS: [&str; 11] =
+    [FIRST, PRESENCE, TRANSPORTS, TRIED, MESSAGES, SESSIONS, CHAT, RECEIPTS, GROUPS, FIRST_SCREEN, ERASED];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
-/// The steps from this schema on make tables, and indexes of rows that come later, and change no message: they take no time, and
-/// nothing is worth a copy.
+/// The steps from this schema on make tables and indexes and change no message: nothing is worth a copy.
 pub(super) const MAKES_TABLES_ONLY: i32 = 5;
 
 const FIRST: &str = "
@@ -337,16 +342,41 @@ DROP TABLE pushed;
 ALTER TABLE shown RENAME TO pushed;
 ";
 
-/// Users who were erased. `running` is a JSON object, which has the name as long as the erase goes on.
-const ERASED: &str = "
-CREATE TABLE erased (
-    name BLOB PRIMARY KEY,        -- SHA-256 of the name, which stays taken
-    alias TEXT NOT NULL,          -- what stands for it where others keep it
-    erased_at INTEGER NOT NULL,
-    running TEXT                  -- how far it is; NULL: it is done
+/// Groups, and who is in them. A message to a group is one row of `chat`, of which the group is the `peer`: its places and its
+/// `theirs` are those of the group, the same on both sides, and it counts as received. `decided` says of the members whose pushes
+/// were not made at once by which rule that is. A copy in `outbox` of kind 5 without a payload is composed from its row.
+const GROUPS: &str = "
+CREATE TABLE chat_groups (
+    gid TEXT PRIMARY KEY,
+    settings TEXT NOT NULL,       -- JSON
+    version INTEGER NOT NULL,     -- of the roster: grows with each change
+    members INTEGER NOT NULL,     -- how many there are
+    count INTEGER NOT NULL,       -- what was written: the n of the newest
+    counted INTEGER NOT NULL,     -- of these, what counts as unread
+    dropped INTEGER NOT NULL,     -- of these, what is not kept any more
+    newest INTEGER NOT NULL       -- row of the newest
 ) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX erased_alias ON erased (alias);
-ALTER TABLE marks ADD COLUMN scrub INTEGER NOT NULL DEFAULT 0;  -- the file is to be rebuilt, so that nothing stays in its unused parts
+CREATE TABLE members (
+    gid TEXT NOT NULL,
+    user TEXT NOT NULL,
+    owner INTEGER NOT NULL,
+    came INTEGER NOT NULL,        -- row of the notice of it
+    reads_from INTEGER NOT NULL,  -- the first row that it may read
+    gone INTEGER,                 -- row of the notice of it; NULL: it is a member
+    read INTEGER NOT NULL,        -- it has read up to this row
+    read_counted INTEGER NOT NULL,  -- what of the group counted as unread up to there
+    received INTEGER NOT NULL,    -- one of its devices has confirmed what came up to this row
+    deleted INTEGER NOT NULL DEFAULT 0,   -- it has deleted its own copy of everything up to this row
+    archived INTEGER NOT NULL DEFAULT 0,  -- it has put the group away when this row was the newest
+    PRIMARY KEY (gid, user)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX members_user ON members (user, gid);
+CREATE TABLE group_confirmed (    -- attended devices that have a message, where each one's push waits for itself alone
+    user TEXT NOT NULL,
+    row INTEGER NOT NULL,
+    dev TEXT NOT NULL,
+    PRIMARY KEY (user, row, dev)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Whose file it is; returns its schema, 0 for an empty file.

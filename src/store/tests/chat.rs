@@ -1,10 +1,14 @@
 //! Chat between users: a store with some, and what they do.
 
+mod amend;
+mod deletion;
 mod devices;
 mod erase;
 mod events;
 mod explain;
 mod export;
+mod first_screen;
+pub(super) mod groups;
 mod invitations;
 mod keep;
 mod messages;
@@ -14,14 +18,15 @@ mod sync;
 
 use super::*;
 use crate::chat::attention::Attended;
-use crate::chat::message::{ErrorCode, Limits as PayloadLimits};
+use crate::chat::contact::MuteLevel;
+use crate::chat::message::{ErrorCode, Limits as PayloadLimits, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::push_decision::PushWhen;
 use crate::chat::route::Routes;
 use crate::chat::suffix::devices::VerifyTokens;
 use crate::chat::suffix::devices::{DeviceWord, Registration};
 use crate::chat::suffix::messages::UserMessage;
-use crate::chat::suffix::requests::Writers;
+use crate::chat::suffix::requests::{DeletionOf, HistoryFrom, PAGE_MAX, Writers};
 use crate::chat::topic::Device;
 use crate::chat::transport::Transports;
 use serde_json::json;

@@ -3,6 +3,8 @@
 mod chat;
 mod chat_model;
 mod claim_on_accept;
+mod group_model;
+mod group_speed;
 mod model;
 mod presence;
 mod recipient_queue;

@@ -1,6 +1,6 @@
 //! What BALs are told of chat: held for each of them like the messages of devices, and acknowledged alike.
 
-use super::message::{document_of, stamped_for};
+use super::history::{Shown, shown};
 use super::{Call, ChatRow, Kind};
 use crate::chat::bal_event::{BalEvent, REPORT_BYTES};
 use crate::chat::id::{Owner, Sid};
@@ -47,9 +47,11 @@ pub(in crate::store) fn reported(
     let call = &mut Call::of(call);
     let (mut messages, mut bytes) = (Vec::new(), 0);
     for sid in sids {
-        let is_of_both = |row: &ChatRow| row.is_of(by) && row.other(by) == with;
-        let Some(row) = ChatRow::by_sid(tx, *sid)?.filter(is_of_both) else { continue };
-        let copy = stamped_for(&row, &document_of(tx, &row)?, by, false);
+        let Some(row) = ChatRow::by_sid(tx, *sid)?.filter(|row| row.other(by) == with) else { continue };
+        if !row.is_of(tx, by)? {
+            continue;
+        }
+        let Shown::Item(copy) = shown(tx, by, &row)? else { continue };
         bytes += copy.len();
         if bytes > REPORT_BYTES {
             break;

@@ -4,7 +4,7 @@
 //! ([`super::notified`]).
 
 use super::notified::{Pushed, Seen};
-use super::{Call, ChatRow, json, json_text, owner, people};
+use super::{Call, ChatRow, group, json, json_text, owner, people};
 use crate::chat::attention::Attended;
 use crate::chat::id::{MessageId, Owner, Row, Sid, Token};
 use crate::chat::push::{Push, TTL_MAX};
@@ -58,6 +58,9 @@ pub(in crate::store::sqlite) struct DevicePush {
     /// The message that it tells of, and the other side of its conversation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) about: Option<(i64, String)>,
+    /// Its message was edited while it was in flight: it is not sent again as it was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) edited: bool,
     /// It was taken back while it was in flight: it is not sent again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) withdrawn: bool,
@@ -71,8 +74,11 @@ impl DevicePush {
 
 /// A message whose reader may have to be pushed.
 pub(super) struct Asking<'a> {
+    pub(super) reader: &'a Owner,
     pub(super) row: &'a ChatRow,
     pub(super) body: &'a str,
+    /// What is shown as its title; `None`: who wrote it.
+    pub(super) title: Option<&'a str>,
     pub(super) asked: Asked,
     pub(super) attended: &'a Attended,
     /// What was decided before.
@@ -138,7 +144,7 @@ pub(super) struct Registered {
 
 /// Decides for each device of the reader, and queues the pushes that go now. A push for which there is no id waits.
 pub(super) fn decide(tx: &mut Tx<'_>, asking: &Asking<'_>, call: &mut Call<'_>) -> rusqlite::Result<Told> {
-    let devices = registered(tx, &asking.row.peer)?;
+    let devices = registered(tx, asking.reader)?;
     if devices.is_empty() {
         return Ok(Told::default());
     }
@@ -177,15 +183,30 @@ pub(in crate::store) fn decide_again(
     let call = &mut Call::of(call);
     let mut waiting = Vec::new();
     for sid in sids {
-        let Some(row) = ChatRow::by_sid(tx, *sid)?.filter(|row| row.peer == *user) else { continue };
+        let Some(row) = ChatRow::by_sid(tx, *sid)? else { continue };
+        if row.peer.is_group() {
+            if group::push::decide_again(tx, user, &row, attended, call)? {
+                waiting.push(*sid);
+            }
+            continue;
+        }
+        if row.peer != *user {
+            continue;
+        }
         let Some(before) = tx.one(DECIDED, [sid.row()], |row| json::<Decided>(row, 0))? else { continue };
-        let document = super::message::document_of(tx, &row)?;
+        let document = super::message::document_of(tx, &row, user)?;
         let document: serde_json::Value = serde_json::from_slice(&document).unwrap_or_default();
         let entry = people::entry(tx, user, &row.writer)?;
-        let asked =
-            Asked { blocked: entry.blocked, muted: entry.is_muted(call.at), attended: attended.any(), ..before.asked };
+        let asked = Asked {
+            blocked: entry.blocked,
+            muted: entry.is_silenced(call.at),
+            mentions_only: entry.hears_mentions_only(call.at),
+            attended: attended.any(),
+            ..before.asked
+        };
         let body = document["body"].as_str().unwrap_or_default();
-        let told = decide(tx, &Asking { row: &row, body, asked, attended, before: Some(before) }, call)?;
+        let asking = Asking { reader: user, row: &row, body, title: None, asked, attended, before: Some(before) };
+        let told = decide(tx, &asking, call)?;
         set_decided(tx, sid.row(), told.waits, told.decided.as_ref())?;
         if told.waits {
             waiting.push(*sid);
@@ -240,12 +261,18 @@ fn tell_device(
     silent: bool,
     call: &mut Call<'_>,
 ) -> rusqlite::Result<Option<Row>> {
-    let Asking { row, body, .. } = asking;
-    let (reader, writer) = (&row.peer, &row.writer);
-    let name = people::profile_name(tx, writer)?;
-    let title = title(writer, name.as_deref(), people::entry(tx, reader, writer)?.is_contact() || row.by_bal);
+    let Asking { reader, row, body, .. } = *asking;
+    let writer = &row.writer;
+    let title = match asking.title {
+        Some(title) => title.to_owned(),
+        None => {
+            let name = people::profile_name(tx, writer)?;
+            title(writer, name.as_deref(), people::entry(tx, reader, writer)?.is_contact() || row.by_bal)
+        }
+    };
     let invitation = row.kind == super::Kind::Invitation;
-    let item = Item { invitation, with: writer, sid: row.sid, title: &title, body, ts: row.at, silent };
+    let (with, by) = (row.other(reader), Some(writer).filter(|_| row.peer.is_group()));
+    let item = Item { invitation, with, by, sid: row.sid, title: &title, body, ts: row.at, silent };
     let news = News { user: reader, content: Content::Item(item), deadline: row.deadline, about: Some(row) };
     queue(tx, &news, device, call)
 }
@@ -288,12 +315,16 @@ pub(super) fn queue(
     let Some(sid) = call.push_sids.next().copied() else { return Ok(None) };
     let due = if let Next::At(at) = next { Some(at) } else { None };
     let deadline = if next == Next::Single { news.deadline } else { call.at + TTL_MS };
-    let new = new_push(news.user, sid, &push, (transport, deadline), call.at);
+    let mut new = new_push(news.user, sid, &push, (transport, deadline), call.at);
+    let of_group = news.about.filter(|row| next == Next::Single && row.peer.is_group());
+    let id = of_group.and_then(|row| MessageId::new(push_id(row.sid, device.dev.as_str())).ok());
+    new.id = id.unwrap_or(new.id);
     accept::queue_push(tx, &new, due.is_none())?;
     let (user, dev) = (news.user.as_str().to_owned(), device.dev.as_str().to_owned());
     let about = news.about.filter(|_| next == Next::Single);
-    let about = about.map(|row| (row.sid.row().0, row.writer.as_str().to_owned()));
-    tx.execute(MARK, params![sid.row(), json_text(&DevicePush { user, dev, about, withdrawn: false })?])?;
+    let about = about.map(|row| (row.sid.row().0, row.other(news.user).as_str().to_owned()));
+    let mark = DevicePush { user, dev, about, edited: false, withdrawn: false };
+    tx.execute(MARK, params![sid.row(), json_text(&mark)?])?;
     if let Some(due) = due {
         tx.execute(PUT_OFF, params![sid.row(), sql_ms(due)])?;
         tx.execute(KEEP_PLACES, params![push.target.recipient(), sid.row()])?;
@@ -307,10 +338,15 @@ pub(super) fn queue(
     Ok(Some(sid.row()))
 }
 
+/// The id of the push of a message to a group for one device of a member: so it is found again.
+pub(super) fn push_id(sid: Sid, dev: &str) -> String {
+    format!("{sid}.{dev}")
+}
+
 /// Remembers that the device was pushed for a message, be it by a `sync`.
 fn note(tx: &Tx<'_>, news: &News<'_>, dev: &Device, delivery: Option<Row>) -> rusqlite::Result<()> {
     let Some(row) = news.about else { return Ok(()) };
-    let pushed = Pushed { user: news.user.as_str(), peer: row.writer.as_str(), dev: dev.as_str() };
+    let pushed = Pushed { user: news.user.as_str(), peer: row.other(news.user).as_str(), dev: dev.as_str() };
     pushed.note(tx, row.sid.row(), delivery)
 }
 
@@ -365,7 +401,7 @@ pub(super) fn queue_proof(
     let new = new_push(to.account, sid, &push, (transport, call.at + PROOF_MS), call.at);
     accept::queue_push(tx, &new, true)?;
     let user = to.account.as_str().to_owned();
-    let mark = DevicePush { user, dev: String::new(), about: None, withdrawn: false };
+    let mark = DevicePush { user, dev: String::new(), about: None, edited: false, withdrawn: false };
     tx.execute(MARK, params![sid.row(), json_text(&mark)?])?;
     Ok(true)
 }
@@ -375,7 +411,10 @@ pub(super) fn queue_proof(
 pub(in crate::store) fn undecided(tx: &Tx<'_>, since: u64) -> rusqlite::Result<Vec<Undecided>> {
     tx.execute(FORGET_UNDECIDED, [sql_ms(since)])?;
     let mut found: Vec<Undecided> = Vec::new();
-    for (user, sid) in tx.all(UNDECIDED, [], |row| Ok((owner(row, 0)?, sid(row, 1, 2)?)))? {
+    let mut waiting = tx.all(UNDECIDED, [], |row| Ok((owner(row, 0)?, sid(row, 1, 2)?)))?;
+    waiting.extend(group::push::undecided(tx)?);
+    waiting.sort();
+    for (user, sid) in waiting {
         match found.last_mut().filter(|last| last.user == user) {
             Some(last) => last.sids.push(sid),
             None => found.push(Undecided { user, sids: vec![sid] }),

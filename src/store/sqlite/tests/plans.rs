@@ -1,6 +1,9 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
-use super::super::chat::{self, device, export, keep, message as chat_message, notified, position, push, sync};
+use super::super::chat::{
+    self, amend, conversations, deletion, device, export, history, keep, mention, message as chat_message, notified,
+    position, push, sync,
+};
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{
     accept, dispatch, erase, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, unread,
@@ -64,14 +67,26 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (inspect::RETAINED, "PRIMARY KEY (topic>?)"),
         (chat::BY_SID, "INTEGER PRIMARY KEY (rowid=?)"),
         (chat_message::BY_ID, "INDEX chat_id (writer=? AND id=?)"),
-        (position::ALL_RECEIVED, "INDEX chat_unreceived (peer=? AND writer=? AND row<?)"),
-        (position::NEWEST_UNRECEIVED, "INDEX chat_unreceived (peer=? AND writer=? AND row<?)"),
-        (position::NEWEST_TO_CONFIRM, "INDEX chat_unreceived (peer=? AND writer=? AND row<?)"),
-        (position::NEWEST_MESSAGE, "INDEX chat_peer (peer=? AND row>? AND row<?)"),
+        (position::ALL_RECEIVED, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
+        (position::NEWEST_UNRECEIVED, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
+        (position::NEWEST_TO_CONFIRM, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
+        (position::NEWEST_MESSAGE, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
+        (position::RETRACTED_BEHIND, "INDEX chat_gone (peer=? AND writer=? AND row>?)"),
+        (position::DELETED_BEHIND, "PRIMARY KEY (user=? AND peer=? AND row>?)"),
+        (history::BEFORE, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
+        (history::AFTER, "INDEX chat_pair (peer=? AND writer=? AND row>?)"),
+        (history::NEWEST, "INDEX chat_pair (peer=? AND writer=? AND row>?)"),
+        (history::LAST, "INDEX chat_pair (peer=? AND writer=?)"),
+        (deletion::TO_PURGE, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
+        (amend::EARLIER, "INDEX chat_amends (amends=?)"),
+        (conversations::INVITED, "INDEX chat_invited (peer=? AND writer=?)"),
+        (mention::READ, "PRIMARY KEY (user=? AND peer=? AND row<?)"),
+        (mention::IN_CONVERSATION, "PRIMARY KEY (user=? AND peer=?)"),
+        (mention::IN_ALL, "PRIMARY KEY (user=?)"),
         (sync::WRITTEN, "INDEX chat_writer (writer=? AND row>?)"),
-        (sync::NEWEST_WRITTEN, "INDEX chat_writer (writer=? AND row>?)"),
+        (sync::NEWEST_WRITTEN, "INDEX chat_writer (writer=? AND row<?)"),
         (sync::GOT, "INDEX chat_peer (peer=? AND row>?)"),
-        (sync::NEWEST_GOT, "INDEX chat_peer (peer=? AND row>?)"),
+        (sync::NEWEST_GOT, "INDEX chat_peer (peer=? AND row<?)"),
         (push::DEVICES, "PRIMARY KEY (user=?)"),
         (push::WAITING, "INDEX chat_waits (peer=? AND row>? AND row<?)"),
         (push::KEEP_PLACES, "INDEX deliveries_chat (recipient=? AND rowid<?)"),
@@ -94,6 +109,17 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         assert!(plan.contains(index), "{sql}\nshould use {index}, but:\n{plan}");
         assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
     }
+}
+
+/// Only their keys are sorted: what is said of each is read for one page.
+#[test]
+fn the_conversations_of_a_user_are_found_along_both_of_its_sides() {
+    let dir = tempfile::tempdir().unwrap();
+    let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
+    let plan = plan(&conn, conversations::NEWEST_FIRST);
+    assert!(plan.contains("PRIMARY KEY (first=?)"), "{plan}");
+    assert!(plan.contains("INDEX conversations_second (second=?"), "{plan}");
+    assert!(plan.contains("USE TEMP B-TREE FOR ORDER BY") && !plan.contains("SCAN conversations"), "{plan}");
 }
 
 #[test]

@@ -48,10 +48,6 @@ impl Chat {
         found
     }
 
-    async fn items(&self, user: &str) -> Vec<Value> {
-        self.page(user, None).await.items.iter().map(|item| serde_json::from_slice(item).unwrap()).collect()
-    }
-
     async fn send_to(&mut self, from: &str, to: &str, mut document: Value) -> Sid {
         document["to"] = to.into();
         let (sid, outcome) = self.send(writer(from), peer(to, &[]), &document).await;
@@ -109,7 +105,7 @@ impl Chat {
 
     /// Everybody else has what is theirs, and nothing of hers.
     async fn is_without_zoe(&mut self, erasure: &Erasure) {
-        let items = self.items("alice").await;
+        let items = self.items("alice", None).await;
         let said: Vec<_> =
             items.iter().map(|item| (&item["from"], &item["to"], &item["body"], &item["type"])).collect();
         let (alias, alice, none) = (json!(erasure.alias), json!("alice"), Value::Null);
@@ -125,7 +121,7 @@ impl Chat {
         let numbers: Vec<u64> = items.iter().map(|item| item["n"].as_u64().unwrap()).collect();
         assert_eq!(numbers, [1, 2, 3, 1], "each keeps its place");
         assert_eq!(items[3]["mentions"], json!([erasure.alias]));
-        assert_eq!(self.items("bob").await[1]["to"], json!(erasure.alias), "what her block swallowed is his");
+        assert_eq!(self.items("bob", None).await[1]["to"], json!(erasure.alias), "what her block swallowed is his");
         let figures = self.rig.store.figures();
         assert_eq!(figures.chat_rows as i64, self.count("SELECT count(*) FROM chat"));
         assert_eq!(figures.chat_bytes as i64, self.count("SELECT sum(length(document)) FROM chat"));

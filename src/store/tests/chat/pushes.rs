@@ -55,7 +55,8 @@ async fn who_has_no_device_is_not_pushed_and_who_looks_at_none_is_pushed_on_each
     assert!(!chat.write_to(&[], &json!({})).await.1);
     assert_eq!(chat.tokens().await, ["T-phone", "T-tablet"]);
     let (_, waits) = chat.write_to(&[], &json!({ "push": "never" })).await;
-    chat.set("bob", SettingChange::About(owner("alice"), EntryChange::Mute(Some(chat.at + DAY)))).await;
+    chat.set("bob", SettingChange::About(owner("alice"), EntryChange::Mute(Some((chat.at + DAY, MuteLevel::None)))))
+        .await;
     let muted = chat.write_to(&[], &json!({})).await.1;
     assert!(!waits && !muted && chat.pushes().await.is_empty());
     chat.at += DAY;
