@@ -46,8 +46,12 @@ pub(super) async fn erase(context: &Context, user: &Owner) -> Result<Erased, Sto
     put_out(context, user).await?;
     let (until, policy) = (Instant::now() + IN_FLIGHT, Arc::new(context.settings.chat_policy()));
     loop {
-        let call = context.chat_call(now_ms(), 0, &policy);
-        match context.store.erase_step(user.clone(), call).await?.await? {
+        let committed = {
+            let written = context.next_written().await;
+            let call = context.chat_call(written.id().1, NOTICES, &policy);
+            context.store.erase_step(user.clone(), call).await?
+        };
+        match committed.await? {
             Erasing::More => {}
             Erasing::InFlight(count) if Instant::now() >= until => return Ok(Erased::Waits(count)),
             Erasing::InFlight(_) => sleep(LOOK).await,
@@ -56,6 +60,9 @@ pub(super) async fn erase(context: &Context, user: &Owner) -> Result<Erased, Sto
         }
     }
 }
+
+/// Of one group that the person is in: that the person has left it, and who owns it now.
+const NOTICES: usize = 2;
 
 /// From here on nobody hears of the person, and nothing is said by or to them.
 async fn put_out(context: &Context, user: &Owner) -> Result<(), StoreError> {
@@ -106,11 +113,12 @@ pub(super) fn told(erased: &Erased) -> Value {
 }
 
 /// What goes, for whoever is told beforehand.
-pub(super) const REMOVES: [&str; 6] = [
+pub(super) const REMOVES: [&str; 7] = [
     "devices, tokens, and pushes that wait",
     "texts of your messages, everywhere",
     "profile, settings, presence",
     "contacts, and yourself among those of others",
+    "your places in groups, which you leave",
     "sessions, and what waits in them",
     "documents that wait for others and name you",
 ];

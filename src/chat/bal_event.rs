@@ -21,7 +21,7 @@ pub enum BalEvent<'a> {
         sid: String,
         /// Who wrote it.
         from: &'a str,
-        /// Whom it is for.
+        /// Whom it is for: a user, a BAL or a group.
         to: &'a str,
         /// `message` or `reaction`.
         kind: &'static str,
@@ -32,6 +32,24 @@ pub enum BalEvent<'a> {
         user: &'a str,
         /// What stands for the name where others have it.
         alias: &'a str,
+    },
+    /// A user is in a group.
+    MemberJoined {
+        /// Which.
+        group: &'a str,
+        /// Who.
+        user: &'a str,
+        /// By whom.
+        by: &'a str,
+    },
+    /// A user is in a group no longer.
+    MemberLeft {
+        /// Which.
+        group: &'a str,
+        /// Who; of an erased user the alias.
+        user: &'a str,
+        /// By whom.
+        by: &'a str,
     },
     /// A device has a token, or another one.
     DeviceRegistered {

@@ -1,14 +1,11 @@
 //! What stays of a person who was erased: a name that is taken, and what others have written to it.
 
-use super::id::Owner;
 use super::message::json;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 /// What stands for the name of a person begins like this.
 pub const ALIAS: &str = "deleted-";
-/// The `type` of what stands in the place of a message whose text is gone.
-pub const TOMBSTONE: &str = "deleted";
 
 /// By what a name is known to be taken without being kept: its SHA-256.
 pub fn name_key(name: &str) -> [u8; 32] {
@@ -23,14 +20,13 @@ pub fn alias(seed: u64) -> String {
     format!("{ALIAS}{digits}")
 }
 
-/// What stays of a message to `to`: its place.
-pub fn tombstone(to: &Owner) -> Vec<u8> {
-    json(&json!({ "to": to.as_str(), "type": TOMBSTONE }))
-}
-
-/// A document of somebody else with `alias` where it is for `name`, or mentions it; `None` if it does neither.
+/// A document of somebody else, or a notice, with `alias` where it names `name`: it is for that one, mentions it, or tells of it.
+/// `None` if it does not.
 pub fn renamed(document: &[u8], name: &str, alias: &str) -> Option<Vec<u8>> {
     let mut fields: Map<String, Value> = serde_json::from_slice(document).ok()?;
+    let is_notice = fields.get("type").is_some_and(|kind| kind == "notice");
+    let (one, several): (&[&str], &[&str]) =
+        if is_notice { (&["to", "by"], &["who"]) } else { (&["to"], &["mentions"]) };
     let mut is_changed = false;
     let mut rename = |value: &mut Value| {
         if value.as_str() == Some(name) {
@@ -38,9 +34,12 @@ pub fn renamed(document: &[u8], name: &str, alias: &str) -> Option<Vec<u8>> {
             is_changed = true;
         }
     };
-    fields.get_mut("to").into_iter().for_each(&mut rename);
-    let mentions = fields.get_mut("mentions").and_then(Value::as_array_mut);
-    mentions.into_iter().flatten().for_each(rename);
+    for field in one {
+        fields.get_mut(*field).into_iter().for_each(&mut rename);
+    }
+    for field in several {
+        fields.get_mut(*field).and_then(Value::as_array_mut).into_iter().flatten().for_each(&mut rename);
+    }
     is_changed.then(|| json(&fields))
 }
 
@@ -52,6 +51,8 @@ pub fn quoted(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::id::Owner;
+    use serde_json::json;
 
     #[test]
     fn an_alias_can_be_a_name_and_says_nothing_of_another_one() {
@@ -70,6 +71,11 @@ mod tests {
             json!({"id": "m1", "to": "deleted-1", "type": "text", "body": "hi eve", "mentions": ["bob", "deleted-1"]});
         assert_eq!(left, expected);
         assert_eq!(renamed(br#"{"to":"bob","body":"eve"}"#, "eve", "x"), None);
+        let notice = json!({"to": "g-1", "type": "notice", "event": "added", "who": ["bob", "eve"], "by": "eve"});
+        let left: Value = serde_json::from_slice(&renamed(notice.to_string().as_bytes(), "eve", "x").unwrap()).unwrap();
+        assert_eq!((&left["who"], &left["by"]), (&json!(["bob", "x"]), &json!("x")));
+        let own_field = br#"{"to":"bob","type":"text","who":["eve"],"by":"eve"}"#;
+        assert_eq!(renamed(own_field, "eve", "x"), None, "only in a notice these are the bridge's words");
         assert_eq!(renamed(b"\xff", "eve", "x"), None);
     }
 

@@ -1,6 +1,6 @@
 //! Everything that is kept of a user, for the user: in pages, in an order of its own.
 
-use super::{device, json, load, people, sync};
+use super::{device, group, json, load, people, sync};
 use crate::chat::contact::Entry;
 use crate::chat::id::{Owner, Sid};
 use crate::store::sqlite::column::from_sql;
@@ -18,7 +18,7 @@ pub(in crate::store::sqlite) const TALKS_SECOND: &str =
 const PRESENCE: &str = "SELECT online, changed_at, last_seen FROM presence WHERE user = ?1";
 
 /// The parts, in their order; what else comes to be kept of a user has one here.
-const PARTS: [&str; 4] = ["user", "contacts", "conversations", "messages"];
+const PARTS: [&str; 5] = ["user", "contacts", "conversations", "groups", "messages"];
 
 /// The page behind `after`, which is '' or the `next` of the page before; `None`: it is neither.
 pub(in crate::store) fn page(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Option<ExportPage>> {
@@ -27,6 +27,7 @@ pub(in crate::store) fn page(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite
         "user" => (of_user(tx, user)?, None),
         "contacts" => contacts(tx, user, key)?,
         "conversations" => conversations(tx, user, key)?,
+        "groups" => paged(group::exported(tx, user, key)?),
         "messages" => return messages(tx, user, key),
         _ => return Ok(None),
     };

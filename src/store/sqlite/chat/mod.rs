@@ -186,7 +186,11 @@ pub(super) fn write_figures(tx: &Tx<'_>) -> rusqlite::Result<()> {
 }
 
 /// The conversation of two, and on which side of it `one` is.
-pub(super) fn load(tx: &Tx<'_>, one: &Owner, other: &Owner) -> rusqlite::Result<(Conversation, Side)> {
+pub(in crate::store::sqlite) fn load(
+    tx: &Tx<'_>,
+    one: &Owner,
+    other: &Owner,
+) -> rusqlite::Result<(Conversation, Side)> {
     let (first, second, side) = pair(one, other);
     let read = |row: &rusqlite::Row<'_>| Ok(json::<Conversation>(row, 0)?.with_last(row.get(1)?, row.get(2)?));
     let found = tx.one(LOAD, params![first.as_str(), second.as_str()], read)?;

@@ -1,10 +1,11 @@
 //! What the person wrote, and what others wrote to the person.
 
 use super::Work;
-use crate::chat::conversation::Conversation;
-use crate::chat::erasure::{quoted, renamed, tombstone};
+use crate::chat::amendment::without_writer;
+use crate::chat::erasure::{quoted, renamed};
 use crate::chat::id::{Owner, Row};
-use crate::store::sqlite::chat::{self, ChatRow, json};
+use crate::store::sqlite::chat::group::{forget_mentions, push::forget_member};
+use crate::store::sqlite::chat::{self, ChatRow, Kind, amend, history};
 use crate::store::sqlite::tx::Tx;
 use rusqlite::params;
 
@@ -17,37 +18,65 @@ pub(in crate::store::sqlite) const WRITTEN: &str = chat_rows!("WHERE writer = ?1
 pub(in crate::store::sqlite) const GOT: &str = chat_rows!("WHERE peer = ?1 AND hidden = 0 ORDER BY row LIMIT ?2");
 /// The last of the rows that are looked at next; NULL: all that there are.
 const LAST: &str = "SELECT row FROM chat WHERE row > ?1 ORDER BY row LIMIT 1 OFFSET ?2";
-/// What was swallowed by a block, and what mentions the person in other conversations.
-const IN_RANGE: &str = chat_rows!("WHERE row > ?1 AND row <= ?2 AND (peer = ?3 OR instr(document, ?4))");
-const DOCUMENT: &str = "SELECT document FROM chat WHERE row = ?1";
-const BURY: &str = "UPDATE chat SET writer = ?2, id = NULL, dev = NULL, waits = 0, decided = NULL, document = ?3
-    WHERE row = ?1";
-const READDRESS: &str = "UPDATE chat SET peer = ?2, waits = 0, decided = NULL, document = ?3 WHERE row = ?1";
-const SET_DOCUMENT: &str = "UPDATE chat SET document = ?2 WHERE row = ?1";
+/// What was swallowed by a block, and what names the person in other conversations.
+const IN_RANGE: &str = chat_rows!(
+    "WHERE row > ?1 AND row <= ?2
+    AND (peer = ?3 OR instr(document, ?4) OR instr(own, ?4) OR instr(decided, CAST(?4 AS TEXT)))"
+);
+const KEPT: &str = "SELECT document, own FROM chat WHERE row = ?1";
+const BURY: &str =
+    "UPDATE chat SET writer = ?2, id = NULL, dev = NULL, waits = 0, decided = NULL, gone = 1 WHERE row = ?1";
+const SET_WRITER: &str = "UPDATE chat SET writer = ?2 WHERE row = ?1";
+const READDRESS: &str = "UPDATE chat SET peer = ?2, waits = 0, decided = NULL WHERE row = ?1";
+const SET_KEPT: &str = "UPDATE chat SET document = ?2, own = ?3 WHERE row = ?1";
 const DROP: &str = "DELETE FROM chat WHERE row = ?1";
 const UNNOTE: &str = "DELETE FROM pushed WHERE user = ?1 AND peer = ?2 AND row = ?3";
 const IS_ALIAS: &str = "SELECT 1 FROM erased WHERE alias = ?1";
-const CONVERSATIONS: &str = "SELECT first, second, standing FROM conversations WHERE first = ?1
-    UNION ALL SELECT first, second, standing FROM conversations WHERE second = ?1 AND first <> ?1 LIMIT ?2";
+const CONVERSATIONS: &str = "SELECT first, second FROM conversations WHERE first = ?1
+    UNION ALL SELECT first, second FROM conversations WHERE second = ?1 AND first <> ?1 LIMIT ?2";
 const DROP_CONVERSATION: &str = "DELETE FROM conversations WHERE first = ?1 AND second = ?2";
+/// What the other side has deleted of the conversation, or is about to.
+const OF_OTHER_SIDE: [&str; 3] = [
+    "UPDATE OR REPLACE deleted SET peer = ?3 WHERE user = ?1 AND peer = ?2",
+    "UPDATE OR REPLACE purges SET peer = ?3 WHERE user = ?1 AND peer = ?2",
+    "DELETE FROM mentions WHERE user = ?1 AND peer = ?2 AND ?3 <> ''",
+];
 
 /// Messages of the person: their places stay, for others count them. Where nobody else is, and invitations, go.
 pub(super) fn own(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {
     let rows = tx.all(WRITTEN, params![work.user, CHUNK], ChatRow::read)?;
     for row in &rows {
-        tx.execute(UNNOTE, params![row.peer.as_str(), work.user, row.sid.row()])?;
-        let is_seen = !row.hidden && row.n_reader.is_some() && row.peer.as_str() != work.user;
-        if !is_seen || tx.exists(IS_ALIAS, [row.peer.as_str()])? {
-            drop_row(tx, row.sid.row())?;
+        let number = row.sid.row();
+        tx.execute(UNNOTE, params![row.peer.as_str(), work.user, number])?;
+        let has_place = row.n_reader.is_some() || row.amends.is_some();
+        if row.kind == Kind::Notice {
+            tx.execute(SET_WRITER, params![number, work.erasure.alias])?;
+            rename(tx, work, number)?;
+            work.kept("notices of groups", 1);
+        } else if row.hidden || !has_place || row.peer.as_str() == work.user || is_alias(tx, &row.peer)? {
+            drop_row(tx, number)?;
             work.removed("messages", 1);
         } else {
-            let document = tombstone(&row.peer);
-            resize(tx, row.sid.row(), document.len())?;
-            tx.execute(BURY, params![row.sid.row(), work.erasure.alias, document])?;
-            work.removed("texts of messages", 1);
+            bury(tx, work, row)?;
         }
     }
     Ok(!rows.is_empty())
+}
+
+/// Nothing of the text is left. Whoever has not read it has nothing to read there any more.
+fn bury(tx: &mut Tx<'_>, work: &mut Work, row: &ChatRow) -> rusqlite::Result<()> {
+    let number = row.sid.row();
+    let Some(kept) = Kept::of(tx, number)? else { return Ok(()) };
+    if row.peer.is_group() {
+        forget_mentions(tx, row)?;
+    } else if !row.gone {
+        amend::forget_unread(tx, &row.peer, row)?;
+    }
+    let left = Kept { document: without_writer(&kept.document), own: None };
+    left.replace(tx, number, &kept)?;
+    tx.execute(BURY, params![number, work.erasure.alias])?;
+    work.removed("texts of messages", 1);
+    Ok(())
 }
 
 /// Messages to the person: they are their writers'.
@@ -66,10 +95,18 @@ pub(super) fn all(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {
     for row in &found {
         if row.peer.as_str() == work.user {
             readdress(tx, work, row)?;
-        } else if let Some(document) = document(tx, row.sid.row())?.and_then(|document| without(work, &document)) {
-            resize(tx, row.sid.row(), document.len())?;
-            tx.execute(SET_DOCUMENT, params![row.sid.row(), document])?;
-            work.kept("messages of others that mention the person", 1);
+            continue;
+        }
+        if row.peer.is_group() {
+            forget_member(tx, row.sid.row(), &work.user)?;
+        }
+        if rename(tx, work, row.sid.row())? {
+            let what = if row.kind == Kind::Notice {
+                "notices of groups"
+            } else {
+                "messages of others that mention the person"
+            };
+            work.kept(what, 1);
         }
     }
     work.after = last.unwrap_or(i64::MAX).to_string();
@@ -79,61 +116,92 @@ pub(super) fn all(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {
 /// A message to the person stays with its writer; where that one was erased as well, nobody has it.
 fn readdress(tx: &mut Tx<'_>, work: &mut Work, row: &ChatRow) -> rusqlite::Result<()> {
     let number = row.sid.row();
-    if tx.exists(IS_ALIAS, [row.writer.as_str()])? {
+    if is_alias(tx, &row.writer)? {
         drop_row(tx, number)?;
         work.removed("messages", 1);
         return Ok(());
     }
-    let Some(before) = document(tx, number)? else { return Ok(()) };
-    let document = without(work, &before).unwrap_or(before);
-    resize(tx, number, document.len())?;
-    tx.execute(READDRESS, params![number, work.erasure.alias, document])?;
+    rename(tx, work, number)?;
+    tx.execute(READDRESS, params![number, work.erasure.alias])?;
     work.kept("messages of others to the person", 1);
     Ok(())
 }
 
-fn without(work: &Work, document: &[u8]) -> Option<Vec<u8>> {
-    renamed(document, &work.user, &work.erasure.alias)
+fn is_alias(tx: &Tx<'_>, name: &Owner) -> rusqlite::Result<bool> {
+    tx.exists(IS_ALIAS, [name.as_str()])
 }
 
-fn document(tx: &Tx<'_>, row: Row) -> rusqlite::Result<Option<Vec<u8>>> {
-    tx.one(DOCUMENT, [row], |row| row.get(0))
+/// What is kept of a row: as its reader has it, and as its writer alone has it.
+struct Kept {
+    document: Vec<u8>,
+    own: Option<Vec<u8>>,
 }
 
-/// The document of a row is about to be so long.
-fn resize(tx: &mut Tx<'_>, row: Row, bytes: usize) -> rusqlite::Result<()> {
-    let before = document(tx, row)?.map_or(0, |document| document.len());
-    let figures = &mut tx.memory_draft.figures;
-    figures.chat_bytes = (figures.chat_bytes + bytes as u64).saturating_sub(before as u64);
-    Ok(())
+impl Kept {
+    fn of(tx: &Tx<'_>, row: Row) -> rusqlite::Result<Option<Self>> {
+        tx.one(KEPT, [row], |row| Ok(Self { document: row.get(0)?, own: row.get(1)? }))
+    }
+
+    fn bytes(&self) -> u64 {
+        (self.document.len() + self.own.as_ref().map_or(0, Vec::len)) as u64
+    }
+
+    fn replace(&self, tx: &mut Tx<'_>, row: Row, before: &Self) -> rusqlite::Result<()> {
+        tx.execute(SET_KEPT, params![row, self.document, self.own])?;
+        let bytes = &mut tx.memory_draft.figures.chat_bytes;
+        *bytes = (*bytes + self.bytes()).saturating_sub(before.bytes());
+        Ok(())
+    }
+}
+
+/// The other name stands in what is kept of a row; whether the person was named there.
+fn rename(tx: &mut Tx<'_>, work: &Work, row: Row) -> rusqlite::Result<bool> {
+    let Some(kept) = Kept::of(tx, row)? else { return Ok(false) };
+    let without = |document: &[u8]| renamed(document, &work.user, &work.erasure.alias);
+    let (document, own) = (without(&kept.document), kept.own.as_deref().and_then(without));
+    if document.is_none() && own.is_none() {
+        return Ok(false);
+    }
+    let after =
+        Kept { document: document.unwrap_or_else(|| kept.document.clone()), own: own.or_else(|| kept.own.clone()) };
+    after.replace(tx, row, &kept)?;
+    Ok(true)
 }
 
 fn drop_row(tx: &mut Tx<'_>, row: Row) -> rusqlite::Result<()> {
-    resize(tx, row, 0)?;
+    let bytes = Kept::of(tx, row)?.map_or(0, |kept| kept.bytes());
     let dropped = tx.execute(DROP, [row])?;
     let figures = &mut tx.memory_draft.figures;
+    figures.chat_bytes = figures.chat_bytes.saturating_sub(bytes);
     figures.chat_rows = figures.chat_rows.saturating_sub(dropped as u64);
     Ok(())
 }
 
 /// Conversations go on under the other name: whoever stays has counts and positions in them.
 pub(super) fn conversations(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {
-    let found = tx.all(CONVERSATIONS, params![work.user, CHUNK], |row| {
-        let pair = (chat::owner(row, 0)?, chat::owner(row, 1)?);
-        Ok((pair, json::<Conversation>(row, 2)?))
-    })?;
-    for ((first, second), conversation) in &found {
+    let found =
+        tx.all(CONVERSATIONS, params![work.user, CHUNK], |row| Ok((chat::owner(row, 0)?, chat::owner(row, 1)?)))?;
+    for (first, second) in &found {
+        let (other, user) = if first.as_str() == work.user { (second, first) } else { (first, second) };
+        let (conversation, side) = chat::load(tx, user, other)?;
         tx.execute(DROP_CONVERSATION, params![first.as_str(), second.as_str()])?;
-        let is_first = first.as_str() == work.user;
-        let other = if is_first { second } else { first };
-        if other.as_str() == work.user || tx.exists(IS_ALIAS, [other.as_str()])? {
+        if other == user || is_alias(tx, other)? {
             work.removed("conversations", 1);
             continue;
         }
         let Ok(alias) = Owner::new(work.erasure.alias.as_str()) else { continue };
+        for sql in OF_OTHER_SIDE {
+            tx.execute(sql, params![other.as_str(), user.as_str(), alias.as_str()])?;
+        }
         // Each pair has one row, and the smaller name is its first.
-        let stays = is_first == (alias.as_str() < other.as_str());
-        let conversation = if stays { *conversation } else { conversation.swapped() };
+        let (_, other_side) = chat::load(tx, other, &alias)?;
+        let conversation = if other_side == side.other() { conversation } else { conversation.swapped() };
+        chat::save(tx, &alias, other, &conversation)?;
+        // The newest may be among what went.
+        let mut conversation = conversation;
+        let last = history::newest_item(tx, other, &alias)?.map(|row| row.sid.row());
+        conversation.set_last(other_side, last);
+        conversation.set_last(other_side.other(), None);
         chat::save(tx, &alias, other, &conversation)?;
         work.kept("conversations of others with the person", 1);
     }

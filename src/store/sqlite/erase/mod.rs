@@ -8,6 +8,7 @@
 //! that does a chunk and says whether there is more ([`STEPS`]); what is one statement for a table is in [`named`].
 
 pub(super) mod documents;
+pub(super) mod groups;
 pub(super) mod messages;
 mod named;
 mod pushes;
@@ -80,24 +81,30 @@ fn add(counts: &mut std::collections::BTreeMap<String, u64>, what: &str, count: 
     }
 }
 
-/// A part of the work; whether there is more of it.
-type Step = fn(&mut Tx<'_>, &mut Work) -> rusqlite::Result<bool>;
+/// A part of the work: a function that says whether there is more of it.
+enum Step {
+    /// It changes what is there.
+    Quiet(fn(&mut Tx<'_>, &mut Work) -> rusqlite::Result<bool>),
+    /// It tells others as well, and takes ids for that.
+    Telling(fn(&mut Tx<'_>, &mut Work, &mut Call<'_>) -> rusqlite::Result<bool>),
+}
 
 /// In this order: first what reaches somebody, then what was said, then what only holds the name. What else comes to hold names of
 /// users has a step here, or a statement in [`named`].
-const STEPS: [Step; 12] = [
-    pushes::forget_devices,
-    named::drop_rows,
-    messages::own,
-    messages::of_others,
-    messages::conversations,
-    messages::all,
-    pushes::deliveries,
-    documents::own_topics,
-    documents::all,
-    sessions::own,
-    sessions::queues,
-    sessions::rest,
+const STEPS: [Step; 13] = [
+    Step::Quiet(pushes::forget_devices),
+    Step::Telling(groups::leave),
+    Step::Quiet(named::drop_rows),
+    Step::Quiet(messages::own),
+    Step::Quiet(messages::of_others),
+    Step::Quiet(messages::conversations),
+    Step::Quiet(messages::all),
+    Step::Quiet(pushes::deliveries),
+    Step::Quiet(documents::own_topics),
+    Step::Quiet(documents::all),
+    Step::Quiet(sessions::own),
+    Step::Quiet(sessions::queues),
+    Step::Quiet(sessions::rest),
 ];
 
 pub(in crate::store) fn begin(tx: &mut Tx<'_>, new: &NewErase) -> rusqlite::Result<EraseBegun> {
@@ -130,11 +137,12 @@ pub(in crate::store) fn step(tx: &mut Tx<'_>, user: &Owner, call: &ChatCall) -> 
     let Some(Some(mut work)) = found else { return Ok(Erasing::Unknown) };
     work.at = call.at;
     tx.conn.pragma_update(None, "secure_delete", "ON")?;
-    let done = chunk(tx, &mut work);
+    let call = &mut Call::of(call);
+    let done = chunk(tx, &mut work, call);
     tx.conn.pragma_update(None, "secure_delete", "OFF")?;
     let erasing = done?;
     let running = if let Erasing::Done(Erasure { alias, .. }) = &erasing {
-        events::tell(tx, &BalEvent::UserErased { user: user.as_str(), alias }, &mut Call::of(call))?;
+        events::tell(tx, &BalEvent::UserErased { user: user.as_str(), alias }, call)?;
         None
     } else {
         Some(json_text(&work)?)
@@ -143,7 +151,7 @@ pub(in crate::store) fn step(tx: &mut Tx<'_>, user: &Owner, call: &ChatCall) -> 
     Ok(erasing)
 }
 
-fn chunk(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<Erasing> {
+fn chunk(tx: &mut Tx<'_>, work: &mut Work, call: &mut Call<'_>) -> rusqlite::Result<Erasing> {
     let Some(step) = STEPS.get(work.step) else {
         if work.in_flight > 0 {
             // They are looked for once more.
@@ -152,7 +160,11 @@ fn chunk(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<Erasing> {
         }
         return Ok(Erasing::Done(work.erasure.clone()));
     };
-    if !step(tx, work)? {
+    let is_more = match step {
+        Step::Quiet(step) => step(tx, work)?,
+        Step::Telling(step) => step(tx, work, call)?,
+    };
+    if !is_more {
         work.step += 1;
         work.after.clear();
     }

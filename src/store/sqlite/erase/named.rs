@@ -10,7 +10,7 @@ const CHUNK: i64 = 250;
 /// What it is called in the answer, and how rows of it go: `?1` is the name, `?2` how many at most.
 ///
 /// A further table is a line here. Where a row of somebody else has to stay, under the other name, it is a step of its own.
-const DROPPED: [(&str, &str); 6] = [
+const DROPPED: [(&str, &str); 11] = [
     (
         "contacts",
         "DELETE FROM contacts WHERE user = ?1 AND other IN (SELECT other FROM contacts WHERE user = ?1 LIMIT ?2)",
@@ -28,6 +28,27 @@ const DROPPED: [(&str, &str); 6] = [
         "proofs",
         "DELETE FROM proofs WHERE (recipient, made_at) IN (
             SELECT recipient, made_at FROM proofs WHERE user = ?1 LIMIT ?2)",
+    ),
+    (
+        "memberships",
+        "DELETE FROM members WHERE user = ?1 AND gid IN (SELECT gid FROM members WHERE user = ?1 LIMIT ?2)",
+    ),
+    (
+        "confirmations in groups",
+        "DELETE FROM group_confirmed WHERE (user, row, dev) IN (
+            SELECT user, row, dev FROM group_confirmed WHERE user = ?1 LIMIT ?2)",
+    ),
+    (
+        "mentions",
+        "DELETE FROM mentions WHERE (user, peer, row) IN (SELECT user, peer, row FROM mentions WHERE user = ?1 LIMIT ?2)",
+    ),
+    (
+        "items of which the own copy was deleted",
+        "DELETE FROM deleted WHERE (user, peer, row) IN (SELECT user, peer, row FROM deleted WHERE user = ?1 LIMIT ?2)",
+    ),
+    (
+        "deletions under way",
+        "DELETE FROM purges WHERE user = ?1 AND peer IN (SELECT peer FROM purges WHERE user = ?1 LIMIT ?2)",
     ),
     ("presence", "DELETE FROM presence WHERE user = ?1 AND ?2 > 0"),
     ("settings and profile", "DELETE FROM users WHERE user = ?1 AND ?2 > 0"),

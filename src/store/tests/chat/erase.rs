@@ -1,9 +1,11 @@
 //! A person is erased: nothing of them is left in any file, and what is others' stays theirs.
 
 use super::super::sessions::{ask, put, said};
+use super::groups::named_settings;
 use super::*;
 use crate::chat::erasure::alias;
 use crate::chat::suffix::requests::Writers;
+use crate::store::GroupAction;
 
 /// No text of another person, of a key, or of SQLite has it.
 const NAME: &str = "zoe-quirk";
@@ -81,7 +83,55 @@ impl Chat {
         };
         ask!(chat.rig, presence_changed, change);
         chat.with_sessions_of_zoe().await;
+        chat.with_group_of_zoe().await;
         chat
+    }
+
+    /// Her group, in which all three write, and mention each other.
+    async fn with_group_of_zoe(&mut self) {
+        let made = GroupAction::Create(named_settings("Team"));
+        assert_eq!(self.change_group(NAME, made, &["alice", "bob"]).await.unwrap().version, 1);
+        let (asked, _) = self.post("alice", &json!({"body": "what now?"}), &[]).await;
+        let edit = json!({"type": "edit", "ref": asked.to_string(), "body": "what next?", "mentions": [NAME]});
+        self.post("alice", &edit, &[]).await;
+        self.post("bob", &json!({"body": "no idea"}), &[]).await;
+        self.pushes().await;
+        let (sid, _) = self.post(NAME, &json!({"body": "xylophone four", "mentions": ["bob"]}), &[]).await;
+        self.delete("alice", DeletionOf::Each(vec![asked])).await.unwrap();
+        self.delete(NAME, DeletionOf::Each(vec![asked])).await.unwrap();
+        let edit = json!({"type": "edit", "ref": sid.to_string(), "body": "xylophone five", "mentions": ["bob"]});
+        self.post(NAME, &edit, &[]).await;
+        let found = self.conversations("bob").await;
+        assert_eq!((found.items[0].with.as_str(), found.items[0].unread, found.mentions), ("g-team", 1, 1));
+    }
+
+    /// The group goes on without her.
+    async fn is_group_without_zoe(&self, alias: &str) {
+        let items = self.items("bob", None).await;
+        let of_group: Vec<_> = items.iter().filter(|item| item["group"] == "g-team").collect();
+        let said: Vec<_> = of_group
+            .iter()
+            .map(|item| json!([item["from"], item["type"], item["event"], item["who"], item["body"], item["why"]]))
+            .collect();
+        let expected = json!([
+            [alias, "notice", "created", ["alice", "bob"], null, null],
+            ["alice", "text", null, null, "what next?", null],
+            ["alice", "edit", null, null, "what next?", null],
+            ["bob", "text", null, null, "no idea", null],
+            [alias, "tombstone", null, null, null, "erased"],
+            [alias, "tombstone", null, null, null, "erased"],
+            [alias, "notice", "left", [alias], null, null],
+            [alias, "notice", "promoted", ["alice"], null, null],
+        ]);
+        assert_eq!(json!(said), expected);
+        assert_eq!(of_group[1]["mentions"], json!([alias]));
+        assert_eq!((&of_group[5]["ref"], &of_group[7]["version"]), (&of_group[4]["sid"], &json!(3)));
+        let found = self.conversations("bob").await;
+        let group = found.items.iter().find(|item| item.with.as_str() == "g-team").unwrap();
+        assert_eq!((group.unread, found.mentions), (0, 0), "what was hers to read names nobody");
+        let members = "SELECT count(*) FROM members WHERE gone IS NULL AND user IN ('alice', 'bob')";
+        assert_eq!((self.count(members), self.count("SELECT count(*) FROM members")), (2, 2));
+        assert_eq!(self.count("SELECT members FROM chat_groups"), 2);
     }
 
     /// A session of hers, and what waits in one of alice.
@@ -105,11 +155,16 @@ impl Chat {
 
     /// Everybody else has what is theirs, and nothing of hers.
     async fn is_without_zoe(&mut self, erasure: &Erasure) {
+        self.is_group_without_zoe(&erasure.alias).await;
+        let found = self.conversations("alice").await;
+        let talk = found.items.iter().find(|item| item.with.as_str() == erasure.alias).unwrap();
+        assert_eq!((talk.unread, found.unread), (0, 1), "bob's message in the group is all that she has to read");
         let items = self.items("alice", None).await;
+        let items: Vec<_> = items.into_iter().filter(|item| item["group"].is_null()).collect();
         let said: Vec<_> =
             items.iter().map(|item| (&item["from"], &item["to"], &item["body"], &item["type"])).collect();
         let (alias, alice, none) = (json!(erasure.alias), json!("alice"), Value::Null);
-        let (text, gone) = (json!("text"), json!("deleted"));
+        let (text, gone) = (json!("text"), json!("tombstone"));
         let (asked, bob, about) = (json!("what do you play?"), json!("bob"), json!("do you know her?"));
         let expected = [
             (&alias, &alice, &none, &gone),
@@ -124,7 +179,10 @@ impl Chat {
         assert_eq!(self.items("bob", None).await[1]["to"], json!(erasure.alias), "what her block swallowed is his");
         let figures = self.rig.store.figures();
         assert_eq!(figures.chat_rows as i64, self.count("SELECT count(*) FROM chat"));
-        assert_eq!(figures.chat_bytes as i64, self.count("SELECT sum(length(document)) FROM chat"));
+        assert_eq!(
+            figures.chat_bytes as i64,
+            self.count("SELECT sum(length(document) + coalesce(length(own), 0)) FROM chat")
+        );
         let spool = self.count("SELECT count(*) FROM outbox WHERE kind IN (1, 2)");
         assert_eq!((figures.spool_rows as i64, spool), (0, 0), "a BAL that was away has nothing of hers");
         let refused = self.send(writer("alice"), peer(NAME, &[]), &json!({"to": NAME, "body": "x"})).await.1;
@@ -146,7 +204,7 @@ async fn no_file_holds_anything_of_an_erased_person_and_others_keep_what_is_thei
     assert_eq!(chat.rig.store.scrub().await.unwrap(), Scrubbed::Now);
     assert_eq!(chat.found(&SECRETS), []);
     assert_eq!(erasure.removed["devices"], 2);
-    assert_eq!(erasure.removed["texts of messages"], 2 + 1, "to alice, and to the BAL");
+    assert_eq!(erasure.removed["texts of messages"], 2 + 1 + 2, "to alice, to the BAL, and to the group");
     assert_eq!(erasure.kept["messages of others to the person"], 2);
     chat.is_without_zoe(&erasure).await;
     assert_eq!(chat.pushes().await.len(), 0, "what waited to be pushed of hers is withdrawn");

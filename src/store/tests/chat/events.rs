@@ -1,6 +1,8 @@
 //! What BALs are told that ask for events.
 
 use super::*;
+use crate::chat::group::{GroupChange, SettingsChange};
+use crate::store::GroupAction;
 
 impl Chat {
     /// With a BAL that is told, and says itself what it has.
@@ -44,6 +46,47 @@ async fn a_bal_that_asks_is_told_and_what_it_has_not_confirmed_waits_over_a_cras
     chat.erase("bob").await;
     let left = chat.events().await;
     assert_eq!((names(&left), &left[0]["user"]), (vec!["user_erased"], &json!("bob")));
+}
+
+#[tokio::test]
+async fn a_bal_is_told_who_comes_into_a_group_and_who_goes_and_what_is_written_there() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await.with_listener();
+    let sid = chat.post("bob", &json!({"body": "hi"}), &[]).await.0;
+    chat.change("alice", GroupChange::Remove(vec![owner("carol")])).await.unwrap();
+    chat.change("alice", GroupChange::Add(vec![owner("carol")])).await.unwrap();
+    chat.change("alice", GroupChange::Promote(vec![owner("carol")])).await.unwrap();
+    chat.change("bob", GroupChange::Leave).await.unwrap();
+    chat.change("alice", GroupChange::Dissolve).await.unwrap();
+    let events = chat.events().await;
+    assert_eq!((&events[0]["sid"], &events[0]["to"]), (&json!(sid.to_string()), &json!("g-team")));
+    let told: Vec<_> =
+        events.iter().map(|event| json!([event["event"], event["group"], event["user"], event["by"]])).collect();
+    let expected = json!([
+        ["message_stored", null, null, null],
+        ["member_left", "g-team", "carol", "alice"],
+        ["member_joined", "g-team", "carol", "alice"],
+        ["member_left", "g-team", "bob", "bob"],
+        ["member_left", "g-team", "alice", "alice"],
+        ["member_left", "g-team", "carol", "alice"],
+    ]);
+    assert_eq!(json!(told), expected);
+}
+
+#[tokio::test]
+async fn the_maker_of_a_group_is_told_of_as_well_and_of_an_erased_member_the_alias() {
+    let mut chat = Chat::of(&["alice", "bob"]).await;
+    chat.write("bob", "alice", "hi").await;
+    let mut chat = chat.with_listener();
+    let made = GroupAction::Create(SettingsChange::default());
+    chat.change_group("alice", made, &["bob"]).await.unwrap();
+    let told: Vec<_> = chat.events().await.iter().map(|event| json!([event["event"], event["user"]])).collect();
+    assert_eq!(json!(told), json!([["member_joined", "alice"], ["member_joined", "bob"]]));
+    let alias = chat.erase("bob").await.alias;
+    let left = chat.events().await;
+    let left: Vec<_> = left.iter().map(|event| json!([event["event"], event["user"], event["alias"]])).collect();
+    let expected =
+        json!([["member_joined", "alice", null], ["member_left", alias, null], ["user_erased", "bob", alias]]);
+    assert_eq!(json!(left), expected);
 }
 
 #[tokio::test]

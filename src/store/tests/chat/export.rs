@@ -1,6 +1,7 @@
 //! Everything that is kept of a user.
 
 use super::*;
+use crate::chat::group::GroupChange;
 
 impl Chat {
     /// All items, and how many pages they were.
@@ -16,6 +17,37 @@ impl Chat {
             after = next;
         }
     }
+}
+
+#[tokio::test]
+async fn an_export_has_the_groups_with_what_was_written_and_changed_in_them() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    let sid = chat.post("bob", &json!({"body": "first"}), &[]).await.0;
+    chat.post("bob", &json!({"type": "edit", "ref": sid.to_string(), "body": "second"}), &[]).await;
+    let taken = chat.post("alice", &json!({"body": "taken back"}), &[]).await.0;
+    chat.post("alice", &json!({"type": "retract", "ref": taken.to_string(), "body": null}), &[]).await;
+    chat.post("alice", &json!({"body": "hi"}), &[]).await;
+    let group = |items: &[Value]| items.iter().find(|item| item["kind"] == "group").cloned().unwrap();
+    let (items, _) = chat.export("bob").await;
+    let expected = json!({
+        "kind": "group", "group": "g-team", "settings": {"name": "Team", "post": "all", "history": "joining"},
+        "version": 1, "member": true, "role": "member", "unread": 1, "read": sid.to_string(),
+    });
+    assert_eq!(group(&items), expected);
+    let of_group = items.iter().map(|item| &item["message"]).filter(|message| message["group"] == "g-team");
+    let said: Vec<_> = of_group.map(|message| json!([message["type"], message["body"]])).collect();
+    let expected = json!([
+        ["notice", null],
+        ["text", "second"],
+        ["edit", "second"],
+        ["tombstone", null],
+        ["retract", null],
+        ["text", "hi"],
+    ]);
+    assert_eq!(json!(said), expected);
+    chat.change("alice", GroupChange::Remove(vec![owner("bob")])).await.unwrap();
+    let left = group(&chat.export("bob").await.0);
+    assert_eq!((&left["member"], &left["unread"]), (&json!(false), &json!(0)));
 }
 
 #[tokio::test]
