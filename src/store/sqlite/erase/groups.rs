@@ -2,7 +2,7 @@
 
 use super::Work;
 use crate::chat::id::Owner;
-use crate::store::sqlite::chat::group::roster;
+use crate::store::sqlite::chat::group::membership;
 use crate::store::sqlite::chat::{Call, owner};
 use crate::store::sqlite::tx::Tx;
 
@@ -16,7 +16,7 @@ pub(super) fn leave(tx: &mut Tx<'_>, work: &mut Work, call: &mut Call<'_>) -> ru
     let (Ok(user), Ok(alias)) = (Owner::new(work.user.as_str()), Owner::new(work.erasure.alias.as_str())) else {
         return Ok(false);
     };
-    roster::leave_erased(tx, &group, (&user, &alias), call)?;
+    membership::leave_erased(tx, &group, (&user, &alias), call)?;
     work.after = group.as_str().to_owned();
     Ok(true)
 }
