@@ -16,15 +16,16 @@ use crate::config::Engine;
 use crate::config::{Loaded, Settings};
 use crate::mqtt::{self, ClientConfig};
 use crate::ops::clock::now_ms;
+use crate::ops::control::{ControlCall, ControlServer, socket_of};
 use crate::ops::health::{OpsServer, Readiness};
 use crate::ops::metrics::Metrics;
 use crate::secret::Secret;
 use crate::store::{Recovery, Store, StoreError, sqlite};
 pub use error::AppError;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use transports::TransportPlan;
@@ -37,6 +38,8 @@ use crate::rumqttd;
 
 /// Messages on their way from the broker to the intake. Small: the disk is the queue.
 const INBOUND: usize = 256;
+/// Commands of operators that wait to be taken.
+const COMMANDS: usize = 16;
 /// Documents on their way to the broker.
 const PUBLISH: usize = 256;
 
@@ -136,9 +139,18 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     let (transports, transport_tasks) =
         transports::start(plans, bridge_settings.claims, &mqtt_port.broker_link, &signals.reload, &ends.transport);
     let broker_store = store.clone();
-    let parts =
-        Parts { store, recovery, mqtt: mqtt_port, transports, metrics: Arc::clone(&metrics), readiness: readiness_tx };
+    let (calls, control) = mpsc::channel(COMMANDS);
+    let parts = Parts {
+        store,
+        recovery,
+        mqtt: mqtt_port,
+        transports,
+        control,
+        metrics: Arc::clone(&metrics),
+        readiness: readiness_tx,
+    };
     let mut tasks = Tasks {
+        control: spawn(serve_control(settings.store.path.clone(), calls, ends.ops.clone())),
         ops: spawn(ops.run(Arc::clone(&metrics), readiness, ends.ops.clone())),
         bridge: spawn(bridge::run(bridge_settings, parts, ends.bridge.clone())),
         broker: spawn(mqtt_side.run(mqtt_outlet, metrics, broker_store, signals.reload, ends.broker.clone())),
@@ -172,6 +184,7 @@ struct Ends {
 }
 
 struct Tasks {
+    control: JoinHandle<()>,
     ops: JoinHandle<std::io::Result<()>>,
     bridge: JoinHandle<Result<(), StoreError>>,
     broker: JoinHandle<Result<(), AppError>>,
@@ -207,6 +220,9 @@ impl Tasks {
         finish("bridge", &mut self.bridge).await;
         ends.ops.cancel();
         finish("health port", &mut self.ops).await;
+        if let Err(error) = (&mut self.control).await {
+            tracing::error!(%error, "the control socket failed");
+        }
     }
 
     fn abort(&mut self) {
@@ -214,6 +230,7 @@ impl Tasks {
         self.broker.abort();
         self.transport_tasks.abort_all();
         self.ops.abort();
+        self.control.abort();
     }
 }
 
@@ -228,6 +245,18 @@ async fn finish<E: std::error::Error + Send + Sync + 'static>(part: &str, task: 
 fn tell_failure<E: std::error::Error + Send + Sync + 'static>(part: &str, ended: Result<Result<(), E>, JoinError>) {
     if let Err(error) = ended.map_err(anyhow::Error::from).and_then(|ended| ended.map_err(anyhow::Error::from)) {
         tracing::error!(part, error = format!("{error:#}"), "a part failed during the stop");
+    }
+}
+
+/// Serves the control socket beside the store. Without it the bridge works, and takes commands over MQTT alone.
+async fn serve_control(store: PathBuf, calls: mpsc::Sender<ControlCall>, stop: CancellationToken) {
+    let path = socket_of(&store);
+    match ControlServer::bind(path.clone()) {
+        Ok(server) => server.run(calls, stop).await,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "there is no control socket: commands of this machine do not reach the bridge");
+            stop.cancelled().await;
+        }
     }
 }
 

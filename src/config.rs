@@ -121,10 +121,11 @@ impl Settings {
         environment::unread(environment::variables().keys())
     }
 
-    /// Everybody who is a BAL by the configuration: the names of `[bals]` and the targets of `[routes]`.
+    /// Everybody who is a BAL by the configuration: the names of `[bals]`, the targets of `[routes]`, and the gatekeeper.
     pub fn bals(&self) -> BTreeSet<String> {
         let Routes { default_bal, categories } = &self.routes;
-        self.bals.keys().chain(categories.values()).chain(default_bal).cloned().collect()
+        let named = self.bals.keys().chain(categories.values()).chain(default_bal);
+        named.chain(&self.chat.gatekeeper).cloned().collect()
     }
 
     /// Which engine the embedded broker has, if that is used.

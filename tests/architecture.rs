@@ -73,6 +73,7 @@ const NAMES_THE_BACK_END: &[&str] = &[
     "store/mod.rs",
     "store/handle.rs",
     "store/handle/chat.rs",
+    "store/handle/erase.rs",
     "store/handle/group.rs",
     "store/handle/sessions.rs",
 ];

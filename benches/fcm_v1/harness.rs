@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -70,7 +70,8 @@ impl Harness {
         };
         let settings = settings(name.clone());
         let transports = vec![(name, port)];
-        let bridge = Parts { store, recovery, mqtt: mqtt_port, transports, metrics, readiness };
+        let control = mpsc::channel(1).1;
+        let bridge = Parts { store, recovery, mqtt: mqtt_port, transports, control, metrics, readiness };
         let mut parts = JoinSet::new();
         parts.spawn(async { bridge::run(settings, bridge, Stops::default()).await.expect("the bridge runs") });
         parts.spawn(async {
@@ -96,6 +97,7 @@ fn settings(name: Transport) -> bridge::Settings {
         transports: Transports::new(name, HashMap::new(), &routes),
         routes,
         explicit: HashSet::new(),
+        listeners: Vec::new(),
         broker: BrokerKind::Embedded,
         chat: bridge::settings::ChatSettings::default(),
         limits: bridge::settings::Limits::default(),

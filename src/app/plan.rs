@@ -45,6 +45,7 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
     Ok(bridge::Settings {
         transports: Transports::new(default_way, by_category, &routes),
         routes,
+        listeners: listeners(settings),
         explicit: explicit.filter_map(|(name, _)| Owner::new(name).ok()).collect(),
         broker: match settings.engine() {
             Some(Engine::Embedded) => BrokerKind::Embedded,
@@ -59,6 +60,12 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
         presence_grace: settings.broker.presence_grace,
         started_ms,
     })
+}
+
+/// The BALs that are told of events.
+fn listeners(settings: &Settings) -> Vec<Owner> {
+    let listeners = settings.bals.iter().filter(|(_, bal)| bal.events);
+    listeners.filter_map(|(name, _)| Owner::new(name).ok()).collect()
 }
 
 /// Every transport that is configured; the default one first, which gets what has lost its own.

@@ -10,7 +10,9 @@
 //! A verb decides by what is on disk; what only the bridge knows (who is there, who looks) goes with it. BALs use the same
 //! topics, but for those of devices.
 
+mod erase;
 mod first_screen;
+mod gatekeeper;
 mod groups;
 mod kept_copies;
 mod limits;
@@ -29,18 +31,20 @@ pub(super) use schedule::Schedule;
 use super::context::Context;
 use super::presence::PresenceWord;
 use super::refusing::{Refused, Refusing};
+use crate::chat::gatekeeper::GateAnswer;
 use crate::chat::id::Owner;
 use crate::chat::message::{ErrorCode, Rejection, document_id};
 use crate::chat::principal::{Principal, Role};
 use crate::chat::suffix::chatstate::ChatState;
 use crate::chat::suffix::devices::DeviceWord;
 use crate::chat::suffix::profile::Profile;
-use crate::chat::suffix::requests::{Op, Request};
+use crate::chat::suffix::requests::{Op, Request, Writers};
 use crate::chat::topic::{ChatTopic, ClientTopic, Device};
 use crate::chat::user_limits::Limited;
 use crate::mqtt::{AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::store::{ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, Peer, StoreError, USER_DEVICES_MAX};
+use gatekeeper::Gatekeeper;
 use limits::Limits;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -66,6 +70,8 @@ pub(super) struct ChatIntake {
     refusing: Refusing,
     limits: Limits,
     typing: Typing,
+    /// If there is one.
+    gatekeeper: Option<Gatekeeper>,
     /// Of whom the store was told.
     users: HashSet<Owner>,
 }
@@ -74,7 +80,9 @@ impl ChatIntake {
     pub(super) fn new(context: Arc<Context>, refusing: Refusing) -> Self {
         let policy = Arc::new(context.settings.chat_policy());
         let (limits, typing) = (Limits::new(context.settings.limits.of_user()), Typing::default());
-        Self { context, policy, refusing, limits, typing, users: HashSet::new() }
+        // The name was checked with the configuration.
+        let gatekeeper = context.settings.chat.gatekeeper().ok().flatten().map(Gatekeeper::new);
+        Self { context, policy, refusing, limits, typing, gatekeeper, users: HashSet::new() }
     }
 
     /// How much later what a user publishes is to be acknowledged: not at once, where it is more than its limit allows.
@@ -93,6 +101,18 @@ impl ChatIntake {
         self.users.insert(user.clone());
         let _committed = self.context.store.chat_user_seen(user.clone()).await?;
         Ok(())
+    }
+
+    /// Whether each message of a user waits for those before it: one of them may wait for the gatekeeper.
+    pub(super) fn keeps_order(&self) -> bool {
+        self.gatekeeper.is_some()
+    }
+
+    /// A BAL answers, which counts if it is the gatekeeper; `None`: it is not.
+    pub(super) fn gatekeeper_answers(&self, bal: &Owner, payload: &[u8]) -> Option<Result<(), Rejection>> {
+        let gatekeeper = self.gatekeeper.as_ref().filter(|gatekeeper| gatekeeper.is(bal))?;
+        let answer = GateAnswer::parse(payload, &self.context.settings.limits.message());
+        Some(answer.map(|answer| gatekeeper.answered(answer)))
     }
 
     /// Everything else that users write.
@@ -187,6 +207,13 @@ impl ChatIntake {
             return Err(rejection.about(document_id(&publish.payload)).into());
         }
         let parsed = Request::parse(&publish.payload, &self.context.settings.limits.message());
+        let parsed = parsed.and_then(|request| match &request.op {
+            Op::WhoMayWrite(Writers::Gatekeeper) if self.gatekeeper.is_none() => {
+                let rejection = Rejection::bad_field("who", "is gatekeeper, and the bridge has none");
+                Err(rejection.about(request.id))
+            }
+            _ => Ok(request),
+        });
         let counted = self.count_request(owner, publish.principal.role, &parsed);
         let request = match counted.and(parsed) {
             Ok(request) => request,
@@ -201,6 +228,9 @@ impl ChatIntake {
             limits: self.limits.clone(),
             policy: Arc::clone(&self.policy),
         };
+        if publish.principal.role == Role::User && matches!(asked.request.op, Op::Erase(_)) {
+            return erase::answer(&self.context, asked).await;
+        }
         let call = self.call_for(now_ms(), asked.request.conversations());
         requests::answer(&self.context, asked, call).await
     }
@@ -214,6 +244,9 @@ impl ChatIntake {
         let mut counted = self.limits.take(owner, role, Limited::Request);
         if let Ok(Request { op: Op::TestPush, .. }) = request {
             counted = counted.and_then(|()| self.limits.take(owner, role, Limited::TestPush));
+        }
+        if let Ok(Request { op: Op::Erase(_), .. }) = request {
+            counted = counted.and_then(|()| self.limits.take(owner, role, Limited::Proof));
         }
         counted.map_err(|rejection| rejection.about(id))
     }

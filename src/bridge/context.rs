@@ -2,13 +2,15 @@
 
 use super::attentions::Attentions;
 use super::presence::{BalPresences, PresenceWord};
+use super::sending::SendingControl;
 use super::settings::{ChatSettings, Limits};
+use crate::chat::bal_event::{EVENTS, events_topic};
 use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind};
 use crate::chat::route::Routes;
-use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic};
+use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Side};
 use crate::chat::transport::{Transport, Transports};
-use crate::mqtt::{self, Directory, Outbound, Outcome, Visibility};
+use crate::mqtt::{self, Directory, Eviction, Outbound, Outcome, Visibility};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
 use crate::store::{self, Acks, ChatCall, ChatPolicy, Route, Seeing, Store, StoreError};
@@ -28,6 +30,8 @@ pub struct Settings {
     pub transports: Transports,
     /// BALs that acknowledge upstream messages explicitly.
     pub explicit: HashSet<Owner>,
+    /// BALs that are told of events.
+    pub listeners: Vec<Owner>,
     /// Told in `_bridge/status`.
     pub broker: BrokerKind,
     /// What chat users can expect.
@@ -52,13 +56,20 @@ impl Settings {
             writers: self.chat.who_may_write,
             transports: self.transports.clone(),
             scheduled_max: self.limits.user_scheduled,
+            listeners: self.listeners.iter().map(|bal| self.events_route(bal)).collect(),
         }
+    }
+
+    /// Where a BAL is told of events.
+    fn events_route(&self, bal: &Owner) -> Route {
+        let acks = if self.explicit.contains(bal) { Acks::Explicit } else { Acks::OnPublish };
+        Route { topic: events_topic(bal), bal: bal.clone(), acks }
     }
 
     /// Whether `topic` is the inbox of a BAL that acknowledges explicitly.
     pub(crate) fn is_explicit(&self, topic: &str) -> bool {
-        let Ok(Some(BridgeTopic::Messages(owner))) = BridgeTopic::parse(topic) else { return false };
-        self.explicit.contains(&owner)
+        let Side::Inbox { owner, suffix: "messages" | EVENTS } = Side::of(topic) else { return false };
+        Owner::new(owner).is_ok_and(|owner| self.explicit.contains(&owner))
     }
 }
 
@@ -74,9 +85,15 @@ pub(crate) struct Context {
     pub(crate) presences: mpsc::Sender<PresenceWord>,
     /// Who sees whom, for the broker.
     pub(crate) visibility: mpsc::Sender<Visibility>,
+    /// Whom the broker is to put out.
+    pub(crate) evictions: mpsc::Sender<Eviction>,
+    /// One person is erased at a time.
+    pub(crate) erasing: tokio::sync::Mutex<()>,
     /// What the broker is to publish.
     pub(crate) publish: mpsc::Sender<Outbound>,
     pub(crate) bal_presences: BalPresences,
+    /// What an operator has said of sending.
+    pub(crate) sending: SendingControl,
     /// At which devices of the chat users somebody is looking.
     pub(crate) attentions: Attentions,
     /// A message was put off until a time, which may be before that of all others.
@@ -150,7 +167,8 @@ impl Context {
     /// A call of a chat verb at `at`, with ids for so many pushes.
     pub(crate) fn chat_call(&self, at: u64, pushes: usize, policy: &Arc<ChatPolicy>) -> ChatCall {
         let mut sids = self.sids.lock().unwrap_or_else(PoisonError::into_inner);
-        let push_sids = (0..pushes).map(|_| sids.next(at, rand::random())).collect();
+        let listeners = policy.listeners.len();
+        let push_sids = (0..pushes + listeners).map(|_| sids.next(at, rand::random())).collect();
         ChatCall { at, push_sids, policy: Arc::clone(policy) }
     }
 

@@ -10,6 +10,7 @@ mod reports;
 
 use super::context::{Context, oldest};
 use super::device_intake::DeviceIntake;
+use super::sending::Standing;
 use super::service_backoff::ServiceBackoff;
 use crate::chat::delivery::{Event, Fate, Life};
 use crate::chat::id::{Recipient, Sid, Token};
@@ -23,7 +24,7 @@ use crate::ops::metrics::Metric;
 use crate::store::{Claimed, Committed, DueBatch, DueQuery, Recorded, StoreError};
 use crate::transport::{AckRef, Capabilities, Link, Port, Report, Send};
 use futures_util::future::OptionFuture;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -80,6 +81,8 @@ pub(super) struct Dispatcher {
     acks: mpsc::Sender<AckRef>,
     reports: mpsc::Receiver<Report>,
     link: watch::Receiver<Link>,
+    /// By which transports an operator lets nothing be sent.
+    paused: watch::Receiver<BTreeSet<Transport>>,
     service_backoff: ServiceBackoff,
     /// The last pause, also when it is over.
     pause: watch::Sender<Option<Pause>>,
@@ -111,6 +114,7 @@ impl Dispatcher {
         let intake =
             DeviceIntake::new(Arc::clone(&context), transport.clone(), device_messages, acks.clone(), outboxes);
         let dispatcher = Self {
+            paused: context.sending.paused(),
             context,
             transport,
             capabilities,
@@ -148,6 +152,7 @@ impl Dispatcher {
             }
             self.update_gauge();
             self.claim(&stop).await?;
+            self.tell_standing();
             tokio::select! {
                 (recorded, after) = oldest(&mut self.commits) => self.committed(&recorded?, after).await,
                 Some(taken) = OptionFuture::from(self.taking.as_mut()) => {
@@ -162,6 +167,7 @@ impl Dispatcher {
                 Ok(()) = on_accept_wakes.changed() => {}
                 // The transport may have gone; then no further news comes.
                 Ok(()) = self.link.changed() => self.more = true,
+                Ok(()) = self.paused.changed() => self.more = true,
                 _ = look.tick() => self.more = true,
             }
         }
@@ -189,7 +195,8 @@ impl Dispatcher {
     /// Whether the transport takes messages now.
     fn is_open(&self) -> bool {
         let takes = matches!(*self.link.borrow(), Link::Up | Link::Probing(_));
-        takes && self.gate != Gate::Closing && !self.is_paused() && !self.sends.is_closed()
+        let is_allowed = !self.paused.borrow().contains(&self.transport);
+        takes && is_allowed && self.gate != Gate::Closing && !self.is_paused() && !self.sends.is_closed()
     }
 
     fn is_paused(&self) -> bool {
@@ -281,6 +288,12 @@ impl Dispatcher {
         // the recipient's next message.
         self.more |= self.capabilities.pipelining == Pipelining::OneAtATime;
         Ok(())
+    }
+
+    /// Tells whoever waits for the end of what is on its way.
+    fn tell_standing(&self) {
+        let closed = self.gate == Gate::Closed && self.taking.is_none();
+        self.context.sending.stands(&self.transport, Standing { closed, in_flight: self.in_flight.len() });
     }
 
     /// Tells the metrics how many messages are in flight: several dispatchers share the gauge.

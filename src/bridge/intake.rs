@@ -8,6 +8,7 @@ mod delayed;
 mod waiting;
 
 use super::chat::{ChatIntake, KeptCopies, Schedule, is_for_group};
+use super::commands;
 use super::context::Context;
 use super::count_told;
 use super::presence::{PresencePublish, PresenceWord};
@@ -17,14 +18,15 @@ use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
     BalReceipt, BridgeEvent, Downstream, Errand, ErrorCode, ErrorDocument, Presence, Rejection, Sender, document_id,
 };
-use crate::chat::principal::{Principal, Role};
+use crate::chat::principal::{Principal, Proof, Role};
 use crate::chat::suffix::receipts::names_messages;
-use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, Suffix};
+use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, Suffix, is_command_topic};
 use crate::mqtt::{Ack, AckWord, Inbound, InboundQueues, Notice, SetAside};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
 use crate::store::{Accepted, Deliveries, NewMessage, NewPush, Recorded, StoreError};
+use bytes::Bytes;
 use delayed::AckTime;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -57,14 +59,16 @@ pub(super) struct Intake {
     refused_names: RefusedNames,
     /// The queue is full, and has had no room to spare since.
     is_stopped: bool,
+    /// For what admins ask.
+    commanded: mpsc::Sender<Bytes>,
 }
 
 impl Intake {
-    pub(super) fn new(context: Arc<Context>) -> Self {
+    pub(super) fn new(context: Arc<Context>, commanded: mpsc::Sender<Bytes>) -> Self {
         let refusing = Refusing::new(Arc::clone(&context));
         let chat = ChatIntake::new(Arc::clone(&context), refusing.clone());
         let (kept_copies, refused_names) = (KeptCopies::default(), RefusedNames::default());
-        Self { context, refusing, chat, kept_copies, refused_names, is_stopped: false }
+        Self { context, refusing, chat, kept_copies, refused_names, is_stopped: false, commanded }
     }
 
     /// Sends what users and BALs have written to be sent at a time.
@@ -147,10 +151,18 @@ impl Intake {
 
     /// Begins with a publish; what remains of it goes on beside others.
     async fn take(&mut self, publish: Inbound) -> Result<Option<Taken>, StoreError> {
+        if is_command_topic(&publish.topic) {
+            self.command(publish);
+            return Ok(None);
+        }
         let Some(topic) = self.topic_of(&publish).await else {
             publish.ack.release(AckWord::Done);
             return Ok(None);
         };
+        if self.context.store.is_erased(topic.owner().as_str()) {
+            publish.ack.release(AckWord::Done);
+            return Ok(None);
+        }
         let mut delay = Duration::ZERO;
         if publish.principal.role == Role::User {
             self.chat.heard_of(topic.owner()).await?;
@@ -199,10 +211,22 @@ impl Intake {
             // What a request does and its answer are several steps, and the next request may take them back.
             (_, Role::Bal | Role::Admin) => Order::Kept,
             (ClientTopic::Chat(user, ChatTopic::Requests(_)), Role::User) => Order::OfUser(user.clone()),
-            (ClientTopic::Messages(user), Role::User) if is_for_group(&publish) => Order::OfUser(user.clone()),
+            (ClientTopic::Messages(user), Role::User) if self.chat.keeps_order() || is_for_group(&publish) => {
+                Order::OfUser(user.clone())
+            }
             (_, Role::User) => Order::Free,
         };
         Ok(Some((order, ack_time, (remaining, publish.ack))))
+    }
+
+    /// Passes on what an admin asks. Nothing of it is kept: without a reply it is asked again.
+    fn command(&self, publish: Inbound) {
+        let Inbound { principal, payload, retain, ack, .. } = publish;
+        // A retained copy is an old command.
+        if principal.role == Role::Admin && principal.proof == Proof::Login && !retain {
+            commands::ask(&self.context, &self.commanded, payload);
+        }
+        ack.release(AckWord::Done);
     }
 
     /// The topic of what a client says now; `None` where nobody does, or where the topic names nobody.
@@ -243,6 +267,10 @@ impl Intake {
             }
             ClientTopic::Receipts(owner) => self.receipt(owner, publish).await,
             ClientTopic::Chat(owner, chat) => self.chat.take(owner, chat, publish).await,
+            ClientTopic::Other(owner, suffix) if !is_user && suffix.is_replies() => {
+                self.chat.gatekeeper_answers(owner, &publish.payload).unwrap_or(Ok(()))?;
+                Ok(Box::pin(std::future::ready(Ok(Some(AckWord::Done)))))
+            }
             ClientTopic::Other(_, suffix) if concerns(&publish.principal, suffix) => {
                 self.context.metrics.count(Metric::UnknownTopics);
                 let rejection = Rejection::new(ErrorCode::UnknownTopic, suffix.fault());

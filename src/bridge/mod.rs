@@ -22,15 +22,18 @@
 mod announce;
 mod attentions;
 mod chat;
+mod commands;
 mod context;
 mod device_intake;
 mod dispatcher;
+mod erasing;
 mod expiry;
 mod intake;
 mod presence;
 mod publisher;
 mod refused_names;
 mod refusing;
+mod sending;
 mod service_backoff;
 pub mod settings;
 #[cfg(test)]
@@ -44,6 +47,7 @@ use crate::chat::id::SidSource;
 use crate::chat::status::Status;
 use crate::chat::transport::Transport;
 use crate::mqtt;
+use crate::ops::control::ControlCall;
 use crate::ops::health::Readiness;
 use crate::ops::message_log;
 use crate::ops::metrics::{Metric, Metrics};
@@ -51,6 +55,7 @@ use crate::store::{Recorded, Recovery, Store, StoreError};
 use crate::transport;
 use announce::{Announcer, Watched, Watches};
 use attentions::Attentions;
+use commands::Commands;
 use context::Context;
 use dispatcher::Dispatcher;
 use intake::Intake;
@@ -76,6 +81,8 @@ pub struct Parts {
     pub mqtt: mqtt::Port,
     /// At least one; each transport once.
     pub transports: Vec<(Transport, transport::Port)>,
+    /// What operators ask of it on this machine.
+    pub control: mpsc::Receiver<ControlCall>,
     /// Shared with whoever serves `/metrics`.
     pub metrics: Arc<Metrics>,
     /// Where to say how it goes.
@@ -98,13 +105,13 @@ pub struct Stops {
 /// # Errors
 /// When the store is closed before the bridge has ended.
 pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), StoreError> {
-    let Parts { store, recovery, mqtt, transports, metrics, readiness } = parts;
+    let Parts { store, recovery, mqtt, transports, control, metrics, readiness } = parts;
     let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, .. } = mqtt;
     let (clients, sightings, notices) = (mqtt.clients, mqtt.sightings, mqtt.notices);
     let (directory, confirmations) = (mqtt.directory, mqtt.confirmations);
     let (events_tx, events) = mpsc::channel(EVENTS);
     let (presences_tx, presences) = mpsc::channel(presence::PRESENCES);
-    let visibility = mqtt.visibility;
+    let (visibility, evictions) = (mqtt.visibility, mqtt.evictions);
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
     let written = tokio::sync::Mutex::new(());
@@ -117,8 +124,11 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         events: events_tx,
         presences: presences_tx,
         visibility,
+        evictions,
+        erasing: Default::default(),
         publish,
         bal_presences,
+        sending: Default::default(),
         attentions,
         scheduled: Notify::new(),
         broker,
@@ -134,7 +144,8 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     }
     let user_presences = UserPresences::new(Arc::clone(&context), broker_link.clone());
     let (outboxes, written) = mpsc::channel(OUTBOXES);
-    let intake = Intake::new(Arc::clone(&context));
+    let (commanded, commands) = mpsc::channel(commands::WAITING_MAX);
+    let intake = Intake::new(Arc::clone(&context), commanded);
 
     let mut tasks = JoinSet::new();
     let mut watched = Vec::with_capacity(transports.len());
@@ -142,7 +153,8 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         let (link, snapshot) = (port.link.clone(), port.snapshot.clone());
         let (dispatcher, device_intake) =
             Dispatcher::new(Arc::clone(&context), transport.clone(), port, outboxes.clone());
-        watched.push(Watched { transport, link, snapshot, pause: dispatcher.pauses() });
+        let (pause, paused) = (dispatcher.pauses(), context.sending.paused());
+        watched.push(Watched { transport, link, snapshot, pause, paused });
         tasks.spawn(dispatcher.run(stops.intake.clone()));
         tasks.spawn(device_intake.run());
     }
@@ -151,6 +163,8 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     tasks.spawn(chat::watch_pushes(Arc::clone(&context), confirmations, stops.publish.clone()));
     tasks.spawn(intake.schedule().run(stops.publish.clone()));
+    tasks.spawn(Commands::new(Arc::clone(&context)).run((control, commands), stops.intake.clone()));
+    tasks.spawn(erasing::resume(Arc::clone(&context), stops.intake.clone()));
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));
     tasks.spawn(intake.run((inbound, written), notices, stops.intake.clone(), stops.quiet.clone()));
     tasks.spawn(user_presences.run(sightings, presences, stops.publish.clone()));

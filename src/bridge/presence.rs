@@ -69,6 +69,8 @@ pub(super) enum PresenceWord {
     Again(Owner),
     /// A device has registered a token, or has none any more.
     Token(Owner, Device, bool),
+    /// The user is erased: nothing more is told.
+    Erased(Owner),
 }
 
 /// What came of something that was asked for.
@@ -205,6 +207,7 @@ impl UserPresences {
             PresenceWord::Hide(user, hidden) => self.schedule.hide(&user, hidden, now),
             PresenceWord::Again(user) => self.schedule.again(&user, now),
             PresenceWord::Token(user, device, has_token) => self.schedule.token(&user, &device, has_token),
+            PresenceWord::Erased(user) => self.schedule.erased(&user),
         }
     }
 
@@ -230,6 +233,9 @@ impl UserPresences {
 /// Writes a document down and publishes it.
 async fn tell(context: Arc<Context>, due: Due) -> Result<Done, StoreError> {
     let Due { user, document, hidden } = due;
+    if context.store.is_erased(user.as_str()) {
+        return Ok(Done::Told { user, published: true });
+    }
     let UserPresence { state, ts: at, last_seen } = document;
     let change = PresenceChange { user: user.clone(), state, last_seen, at };
     let last_seen = context.store.presence_changed(change).await?.await?.filter(|_| !hidden);
@@ -241,6 +247,9 @@ async fn tell(context: Arc<Context>, due: Due) -> Result<Done, StoreError> {
 
 /// Clears what the broker keeps of a device that went.
 async fn clear(context: Arc<Context>, user: Owner, device: Device) -> Result<Done, StoreError> {
+    if context.store.is_erased(user.as_str()) {
+        return Ok(Done::Nothing);
+    }
     context.publish_retained(&ClientTopic::Presence(user, Some(device)), Vec::new()).await;
     Ok(Done::Nothing)
 }

@@ -154,6 +154,8 @@ settings! {
     pub struct Bal {
         /// What counts as arrived.
         pub ack: AckMode = AckMode::Mqtt;
+        /// Whether it is told of what happens in chat.
+        pub events: bool = false;
     }
 }
 
@@ -178,6 +180,8 @@ settings! {
         pub push_when: PushWhen = PushWhen::AnyActiveSuppresses;
         /// Who may write to a user who has set nothing.
         pub who_may_write: Writers = Writers::Anyone;
+        /// The BAL that is asked who may write, where a user leaves that to it.
+        pub gatekeeper: Option<String> = None;
         /// How long a message is kept.
         #[serde(with = "Days")] "keep_days" pub keep: Duration = Duration::from_secs(30 * 86_400), in 1..=36_500;
         /// How many bytes of messages are kept, beyond which the oldest are forgotten before their time.
@@ -190,6 +194,18 @@ settings! {
 }
 
 impl ChatSettings {
+    /// The BAL that is asked who may write.
+    ///
+    /// # Errors
+    /// When the name cannot be that of a BAL, or everybody leaves it to one that is not named.
+    pub fn gatekeeper(&self) -> Result<Option<Owner>, SettingError> {
+        if self.gatekeeper.is_none() && self.who_may_write == Writers::Gatekeeper {
+            let why = "`chat.who_may_write` leaves it to the gatekeeper";
+            return Err(SettingError::missing("chat.gatekeeper", why));
+        }
+        self.gatekeeper.as_deref().map(|name| owner("chat.gatekeeper", name)).transpose()
+    }
+
     /// How much of what chat users wrote is kept.
     pub(crate) fn keep(&self) -> Keep {
         Keep { for_ms: u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX), bytes: self.keep_bytes }

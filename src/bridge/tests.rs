@@ -5,7 +5,9 @@ mod chat_full_queue;
 mod chat_limits;
 mod chat_requests;
 mod chat_schedule;
+mod commands;
 mod downstream;
+mod gatekeeper;
 mod notices;
 mod principals;
 mod recipient_order;
@@ -46,6 +48,7 @@ struct Harness {
     /// The transports beside the first one.
     others: Vec<transport::Outlet>,
     stops: Stops,
+    control: mpsc::Sender<ControlCall>,
     writer: WriterThread,
     metrics: Arc<Metrics>,
     readiness: watch::Receiver<Readiness>,
@@ -58,6 +61,7 @@ pub(super) fn settings() -> Settings {
         routes: Routes::new(chat, None),
         transports: crate::chat::transport::Transports::default(),
         explicit: std::iter::once(Owner::new("careful").unwrap()).collect(),
+        listeners: Vec::new(),
         broker: BrokerKind::Embedded,
         chat: settings::ChatSettings::default(),
         limits: settings::Limits {
@@ -125,7 +129,9 @@ impl Harness {
         let (readiness_tx, readiness) = watch::channel(Readiness::starting());
         let stops = Stops::default();
         let metrics = Arc::new(Metrics::new());
+        let (control, calls) = mpsc::channel(16);
         let parts = Parts {
+            control: calls,
             store: store.clone(),
             recovery,
             mqtt: mqtt_port,
@@ -139,7 +145,8 @@ impl Harness {
             outlet.link.send_replace(Link::Up);
         }
         mqtt.broker_link.send_replace(BrokerLink::Up);
-        Self { _dir: dir, path, store, mqtt, transport, others: outlets, stops, writer, metrics, readiness, running }
+        let (others, _dir) = (outlets, dir);
+        Self { _dir, path, store, mqtt, transport, others, stops, control, writer, metrics, readiness, running }
     }
 
     async fn publish(&self, topic: &str, payload: &Value) -> oneshot::Receiver<AckWord> {

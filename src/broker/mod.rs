@@ -212,6 +212,7 @@ impl Broker {
             notices,
             directory,
             visibility,
+            evictions,
             ..
         } = outlet;
         let BrokerDependencies { metrics, reload, store, told } = dependencies;
@@ -247,7 +248,7 @@ impl Broker {
                 listening.await;
                 closed.cancel();
             },
-            hub.work((publish, visibility), clients, &closed),
+            hub.work((publish, visibility), evictions, clients, &closed),
             authenticator.keep(files, reload, &stop),
         );
         broker_link.send_replace(BrokerLink::Down);

@@ -48,6 +48,8 @@ pub enum Why {
     Blocked,
     /// Its time is over.
     Expired,
+    /// Its writer was erased.
+    Erased,
 }
 
 impl Why {
@@ -58,6 +60,7 @@ impl Why {
             Self::Deleted => "deleted",
             Self::Blocked => "blocked",
             Self::Expired => "expired",
+            Self::Erased => "erased",
         }
     }
 }
@@ -69,6 +72,19 @@ pub fn tombstone(document: &[u8], why: Why) -> Vec<u8> {
     head.insert("type".to_owned(), TOMBSTONE.into());
     head.insert("why".to_owned(), why.name().into());
     json(&head)
+}
+
+/// What is left of what was kept as `document` when its writer was erased: not even the writer's own id. A retract has no
+/// content and stays one, for it is about a message that somebody else may have written.
+pub fn without_writer(document: &[u8]) -> Vec<u8> {
+    let kept = read(document);
+    let is_retract = kept.get("type").is_some_and(|kind| kind == "retract");
+    let mut left: Map<String, Value> = kept.into_iter().filter(|(name, _)| name == "to" || name == "ref").collect();
+    if is_retract {
+        left.insert("type".to_owned(), "retract".into());
+        return json(&left);
+    }
+    tombstone(&json(&left), Why::Erased)
 }
 
 /// Whether a kept document is a tombstone.
@@ -107,6 +123,16 @@ mod tests {
 
     fn bytes(document: &Value) -> Vec<u8> {
         document.to_string().into_bytes()
+    }
+
+    #[test]
+    fn of_an_erased_writer_the_place_is_left_and_what_was_taken_back() {
+        let message = json!({"id": "m1", "to": "g-1", "type": "text", "ref": "s1", "body": "hi", "mentions": ["bob"]});
+        let left = without_writer(&bytes(&message));
+        assert_eq!(value(&left), json!({"to": "g-1", "ref": "s1", "type": "tombstone", "why": "erased"}));
+        assert!(is_tombstone(&left));
+        let retract = json!({"id": "m2", "to": "g-1", "type": "retract", "ref": "s1"});
+        assert_eq!(value(&without_writer(&bytes(&retract))), json!({"to": "g-1", "ref": "s1", "type": "retract"}));
     }
 
     fn value(document: &[u8]) -> Value {

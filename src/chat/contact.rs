@@ -112,10 +112,11 @@ pub enum What {
 }
 
 /// Whether `reader`, whose entry about the writer is `entry`, takes what the writer sends. The write rule is asked as if
-/// nobody were blocked; only what it lets pass is swallowed. A BAL is never a stranger.
+/// nobody were blocked; only what it lets pass is swallowed. A BAL is never a stranger. For whom the gatekeeper has let in,
+/// `writers` is anyone.
 pub fn admit(what: What, writer: Role, writers: Writers, entry: Entry) -> Admission {
     let stranger = writer == Role::User && !entry.contact;
-    if stranger && writers == Writers::Contacts && what == What::Message {
+    if stranger && writers != Writers::Anyone && what == What::Message {
         return Admission::Forbidden;
     }
     if entry.blocked { Admission::Swallowed { stranger } } else { Admission::Taken { stranger } }
@@ -150,7 +151,7 @@ mod tests {
     #[test]
     fn who_may_write() {
         use Admission::{Forbidden, Swallowed, Taken};
-        use Writers::{Anyone, Contacts};
+        use Writers::{Anyone, Contacts, Gatekeeper};
         let (known, unknown) = (Taken { stranger: false }, Taken { stranger: true });
         let swallowed = |stranger| Swallowed { stranger };
         for (what, writer, writers, entry, expected) in [
@@ -158,6 +159,9 @@ mod tests {
             (What::Message, Role::User, Anyone, STRANGER, unknown),
             (What::Message, Role::User, Contacts, STRANGER, Forbidden),
             (What::Message, Role::User, Contacts, CONTACT, known),
+            (What::Message, Role::User, Gatekeeper, STRANGER, Forbidden),
+            (What::Message, Role::User, Gatekeeper, CONTACT, known),
+            (What::Invitation, Role::User, Gatekeeper, STRANGER, unknown),
             (What::Invitation, Role::User, Contacts, STRANGER, unknown),
             (What::Message, Role::Bal, Contacts, STRANGER, known),
             (What::Message, Role::User, Anyone, blocked(STRANGER), swallowed(true)),
@@ -172,7 +176,7 @@ mod tests {
     #[test]
     fn no_answer_betrays_a_block() {
         for entry in [CONTACT, STRANGER] {
-            for writers in [Writers::Anyone, Writers::Contacts] {
+            for writers in [Writers::Anyone, Writers::Contacts, Writers::Gatekeeper] {
                 for what in [What::Message, What::Invitation] {
                     let open = admit(what, Role::User, writers, entry) == Admission::Forbidden;
                     let shut = admit(what, Role::User, writers, blocked(entry)) == Admission::Forbidden;

@@ -133,6 +133,11 @@ impl Conversation {
         }
     }
 
+    /// The same with its sides the other way round: one of its names has changed, and which of the two comes first.
+    pub fn swapped(&self) -> Self {
+        Self { first: self.second, second: self.first }
+    }
+
     /// The same, with what has columns of its own.
     #[must_use]
     pub fn with_last(mut self, first: Option<Row>, second: Option<Row>) -> Self {

@@ -9,11 +9,15 @@
 pub mod access;
 pub mod amendment;
 pub mod attention;
+pub mod bal_event;
+pub mod command;
 pub mod contact;
 pub mod conversation;
 pub mod delivery;
+pub mod erasure;
 pub mod fan_out;
 pub mod filter;
+pub mod gatekeeper;
 pub mod group;
 pub mod id;
 pub mod message;

@@ -96,6 +96,11 @@ impl<'a> Side<'a> {
         }
     }
 
+    /// Whether the bridge is commanded there.
+    pub fn is_command(self) -> bool {
+        matches!(self, Self::Bridge { suffix: "commands" })
+    }
+
     /// Whether presence is published there for others.
     pub fn is_presence(self) -> bool {
         matches!(self, Self::Outbox { suffix: "presence", .. })
@@ -234,6 +239,11 @@ impl Suffix {
         RESERVED.contains(&self.first_level())
     }
 
+    /// Whether a gatekeeper answers there.
+    pub fn is_replies(&self) -> bool {
+        self.0 == "/replies"
+    }
+
     /// The suffix that was most likely meant, if this one looks like a slip: of letters, or of what follows a suffix.
     pub fn nearest(&self) -> Option<&'static str> {
         let level = self.first_level().to_lowercase();
@@ -281,6 +291,8 @@ pub enum BridgeTopic {
     Stats,
     /// `_bridge/events`: what an operator wants to hear of.
     Events,
+    /// `_bridge/replies`: what became of commands.
+    Replies,
 }
 
 impl BridgeTopic {
@@ -293,6 +305,7 @@ impl BridgeTopic {
             Side::Bridge { suffix: "status" } => return Ok(Some(Self::Status)),
             Side::Bridge { suffix: "stats" } => return Ok(Some(Self::Stats)),
             Side::Bridge { suffix: "events" } => return Ok(Some(Self::Events)),
+            Side::Bridge { suffix: "replies" } => return Ok(Some(Self::Replies)),
             Side::Inbox { owner, suffix } => match suffix {
                 "messages" => (owner, Self::Messages as fn(Owner) -> Self),
                 "receipts" => (owner, Self::Receipts as fn(Owner) -> Self),
@@ -309,6 +322,11 @@ impl BridgeTopic {
 /// The topic of an owner's inbox with this name: a first level below it, or several.
 pub fn inbox_topic(owner: &Owner, suffix: &str) -> String {
     format!("{owner}/others/{suffix}")
+}
+
+/// Whether what is published on `topic` is a command for the bridge: `_bridge/commands`.
+pub fn is_command_topic(topic: &str) -> bool {
+    Side::of(topic).is_command()
 }
 
 /// Where the statuses of `owner`'s messages go, unless it names another topic.
@@ -330,6 +348,7 @@ impl fmt::Display for BridgeTopic {
             Self::Status => f.write_str("_bridge/status"),
             Self::Stats => f.write_str("_bridge/stats"),
             Self::Events => f.write_str("_bridge/events"),
+            Self::Replies => f.write_str("_bridge/replies"),
         }
     }
 }
@@ -454,6 +473,7 @@ mod tests {
             Just(BridgeTopic::Status),
             Just(BridgeTopic::Stats),
             Just(BridgeTopic::Events),
+            Just(BridgeTopic::Replies),
         ]
     }
 

@@ -16,6 +16,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
+/// Passwords and tokens that a user may show an hour, beside those of log-ins.
+const PROOFS_PER_HOUR: u32 = 5;
 /// Longest time that a bucket takes to be full, in nanoseconds: a year, so that no sum leaves what a clock can say.
 const TIME_MAX: u64 = 365 * 86_400 * 1_000_000_000;
 
@@ -72,6 +74,8 @@ pub enum Limited {
     TestPush,
     /// The registration of a device.
     Registration,
+    /// A password or a token that is to prove something.
+    Proof,
     /// A message to a group, for so many other members.
     GroupPushes(u64),
 }
@@ -109,6 +113,7 @@ struct Rates {
     requests: Rate,
     test_pushes: Rate,
     registrations: Rate,
+    proofs: Rate,
     group_pushes: Rate,
 }
 
@@ -133,6 +138,7 @@ struct User {
     requests: Bucket,
     test_pushes: Bucket,
     registrations: Bucket,
+    proofs: Bucket,
     group_pushes: Bucket,
     /// What was written to each stranger.
     met: BTreeMap<Owner, Bucket>,
@@ -171,6 +177,7 @@ impl UserLimits {
             Limited::Request => user.requests.take(rates.requests, 1, now),
             Limited::TestPush => user.test_pushes.take(rates.test_pushes, 1, now),
             Limited::Registration => user.registrations.take(rates.registrations, 1, now),
+            Limited::Proof => user.proofs.take(rates.proofs, 1, now),
             Limited::GroupPushes(count) => user.group_pushes.take(rates.group_pushes, count, now),
         })
     }
@@ -262,6 +269,7 @@ impl User {
             self.requests,
             self.test_pushes,
             self.registrations,
+            self.proofs,
             self.group_pushes,
         ];
         own.iter().chain(self.met.values()).filter_map(|bucket| bucket.0).max()
@@ -323,6 +331,7 @@ impl Rates {
             requests: even(of.requests_per_second, SECOND),
             test_pushes: even(of.test_pushes_per_minute, MINUTE),
             registrations: even(of.registrations_per_hour, HOUR),
+            proofs: even(PROOFS_PER_HOUR, HOUR),
             group_pushes: even(of.group_pushes_per_second, SECOND),
         }
     }

@@ -1,5 +1,6 @@
 //! The command line: what can be asked of the program. `--help` is written to be learned from.
 
+mod control;
 #[cfg(feature = "broker")]
 mod init;
 #[cfg(feature = "broker")]
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+pub use control::{DeviceAction, SendingArgs};
 #[cfg(all(feature = "broker", feature = "sim"))]
 pub use init::SimPorts;
 #[cfg(feature = "broker")]
@@ -163,6 +165,40 @@ pub enum Command {
         #[command(subcommand)]
         action: UserAction,
     },
+    /// Shows the devices of a chat user, or takes the registration of one back. For a running bridge.
+    Device {
+        /// What to do.
+        #[command(subcommand)]
+        action: DeviceAction,
+    },
+    /// Sends a message to a chat user through a running bridge, and says what becomes of it until a device has confirmed it,
+    /// for at most 30 seconds.
+    ///
+    /// It is a message as a backend application writes it: stored, in the user's inbox, and pushed as
+    /// the rules of topics.md say.
+    Send {
+        /// The chat user.
+        #[arg(long, value_name = "USER")]
+        to: String,
+        /// The backend application in whose name it goes. Without it `routes.default_bal`.
+        #[arg(long, value_name = "BAL")]
+        from: Option<String>,
+        /// What it says; several words are joined by spaces.
+        #[arg(required = true, value_name = "TEXT")]
+        text: Vec<String>,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Lets a running bridge send nothing more to the push services, until `resume` or its next start. Messages are taken
+    /// and wait on disk; what is on its way goes on.
+    Pause(SendingArgs),
+    /// The same as `pause`, and waits until nothing is on its way any more: up to half a minute.
+    Drain(SendingArgs),
+    /// Ends `pause` and `drain`.
+    Resume(SendingArgs),
+    /// Lets what a push service refused, and what waits for a time to be tried again, be tried now.
+    Flush(SendingArgs),
     /// Prints who may write and read which topic, as a file of rules for another broker.
     ///
     /// Such a broker knows no roles, so everybody who logs in gets what backend applications and chat users need; what that

@@ -4,8 +4,10 @@ mod acl;
 #[cfg(feature = "sim")]
 mod apps;
 pub mod args;
+mod control;
 #[cfg(all(feature = "broker", feature = "sim"))]
 mod demo;
+mod device;
 mod explain;
 mod health;
 #[cfg(feature = "broker")]
@@ -13,6 +15,8 @@ mod init;
 pub(crate) mod legacy;
 mod outbox;
 mod retained;
+mod send;
+mod sending;
 mod sessions;
 #[cfg(feature = "sim")]
 mod sim;
@@ -77,7 +81,13 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             explain::run(&file, ack.as_deref())
         }
         #[cfg(feature = "broker")]
-        Command::User { action } => user::run(action),
+        Command::User { action } => user::run(action).await,
+        Command::Device { action } => device::run(action).await,
+        Command::Send { to, from, text, store } => send::run(&store_path(store)?, &to, from.as_deref(), &text).await,
+        Command::Pause(args) => sending::run("pause", args).await,
+        Command::Drain(args) => sending::run("drain", args).await,
+        Command::Resume(args) => sending::run("resume", args).await,
+        Command::Flush(args) => sending::run("flush", args).await,
         Command::Acl { broker, bridge, admin } => acl::run(broker, &bridge, admin.as_deref()),
         Command::Health { ops, path } => health::run(ops, &path).await,
     }

@@ -1,9 +1,12 @@
 //! `user init|add|passwd|remove|list`: the users file of the embedded broker, and what the store knows of its users.
 
+mod erase;
+mod export;
+mod free;
 mod stored;
 
-use super::UsageError;
 use super::args::{FirstUser, RoleArg, UserAction, UsersArgs};
+use super::{UsageError, store_path};
 use crate::broker::identity::users::{UsersError, UsersFile, role_word};
 use crate::chat::principal::Role;
 use crate::config::Settings;
@@ -24,8 +27,11 @@ const PASSWORD_LENGTH: usize = 16;
 ///
 /// # Errors
 /// When there is no users file, it cannot be read or written, or the user or the password is not what it should be.
-pub(super) fn run(action: UserAction) -> anyhow::Result<()> {
+pub(super) async fn run(action: UserAction) -> anyhow::Result<()> {
     match action {
+        UserAction::Erase { name, store } => erase::run(&store_path(store)?, &name).await?,
+        UserAction::Export { name, store } => export::run(&store_path(store)?, &name).await?,
+        UserAction::Free { name, store } => free::run(&store_path(store)?, &name).await?,
         UserAction::Init { first, users } => init(&path(users)?, &first)?,
         UserAction::Add { name, role, users } => {
             let path = path(users)?;

@@ -3,6 +3,7 @@
 use super::{Engine, Loaded, Settings, files, layers, transports};
 use crate::bridge::settings::owner;
 use crate::broker::BrokerLimits;
+use crate::chat::bal_event::LISTENERS_MAX;
 use crate::ops::files::{read_secret, without_line_end};
 use crate::ops::setting::{SettingError, within};
 use crate::secret::Secret;
@@ -59,6 +60,11 @@ pub(super) fn load(file: Option<&Path>, environment: &HashMap<String, OsString>)
     check_packets(&settings)?;
     settings.routes.owners()?;
     settings.bals.keys().try_for_each(|bal| owner(&format!("bals.{bal}"), bal).map(drop))?;
+    settings.chat.gatekeeper()?;
+    let listeners = settings.bals.iter().filter(|(_, bal)| bal.events);
+    if let Some((bal, _)) = listeners.into_iter().nth(LISTENERS_MAX) {
+        return Err(bad(&format!("bals.{bal}.events"), format!("at most {LISTENERS_MAX} BALs are told of events")));
+    }
     Ok(Loaded { settings, api_key, mqtt_password })
 }
 

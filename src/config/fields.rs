@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(at(&["fcm", "projects"]), Kind::Names);
         assert_eq!(at(&["fcm", "projects", "shop", "on_ambiguous"]), Kind::OneOf(&["retry", "report"]));
         assert_eq!((at(&["routes"]), at(&["routes", "com.example"])), (Kind::Names, Kind::Text));
-        assert!(at(&["bals", "client1"]) == Kind::Section(vec!["ack"]));
+        assert!(at(&["bals", "client1"]) == Kind::Section(vec!["ack", "events"]));
         assert_eq!(at(&["ccs", "widnow"]), Kind::Unknown);
         assert_eq!((at(&["limits", "queue_rows"]), at(&["limits", "broker_inflight"])), (Kind::Number, Kind::Number));
         assert!(matches!(at(&["limits"]), Kind::Section(keys) if keys.contains(&"broker_inflight")));

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::chat::principal::{Role, Senders};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 
 /// Answers what somebody is, as far as the broker knows. Cheap to clone, and to be asked from anywhere. Before the broker runs
 /// it knows nobody.
@@ -14,6 +16,22 @@ pub struct Directory(Arc<OnceLock<Box<dyn RoleSource>>>);
 pub trait RoleSource: Send + Sync {
     /// What `name` is; `None`: nobody of that name is known now.
     fn role_of(&self, name: &str) -> Option<Role>;
+
+    /// Whether `secret` is the password of a chat user, or a token of that one that was issued just now.
+    fn prove(&self, _name: &str, _secret: &str) -> BoxFuture<'static, Proven> {
+        ready(Proven::Unknown).boxed()
+    }
+}
+
+/// Whether somebody has shown to be who they say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proven {
+    /// It is so.
+    Yes,
+    /// It is not.
+    No,
+    /// The broker cannot say: others check who logs in there.
+    Unknown,
 }
 
 impl Directory {
@@ -22,6 +40,14 @@ impl Directory {
     /// name is known now.
     pub fn role_of(&self, name: &str) -> Option<Role> {
         self.0.get().and_then(|source| source.role_of(name))
+    }
+
+    /// Whether `secret` is the password of the chat user `name`, or a token of that one that was issued in the last ten minutes.
+    pub async fn prove(&self, name: &str, secret: &str) -> Proven {
+        match self.0.get().map(|source| source.prove(name, secret)) {
+            Some(proven) => proven.await,
+            None => Proven::Unknown,
+        }
     }
 
     /// The broker runs, and knows this. Only the first one counts: a port has one broker.

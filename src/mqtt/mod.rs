@@ -22,7 +22,7 @@ use crate::chat::id::Sid;
 use crate::chat::principal::{Principal, Role};
 pub use client::run;
 pub use config::{ClientConfig, ClientError, ClientLimits, Version, Will};
-pub use directory::{Directory, RoleSource};
+pub use directory::{Directory, Proven, RoleSource};
 pub use inbound::{InboundQueues, InboundSender, inbound_queues};
 
 use bytes::Bytes;
@@ -35,6 +35,8 @@ const SIGHTINGS: usize = 1_024;
 const CONFIRMATIONS: usize = 1_024;
 /// Changes of who sees whom on their way to the broker; full means: wait.
 const VISIBILITIES: usize = 1_024;
+/// Users who are put out, on their way to the broker.
+const EVICTIONS: usize = 16;
 /// Notices on their way to the bridge; what is beyond it is counted only.
 const NOTICES: usize = 64;
 
@@ -227,6 +229,16 @@ pub struct Visibility {
     pub visible: bool,
 }
 
+/// Somebody is put out: the connections end, and the sessions with all that waits for them, and nothing that was retained below the
+/// name is sent to anybody any more. What is on disk of it the bridge removes.
+#[derive(Debug)]
+pub struct Eviction {
+    /// Who.
+    pub user: Arc<str>,
+    /// Told when it is so.
+    pub done: oneshot::Sender<()>,
+}
+
 /// A document of the bridge that a client was not sent: it takes no packets of that size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAside {
@@ -309,6 +321,8 @@ pub struct Port {
     /// Who sees whom from now on, said before what is published then. Only the embedded broker takes it: with another one it
     /// is closed.
     pub visibility: mpsc::Sender<Visibility>,
+    /// Whom to put out. Only the embedded broker can: with another one it is closed.
+    pub evictions: mpsc::Sender<Eviction>,
 }
 
 /// The broker's end.
@@ -334,6 +348,8 @@ pub struct Outlet {
     pub directory: Directory,
     /// Who sees whom from now on, to be heeded before what is published then.
     pub visibility: mpsc::Receiver<Visibility>,
+    /// Whom to put out.
+    pub evictions: mpsc::Receiver<Eviction>,
 }
 
 /// Makes both ends, for the embedded broker. `inbound` and `publish` are the sizes of the queues in both
@@ -348,6 +364,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (confirmations_tx, confirmations_rx) = mpsc::channel(CONFIRMATIONS);
     let (notices_tx, notices_rx) = mpsc::channel(NOTICES);
     let (visibility_tx, visibility_rx) = mpsc::channel(VISIBILITIES);
+    let (evictions_tx, evictions_rx) = mpsc::channel(EVICTIONS);
     let directory = Directory::default();
     (
         Port {
@@ -362,6 +379,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             notices: notices_rx,
             directory: directory.clone(),
             visibility: visibility_tx,
+            evictions: evictions_tx,
         },
         Outlet {
             inbound: inbound_tx,
@@ -374,6 +392,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             notices: notices_tx,
             directory,
             visibility: visibility_rx,
+            evictions: evictions_rx,
         },
     )
 }

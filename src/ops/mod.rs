@@ -1,6 +1,7 @@
 //! Operation: clock, files, metrics, health, logs, and what settings are made of. A leaf that every shell may use.
 
 pub mod clock;
+pub mod control;
 pub mod files;
 pub mod health;
 pub mod logs;

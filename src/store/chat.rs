@@ -39,6 +39,8 @@ pub struct ChatPolicy {
     pub transports: Transports,
     /// Most messages of one writer that wait for their time.
     pub scheduled_max: u32,
+    /// BALs that are told of events, and where; each event takes an id for each of them.
+    pub listeners: Vec<super::Route>,
 }
 
 /// When a verb was asked for, by the wall clock, and what it needs for pushes.
@@ -77,6 +79,8 @@ pub struct Writer {
     pub connected: Vec<Device>,
     /// It may write to somebody who has it not as a contact: its limit for those is not used up.
     pub strangers: bool,
+    /// The gatekeeper lets it write to whom this is for.
+    pub let_in: bool,
 }
 
 /// A message of a user or BAL to a user or BAL.

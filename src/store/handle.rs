@@ -1,6 +1,7 @@
 //! The handle: the verbs, as the rest of the program sees them.
 
 mod chat;
+mod erase;
 mod group;
 mod sessions;
 
@@ -87,6 +88,22 @@ impl Store {
     /// ([`crate::chat::recipient_queue`]); what is overdue expires.
     pub async fn take_due(&self, query: DueQuery) -> Result<Committed<DueBatch>, StoreError> {
         self.queue.submit(move |tx| dispatch::take_due(tx, &query)).await
+    }
+
+    /// What was refused and waits for a time to be tried again by this transport is due now. Returns how many that were.
+    ///
+    /// # Errors
+    /// When the store is closed, or fails on the way; what was done so far is.
+    pub async fn flush(&self, transport: &Transport) -> Result<u64, StoreError> {
+        let mut flushed = 0;
+        loop {
+            let transport = transport.clone();
+            let chunk = self.queue.submit(move |tx| dispatch::flush(tx, &transport)).await?.await?;
+            if chunk == 0 {
+                return Ok(flushed);
+            }
+            flushed += chunk;
+        }
     }
 
     /// Records what became of a delivery, queues what its sender is told, and makes the next messages of its order key

@@ -31,7 +31,7 @@
 //! | `record`, `confirm` | do nothing: the event means nothing any more |
 //! | `unrouted`, `next_to_publish`, `topics_to_publish`, `last_presences` | give the same again; documents that were given count as read after a crash |
 //! | `give_routes` | leaves what has a route by now |
-//! | `acked_up_to`, `sweep`, `drop_unread` | go on where they stopped: each part is a transaction |
+//! | `acked_up_to`, `sweep`, `drop_unread`, `flush` | go on where they stopped: each part is a transaction |
 //! | `documents_acked`, `handed_out_up_to` | do nothing more |
 //! | `presence_changed`, `still_alive` | the later time stays |
 //! | `broker_state`, `is_imported`, `read_rows`, `read_documents`, `read_retained`, `waiting_topics`, `own_topics`, `topics_to_drop` | give the same again; rows and documents that were given count as sent after a crash |
@@ -47,9 +47,11 @@
 //! | `group_page`, `group_members` | give the same again |
 //! | `chat_receipt`, `chat_attended`, `chat_decide_again`, `chat_device_spoke`, `chat_user_seen`, `chat_profile` | do nothing more |
 //! | `chat_device`, `chat_set`, `chat_archive`, `chat_delete` | tell the user's devices once more |
-//! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact`, `chat_conversations`, `chat_history` | give the same again |
+//! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact`, `chat_conversations`, `chat_history`, `chat_export` | give the same again |
+//! | `chat_report` | tells BALs again |
 //! | `chat_test_push` | pushes again |
-//! | `chat_sweep` | goes on where it stopped |
+//! | `chat_sweep`, `erase_step` | goes on where it stopped |
+//! | `erase_begin`, `scrub`, `erases`, `free_name` | do nothing more |
 //! | `end_queue`, `end_group`, `sweep_queues` | go on where they stopped |
 //!
 //! # A second back end
@@ -65,6 +67,7 @@
 mod chat;
 mod documents;
 mod downstream;
+mod erase;
 mod error;
 mod figures;
 mod first_screen;
@@ -91,6 +94,7 @@ pub use downstream::{
     Accepted, Claimed, DELIVERIES_MAX, Deliveries, DeliveriesError, Destination, DueBatch, DueQuery, NewDelivery,
     NewMessage, NewPush, Recorded, SeveralDeliveries,
 };
+pub use erase::{EXPORT_PAGE, EraseBegun, Erasing, Erasure, ExportPage, NewErase, NewReport, SCRUB_MAX, Scrubbed};
 pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{COMMIT_LIMITS, CommitTimes, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use first_screen::{Archiving, ConversationItem, ConversationPage, Deletion, HistoryPage, HistoryQuery};

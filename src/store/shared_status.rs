@@ -1,9 +1,12 @@
 //! Figures, health and wake-ups: what the handles see without asking the writer.
 
 use super::downstream::Claimed;
+use super::erase::Scrubbed;
 use super::error::StoreHealth;
 use super::figures::StoreFigures;
 use super::sessions::{COMMIT_EVENTS_BYTES, COMMIT_EVENTS_MAX, CommitEvent, CommitEvents};
+use crate::chat::erasure::name_key;
+use crate::chat::id::Owner;
 use crate::chat::transport::Transport;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +28,12 @@ pub(super) struct SharedStatus {
     /// and queues, whose rows the receiver reads from the store.
     events: Mutex<PendingEvents>,
     pub(super) events_came: Notify,
+    /// Hashes of the names of those who were erased. Under a mutex; held for an operation on the set.
+    erased: Mutex<HashSet<[u8; 32]>>,
+    /// Nobody was: then no name is hashed.
+    has_erased: AtomicBool,
+    /// What became of the last wish for a file without unused parts.
+    is_scrubbed: AtomicBool,
     pub(super) health: watch::Sender<StoreHealth>,
     pub(super) due: watch::Sender<u64>,
     /// Messages accepted as in flight that their transport has not taken; no more than the transports have room for.
@@ -91,6 +100,34 @@ impl SharedStatus {
     pub(super) fn take_claimed_on_accept(&self, transport: &Transport) -> Vec<Claimed> {
         let mut claimed_on_accept = lock(&self.claimed_on_accept);
         claimed_on_accept.extract_if(.., |(by, _)| by == transport).map(|(_, claimed)| claimed).collect()
+    }
+
+    /// Those who were erased before the start.
+    pub(super) fn all_erased(&self, names: Vec<[u8; 32]>) {
+        self.has_erased.store(!names.is_empty(), Ordering::SeqCst);
+        *lock(&self.erased) = names.into_iter().collect();
+    }
+
+    pub(super) fn erased(&self, user: &Owner, on: bool) {
+        let (mut erased, key) = (lock(&self.erased), name_key(user.as_str()));
+        if on {
+            erased.insert(key)
+        } else {
+            erased.remove(&key)
+        };
+        self.has_erased.store(!erased.is_empty(), Ordering::SeqCst);
+    }
+
+    pub(super) fn is_erased(&self, name: &str) -> bool {
+        self.has_erased.load(Ordering::SeqCst) && lock(&self.erased).contains(&name_key(name))
+    }
+
+    pub(super) fn set_scrubbed(&self, scrubbed: Scrubbed) {
+        self.is_scrubbed.store(scrubbed == Scrubbed::Now, Ordering::SeqCst);
+    }
+
+    pub(super) fn scrubbed(&self) -> Scrubbed {
+        if self.is_scrubbed.load(Ordering::SeqCst) { Scrubbed::Now } else { Scrubbed::AtStart }
     }
 
     /// Shows how the disk is. True if it changed between ok and blocked; another reason of the same block is no change.

@@ -2,6 +2,9 @@
 //! publishes is what its writers make of it.
 
 use super::blocks;
+use fcm_mqtt_bridge::chat::bal_event::BalEvent;
+use fcm_mqtt_bridge::chat::command::CommandRequest;
+use fcm_mqtt_bridge::chat::gatekeeper::{GateAnswer, question};
 use fcm_mqtt_bridge::chat::group::{Notice, NoticeEvent, SettingsChange};
 use fcm_mqtt_bridge::chat::id::{GroupId, Owner, Sid, Token};
 use fcm_mqtt_bridge::chat::message::{Limits, Presence, Sender};
@@ -16,7 +19,7 @@ use fcm_mqtt_bridge::chat::suffix::read::{ReadPosition, read_document};
 use fcm_mqtt_bridge::chat::suffix::receipts::{ReceiptDocument, UserReceipt};
 use fcm_mqtt_bridge::chat::suffix::requests::Request;
 use fcm_mqtt_bridge::chat::suffix::scheduled::{ScheduledStatus, scheduled_document};
-use fcm_mqtt_bridge::chat::topic::{ChatTopic, ClientTopic, Device};
+use fcm_mqtt_bridge::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, is_command_topic};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -90,8 +93,12 @@ fn every_document_of_chat_that_a_client_would_publish_is_taken() {
     let limits = Limits::default();
     let mut seen = BTreeSet::new();
     for shown in Shown::all().into_iter().filter(|shown| shown.published) {
-        let topic = ClientTopic::parse(&shown.topic).unwrap().expect("a topic of the bridge");
         let payload = shown.payload();
+        if is_command_topic(&shown.topic) {
+            CommandRequest::parse(&payload, &limits).unwrap();
+            continue;
+        }
+        let topic = ClientTopic::parse(&shown.topic).unwrap().expect("a topic of the bridge");
         let fault = match &topic {
             ClientTopic::Messages(owner) => {
                 let sender = if owner.as_str().starts_with("bal") { Sender::Bal } else { Sender::User };
@@ -105,6 +112,10 @@ fn every_document_of_chat_that_a_client_would_publish_is_taken() {
             ClientTopic::Chat(_, ChatTopic::Invitations) => Invitation::parse(&payload, &limits).err(),
             ClientTopic::Chat(_, ChatTopic::Devices(_)) => DeviceWord::parse(&payload, &limits).err(),
             ClientTopic::Chat(_, ChatTopic::Requests(_)) => Request::parse(&payload, &limits).err(),
+            ClientTopic::Other(_, suffix) if suffix.is_replies() => {
+                GateAnswer::parse(&payload, &limits).unwrap();
+                continue;
+            }
             ClientTopic::Other(..) => panic!("{topic} has no meaning"),
         };
         assert_eq!(fault, None, "{topic}");
@@ -120,7 +131,10 @@ fn every_document_of_chat_that_a_client_would_publish_is_taken() {
 fn every_document_of_chat_that_a_client_would_get_is_what_the_bridge_writes() {
     let mut seen = BTreeSet::new();
     for shown in Shown::all().into_iter().filter(|shown| !shown.published) {
-        let (of, suffix) = if shown.topic == "push" {
+        let (of, suffix) = if shown.topic == BridgeTopic::Replies.to_string() {
+            assert!(shown.document["ok"].is_boolean() && shown.document["ref"].is_string());
+            continue;
+        } else if shown.topic == "push" {
             ("", "push".to_owned())
         } else {
             let (of, suffix) = shown.topic.split_once("/others/").expect("an inbox");
@@ -141,12 +155,33 @@ fn every_document_of_chat_that_a_client_would_get_is_what_the_bridge_writes() {
             "changes" => drop(Request::parse(&shown.payload(), &Limits::default()).unwrap()),
             "replies" => assert!(shown.document["ok"].is_boolean() && shown.document["ref"].is_string()),
             "push" => check_push(&shown),
+            "events" => {
+                let (from, to) = (shown.text("from"), shown.text("to"));
+                let event = BalEvent::MessageStored { sid: shown.text("sid").to_owned(), from, to, kind: "message" };
+                let id = Sid::parse(shown.text("id")).unwrap();
+                shown.is(&event.to_payload(id, shown.number("ts")));
+            }
+            "requests" => {
+                let id = Sid::parse(shown.text("id")).unwrap();
+                shown.is(&question(id, &shown.owner("from"), &shown.owner("to"), shown.number("ts")));
+            }
             _ => panic!("{} has no check", shown.topic),
         }
         seen.insert(suffix);
     }
-    let expected =
-        ["changes", "chatstate", "devices", "invitations", "messages", "push", "read", "receipts", "replies"];
+    let expected = [
+        "changes",
+        "chatstate",
+        "devices",
+        "events",
+        "invitations",
+        "messages",
+        "push",
+        "read",
+        "receipts",
+        "replies",
+        "requests",
+    ];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected, "each has an example");
 }
 

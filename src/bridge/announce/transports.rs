@@ -7,7 +7,7 @@ use crate::ops::clock::{now_ms, utc};
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::QueueState;
 use crate::transport::{ConnectionPhase, Counted, Link, Snapshot, Trouble};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,6 +17,8 @@ pub(in crate::bridge) struct Watched {
     pub(in crate::bridge) link: watch::Receiver<Link>,
     pub(in crate::bridge) snapshot: watch::Receiver<Snapshot>,
     pub(in crate::bridge) pause: watch::Receiver<Option<Pause>>,
+    /// By which transports an operator lets nothing be sent.
+    pub(in crate::bridge) paused: watch::Receiver<BTreeSet<Transport>>,
 }
 
 /// A transport at one moment.
@@ -27,6 +29,8 @@ pub(super) struct View {
     snapshot: Snapshot,
     /// A pause that is not over.
     pause: Option<Pause>,
+    /// An operator lets nothing be sent.
+    is_paused: bool,
     queue: QueueState,
     now: Instant,
 }
@@ -38,6 +42,7 @@ impl View {
             link: *watched.link.borrow_and_update(),
             snapshot: watched.snapshot.borrow().clone(),
             pause: watched.pause.borrow().clone().filter(|pause| pause.until > now),
+            is_paused: watched.paused.borrow().contains(&watched.transport),
             queue: queues.get(&name).cloned().unwrap_or_default(),
             name,
             now,
@@ -46,6 +51,9 @@ impl View {
 
     /// Why no message goes, or fewer than could.
     pub(super) fn why(&self) -> Option<String> {
+        if self.is_paused {
+            return Some("paused by an operator: `resume` goes on".to_owned());
+        }
         let pause = self.pause.as_ref().map(|pause| Trouble {
             words: format!("the push service refused with {}: nothing is sent for a while", pause.code),
             since: None,
@@ -158,7 +166,8 @@ mod tests {
 
     fn watched(link: Link, snapshot: Snapshot, pause: Option<Pause>) -> Watched {
         let (link, snapshot, pause) = (watch::channel(link).1, watch::channel(snapshot).1, watch::channel(pause).1);
-        Watched { transport: Transport::Ccs, link, snapshot, pause }
+        let paused = watch::channel(BTreeSet::new()).1;
+        Watched { transport: Transport::Ccs, link, snapshot, pause, paused }
     }
 
     fn in_seconds(seconds: u64) -> std::time::Instant {

@@ -9,7 +9,7 @@ use super::{ChatIntake, Remaining, TakeError, device, finish, typing};
 use crate::bridge::context::Context;
 use crate::bridge::refusing::Refused;
 use crate::chat::attention::Attended;
-use crate::chat::group::{GroupChange, RECEIPTS_MAX};
+use crate::chat::group::{GroupChange, MEMBERS_MAX, RECEIPTS_MAX};
 use crate::chat::id::{GroupId, MessageId, Owner, Sid};
 use crate::chat::message::Rejection;
 use crate::chat::principal::Role;
@@ -54,7 +54,14 @@ struct By {
 impl By {
     fn writer(&self, context: &Context) -> Writer {
         let connected = context.attentions.connected(&self.user);
-        Writer { name: self.user.clone(), role: self.role, dev: self.dev.clone(), connected, strangers: false }
+        Writer {
+            name: self.user.clone(),
+            role: self.role,
+            dev: self.dev.clone(),
+            connected,
+            strangers: false,
+            let_in: false,
+        }
     }
 }
 
@@ -242,6 +249,17 @@ impl Change<'_> {
         Ok(Ok(answer))
     }
 
+    /// Of how many members BALs may be told.
+    fn members_told(&self) -> usize {
+        match &self.action {
+            GroupAction::Create(_) => 1 + self.named.len(),
+            GroupAction::Change(GroupChange::Add(users) | GroupChange::Remove(users)) => users.len(),
+            GroupAction::Change(GroupChange::Leave) => 1,
+            GroupAction::Change(GroupChange::Dissolve) => MEMBERS_MAX,
+            GroupAction::Change(GroupChange::Set(_) | GroupChange::Promote(_) | GroupChange::Demote(_)) => 0,
+        }
+    }
+
     /// Hands it to the store; those who look are given what they may be invited by.
     async fn ask(
         &self,
@@ -265,7 +283,8 @@ impl Change<'_> {
         let attended = named.iter().filter(|one| one.peer.attended.any());
         let attended = attended.map(|one| (one.peer.name.clone(), one.sid)).collect();
         let by = self.by.writer(context);
-        let pushes = (1 + named.len()) * USER_DEVICES_MAX;
+        let told = self.members_told() * self.policy.listeners.len();
+        let pushes = (1 + named.len()) * USER_DEVICES_MAX + told;
         let new = NewGroupChange { sid, by, group: group.clone(), what: self.action.clone(), named };
         let committed = context.store.group_change(new, context.chat_call(at, pushes, self.policy)).await?;
         Ok((committed, group, attended))

@@ -48,6 +48,7 @@ impl Limits {
             Limited::Request => "requests",
             Limited::TestPush => "test pushes",
             Limited::Registration => "registrations",
+            Limited::Proof => "passwords or tokens",
             Limited::GroupPushes(_) => "messages to members of groups",
         };
         Err(Rejection::new(ErrorCode::RateLimited, format!("too many {of_what} in too short a time")))

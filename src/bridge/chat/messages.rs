@@ -1,7 +1,8 @@
 //! Messages and invitations.
 
+use super::gatekeeper::Gatekeeper;
 use super::limits::Meeting;
-use super::{ChatIntake, Remaining, TakeError, device, finish, peer, routed};
+use super::{ChatIntake, PUSHES, Remaining, TakeError, device, finish, peer, routed};
 use crate::bridge::refusing::Refused;
 use crate::chat::amendment::Amendment;
 use crate::chat::id::{MessageId, Owner, Sid};
@@ -47,6 +48,9 @@ impl ChatIntake {
         // Whoever takes a message back writes to nobody anew.
         let to = (&message.to, message.amends != Some(Amendment::Retract));
         let written = self.written((owner, publish), (id, payload.len()), to, (dev, in_order.id()))?;
+        if let Some(gatekeeper) = self.gatekeeper.clone().filter(|_| publish.principal.role == Role::User) {
+            return Ok(self.behind_gatekeeper(gatekeeper, written, message));
+        }
         let Written { sid, at, ref from, ref to, .. } = written;
         let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));
         let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
@@ -54,6 +58,38 @@ impl ChatIntake {
         let new = NewChatMessage { sid, from: from.clone(), to: to.clone(), message, deadline_ms, route };
         let committed = self.context.store.chat_message(new, self.call(at)).await?;
         Ok(self.remaining(written, committed))
+    }
+
+    /// The message is asked about, and stored then. It gets its id only then: what others wrote meanwhile comes before it.
+    fn behind_gatekeeper(&self, gatekeeper: Gatekeeper, written: Written<'_>, message: UserMessage) -> Remaining {
+        let Written { owner, publish, from, to, meeting, .. } = written;
+        let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
+        let (owner, policy, expiry) = (owner.clone(), Arc::clone(&self.policy), publish.expiry);
+        Box::pin(async move {
+            let asks = to.role != Some(Role::Bal) && to.name != owner && message.amends != Some(Amendment::Retract);
+            let let_in = asks && gatekeeper.lets_in(&context, &owner, &to.name).await?;
+            let in_order = context.next_written().await;
+            let (sid, at) = in_order.id();
+            let to = Peer { attended: context.attentions.attended(&to.name, at), ..to };
+            let (reader, waits) = (to.name.clone(), to.attended.any());
+            if waits {
+                context.attentions.given(&reader, sid, at);
+            }
+            let route = (to.role == Some(Role::Bal)).then(|| context.route_to(&to.name));
+            let seconds = expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
+            let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
+            let new = NewChatMessage { sid, from: Writer { let_in, ..from }, to, message, deadline_ms, route };
+            let committed = context.store.chat_message(new, context.chat_call(at, PUSHES, &policy)).await?;
+            drop(in_order);
+            let outcome = committed.await?;
+            if waits && !matches!(outcome, ChatOutcome::Done { waits: true, .. }) {
+                context.attentions.taken_back(&reader, sid);
+            }
+            if let Some(meeting) = meeting {
+                meeting.came_to(&outcome);
+            }
+            finish(&context, &refusing, &owner, outcome, &refused).await
+        })
     }
 
     pub(super) async fn invitation(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
@@ -92,7 +128,7 @@ impl ChatIntake {
         let meeting = may_be_stranger.then(|| self.limits.meet(owner, &to.name));
         let strangers = meeting.as_ref().is_none_or(|meeting| meeting.may);
         let connected = self.context.attentions.connected(owner);
-        let from = Writer { name: owner.clone(), role, dev, connected, strangers };
+        let from = Writer { name: owner.clone(), role, dev, connected, strangers, let_in: false };
         Ok(Written { owner, publish, sid, at, from, to, meeting })
     }
 

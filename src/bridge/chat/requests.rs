@@ -12,9 +12,9 @@ use crate::chat::topic::{BridgeTopic, Device, inbox_topic};
 use crate::mqtt::AckWord;
 use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatCall, ChatPolicy, Committed, Contact, ContactPage, EntryChange, HistoryQuery, KnownDevice, Note,
-    PushExplanation, ScheduledMessage, ScheduledPage, SettingChange, StoreError, SyncPage, TEST_PUSH_SKIPS,
-    UserDocument, UserSettings,
+    ChatCall, ChatPolicy, Committed, Contact, ContactPage, EntryChange, ExportPage, HistoryQuery, KnownDevice,
+    NewReport, Note, PushExplanation, ScheduledMessage, ScheduledPage, SettingChange, StoreError, SyncPage,
+    TEST_PUSH_SKIPS, UserDocument, UserSettings,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -79,7 +79,7 @@ async fn tell(
 /// What the answer says beside `ref` and `ok`; or why not.
 pub(super) type Reply = Result<Map<String, Value>, Rejection>;
 
-fn document(id: Option<&MessageId>, reply: Reply) -> Vec<u8> {
+pub(super) fn document(id: Option<&MessageId>, reply: Reply) -> Vec<u8> {
     let mut document = Map::new();
     if let Some(id) = id {
         document.insert("ref".to_owned(), id.as_str().into());
@@ -133,7 +133,18 @@ async fn execute(context: &Context, asked: Asked, call: ChatCall) -> Result<Repl
             let tested = store.chat_test_push(user.clone(), call).await?.await?;
             return Ok(Ok(fields(json!({ "items": tested, "skipped": TEST_PUSH_SKIPS }))));
         }
+        Op::Export { after } => {
+            let Some(page) = store.chat_export(user.clone(), after).await?.await? else {
+                return Ok(Err(Rejection::bad_field("after", "is not the `next` of a page")));
+            };
+            return Ok(Ok(exported(page)));
+        }
+        Op::Erase(_) => return Ok(Err(Rejection::new(ErrorCode::Forbidden, "only a chat user can be erased"))),
         Op::Report { with, sids, reason } => {
+            let report = NewReport { by: user.clone(), with: with.clone(), sids: sids.clone(), reason: reason.clone() };
+            if !call.policy.listeners.is_empty() {
+                store.chat_report(report, call.clone()).await?.await?;
+            }
             let sids = sids.iter().map(Sid::to_string).collect();
             let event = BridgeEvent::Reported { by: user.to_string(), with: with.to_string(), sids, reason };
             let (topic, payload) = (BridgeTopic::Events.to_string(), event.to_payload(call.at).into());
@@ -275,6 +286,16 @@ fn scheduled(page: ScheduledPage) -> Map<String, Value> {
     };
     let items: Vec<Value> = page.items.iter().map(item).collect();
     let mut found = fields(json!({ "items": items, "complete": page.complete }));
+    if let Some(next) = next {
+        found.insert("next".to_owned(), next.into());
+    }
+    found
+}
+
+/// A page of an export, as the answer says it.
+pub(in crate::bridge) fn exported(page: ExportPage) -> Map<String, Value> {
+    let ExportPage { items, next } = page;
+    let mut found = fields(json!({ "items": items, "complete": next.is_none() }));
     if let Some(next) = next {
         found.insert("next".to_owned(), next.into());
     }

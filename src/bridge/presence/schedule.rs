@@ -133,6 +133,15 @@ impl Schedule {
         self.change(name, now, |user| user.aggregate.handle_hide(hidden));
     }
 
+    /// A user is erased: what is to be told goes.
+    pub(super) fn erased(&mut self, name: &Owner) {
+        if let Some(at) = self.users.remove(name).and_then(|user| user.look_at) {
+            self.times.remove(&(at, name.clone()));
+        }
+        self.hidden.remove(name);
+        self.cleared.retain(|(user, _)| user != name);
+    }
+
     /// A user wanted to be seen by nobody before the start.
     pub(super) fn is_hidden(&mut self, name: Owner) {
         self.hidden.insert(name);

@@ -29,7 +29,7 @@ pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a session that is on disk waits for the disk to know of its new connection, and a will for its place there.
 pub(super) const DISK: Duration = Duration::from_secs(1);
 /// How long the connection before may take to end.
-const TAKE_OVER: Duration = Duration::from_secs(5);
+pub(super) const TAKE_OVER: Duration = Duration::from_secs(5);
 /// A session that is kept for ever (MQTT 5, 3.1.2.11.2).
 pub(super) const FOREVER: u32 = u32::MAX;
 
@@ -142,6 +142,9 @@ impl Hub {
             Caller::Anonymous => None,
             Caller::Known(identity, _) => Some(Arc::clone(&identity.user)),
         };
+        if user.as_deref().is_some_and(|user| self.store.is_erased(user)) {
+            return Err(Refusal::Credentials.with("the user was erased, and the name is not free".to_owned()));
+        }
         let of_background = |user: &Arc<str>| caller.role() == Some(Role::User) && is_background(user, &client);
         let (background, key) = match user.as_ref().filter(|user| of_background(user)) {
             Some(user) => (true, background_key(user, handle.number())),

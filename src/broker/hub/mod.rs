@@ -15,6 +15,7 @@
 mod admit;
 mod autosubscribe;
 mod documents;
+mod evict;
 mod group;
 mod import;
 mod kept_sessions;
@@ -39,6 +40,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +53,7 @@ use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
 use super::session::{MemoryLimits, Queue};
 use crate::chat::principal::Role;
-use crate::mqtt::{Confirmation, InboundSender, Notice, Outbound, RoleSource, Sighting, Visibility};
+use crate::mqtt::{Confirmation, Eviction, InboundSender, Notice, Outbound, Proven, RoleSource, Sighting, Visibility};
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
@@ -111,6 +113,17 @@ impl RoleSource for KnownUsers {
     fn role_of(&self, name: &str) -> Option<Role> {
         self.0.upgrade()?.role_of(name)
     }
+
+    fn prove(&self, name: &str, secret: &str) -> BoxFuture<'static, Proven> {
+        let (hub, name, secret) = (self.0.upgrade(), name.to_owned(), secret.to_owned());
+        async move {
+            match hub {
+                Some(hub) => hub.authenticator.prove(&name, &secret).await,
+                None => Proven::Unknown,
+            }
+        }
+        .boxed()
+    }
 }
 
 pub(super) struct HubDependencies {
@@ -160,6 +173,7 @@ impl Hub {
     pub(super) async fn work(
         self: &Arc<Self>,
         (publish, visibility): (mpsc::Receiver<Outbound>, mpsc::Receiver<Visibility>),
+        evictions: mpsc::Receiver<Eviction>,
         clients: watch::Sender<Option<usize>>,
         closed: &CancellationToken,
     ) {
@@ -169,6 +183,7 @@ impl Hub {
                 self.publish_delayed_wills(),
                 self.watch_connections(clients),
                 self.sweep(),
+                self.put_out(evictions),
             )
         };
         tokio::join!(self.publish_for_bridge(publish, visibility), closed.run_until_cancelled(endless));

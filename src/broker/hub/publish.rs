@@ -53,6 +53,9 @@ impl Publisher<'_> {
     /// connection in the background has no presence, and is told so.
     fn is_unseen(&self, topic: &str) -> bool {
         let Some(session) = self.session else { return false };
+        if Side::of(topic).is_command() {
+            return true;
+        }
         let (side, is_user) = (Side::of(topic), self.rights.role() == Some(Role::User));
         let is_said = is_user && (side.is_profile() || side.is_presence());
         is_said || session.is_background() && side.is_presence_said()
@@ -61,7 +64,8 @@ impl Publisher<'_> {
     /// Whether and how a message on `topic` is for the bridge.
     fn for_bridge(&self, topic: &str) -> Option<ForBridge> {
         let routed = self.rights.routed(topic);
-        if routed.is_none() && !matches!(Side::of(topic), Side::Outbox { .. }) {
+        let side = Side::of(topic);
+        if routed.is_none() && !matches!(side, Side::Outbox { .. }) && !side.is_command() {
             return None;
         }
         let mut principal = self.rights.principal(self.device.cloned(), topic)?;

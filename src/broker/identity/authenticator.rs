@@ -16,6 +16,7 @@ use crate::broker::connection::ConnectionHandle;
 use crate::broker::refusals::{Refusal, Refused};
 use crate::chat::access::Rights;
 use crate::chat::principal::{Identity, Role};
+use crate::mqtt::Proven;
 
 #[derive(Debug, Clone)]
 pub(in crate::broker) enum Caller {
@@ -167,7 +168,7 @@ impl Authenticator {
         self.check_failures(address)?;
         let credentials = self.credentials();
         if let (Some(keys), Some(token)) = (&credentials.keys, looks_like_token(password)) {
-            let Token { identity, expires_ms } =
+            let Token { identity, expires_ms, .. } =
                 keys.check(token, user).map_err(|why| wrong(format!("token: {why}")))?;
             if self.is_somebody_else(&identity) {
                 return Err(wrong("token: a user's, for the name of somebody with another role"));
@@ -187,6 +188,21 @@ impl Authenticator {
         }
         let (identity, hash) = proven.ok_or_else(wrong)?;
         Ok(Caller::Known(identity, Proof::Password(hash)))
+    }
+
+    /// Whether `secret` is the password of a chat user, or a token of that one that was issued just now.
+    pub(in crate::broker) async fn prove(&self, user: &str, secret: &str) -> Proven {
+        let credentials = self.credentials();
+        if let (Some(keys), Some(token)) = (&credentials.keys, looks_like_token(secret.as_bytes())) {
+            let is_own = |token: Token| token.identity.role == Role::User && token.is_fresh;
+            return if keys.check(token, Some(user)).is_ok_and(is_own) { Proven::Yes } else { Proven::No };
+        }
+        let Some(passwords) = &credentials.passwords else {
+            return if credentials.keys.is_some() { Proven::No } else { Proven::Unknown };
+        };
+        let Some(permit) = passwords.permit().await else { return Proven::No };
+        let proven = passwords.check(permit, user, secret.as_bytes()).await;
+        if proven.is_some_and(|(identity, _)| identity.role == Role::User) { Proven::Yes } else { Proven::No }
     }
 
     fn is_valid(&self, identity: &Identity, proof: &Proof) -> bool {

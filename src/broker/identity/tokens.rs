@@ -22,6 +22,8 @@ use crate::broker::JwtConfig;
 use crate::chat::principal::{Identity, Role};
 use crate::ops::clock::now_ms;
 
+/// How long a token proves that its user is here now, in milliseconds from when it was issued (`iat`).
+const FRESH_MS: u64 = 600_000;
 /// Clocks may differ by this, in seconds: a token holds that long after `exp` and before `nbf`.
 const LEEWAY: u64 = 5;
 /// HS256 wants a key of at least the size of its output (RFC 7518, 3.2).
@@ -77,6 +79,8 @@ pub(super) struct Token {
     pub(super) identity: Identity,
     /// When it stops to hold, in Unix milliseconds.
     pub(super) expires_ms: u64,
+    /// It says that it was issued within the last [`FRESH_MS`].
+    pub(super) is_fresh: bool,
 }
 
 /// The keys, and what else a token must say.
@@ -99,6 +103,7 @@ struct Claims {
     sub: String,
     /// Seconds, perhaps with a fraction (RFC 7519, 2).
     exp: f64,
+    iat: Option<f64>,
     role: Option<String>,
 }
 
@@ -195,7 +200,9 @@ fn accept(claims: Claims, user: Option<&str>) -> Result<Token, TokenError> {
     if expires_ms <= now_ms() {
         return Err(TokenError::Wrong(ErrorKind::ExpiredSignature.into()));
     }
-    Ok(Token { identity: Identity { user: Arc::from(claims.sub), role }, expires_ms })
+    let issued_ms = claims.iat.map(|iat| (iat * 1_000.0) as u64);
+    let is_fresh = issued_ms.is_some_and(|issued| issued.saturating_add(FRESH_MS) > now_ms());
+    Ok(Token { identity: Identity { user: Arc::from(claims.sub), role }, expires_ms, is_fresh })
 }
 
 /// The library's own texts may quote what was presented, which can be a password.

@@ -41,7 +41,7 @@ pub fn read_document(with: &Owner, sid: Sid, unread: u64) -> Vec<u8> {
 }
 
 /// The name of somebody else, which must be there.
-pub(super) fn peer(fields: &mut Fields, name: &str) -> Result<Owner, Rejection> {
+pub(in crate::chat) fn peer(fields: &mut Fields, name: &str) -> Result<Owner, Rejection> {
     let missing = || Rejection::new(ErrorCode::MissingField, format!("`{name}` is missing: the name of a user"));
     let given = fields.string(name)?.ok_or_else(missing)?;
     Owner::new(given).map_err(|fault| Rejection::bad_field(name, fault))

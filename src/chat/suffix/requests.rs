@@ -10,6 +10,7 @@ use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Most messages that a report names.
 pub const REPORTED_MAX: usize = 20;
@@ -40,6 +41,8 @@ pub enum Writers {
     Anyone,
     /// Contacts; strangers may invite.
     Contacts,
+    /// Contacts, and whom the gatekeeper lets in.
+    Gatekeeper,
 }
 
 /// From where a page of a history goes, and in which direction. An item that is not kept any more counts by its place.
@@ -110,6 +113,13 @@ pub enum Op {
     TestPush,
     /// Why the own devices were pushed for this message, or not.
     Explain(Sid),
+    /// Everything that is kept of the user, in pages.
+    Export {
+        /// The `next` of the page before; '': the first.
+        after: String,
+    },
+    /// Everything of the user goes.
+    Erase(Secret),
     /// The conversations, newest first: the first screen.
     Conversations {
         /// How many, at most [`PAGE_MAX`].
@@ -151,6 +161,23 @@ pub enum Op {
     Cancel(MessageId),
 }
 
+/// A password or a token, by which a user proves to be there. It is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
 impl Request {
     /// Reads a payload.
     ///
@@ -187,7 +214,8 @@ fn read(fields: &mut Fields) -> Result<Op, Rejection> {
         "who_may_write" => match fields.string("who")?.as_deref() {
             Some("anyone") => Op::WhoMayWrite(Writers::Anyone),
             Some("contacts") => Op::WhoMayWrite(Writers::Contacts),
-            Some(_) => return Err(Rejection::bad_field("who", "is not anyone or contacts")),
+            Some("gatekeeper") => Op::WhoMayWrite(Writers::Gatekeeper),
+            Some(_) => return Err(Rejection::bad_field("who", "is not anyone, contacts or gatekeeper")),
             None => return Err(missing("who")),
         },
         "hide_presence" => Op::HidePresence(fields.flag("on")?.ok_or_else(|| missing("on"))?),
@@ -196,6 +224,8 @@ fn read(fields: &mut Fields) -> Result<Op, Rejection> {
         "devices" => Op::Devices,
         "test_push" => Op::TestPush,
         "explain" => Op::Explain(sid(fields, "sid")?.ok_or_else(|| missing("sid"))?),
+        "export" => Op::Export { after: fields.string("after")?.unwrap_or_default() },
+        "erase" => Op::Erase(secret(fields)?),
         "conversations" => Op::Conversations { limit: limit(fields)?, before: sid(fields, "before")? },
         "history" => history(fields)?,
         "archive" => Op::Archive { with: conversation(fields, "with")?, on: fields.flag("on")?.unwrap_or(true) },
@@ -209,6 +239,14 @@ fn read(fields: &mut Fields) -> Result<Op, Rejection> {
         }
         _ => return Err(Rejection::bad_field("op", "is none that this release knows")),
     })
+}
+
+fn secret(fields: &mut Fields) -> Result<Secret, Rejection> {
+    match (fields.string("password")?, fields.string("token")?) {
+        (Some(secret), None) | (None, Some(secret)) if !secret.is_empty() => Ok(Secret(secret)),
+        (None, None) => Err(Rejection::new(ErrorCode::MissingField, "`password` or `token` is missing")),
+        _ => Err(Rejection::bad_field("password", "or `token` is empty, or both are there")),
+    }
 }
 
 fn mute(fields: &mut Fields) -> Result<Op, Rejection> {
@@ -302,6 +340,7 @@ mod tests {
             (json!({"op": "unblock", "with": "bob"}), Op::Unblock(bob())),
             (json!({"op": "remove_contact", "with": "bob"}), Op::RemoveContact(bob())),
             (json!({"op": "who_may_write", "who": "contacts"}), Op::WhoMayWrite(Writers::Contacts)),
+            (json!({"op": "who_may_write", "who": "gatekeeper"}), Op::WhoMayWrite(Writers::Gatekeeper)),
             (json!({"op": "hide_presence", "on": true}), Op::HidePresence(true)),
             (json!({"op": "hide_read", "on": false}), Op::HideRead(false)),
             (
@@ -311,6 +350,9 @@ mod tests {
             (json!({"op": "devices"}), Op::Devices),
             (json!({"op": "test_push"}), Op::TestPush),
             (json!({"op": "explain", "sid": sid.to_string()}), Op::Explain(sid)),
+            (json!({"op": "export", "after": "contacts bob"}), Op::Export { after: "contacts bob".to_owned() }),
+            (json!({"op": "erase", "password": "pw"}), Op::Erase(Secret("pw".to_owned()))),
+            (json!({"op": "erase", "token": "a.b.c"}), Op::Erase(Secret("a.b.c".to_owned()))),
             (json!({"op": "conversations"}), Op::Conversations { limit: PAGE_MAX, before: None }),
             (
                 json!({"op": "conversations", "limit": 1, "before": sid.to_string()}),
@@ -361,10 +403,12 @@ mod tests {
             (json!({"op": "delete", "sids": vec!["06eqbd3gy0001ab2"; DELETED_MAX + 1]}), ErrorCode::BadField),
             (json!({"op": "delete", "with": "bob", "sids": ["06eqbd3gy0001ab2"]}), ErrorCode::BadField),
             (json!({"op": "mute", "with": "bob", "for": MUTE_MAX + 1}), ErrorCode::BadField),
-            (json!({"op": "who_may_write", "who": "gatekeeper"}), ErrorCode::BadField),
+            (json!({"op": "who_may_write", "who": "nobody"}), ErrorCode::BadField),
             (json!({"op": "hide_read"}), ErrorCode::MissingField),
             (json!({"op": "report", "with": "bob", "sids": vec!["x"; REPORTED_MAX + 1]}), ErrorCode::BadField),
             (json!({"op": "explain"}), ErrorCode::MissingField),
+            (json!({"op": "erase"}), ErrorCode::MissingField),
+            (json!({"op": "erase", "password": "x", "token": "y"}), ErrorCode::BadField),
             (json!({"op": "sync", "since": "m1"}), ErrorCode::BadField),
             (json!({"op": "schedule", "after": "m1"}), ErrorCode::BadField),
             (json!({"op": "cancel"}), ErrorCode::MissingField),

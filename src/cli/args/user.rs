@@ -1,5 +1,6 @@
 //! What `user` can be asked for.
 
+use super::StoreArgs;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -47,6 +48,34 @@ pub enum UserAction {
         #[command(flatten)]
         users: UsersArgs,
     },
+    /// Erases a chat user from the store of a running bridge: devices, tokens, messages, contacts, settings, sessions, and all that
+    /// waits. What others wrote to that user stays with them, under another name. There is no way back.
+    ///
+    /// The name stays taken, and nobody can log in by it, until `user free`.
+    Erase {
+        /// Whom.
+        name: String,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Prints everything that a running bridge keeps of a chat user, as JSON lines: settings, profile, devices (without their
+    /// tokens), contacts, conversations, messages of both directions.
+    Export {
+        /// Whose.
+        name: String,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Lets the name of an erased user be used again.
+    Free {
+        /// Which name.
+        name: String,
+        /// Where the store is.
+        #[command(flatten)]
+        store: StoreArgs,
+    },
     /// Lists users and roles; then, with a configuration, the chat users that the store alone knows, by their tokens.
     List {
         /// Where the users are.
@@ -62,7 +91,7 @@ pub enum RoleArg {
     Bal,
     /// A chat user with any number of devices.
     User,
-    /// Reads everything, and writes nothing in this release.
+    /// Reads everything, and commands the bridge.
     Admin,
 }
 

@@ -11,11 +11,12 @@ use crate::store::chat::{
     PushExplanation, ScheduledMessage, ScheduledPage, Seeing, SettingChange, SyncPage, TestPush, Undecided,
     UserSettings, VisibleTo,
 };
+use crate::store::erase::{ExportPage, NewReport};
 use crate::store::error::StoreError;
 use crate::store::first_screen::{Archiving, ConversationPage, Deletion, HistoryPage, HistoryQuery};
 use crate::store::sqlite::chat::{
-    conversations, deletion, device, explain, history, invitation, keep, message, notified, people, position, push,
-    scheduled, sync, test_push, unpushed,
+    conversations, deletion, device, events, explain, export, history, invitation, keep, message, notified, people,
+    position, push, scheduled, sync, test_push, unpushed,
 };
 use bytes::Bytes;
 
@@ -217,6 +218,18 @@ impl Store {
     /// What a user has behind `since`, over all conversations; without it the newest.
     pub async fn chat_sync(&self, user: Owner, since: Option<Sid>) -> Result<Committed<SyncPage>, StoreError> {
         self.queue.submit(move |tx| sync::sync(tx, &user, since)).await
+    }
+
+    /// Everything that is kept of a user, page by page: the one behind `after`, '' or the `next` of the one before. `None`: it is
+    /// neither.
+    pub async fn chat_export(&self, user: Owner, after: String) -> Result<Committed<Option<ExportPage>>, StoreError> {
+        self.queue.submit(move |tx| export::page(tx, &user, &after)).await
+    }
+
+    /// Tells BALs that ask for events what a user reports of another one, with copies of the messages.
+    pub async fn chat_report(&self, report: NewReport, call: ChatCall) -> Result<Committed<()>, StoreError> {
+        let NewReport { by, with, sids, reason } = report;
+        self.queue.submit(move |tx| events::reported(tx, (&by, &with), &sids, reason.as_deref(), &call)).await
     }
 
     /// At most `limit` conversations of a user, newest first, whose newest item is older than `before`, as they are at `at` (Unix

@@ -12,6 +12,7 @@ use super::tx::Tx;
 use crate::chat::delivery::{Event, Life, State};
 use crate::chat::id::{self, Owner, Sid};
 use crate::chat::refusal::RetryHistory;
+use crate::chat::transport::Transport;
 use crate::store::{Claimed, DueBatch, DueQuery, Recorded};
 use bytes::Bytes;
 use rusqlite::{Row, params};
@@ -33,6 +34,12 @@ pub(super) const IN_INBOXES: &str = "SELECT part.row, part.reply FROM deliveries
     WHERE message.row = ?1 AND message.tail = ?2 AND part.reply <> ''";
 const BODY: &str = "SELECT body FROM deliveries WHERE row = ?1";
 const CLAIM: &str = "UPDATE deliveries SET state = ?2, attempt = ?3, claimed_at = ?4 WHERE row = ?1";
+/// What has a time after a refusal, the earliest first. What is parked has none, and what never was tried is put off for
+/// another reason.
+pub(super) const FLUSH: &str = "UPDATE deliveries SET due_at = 0 WHERE row IN (
+    SELECT row FROM deliveries INDEXED BY deliveries_due WHERE state = 0 AND way = ?1 AND due_at > 0 AND due_at < ?2
+    AND attempt > 0 ORDER BY due_at LIMIT ?3)";
+const FLUSH_CHUNK: i64 = 250;
 pub(super) const ANY_PUT_OFF: &str =
     "SELECT due_at FROM deliveries WHERE state = 0 AND way = ?1 AND due_at >= 0 ORDER BY due_at LIMIT 1";
 pub(super) const ANY_FRESH: &str = "SELECT 1 FROM deliveries WHERE state = 0 AND way = ?1 AND due_at IS NULL LIMIT 1";
@@ -96,6 +103,15 @@ fn in_inbox_of(tx: &Tx<'_>, name: &Owner, message: Sid) -> rusqlite::Result<Vec<
 
 fn any_put_off(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<i64>> {
     tx.one(ANY_PUT_OFF, [transport], |row| row.get(0))
+}
+
+/// What was refused and waits for a time is due now, a chunk of it. Returns how many.
+pub(in crate::store) fn flush(tx: &mut Tx<'_>, transport: &Transport) -> rusqlite::Result<u64> {
+    let flushed = tx.execute(FLUSH, params![transport.to_string(), PARKED, FLUSH_CHUNK])?;
+    if flushed > 0 {
+        tx.now_due();
+    }
+    Ok(flushed as u64)
 }
 
 /// A row that is due, before it is claimed, and the message that it is one of several deliveries of: then what it says is

@@ -47,6 +47,7 @@
 //! over settled rows by age, an index over documents by delivery, a table of topics with numbers for names.
 
 pub(super) mod accept;
+#[macro_use]
 pub(super) mod chat;
 mod checkpoint;
 mod claim_on_accept;
@@ -54,6 +55,7 @@ mod column;
 mod delivery;
 pub(super) mod dispatch;
 mod environment;
+pub(super) mod erase;
 mod errors;
 mod file;
 mod inspect;

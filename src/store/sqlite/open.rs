@@ -2,7 +2,7 @@
 
 use super::checkpoint::Checkpoints;
 use super::writer::{VerbQueue, Writer};
-use super::{errors, file, recover};
+use super::{erase, errors, file, recover};
 use crate::store::shared_status::SharedStatus;
 use crate::store::{CloseError, OpenError, Recovery, Settings, Store};
 use std::sync::Arc;
@@ -58,6 +58,7 @@ pub(super) fn open_with(
         recover::recover(&mut conn, settings, now_ms).map_err(|error| errors::of_opening(&settings.path, error))?;
     let status = Arc::new(SharedStatus::default());
     status.show(memory.figures);
+    status.all_erased(erase::names(&conn).map_err(|error| errors::of_opening(&settings.path, error))?);
     let (queue, queued) = VerbQueue::new(settings.queue);
     let (stop, stopped) = std::sync::mpsc::sync_channel(1);
     let writer = Writer {

@@ -2,6 +2,7 @@
 
 use super::chat::people;
 use super::column::{from_sql, sql_ms};
+use super::erase;
 use super::tx::Tx;
 use crate::chat::id::Owner;
 use crate::chat::message::PresenceState;
@@ -21,6 +22,9 @@ const LAST: &str = "SELECT user, online, CASE online WHEN 1 THEN max(changed_at,
     FROM presence, marks WHERE online = 1 OR changed_at > alive_at - ?1";
 
 pub(in crate::store) fn changed(tx: &mut Tx<'_>, change: &PresenceChange) -> rusqlite::Result<Option<u64>> {
+    if erase::is_taken(tx, change.user.as_str())? {
+        return Ok(None);
+    }
     // Who was there once is somebody to whom messages can be written.
     people::ensure(tx, &change.user)?;
     let online = change.state == PresenceState::Online;

@@ -60,10 +60,11 @@ impl Size {
     }
 }
 
-/// Rebuilds a file that cannot shrink, so that it can. Without room for that it is left as it is, and the next start tries
+/// Rebuilds a file that cannot shrink, so that it can, and one of which the unused parts are to be emptied. Without room for that it is left as it is, and the next start tries
 /// again; likewise if it fails, which leaves the file as it was.
 pub(super) fn rebuild_once(conn: &mut Connection, path: &Path, environment: &Environment) -> rusqlite::Result<()> {
-    if conn.pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i32>(0))? == INCREMENTAL {
+    let is_wanted = conn.query_row("SELECT scrub FROM marks", [], |row| row.get::<_, bool>(0))?;
+    if !is_wanted && conn.pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i32>(0))? == INCREMENTAL {
         return Ok(());
     }
     let store = path.display();
@@ -93,6 +94,7 @@ pub(super) fn rebuild_once(conn: &mut Connection, path: &Path, environment: &Env
         tracing::warn!(%store, %error, "the store could not be rebuilt, which the next start tries again");
         return Ok(());
     }
+    conn.execute_batch("UPDATE marks SET scrub = 0")?;
     let after = Size::of(conn)?;
     tracing::info!(%store, bytes_before = before.bytes(), bytes = after.bytes(),
         seconds = started.elapsed().as_secs_f32(), "the store is rebuilt");

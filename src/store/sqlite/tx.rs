@@ -114,6 +114,8 @@ pub(super) struct MemoryDraft {
     pub(super) free_pages: FreePages,
     /// Whether all free pages that the file can spare were given back now.
     pub(super) shrunk: bool,
+    /// Whether the file is to be rebuilt after the commit.
+    pub(super) scrub: bool,
     /// Topics that got a document.
     pub(super) topics: HashSet<String>,
     /// Whether a delivery became due.

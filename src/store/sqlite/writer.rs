@@ -3,7 +3,7 @@
 use super::checkpoint::Checkpoints;
 use super::file::Lock;
 use super::tx::{Memory, MemoryDraft, Tx};
-use super::{errors, outbox, shrink};
+use super::{erase, errors, outbox, shrink};
 use crate::store::shared_status::SharedStatus;
 use crate::store::{CloseError, Committed, Limits, StoreError, StoreHealth};
 use rusqlite::Connection;
@@ -293,11 +293,14 @@ impl Writer {
                     memory_draft.figures.commits += 1;
                     memory_draft.figures.verbs += batch.len() as u64;
                     self.checkpoints.committed(batch.len());
-                    let shrunk = memory_draft.shrunk;
+                    let (shrunk, scrub) = (memory_draft.shrunk, memory_draft.scrub);
                     self.memory.adopt(memory_draft);
                     self.status.show(self.memory.figures);
                     if shrunk && let Err(error) = shrink::cut(&self.conn) {
                         tracing::warn!(%error, "the store could not be made shorter yet");
+                    }
+                    if scrub {
+                        self.status.set_scrubbed(erase::scrub(&self.conn));
                     }
                     return Ok(());
                 }

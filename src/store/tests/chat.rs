@@ -3,8 +3,11 @@
 mod amend;
 mod deletion;
 mod devices;
+mod erase;
+mod events;
 mod expired;
 mod explain;
+mod export;
 mod first_screen;
 pub(super) mod groups;
 mod invitations;
@@ -49,16 +52,17 @@ pub(super) fn devices(names: &[&str]) -> Vec<Device> {
 
 pub(super) fn policy(push_when: PushWhen) -> ChatPolicy {
     let transports = Transports::new(Transport::Ccs, HashMap::new(), &Routes::default());
-    ChatPolicy { push_when, writers: Writers::Anyone, transports, scheduled_max: 3 }
+    ChatPolicy { push_when, writers: Writers::Anyone, transports, scheduled_max: 3, listeners: Vec::new() }
 }
 
 /// A user's phone, on which nobody looks at anything.
 pub(super) fn writer(name: &str) -> Writer {
-    Writer { name: owner(name), role: Role::User, dev: Some(device("phone")), connected: Vec::new(), strangers: true }
+    let (dev, connected) = (Some(device("phone")), Vec::new());
+    Writer { name: owner(name), role: Role::User, dev, connected, strangers: true, let_in: false }
 }
 
 fn bal(name: &str) -> Writer {
-    Writer { name: owner(name), role: Role::Bal, dev: None, connected: Vec::new(), strangers: true }
+    Writer { name: owner(name), role: Role::Bal, dev: None, connected: Vec::new(), strangers: true, let_in: false }
 }
 
 /// A user, as far as the store knows it, with these attended devices.

@@ -1,7 +1,8 @@
 //! Devices of users: the tokens by which they are pushed.
 
 use super::push::DevicePush;
-use super::{Call, json_text, notified, owner, people, push, tell};
+use super::{Call, events, json_text, notified, owner, people, push, tell};
+use crate::chat::bal_event::BalEvent;
 use crate::chat::id::{Owner, Recipient, Token, short_hash};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::push::Target;
@@ -39,6 +40,8 @@ const PROOFS: &str = "SELECT count(*), max(made_at) FROM proofs WHERE recipient 
 const KEEP_PROOF: &str = "INSERT INTO proofs (recipient, made_at, user, dev, proof) VALUES (?1, ?2, ?3, ?4, ?5)";
 pub(in crate::store::sqlite) const DROP_PROOFS: &str = "DELETE FROM proofs WHERE made_at <= ?1";
 const CANONICAL: &str = "UPDATE devices SET token = ?3, recipient = ?4 WHERE user = ?1 AND dev = ?2 AND recipient = ?5";
+const EXPORTED: &str =
+    "SELECT dev, token, registration, registered_at, pushed_at FROM devices WHERE user = ?1 ORDER BY dev";
 const KNOWN: &str = "SELECT dev, token, registered_at, pushed_at, error FROM devices WHERE user = ?1 ORDER BY dev";
 
 /// A device that has this token.
@@ -107,6 +110,10 @@ pub(in crate::store) fn change(
         (false, false) => DeviceEvent::Registered,
     };
     event(tx, user, (what, dev.as_str(), &hash), None, call.at)?;
+    if !is_known {
+        let registered = BalEvent::DeviceRegistered { user: user.as_str(), dev: dev.as_str(), token_hash: &hash };
+        events::tell(tx, &registered, call)?;
+    }
     Ok(done)
 }
 
@@ -199,6 +206,32 @@ fn remove(tx: &mut Tx<'_>, user: &Owner, dev: &str, at: u64) -> rusqlite::Result
     tx.execute(FORGET_PUSHED, params![user.as_str(), dev])?;
     notified::withdraw_all(tx, user, dev, recipient, at)?;
     Ok(Some(short_hash(&token)))
+}
+
+/// The devices of a user that have a token, with it.
+pub(in crate::store::sqlite) fn tokens_of(tx: &Tx<'_>, user: &str) -> rusqlite::Result<Vec<(String, String)>> {
+    tx.all(KNOWN, [user], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// The devices of a user, for that one: all but their tokens.
+pub(super) fn exported(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<serde_json::Value>> {
+    tx.all(EXPORTED, [user.as_str()], |row| {
+        let token: String = row.get(1)?;
+        Ok(serde_json::json!({
+            "kind": "device",
+            "dev": row.get::<_, String>(0)?,
+            "token_hash": short_hash(&token),
+            "registration": super::json::<serde_json::Value>(row, 2)?,
+            "registered_at": from_sql(row.get(3)?),
+            "last_push": row.get::<_, Option<i64>>(4)?.map(from_sql),
+        }))
+    })
+}
+
+/// Takes a registration out, and tells nobody: its user is erased.
+pub(in crate::store::sqlite) fn erase(tx: &mut Tx<'_>, user: &str, dev: &str, at: u64) -> rusqlite::Result<()> {
+    let Ok(user) = Owner::new(user) else { return Ok(()) };
+    remove(tx, &user, dev, at).map(drop)
 }
 
 /// The push service says that a token is gone: (whose, when the push was made, why).

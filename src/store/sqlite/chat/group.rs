@@ -15,10 +15,11 @@ use super::message::document_of;
 use super::{ChatRow, json, json_text, mention, people};
 use crate::chat::group::{EVERYBODY, GroupRole, GroupSettings};
 use crate::chat::id::{Owner, Row, Sid};
+use crate::store::EXPORT_PAGE;
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
 use rusqlite::{Connection, params};
-use serde_json::Value;
+use serde_json::{Value, json as object};
 
 const LOAD: &str = "SELECT settings, version, members, count, counted, dropped, newest FROM chat_groups WHERE gid = ?1";
 const SAVE: &str = "INSERT INTO chat_groups (gid, settings, version, members, count, counted, dropped, newest)
@@ -35,6 +36,8 @@ pub(in crate::store::sqlite) const UNREAD: &str =
     "SELECT m.gid, m.read, max(0, g.counted - max(m.read_counted, g.dropped)) FROM members m
     JOIN chat_groups g ON g.gid = m.gid
     WHERE m.user = ?1 AND m.gone IS NULL AND g.counted > max(m.read_counted, g.dropped)";
+pub(in crate::store::sqlite) const EXPORTED: &str =
+    "SELECT gid FROM members WHERE user = ?1 AND gid > ?2 ORDER BY gid LIMIT ?3";
 /// Messages that were counted as unread and are not any more, behind a row: retracted ones, and those of which the member has
 /// deleted the own copy.
 pub(in crate::store::sqlite) const RETRACTED_BEHIND: &str =
@@ -122,6 +125,11 @@ impl Group {
 pub(super) fn handle_dropped(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
     const DROPPED: &str = "UPDATE chat_groups SET dropped = max(dropped, ?2) WHERE gid = ?1";
     tx.execute(DROPPED, params![row.peer.as_str(), sql_ms(row.theirs_reader)])?;
+    forget_mentions(tx, row)
+}
+
+/// The message names nobody any more.
+pub(in crate::store::sqlite) fn forget_mentions(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
     let kept: Value = serde_json::from_slice(&document_of(tx, row, &row.peer)?).unwrap_or_default();
     let names = kept["mentions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let Some(group) = row.peer.group().filter(|_| !names.is_empty()) else { return Ok(()) };
@@ -177,6 +185,26 @@ impl Member {
 
 fn role(owns: bool) -> GroupRole {
     if owns { GroupRole::Owner } else { GroupRole::Member }
+}
+
+/// A page of the groups of a user behind `after`, as an export has them.
+pub(super) fn exported(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Vec<(String, Value)>> {
+    let names = tx.all(EXPORTED, params![user.as_str(), after, EXPORT_PAGE as i64], |row| super::owner(row, 0))?;
+    let mut items = Vec::with_capacity(names.len());
+    for name in names {
+        let (Some(group), Some(member)) = (Group::load(tx, &name)?, Member::now_or_before(tx, &name, user)?) else {
+            continue;
+        };
+        let is_in = member.gone.is_none();
+        let read = message::by_row(tx, member.read)?.map(|row| row.sid.to_string());
+        let unread = if is_in { group.unread(tx, (&name, user), (member.read, member.read_counted))? } else { 0 };
+        let item = object!({
+            "kind": "group", "group": name.as_str(), "settings": group.settings, "version": group.version,
+            "member": is_in, "role": member.role, "unread": unread, "read": read,
+        });
+        items.push((name.as_str().to_owned(), item));
+    }
+    Ok(items)
 }
 
 /// Whether `user` may read a message of a group.

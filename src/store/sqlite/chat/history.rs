@@ -99,7 +99,11 @@ fn of_two(tx: &Tx<'_>, user: &Owner, query: &HistoryQuery) -> rusqlite::Result<V
 }
 
 /// The newest item that `user` has of the conversation with another one, tombstones of its own left out.
-pub(super) fn newest_item(tx: &Tx<'_>, user: &Owner, with: &Owner) -> rusqlite::Result<Option<ChatRow>> {
+pub(in crate::store::sqlite) fn newest_item(
+    tx: &Tx<'_>,
+    user: &Owner,
+    with: &Owner,
+) -> rusqlite::Result<Option<ChatRow>> {
     let (conversation, side) = load(tx, user, with)?;
     let floor = conversation.of(side).deleted.map_or(Row(0), Sid::row);
     let mut newest: Option<ChatRow> = None;

@@ -2,8 +2,8 @@
 
 use super::push::{Asking, Told};
 use super::{
-    Call, ChatRow, Kind, amend, document, expired, json_text, load, mention, people, position, push, save, scheduled,
-    tell,
+    Call, ChatRow, Kind, amend, document, events, expired, json_text, load, mention, people, position, push, save,
+    scheduled, tell,
 };
 use crate::chat::amendment::{is_edited, is_tombstone};
 use crate::chat::contact::{Admission, What, admit};
@@ -15,8 +15,10 @@ use crate::chat::push_decision::{Asked, Matter};
 use crate::chat::status::Status;
 use crate::chat::suffix::messages::{Stamp, stamped};
 use crate::chat::suffix::receipts::ReceiptDocument;
+use crate::chat::suffix::requests::Writers;
 use crate::chat::topic::Device;
 use crate::store::sqlite::column::sql_ms;
+use crate::store::sqlite::erase;
 use crate::store::sqlite::tx::Tx;
 use crate::store::sqlite::upstream;
 use crate::store::{ChatCall, ChatOutcome, NewChatMessage, Origin, Peer, Seeing, Writer};
@@ -87,6 +89,7 @@ pub(super) fn write_now(
     }
     let row = place(tx, new, (swallowed, reads), call.at)?;
     let waits = tell_both(tx, new, &row, &document, call)?;
+    events::stored(tx, &row, call)?;
     Ok(done(seen, admission, waits))
 }
 
@@ -156,10 +159,11 @@ fn admitted(
     call: &Call<'_>,
 ) -> rusqlite::Result<Result<Admission, Rejection>> {
     let settings = people::settings(tx, &to.name)?;
-    if to.role.is_none() && settings.is_none() || to.role == Some(Role::Admin) {
+    let is_gone = || Ok::<_, rusqlite::Error>(settings.is_none() && erase::is_taken(tx, to.name.as_str())?);
+    if to.role.is_none() && settings.is_none() || to.role == Some(Role::Admin) || is_gone()? {
         return Ok(Err(Rejection::new(ErrorCode::NotFound, "`to` names nobody")));
     }
-    if to.role != Some(Role::Bal) {
+    if to.role != Some(Role::Bal) && settings.is_none() {
         people::ensure(tx, &to.name)?;
     }
     if from.name == to.name {
@@ -170,6 +174,7 @@ fn admitted(
         Some(Role::Bal) => Default::default(),
         _ => settings.and_then(|settings| settings.writers).unwrap_or(call.policy.writers),
     };
+    let writers = if from.let_in && writers == Writers::Gatekeeper { Writers::Anyone } else { writers };
     Ok(match admit(what, from.role, writers, entry) {
         Admission::Forbidden => Err(Rejection::new(ErrorCode::Forbidden, "`to` takes messages of contacts only")),
         // A BAL knows its writers by what they write.

@@ -19,8 +19,10 @@ pub(in crate::store) mod amend;
 pub(in crate::store) mod conversations;
 pub(in crate::store) mod deletion;
 pub(in crate::store) mod device;
+pub(in crate::store) mod events;
 pub(in crate::store) mod expired;
 pub(in crate::store) mod explain;
+pub(in crate::store) mod export;
 pub(in crate::store) mod group;
 pub(in crate::store) mod history;
 pub(in crate::store) mod invitation;
@@ -72,7 +74,7 @@ impl<'a> Call<'a> {
 
 /// What a row of `chat` is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::store::sqlite) enum Kind {
     Message = 0,
     Reaction = 1,
     Invitation = 2,
@@ -92,32 +94,32 @@ impl Kind {
 
 /// A row of `chat`, without its document.
 #[derive(Debug, Clone)]
-pub(super) struct ChatRow {
-    pub(super) sid: Sid,
-    pub(super) kind: Kind,
-    pub(super) writer: Owner,
-    pub(super) by_bal: bool,
-    pub(super) id: Option<String>,
-    pub(super) peer: Owner,
-    pub(super) dev: Option<String>,
-    pub(super) at: u64,
-    pub(super) n_writer: Option<u64>,
-    pub(super) n_reader: Option<u64>,
+pub(in crate::store::sqlite) struct ChatRow {
+    pub(in crate::store::sqlite) sid: Sid,
+    pub(in crate::store::sqlite) kind: Kind,
+    pub(in crate::store::sqlite) writer: Owner,
+    pub(in crate::store::sqlite) by_bal: bool,
+    pub(in crate::store::sqlite) id: Option<String>,
+    pub(in crate::store::sqlite) peer: Owner,
+    pub(in crate::store::sqlite) dev: Option<String>,
+    pub(in crate::store::sqlite) at: u64,
+    pub(in crate::store::sqlite) n_writer: Option<u64>,
+    pub(in crate::store::sqlite) n_reader: Option<u64>,
     theirs_writer: u64,
     theirs_reader: u64,
-    pub(super) hidden: bool,
+    pub(in crate::store::sqlite) hidden: bool,
     /// Its writer wants to hear more of it than `sent`.
-    pub(super) receipt: bool,
-    pub(super) waits: bool,
-    pub(super) deadline: u64,
+    pub(in crate::store::sqlite) receipt: bool,
+    pub(in crate::store::sqlite) waits: bool,
+    pub(in crate::store::sqlite) deadline: u64,
     /// The message that an edit or retract is about.
-    pub(super) amends: Option<Row>,
+    pub(in crate::store::sqlite) amends: Option<Row>,
     /// It is a tombstone: retracted, or deleted by both sides.
-    pub(super) gone: bool,
+    pub(in crate::store::sqlite) gone: bool,
 }
 
 impl ChatRow {
-    pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+    pub(in crate::store::sqlite) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let code = row.get(2)?;
         let count = |column| row.get::<_, Option<i64>>(column).map(|count| count.map(from_sql));
         Ok(Self {
@@ -187,14 +189,23 @@ pub(super) fn write_figures(tx: &Tx<'_>) -> rusqlite::Result<()> {
 }
 
 /// The conversation of two, and on which side of it `one` is.
-pub(super) fn load(tx: &Tx<'_>, one: &Owner, other: &Owner) -> rusqlite::Result<(Conversation, Side)> {
+pub(in crate::store::sqlite) fn load(
+    tx: &Tx<'_>,
+    one: &Owner,
+    other: &Owner,
+) -> rusqlite::Result<(Conversation, Side)> {
     let (first, second, side) = pair(one, other);
     let read = |row: &rusqlite::Row<'_>| Ok(json::<Conversation>(row, 0)?.with_last(row.get(1)?, row.get(2)?));
     let found = tx.one(LOAD, params![first.as_str(), second.as_str()], read)?;
     Ok((found.unwrap_or_default(), side))
 }
 
-pub(super) fn save(tx: &Tx<'_>, one: &Owner, other: &Owner, conversation: &Conversation) -> rusqlite::Result<()> {
+pub(in crate::store::sqlite) fn save(
+    tx: &Tx<'_>,
+    one: &Owner,
+    other: &Owner,
+    conversation: &Conversation,
+) -> rusqlite::Result<()> {
     let (first, second, _) = pair(one, other);
     let [newest_first, newest_second] = [Side::First, Side::Second].map(|side| conversation.of(side).last);
     let values = params![first.as_str(), second.as_str(), json_text(conversation)?, newest_first, newest_second];
@@ -219,16 +230,19 @@ fn document(
     expired::note_document(tx, origin, topic, seq)
 }
 
-pub(super) fn owner(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Owner> {
+pub(in crate::store::sqlite) fn owner(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Owner> {
     Owner::of_any(row.get_ref(column)?.as_str()?)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
 }
 
-pub(super) fn json<T: DeserializeOwned>(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<T> {
+pub(in crate::store::sqlite) fn json<T: DeserializeOwned>(
+    row: &rusqlite::Row<'_>,
+    column: usize,
+) -> rusqlite::Result<T> {
     serde_json::from_str(row.get_ref(column)?.as_str()?)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
 }
 
-pub(super) fn json_text(value: &impl Serialize) -> rusqlite::Result<String> {
+pub(in crate::store::sqlite) fn json_text(value: &impl Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }

@@ -164,11 +164,17 @@ fn take_back(tx: &mut Tx<'_>, mut delivery: Delivery, at: u64) -> rusqlite::Resu
     if delivery.apply(tx, &Event::Cancelled, at)?.is_some() {
         return Ok(true);
     }
-    if let (State::InFlight, Some(push)) = (delivery.life.state, delivery.chat()) {
-        let mark = json_text(&DevicePush { withdrawn: true, ..push.clone() })?;
-        tx.execute(MARK, params![delivery.request.sid.row(), mark])?;
+    if delivery.life.state == State::InFlight {
+        withdraw_in_flight(tx, &delivery)?;
     }
     Ok(false)
+}
+
+/// A push that is in flight is not sent again, whatever its service answers.
+pub(in crate::store::sqlite) fn withdraw_in_flight(tx: &Tx<'_>, delivery: &Delivery) -> rusqlite::Result<()> {
+    let Some(push) = delivery.chat() else { return Ok(()) };
+    let mark = json_text(&DevicePush { withdrawn: true, ..push.clone() })?;
+    tx.execute(MARK, params![delivery.request.sid.row(), mark]).map(drop)
 }
 
 /// The notifications of what was read go away: pushes that wait are taken back, and devices that were pushed get a `clear`,

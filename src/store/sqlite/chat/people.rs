@@ -6,6 +6,7 @@ use crate::chat::id::Owner;
 use crate::chat::message::{ErrorCode, PresenceState, Rejection};
 use crate::chat::principal::Role;
 use crate::store::sqlite::column::from_sql;
+use crate::store::sqlite::erase;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{
     CONTACTS_PAGE, Contact, ContactPage, EntryChange, Seeing, SeenPresence, SettingChange, UserSettings, VisibleTo,
@@ -80,8 +81,13 @@ pub(in crate::store::sqlite) fn make_contact(
 }
 
 /// A user was heard of: it exists from now on.
+///
+/// Whoever was erased does not.
 pub(in crate::store) fn ensure(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<()> {
-    tx.execute(ENSURE, [user.as_str()]).map(drop)
+    if !tx.exists(SETTINGS, [user.as_str()])? && !erase::is_taken(tx, user.as_str())? {
+        tx.execute(ENSURE, [user.as_str()])?;
+    }
+    Ok(())
 }
 
 /// What a user has set; `None`: no such user was ever heard of.

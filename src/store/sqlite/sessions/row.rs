@@ -131,7 +131,7 @@ impl StoredRow {
 }
 
 /// Takes a row out; returns what it counted for, which is nothing if it was a document. `None`: it was not there.
-pub(super) fn remove(tx: &Tx<'_>, queue: QueueId, seq: i64) -> rusqlite::Result<Option<RowCount>> {
+pub(in crate::store::sqlite) fn remove(tx: &Tx<'_>, queue: QueueId, seq: i64) -> rusqlite::Result<Option<RowCount>> {
     let removed = tx
         .conn
         .prepare_cached(REMOVE)?

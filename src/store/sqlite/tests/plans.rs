@@ -1,12 +1,12 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
 use super::super::chat::{
-    self, amend, conversations, deletion, device, expired, history, keep, mention, message as chat_message, notified,
-    position, push, scheduled, sync, unpushed,
+    self, amend, conversations, deletion, device, expired, export, history, keep, mention, message as chat_message,
+    notified, position, push, scheduled, sync, unpushed,
 };
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{
-    accept, dispatch, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, unread,
+    accept, dispatch, erase, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, unread,
     upstream,
 };
 
@@ -28,6 +28,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
     let expected = [
         (dispatch::TIMED, "INDEX deliveries_due (way=? AND due_at<?)"),
         (dispatch::FRESH, "INDEX deliveries_due (way=? AND due_at=?)"),
+        (dispatch::FLUSH, "INDEX deliveries_due (way=? AND due_at>? AND due_at<?)"),
         (dispatch::ANY_PUT_OFF, "INDEX deliveries_due (way=? AND due_at>?)"),
         (dispatch::ANY_FRESH, "INDEX deliveries_due (way=? AND due_at=?)"),
         (recipient_queue::OLDER, "INDEX deliveries_parked (recipient=? AND rowid<?)"),
@@ -101,6 +102,15 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (scheduled::OF_WRITER, "INDEX scheduled_writer (writer=? AND row>?)"),
         (scheduled::DUE, "INDEX scheduled_due (not_before<?)"),
         (scheduled::COUNT, "(writer=?)"),
+        (erase::messages::WRITTEN, "INDEX chat_writer (writer=?)"),
+        (erase::messages::GOT, "INDEX chat_peer (peer=?)"),
+        (erase::groups::IN, "INDEX members_user (user=? AND gid>?)"),
+        (erase::documents::OWN, "PRIMARY KEY (topic>? AND topic<?)"),
+        (erase::documents::ALL, "PRIMARY KEY ((topic,seq)>(?,?))"),
+        (chat::group::EXPORTED, "INDEX members_user (user=? AND gid>?)"),
+        (export::CONTACTS, "PRIMARY KEY (user=? AND other>?)"),
+        (export::TALKS_FIRST, "PRIMARY KEY (first=? AND second>?)"),
+        (export::TALKS_SECOND, "INDEX conversations_second (second=? AND first>?)"),
         (device::DROP_PROOFS, "INDEX proofs_made (made_at<?)"),
     ];
     for (sql, index) in expected {

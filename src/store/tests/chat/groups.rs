@@ -19,7 +19,7 @@ pub(in crate::store::tests) fn owners(names: &[&str]) -> Vec<Owner> {
     names.iter().map(|name| owner(name)).collect()
 }
 
-fn named_settings(name: &str) -> SettingsChange {
+pub(in crate::store::tests) fn named_settings(name: &str) -> SettingsChange {
     SettingsChange { name: Some(name.to_owned()), ..SettingsChange::default() }
 }
 
@@ -56,7 +56,12 @@ impl Chat {
         self.change_group(by, GroupAction::Change(change), &named).await
     }
 
-    async fn change_group(&mut self, by: &str, what: GroupAction, named: &[&str]) -> Result<GroupChanged, ErrorCode> {
+    pub(in crate::store::tests) async fn change_group(
+        &mut self,
+        by: &str,
+        what: GroupAction,
+        named: &[&str],
+    ) -> Result<GroupChanged, ErrorCode> {
         self.at += 1;
         let sid = self.rig.sids.next(self.at, 0);
         let named = named

@@ -2,6 +2,7 @@
 
 use super::message::{notice, notice_row};
 use super::{Group, Member, role};
+use crate::chat::bal_event::BalEvent;
 use crate::chat::contact::What;
 use crate::chat::group::{
     GroupChange, GroupRole, GroupSettings, MEMBERS_MAX, Notice, NoticeEvent, SettingsChange, Shown, heir, not_member,
@@ -13,7 +14,7 @@ use crate::chat::suffix::invitations::{Invitation, Kind};
 use crate::chat::topic::Device;
 use crate::store::sqlite::chat::message::admission;
 use crate::store::sqlite::chat::notified::{self, Seen};
-use crate::store::sqlite::chat::{Call, invitation, owner, people};
+use crate::store::sqlite::chat::{Call, events, invitation, owner, people};
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{
@@ -354,8 +355,58 @@ impl Writing<'_> {
         let row = notice_row((&self.name, &self.by.name), sid, place, call.at);
         let mut readers = names(tx, &group)?;
         readers.extend_from_slice(also);
-        notice(tx, &row, &told.to_bytes(), &readers, call.at)
+        notice(tx, &row, &told.to_bytes(), &readers, call.at)?;
+        self.tell_bals(tx, event, (who, also), call)
     }
+
+    /// Tells BALs that ask for events who is in the group by this, or no longer.
+    fn tell_bals(
+        &self,
+        tx: &mut Tx<'_>,
+        event: NoticeEvent,
+        (who, also): (&[Owner], &[Owner]),
+        call: &mut Call<'_>,
+    ) -> rusqlite::Result<()> {
+        let (group, by) = (self.name.as_str(), self.by.name.as_str());
+        let maker = (event == NoticeEvent::Created).then_some(&self.by.name);
+        let users = if event == NoticeEvent::Dissolved { also } else { who };
+        for user in maker.into_iter().chain(users).map(Owner::as_str) {
+            let told = match event {
+                NoticeEvent::Created | NoticeEvent::Added | NoticeEvent::Joined => {
+                    BalEvent::MemberJoined { group, user, by }
+                }
+                NoticeEvent::Removed | NoticeEvent::Left | NoticeEvent::Dissolved => {
+                    BalEvent::MemberLeft { group, user, by }
+                }
+                NoticeEvent::Changed | NoticeEvent::Promoted | NoticeEvent::Demoted => return Ok(()),
+            };
+            events::tell(tx, &told, call)?;
+        }
+        Ok(())
+    }
+}
+
+/// A member who is erased leaves; those who stay read of it under the other name.
+pub(in crate::store::sqlite) fn leave_erased(
+    tx: &mut Tx<'_>,
+    name: &Owner,
+    (user, alias): (&Owner, &Owner),
+    call: &mut Call<'_>,
+) -> rusqlite::Result<()> {
+    let by = Writer {
+        name: alias.clone(),
+        role: Role::User,
+        dev: None,
+        connected: Vec::new(),
+        strangers: false,
+        let_in: false,
+    };
+    let Some(group) = Group::load(tx, name)? else { return Ok(()) };
+    let mut writing = Writing { name: name.clone(), group, by: &by, sid: None };
+    tx.execute(GONE, params![name.as_str(), user.as_str(), writing.next_row(call)])?;
+    writing.group.members = writing.group.members.saturating_sub(1);
+    writing.notify(tx, (NoticeEvent::Left, std::slice::from_ref(alias)), &SettingsChange::default(), call)?;
+    writing.promote_heir(tx, call)
 }
 
 /// `user` accepts an invitation into a group. Its id comes from those for pushes.

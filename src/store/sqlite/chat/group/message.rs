@@ -11,7 +11,7 @@ use crate::chat::push_decision::Matter;
 use crate::chat::status::Status;
 use crate::chat::suffix::messages::{Stamp, stamped};
 use crate::store::sqlite::chat::message::{self, by_id, document_of, insert, receipt};
-use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, expired, unpushed};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, events, expired, unpushed};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{ChatCall, GroupOutcome, NewGroupMessage, Origin};
 use bytes::Bytes;
@@ -60,6 +60,8 @@ pub(in crate::store) fn write(
     }
     message::copy(tx, &row, &kept, writer, false, call.at)?;
     receipt(tx, &row, Status::Sent, call.at)?;
+    // Before the pushes, which may take all ids that are left.
+    events::stored(tx, &row, call)?;
     let deciding = Deciding { row: &row, message: &new.message, group: &group, attended: &new.attended };
     let Rules { decided, waiting } = deciding.tell_members(tx, call)?;
     unpushed::note(tx, row.sid.row(), decided.waits_for_room())?;

@@ -13,7 +13,7 @@ use crate::chat::push_document::title;
 use crate::chat::suffix::messages::UserMessage;
 use crate::chat::topic::Device;
 use crate::store::sqlite::chat::push::{Asking, Decided, Registered, Told, push_id, registered};
-use crate::store::sqlite::chat::{Call, ChatRow, json, mention, owner, people, push};
+use crate::store::sqlite::chat::{Call, ChatRow, json, json_text, mention, owner, people, push};
 use crate::store::sqlite::column::state;
 use crate::store::sqlite::request::BY_ID;
 use crate::store::sqlite::tx::Tx;
@@ -239,6 +239,16 @@ fn is_pushed(tx: &Tx<'_>, user: &Owner, row: &ChatRow, device: &Registered) -> r
     let dev = device.dev.as_str();
     Ok(tx.exists(IS_NOTED, params![user.as_str(), row.peer.as_str(), row.sid.row(), dev])?
         || tx.exists(BY_ID, params![push_id(row.sid, dev), user.as_str()])?)
+}
+
+/// A member is forgotten in what was decided about a message.
+pub(in crate::store::sqlite) fn forget_member(tx: &Tx<'_>, message: Row, user: &str) -> rusqlite::Result<()> {
+    const SET: &str = "UPDATE chat SET decided = ?2, waits = waits AND ?3 WHERE row = ?1";
+    let Some(mut decided) = decided_of(tx.conn, message)? else { return Ok(()) };
+    decided.rules.values_mut().for_each(|users| users.retain(|one| one != user));
+    decided.rules.retain(|_, users| !users.is_empty());
+    decided.waiting.retain(|one| one != user);
+    tx.execute(SET, params![message, json_text(&decided)?, !decided.waiting.is_empty()]).map(drop)
 }
 
 fn decided_of(conn: &Connection, row: Row) -> rusqlite::Result<Option<GroupDecided>> {

@@ -1,0 +1,99 @@
+//! Who may write to users who leave that to a BAL: it is asked for each stranger, and its answers count as long as it says.
+
+use crate::bridge::context::Context;
+use crate::chat::gatekeeper::{GateAnswer, GateAnswers, question};
+use crate::chat::id::{Owner, Sid};
+use crate::chat::suffix::requests::Writers;
+use crate::chat::topic::inbox_topic;
+use crate::mqtt::Outbound;
+use crate::ops::clock::now_ms;
+use crate::store::StoreError;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// How long it may take for an answer. Without one nobody is let in.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Questions that are open at one time, at most; beyond it nobody is let in.
+const QUESTIONS_MAX: usize = 256;
+
+/// Asks a BAL; cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Gatekeeper {
+    bal: Owner,
+    /// A lock because messages are asked about in futures of their own; held for an operation on memory.
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    answers: GateAnswers,
+    open: HashMap<Sid, oneshot::Sender<GateAnswer>>,
+}
+
+/// A question that is open as long as this lives.
+struct Open<'a>(&'a Gatekeeper, Sid);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.state().open.remove(&self.1);
+    }
+}
+
+impl Gatekeeper {
+    pub(super) fn new(bal: Owner) -> Self {
+        Self { bal, state: Arc::default() }
+    }
+
+    /// Whether this is the BAL.
+    pub(super) fn is(&self, bal: &Owner) -> bool {
+        self.bal == *bal
+    }
+
+    /// It answers. What comes too late means nothing.
+    pub(super) fn answered(&self, answer: GateAnswer) {
+        if let Some(asked) = self.state().open.remove(&answer.question) {
+            let _ = asked.send(answer);
+        }
+    }
+
+    /// Whether `from` is let in to `to`, as far as that has to be asked.
+    pub(super) async fn lets_in(&self, context: &Context, from: &Owner, to: &Owner) -> Result<bool, StoreError> {
+        let settings = context.store.chat_settings(to.clone()).await?.await?;
+        let writers = settings.and_then(|settings| settings.writers).unwrap_or(context.settings.chat.who_may_write);
+        if writers != Writers::Gatekeeper || context.store.chat_has_contact(to.clone(), from.clone()).await?.await? {
+            return Ok(false);
+        }
+        if let Some(ok) = self.state().answers.get(from, to, now_ms()) {
+            return Ok(ok);
+        }
+        Ok(self.ask(context, from, to).await)
+    }
+
+    async fn ask(&self, context: &Context, from: &Owner, to: &Owner) -> bool {
+        let (id, at) = context.next_sid();
+        let (tell, told) = oneshot::channel();
+        {
+            let mut state = self.state();
+            if state.open.len() >= QUESTIONS_MAX {
+                return false;
+            }
+            state.open.insert(id, tell);
+        }
+        let _open = Open(self, id);
+        let (outbound, _outcome) = Outbound::new(inbox_topic(&self.bal, "requests"), question(id, from, to, at));
+        let asked = async {
+            let _ = context.publish.send(Outbound { dropped_unread: true, ..outbound }).await;
+            told.await
+        };
+        let Ok(Ok(answer)) = timeout(ANSWER, asked).await else { return false };
+        self.state().answers.keep(from, to, answer, now_ms());
+        answer.ok
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

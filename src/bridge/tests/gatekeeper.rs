@@ -1,0 +1,118 @@
+//! Who may write is left to a BAL.
+
+use super::chat::at;
+use super::*;
+use crate::chat::principal::Role;
+use crate::chat::suffix::requests::Writers;
+
+fn guarded() -> Settings {
+    let chat = settings::ChatSettings {
+        who_may_write: Writers::Gatekeeper,
+        gatekeeper: Some("keeper".to_owned()),
+        ..settings::ChatSettings::default()
+    };
+    Settings { chat, ..settings() }
+}
+
+fn gate() -> Principal {
+    Principal { role: Role::Bal, ..at("keeper:x") }
+}
+
+impl Harness {
+    /// Writes a message, whose acknowledgement comes later.
+    async fn begins(&self, from: &str, to: &str, body: &str) -> oneshot::Receiver<AckWord> {
+        let document = json!({"id": body, "to": to, "body": body});
+        self.publish_as(at(&format!("{from}:phone")), &format!("{from}/self/messages"), &document).await
+    }
+
+    /// The next question; what else is published is confirmed, and given back.
+    async fn questioned(&mut self) -> (Value, Vec<(String, Value)>) {
+        let mut before = Vec::new();
+        loop {
+            let (topic, document) = self.read().await;
+            if topic == "keeper/others/requests" {
+                return (document, before);
+            }
+            before.push((topic, document));
+        }
+    }
+
+    async fn answers(&self, question: &Value, answer: Value) {
+        let mut document = json!({"ref": question["id"]});
+        document.as_object_mut().unwrap().extend(answer.as_object().unwrap().clone());
+        let word = self.publish_as(gate(), "keeper/self/replies", &document).await;
+        assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    }
+
+    async fn exists(&mut self, user: &str) {
+        self.says(&at(&format!("{user}:phone")), "chatstate", &json!({"to": user, "state": "active"})).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_is_let_in_or_not_and_the_answer_counts_for_as_long_as_it_says() {
+    let mut harness = Harness::open_for(guarded());
+    harness.exists("bob").await;
+    let word = harness.begins("alice", "bob", "one").await;
+    let (question, _) = harness.questioned().await;
+    assert_eq!(
+        (&question["op"], &question["from"], &question["to"]),
+        (&json!("may_write"), &json!("alice"), &json!("bob"))
+    );
+    harness.answers(&question, json!({"ok": true, "for": 60})).await;
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    let word = harness.begins("alice", "bob", "two").await;
+    assert_eq!(timeout(word).await, Ok(AckWord::Done), "it is not asked again");
+    let word = harness.begins("eve", "bob", "three").await;
+    let (question, _) = harness.questioned().await;
+    assert_eq!(question["from"], "eve");
+    harness.answers(&question, json!({"ok": false})).await;
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    let told = harness.told().await;
+    let refused = told.one("eve/others/errors");
+    assert_eq!((&refused["code"], &refused["ref"]), (&json!("FORBIDDEN"), &json!("three")));
+    // Bob writes to eve, so she is his contact, and is not asked about any more.
+    let word = harness.begins("bob", "eve", "who-are-you").await;
+    let (question, _) = harness.questioned().await;
+    harness.answers(&question, json!({"ok": true})).await;
+    timeout(word).await.unwrap();
+    let word = harness.begins("eve", "bob", "four").await;
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    assert_eq!(harness.told().await.on("bob/others/messages").last().unwrap()["body"], "four");
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn a_gatekeeper_that_is_silent_for_two_seconds_lets_nobody_in_and_holds_nobody_else_up() {
+    let mut harness = Harness::open_for(guarded());
+    for user in ["bob", "carol"] {
+        harness.exists(user).await;
+    }
+    let slow = harness.begins("eve", "bob", "one").await;
+    let behind = harness.begins("eve", "bob", "two").await;
+    let (_, _) = harness.questioned().await;
+    // Others go on, and so does what needs no answer.
+    let free = harness.begins("carol", "carol", "note").await;
+    assert_eq!(timeout(free).await, Ok(AckWord::Done));
+    let mut slow = Box::pin(slow);
+    assert!(futures_util::FutureExt::now_or_never(&mut slow).is_none(), "eve waits");
+    assert_eq!(timeout(slow).await, Ok(AckWord::Done));
+    let (late, before) = harness.questioned().await;
+    let refused = before.iter().find(|(topic, _)| topic == "eve/others/errors").expect("it is refused");
+    assert_eq!((&refused.1["code"], &refused.1["ref"]), (&json!("FORBIDDEN"), &json!("one")), "in their order");
+    harness.answers(&late, json!({"ok": true})).await;
+    assert_eq!(timeout(behind).await, Ok(AckWord::Done));
+    harness.answers(&late, json!({"ok": true})).await;
+    assert_eq!(harness.told().await.one("bob/others/messages")["body"], "two");
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn without_a_gatekeeper_nobody_can_leave_it_to_one() {
+    let mut harness = Harness::open();
+    let request = json!({"id": "r1", "op": "who_may_write", "who": "gatekeeper"});
+    harness.says(&at("bob:phone"), "requests/phone", &request).await;
+    let told = harness.told().await;
+    assert_eq!(told.one("bob/others/replies/phone")["code"], "BAD_FIELD");
+    harness.close().await;
+}

@@ -1,0 +1,58 @@
+//! Somebody is put out: no connection, no session, nothing retained.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::Hub;
+use super::admit::TAKE_OVER;
+use crate::broker::connection::ConnectionHandle;
+use crate::broker::refusals::Refusal;
+use crate::mqtt::Eviction;
+
+/// Topics that are read at one time.
+const PAGE: usize = 64;
+
+impl Hub {
+    /// Puts out whom the bridge names, for ever. Those may not log in any more by then.
+    pub(super) async fn put_out(self: &Arc<Self>, mut evictions: mpsc::Receiver<Eviction>) {
+        while let Some(Eviction { user, done }) = evictions.recv().await {
+            self.evict(&user).await;
+            let _ = done.send(());
+        }
+    }
+
+    async fn evict(self: &Arc<Self>, user: &str) {
+        let is_of_user = |handle: &Arc<ConnectionHandle>| handle.who().device_of(Some(user)).is_some();
+        let handles: Vec<_> = self.connected().filter(is_of_user).collect();
+        for session in self.registry.sessions_of(user) {
+            // Nobody is to hear of the end.
+            session.lock().will = None;
+        }
+        handles.iter().for_each(|handle| handle.end(Refusal::Revoked));
+        for handle in handles {
+            let _ = timeout(TAKE_OVER, handle.wait_gone()).await;
+        }
+        for session in self.registry.sessions_of(user) {
+            let _claim = self.registry.claim(&session.key).await;
+            session.lock().will = None;
+            self.end_session(&session).await;
+        }
+        self.forget_retained(user);
+    }
+
+    fn forget_retained(&self, user: &str) {
+        let filter = format!("{user}/#");
+        let mut after: Option<Arc<str>> = None;
+        loop {
+            let mut retained = self.lock_retained();
+            let page = retained.matching(&filter, after.as_deref(), PAGE);
+            page.topics.iter().for_each(|topic| drop(retained.clear(topic)));
+            match page.after {
+                Some(last) => after = Some(last),
+                None => return,
+            }
+        }
+    }
+}

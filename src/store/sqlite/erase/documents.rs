@@ -1,0 +1,80 @@
+//! Documents that wait: for the person, and for others about the person.
+
+use super::Work;
+use crate::chat::id::Row;
+use crate::store::sqlite::outbox;
+use crate::store::sqlite::tx::Tx;
+use rusqlite::params;
+
+/// Documents that one call removes.
+const CHUNK: i64 = 250;
+/// Documents that one call looks at.
+const LOOKED_AT: i64 = 500;
+
+pub(in crate::store::sqlite) const OWN: &str =
+    "SELECT topic, seq, kind, about FROM outbox WHERE topic > ?1 AND topic < ?2 ORDER BY topic, seq LIMIT ?3";
+const CLAIMS: &str = "DELETE FROM claims WHERE topic > ?1 AND topic < ?2";
+pub(in crate::store::sqlite) const ALL: &str =
+    "SELECT topic, seq, kind, about, payload FROM outbox WHERE (topic, seq) > (?1, ?2) ORDER BY topic, seq LIMIT ?3";
+const FORGET_UPSTREAM: &str = "DELETE FROM inbox WHERE row = ?1";
+/// [`crate::store::Origin`]: messages to BALs, which count in the spool and are remembered.
+const UPSTREAM: [i64; 2] = [1, 2];
+
+/// A document, without what it says.
+struct Place {
+    topic: String,
+    seq: i64,
+    kind: i64,
+    about: Row,
+}
+
+impl Place {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { topic: row.get(0)?, seq: row.get(1)?, kind: row.get(2)?, about: row.get(3)? })
+    }
+
+    fn remove(&self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+        let bytes = outbox::remove(tx, &self.topic, self.seq)?;
+        if UPSTREAM.contains(&self.kind) {
+            tx.memory_draft.figures.unspool(bytes.unwrap_or_default());
+            tx.execute(FORGET_UPSTREAM, [self.about])?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything below the person's name.
+pub(super) fn own_topics(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {
+    let (first, last) = work.topics();
+    let found = tx.all(OWN, params![first, last, CHUNK], Place::read)?;
+    for place in &found {
+        place.remove(tx)?;
+    }
+    work.removed("documents", found.len());
+    tx.execute(CLAIMS, params![first, last])?;
+    Ok(!found.is_empty())
+}
+
+/// All documents once, for those that hold the name, or a token.
+pub(super) fn all(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {
+    let (topic, seq) = work.after.rsplit_once(' ').unwrap_or(("", "0"));
+    let seq: i64 = seq.parse().unwrap_or(0);
+    let marks = work.marks();
+    let page = tx.all(ALL, params![topic, seq, LOOKED_AT], |row| {
+        Ok((Place::read(row)?, holds(row.get_ref(4)?.as_blob()?, &marks)))
+    })?;
+    for (place, _) in page.iter().filter(|(_, is_found)| *is_found) {
+        place.remove(tx)?;
+        work.removed("documents", 1);
+    }
+    let is_full = page.len() as i64 == LOOKED_AT;
+    if let Some((last, _)) = page.last().filter(|_| is_full) {
+        work.after = format!("{} {}", last.topic, last.seq);
+    }
+    Ok(is_full)
+}
+
+/// Whether one of these stands in it.
+pub(super) fn holds(bytes: &[u8], marks: &[Vec<u8>]) -> bool {
+    marks.iter().any(|mark| bytes.windows(mark.len()).any(|part| part == mark))
+}

@@ -1,0 +1,224 @@
+//! Erases a person, part by part, each a transaction of its own: whatever the store holds of the name, or by it.
+//!
+//! ```text
+//!   begin: a row in `erased`, and the name is taken ──▶ step ──▶ step ──▶ ... ──▶ the row has its hash and the alias alone
+//! ```
+//!
+//! The row says which step is next and behind which row it goes on, so a `kill -9` costs one step at most. A step is a function
+//! that does a chunk and says whether there is more ([`STEPS`]); what is one statement for a table is in [`named`].
+
+pub(super) mod documents;
+pub(super) mod groups;
+pub(super) mod messages;
+mod named;
+mod pushes;
+mod sessions;
+
+use super::chat::{Call, events, json, json_text};
+use super::column::sql_ms;
+use super::tx::Tx;
+use super::{errors, shrink};
+use crate::chat::bal_event::BalEvent;
+use crate::chat::erasure::{name_key, quoted};
+use crate::chat::id::Owner;
+use crate::store::{ChatCall, EraseBegun, Erasing, Erasure, NewErase, SCRUB_MAX, Scrubbed};
+use rusqlite::{Connection, params};
+use serde::{Deserialize, Serialize};
+
+const FIND: &str = "SELECT alias, running FROM erased WHERE name = ?1";
+const IS_TAKEN: &str = "SELECT 1 FROM erased WHERE name = ?1";
+const BEGIN: &str = "INSERT INTO erased (name, alias, erased_at, running) VALUES (?1, ?2, ?3, ?4)";
+const SET_RUNNING: &str = "UPDATE erased SET running = ?2 WHERE name = ?1";
+const RUNNING: &str = "SELECT running FROM erased WHERE running IS NOT NULL";
+const FREE: &str = "DELETE FROM erased WHERE name = ?1 AND running IS NULL";
+const NAMES: &str = "SELECT name FROM erased";
+const ALIAS_IS_USED: &str = "SELECT 1 WHERE EXISTS (SELECT 1 FROM erased WHERE alias = ?1)
+    OR EXISTS (SELECT 1 FROM users WHERE user = ?1)";
+/// The next start rebuilds the file.
+const SCRUB_LATER: &str = "UPDATE marks SET scrub = 1";
+
+/// What a step has to know, and where it stands. Its JSON is its form on disk.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Work {
+    user: String,
+    /// When this part is done, in Unix milliseconds.
+    #[serde(skip)]
+    at: u64,
+    /// Registration tokens of the user's devices.
+    tokens: Vec<String>,
+    /// The next of [`STEPS`].
+    step: usize,
+    /// Where that goes on, in its own words; '': from the first.
+    after: String,
+    /// Pushes that were in flight when they were looked at.
+    in_flight: u64,
+    erasure: Erasure,
+}
+
+impl Work {
+    fn removed(&mut self, what: &str, count: usize) {
+        add(&mut self.erasure.removed, what, count);
+    }
+
+    fn kept(&mut self, what: &str, count: usize) {
+        add(&mut self.erasure.kept, what, count);
+    }
+
+    /// What tells a document that is about the person, or of one of the devices.
+    fn marks(&self) -> Vec<Vec<u8>> {
+        std::iter::once(&self.user).chain(&self.tokens).map(|text| quoted(text).into_bytes()).collect()
+    }
+
+    /// Before and behind the topics below the name.
+    fn topics(&self) -> (String, String) {
+        (format!("{}/", self.user), format!("{}0", self.user))
+    }
+}
+
+fn add(counts: &mut std::collections::BTreeMap<String, u64>, what: &str, count: usize) {
+    if count > 0 {
+        *counts.entry(what.to_owned()).or_default() += count as u64;
+    }
+}
+
+/// A part of the work: a function that says whether there is more of it.
+enum Step {
+    /// It changes what is there.
+    Quiet(fn(&mut Tx<'_>, &mut Work) -> rusqlite::Result<bool>),
+    /// It tells others as well, and takes ids for that.
+    Telling(fn(&mut Tx<'_>, &mut Work, &mut Call<'_>) -> rusqlite::Result<bool>),
+}
+
+/// In this order: first what reaches somebody, then what was said, then what only holds the name. What else comes to hold names of
+/// users has a step here, or a statement in [`named`].
+const STEPS: [Step; 13] = [
+    Step::Quiet(pushes::forget_devices),
+    Step::Telling(groups::leave),
+    Step::Quiet(named::drop_rows),
+    Step::Quiet(messages::own),
+    Step::Quiet(messages::of_others),
+    Step::Quiet(messages::conversations),
+    Step::Quiet(messages::all),
+    Step::Quiet(pushes::deliveries),
+    Step::Quiet(documents::own_topics),
+    Step::Quiet(documents::all),
+    Step::Quiet(sessions::own),
+    Step::Quiet(sessions::queues),
+    Step::Quiet(sessions::rest),
+];
+
+pub(in crate::store) fn begin(tx: &mut Tx<'_>, new: &NewErase) -> rusqlite::Result<EraseBegun> {
+    let key = name_key(new.user.as_str());
+    if let Some(work) = tx.one(FIND, [key], |row| row.get::<_, Option<String>>(1))? {
+        return Ok(if work.is_some() { EraseBegun::Running } else { EraseBegun::Erased });
+    }
+    let mut alias = None;
+    for candidate in &new.aliases {
+        if !tx.exists(ALIAS_IS_USED, [candidate])? {
+            alias = Some(candidate);
+            break;
+        }
+    }
+    // Of eight random digits each, so that one is free.
+    let alias = alias.or_else(|| new.aliases.last()).cloned().unwrap_or_default();
+    let erasure = Erasure { alias: alias.clone(), ..Erasure::default() };
+    let work = Work { user: new.user.as_str().to_owned(), erasure, ..Work::default() };
+    tx.execute(BEGIN, params![key, alias, sql_ms(new.at), json_text(&work)?])?;
+    Ok(EraseBegun::Begun)
+}
+
+/// Does a chunk of the next step. What is deleted is overwritten.
+pub(in crate::store) fn step(tx: &mut Tx<'_>, user: &Owner, call: &ChatCall) -> rusqlite::Result<Erasing> {
+    let key = name_key(user.as_str());
+    let found = tx.one(FIND, [key], |row| {
+        let is_done = row.get_ref(1)?.as_str_or_null()?.is_none();
+        if is_done { Ok(None) } else { json::<Work>(row, 1).map(Some) }
+    })?;
+    let Some(Some(mut work)) = found else { return Ok(Erasing::Unknown) };
+    work.at = call.at;
+    tx.conn.pragma_update(None, "secure_delete", "ON")?;
+    let call = &mut Call::of(call);
+    let done = chunk(tx, &mut work, call);
+    tx.conn.pragma_update(None, "secure_delete", "OFF")?;
+    let erasing = done?;
+    let running = if let Erasing::Done(Erasure { alias, .. }) = &erasing {
+        events::tell(tx, &BalEvent::UserErased { user: user.as_str(), alias }, call)?;
+        None
+    } else {
+        Some(json_text(&work)?)
+    };
+    tx.execute(SET_RUNNING, params![key, running])?;
+    Ok(erasing)
+}
+
+fn chunk(tx: &mut Tx<'_>, work: &mut Work, call: &mut Call<'_>) -> rusqlite::Result<Erasing> {
+    let Some(step) = STEPS.get(work.step) else {
+        if work.in_flight > 0 {
+            // They are looked for once more.
+            (work.step, work.after) = (0, String::new());
+            return Ok(Erasing::InFlight(std::mem::take(&mut work.in_flight)));
+        }
+        return Ok(Erasing::Done(work.erasure.clone()));
+    };
+    let is_more = match step {
+        Step::Quiet(step) => step(tx, work)?,
+        Step::Telling(step) => step(tx, work, call)?,
+    };
+    if !is_more {
+        work.step += 1;
+        work.after.clear();
+    }
+    Ok(Erasing::More)
+}
+
+pub(in crate::store) fn running(tx: &Tx<'_>) -> rusqlite::Result<Vec<Owner>> {
+    let users = tx.all(RUNNING, [], |row| json::<Work>(row, 0))?;
+    Ok(users.into_iter().filter_map(|work| Owner::new(work.user).ok()).collect())
+}
+
+pub(in crate::store) fn free(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<bool> {
+    Ok(tx.execute(FREE, [name_key(user.as_str())])? > 0)
+}
+
+/// Whether nobody can be reached by this name.
+pub(super) fn is_taken(tx: &Tx<'_>, name: &str) -> rusqlite::Result<bool> {
+    tx.exists(IS_TAKEN, [name_key(name)])
+}
+
+/// The hashes of all names that are taken.
+pub(super) fn names(conn: &Connection) -> rusqlite::Result<Vec<[u8; 32]>> {
+    conn.prepare(NAMES)?.query_map([], |row| row.get(0))?.collect()
+}
+
+/// After the commit of this the file is rebuilt, or by the next start.
+pub(in crate::store) fn scrub_after(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+    tx.execute(SCRUB_LATER, [])?;
+    tx.memory_draft.scrub = true;
+    Ok(())
+}
+
+/// Rebuilds a file that is small enough, and empties the write-ahead log.
+pub(super) fn scrub(conn: &Connection) -> Scrubbed {
+    match rebuild(conn) {
+        Ok(scrubbed) => scrubbed,
+        Err(error) => {
+            tracing::warn!(%error, of_the_verb = errors::is_of_the_verb(&error),
+                "the store could not be rebuilt after an erase, which the next start does");
+            Scrubbed::AtStart
+        }
+    }
+}
+
+fn rebuild(conn: &Connection) -> rusqlite::Result<Scrubbed> {
+    if shrink::Size::of(conn)?.bytes() > SCRUB_MAX {
+        return Ok(Scrubbed::AtStart);
+    }
+    conn.flush_prepared_statement_cache();
+    conn.execute_batch("VACUUM; UPDATE marks SET scrub = 0")?;
+    let is_busy: bool = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if is_busy {
+        conn.execute_batch("UPDATE marks SET scrub = 1")?;
+        return Ok(Scrubbed::AtStart);
+    }
+    Ok(Scrubbed::Now)
+}
