@@ -68,8 +68,14 @@ const LIBRARY: &str = "rusqlite";
 const DATABASE: &str = "store/sqlite";
 /// The store's back end, by the name of its folder, and who names it: who chooses it, and the verbs that it does.
 const BACK_END: &str = "sqlite";
-const NAMES_THE_BACK_END: &[&str] =
-    &["app.rs", "store/mod.rs", "store/handle.rs", "store/handle/chat.rs", "store/handle/sessions.rs"];
+const NAMES_THE_BACK_END: &[&str] = &[
+    "app.rs",
+    "store/mod.rs",
+    "store/handle.rs",
+    "store/handle/calls.rs",
+    "store/handle/chat.rs",
+    "store/handle/sessions.rs",
+];
 
 /// Levels of topics. Where they stand is the grammar's affair, and who may use which topic that of the access table.
 const LEVELS: &[&str] = &["self", "others", "_bridge"];

@@ -10,6 +10,7 @@
 //! A verb decides by what is on disk; what only the bridge knows (who is there, who looks) goes with it. BALs use the same
 //! topics, but for those of devices.
 
+mod calls;
 mod kept_copies;
 mod limits;
 mod messages;
@@ -18,6 +19,7 @@ mod receipts;
 mod requests;
 mod typing;
 
+pub(super) use calls::{CallsKept, tell_late};
 pub(super) use kept_copies::KeptCopies;
 pub(super) use pushes::run as watch_pushes;
 
@@ -36,6 +38,7 @@ use crate::chat::user_limits::Limited;
 use crate::mqtt::{AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::store::{ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, Peer, StoreError, USER_DEVICES_MAX};
+use calls::CallClock;
 use limits::Limits;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -61,6 +64,7 @@ pub(super) struct ChatIntake {
     refusing: Refusing,
     limits: Limits,
     typing: Typing,
+    calls: CallClock,
     /// Of whom the store was told.
     users: HashSet<Owner>,
 }
@@ -69,7 +73,7 @@ impl ChatIntake {
     pub(super) fn new(context: Arc<Context>, refusing: Refusing) -> Self {
         let policy = Arc::new(context.settings.chat_policy());
         let (limits, typing) = (Limits::new(context.settings.limits.of_user()), Typing::default());
-        Self { context, policy, refusing, limits, typing, users: HashSet::new() }
+        Self { context, policy, refusing, limits, typing, calls: CallClock::new(), users: HashSet::new() }
     }
 
     /// How much later what a user publishes is to be acknowledged: not at once, where it is more than its limit allows.
@@ -102,6 +106,7 @@ impl ChatIntake {
             ChatTopic::ChatState => self.chat_state(owner, publish).await,
             ChatTopic::Profile => self.profile(owner, publish).await,
             ChatTopic::Invitations => self.invitation(owner, publish).await,
+            ChatTopic::Calls => self.signal(owner, publish).await,
             ChatTopic::Devices(_) if publish.principal.role == Role::Bal => {
                 Err(Rejection::new(ErrorCode::Forbidden, "a BAL has no devices to push to").into())
             }

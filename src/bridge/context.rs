@@ -1,6 +1,7 @@
 //! What all parts of the bridge share.
 
 use super::attentions::Attentions;
+use super::chat::CallsKept;
 use super::presence::{BalPresences, PresenceWord};
 use super::settings::{ChatSettings, Limits};
 use crate::chat::id::{Owner, Sid, SidSource};
@@ -76,6 +77,8 @@ pub(crate) struct Context {
     /// What the broker is to publish.
     pub(crate) publish: mpsc::Sender<Outbound>,
     pub(crate) bal_presences: BalPresences,
+    /// Whether there may be calls of which a device that comes has to know.
+    pub(crate) calls_kept: CallsKept,
     /// At which devices of the chat users somebody is looking.
     pub(crate) attentions: Attentions,
     pub(crate) broker: mqtt::Capabilities,

@@ -44,6 +44,7 @@ use crate::chat::id::SidSource;
 use crate::chat::status::Status;
 use crate::chat::transport::Transport;
 use crate::mqtt;
+use crate::ops::clock::now_ms;
 use crate::ops::health::Readiness;
 use crate::ops::message_log;
 use crate::ops::metrics::{Metric, Metrics};
@@ -51,6 +52,7 @@ use crate::store::{Recorded, Recovery, Store, StoreError};
 use crate::transport;
 use announce::{Announcer, Watched, Watches};
 use attentions::Attentions;
+use chat::CallsKept;
 use context::Context;
 use dispatcher::Dispatcher;
 use intake::Intake;
@@ -118,6 +120,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         visibility,
         publish,
         bal_presences,
+        calls_kept: CallsKept::new(now_ms()),
         attentions,
         broker,
         directory,

@@ -15,6 +15,7 @@
 mod schedule;
 
 use self::schedule::{Due, Schedule};
+use super::chat::tell_late;
 use super::context::Context;
 use super::settings::PublishedPresence;
 use crate::chat::id::Owner;
@@ -187,7 +188,10 @@ impl UserPresences {
                 self.context.attentions.came(&user, &device, connection, now);
                 self.schedule.came(&user, &device, connection, now);
                 // It reads what it missed by itself, so pushes go to it one by one again.
-                let _committed = self.context.store.chat_device_spoke(user, device, now).await?;
+                let _committed = self.context.store.chat_device_spoke(user.clone(), device.clone(), now).await?;
+                if !sighting.resumed {
+                    self.pending.push(Box::pin(late(Arc::clone(&self.context), user, Some(device), now)));
+                }
                 return Ok(());
             }
             ClientChange::Left => End::Left,
@@ -216,6 +220,8 @@ impl UserPresences {
             match change {
                 DeviceChange::Came(connection) => {
                     attentions.came(&owner, &device, connection, now);
+                    // Such a broker gives it to all devices: they know it by its sid.
+                    self.pending.push(Box::pin(late(Arc::clone(&self.context), owner.clone(), None, now)));
                     self.pending.push(Box::pin(token_of(Arc::clone(&self.context), owner.clone(), device)));
                 }
                 DeviceChange::Gone(connection) => attentions.gone(&owner, &device, connection, now),
@@ -243,6 +249,11 @@ async fn tell(context: Arc<Context>, due: Due) -> Result<Done, StoreError> {
 async fn clear(context: Arc<Context>, user: Owner, device: Device) -> Result<Done, StoreError> {
     context.publish_retained(&ClientTopic::Presence(user, Some(device)), Vec::new()).await;
     Ok(Done::Nothing)
+}
+
+/// Tells a device that has come of calls that began before.
+async fn late(context: Arc<Context>, user: Owner, device: Option<Device>, now: u64) -> Result<Done, StoreError> {
+    tell_late(context, user, device, now).await.map(|()| Done::Nothing)
 }
 
 /// Whether a device that has come has registered a token.

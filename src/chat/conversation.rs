@@ -140,6 +140,16 @@ impl Conversation {
         Places { writer, reader: Some(reader.count) }
     }
 
+    /// A message about a call that `by` rang comes in. Nobody wrote it, so nobody has read the conversation; `counts`: it counts
+    /// as unread on the other side.
+    pub fn handle_call(&mut self, sid: Sid, by: Side, swallowed: bool, counts: bool) -> Places {
+        let Standing { unread, read, .. } = *self.of(by);
+        let places = self.handle_written(Written { sid, by, swallowed, counts, to_self: false });
+        let caller = self.of_mut(by);
+        (caller.unread, caller.read) = (unread, read);
+        places
+    }
+
     /// A device of `side` has confirmed a message of the other side, or all up to it. Whether a position went forward.
     pub fn handle_received(&mut self, side: Side, sid: Sid, up_to: bool) -> bool {
         let standing = self.of_mut(side);

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod attention;
+pub mod call;
 pub mod contact;
 pub mod conversation;
 pub mod delivery;

@@ -41,7 +41,9 @@
 //! | `acknowledged` | does nothing more |
 //! | `import_session`, `import_retained` | leave what is there as it is |
 //! | `hand_on`, `imported` | do nothing more |
-//! | `chat_message`, `chat_invite` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
+//! | `chat_message`, `chat_invite`, `call_signal` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
+//! | `calls_due`, `calls_of` | give the same again |
+//! | `call_over` | does nothing more |
 //! | `chat_receipt`, `chat_attended`, `chat_decide_again`, `chat_device_spoke`, `chat_user_seen`, `chat_profile` | do nothing more |
 //! | `chat_device`, `chat_set` | tell the user's devices once more |
 //! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact` | give the same again |
@@ -59,6 +61,7 @@
 //! message of another process is passed on to it. A process whose part may be taken from it while it sleeps has to look
 //! once more before each send: then a [`Claimed`] says until when it may be sent.
 
+mod calls;
 mod chat;
 mod documents;
 mod downstream;
@@ -75,6 +78,7 @@ mod tests;
 mod trace;
 mod upstream;
 
+pub use calls::{CALLS_DUE_MAX, DueCall, DueCalls, KeptSignal, NewSignal, OverdueCall};
 pub use chat::{
     CONTACTS_PAGE, ChatCall, ChatOutcome, ChatPolicy, Contact, ContactPage, DeviceChange, EntryChange, ExplainedDevice,
     ExplainedPush, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt, Peer, PushExplanation, ReceiptOf,

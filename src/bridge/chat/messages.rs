@@ -15,13 +15,13 @@ use crate::store::{ChatOutcome, Committed, NewChatMessage, NewInvitation, Peer, 
 use std::sync::Arc;
 
 /// Something that is written to somebody, on its way to the store.
-struct Written<'a> {
+pub(super) struct Written<'a> {
     owner: &'a Owner,
     publish: &'a Inbound,
-    sid: Sid,
-    at: u64,
-    from: Writer,
-    to: Peer,
+    pub(super) sid: Sid,
+    pub(super) at: u64,
+    pub(super) from: Writer,
+    pub(super) to: Peer,
     /// If the writer is a user, and the other one may be a stranger.
     meeting: Option<Meeting>,
 }
@@ -38,7 +38,7 @@ impl ChatIntake {
         let payload = routed(publish, &limits)?;
         let message = UserMessage::parse(sender, &payload, &limits)?;
         let (id, dev) = (&message.id, message.dev.as_ref());
-        let written = self.written((owner, publish), (id, payload.len()), (&message.to, true), dev)?;
+        let written = self.written((owner, publish), (id, payload.len()), (&message.to, true), (dev, true))?;
         let Written { sid, at, ref from, ref to, .. } = written;
         let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));
         let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
@@ -55,7 +55,7 @@ impl ChatIntake {
         let (id, dev) = (&invitation.id, invitation.dev.as_ref());
         // Whoever takes an invitation back writes to nobody anew, and has not been answered.
         let counts = !matches!(invitation.kind, Kind::Answer(Answer::Cancel, _));
-        let written = self.written((owner, publish), (id, payload.len()), (&invitation.to, counts), dev)?;
+        let written = self.written((owner, publish), (id, payload.len()), (&invitation.to, counts), (dev, true))?;
         let Written { sid, at, ref from, ref to, .. } = written;
         let new = NewInvitation { sid, from: from.clone(), to: to.clone(), invitation };
         let committed = self.context.store.chat_invite(new, self.call(at)).await?;
@@ -63,18 +63,20 @@ impl ChatIntake {
     }
 
     /// Counts what is written, also as written to somebody who may be a stranger, and gives it its id.
-    fn written<'a>(
+    pub(super) fn written<'a>(
         &self,
         (owner, publish): (&'a Owner, &'a Inbound),
         (id, bytes): (&Option<MessageId>, usize),
         (to, counts): (&Owner, bool),
-        dev: Option<&Device>,
+        (dev, is_sign): (Option<&Device>, bool),
     ) -> Result<Written<'a>, TakeError> {
         let role = publish.principal.role;
         let counted = self.limits.take(owner, role, Limited::Message(bytes as u64));
         counted.map_err(|rejection| rejection.about(id.clone()))?;
         let dev = device(&publish.principal, dev);
-        self.sign(owner, dev.as_ref(), publish);
+        if is_sign {
+            self.sign(owner, dev.as_ref(), publish);
+        }
         let (sid, at) = self.context.next_sid();
         let known = self.peer(to, at);
         let to = if known.name == *owner { Peer { role: Some(role), ..known } } else { known };
@@ -87,7 +89,7 @@ impl ChatIntake {
     }
 
     /// What follows once the store was asked: pushes may wait for the devices of the reader that somebody looks at.
-    fn remaining(&self, written: Written<'_>, committed: Committed<ChatOutcome>) -> Remaining {
+    pub(super) fn remaining(&self, written: Written<'_>, committed: Committed<ChatOutcome>) -> Remaining {
         let Written { owner, publish, sid, at, to, meeting, .. } = written;
         let (reader, waits) = (to.name, to.attended.any());
         if waits {

@@ -36,6 +36,7 @@ impl Scene {
             visibility,
             publish,
             bal_presences: BalPresences::default(),
+            calls_kept: crate::bridge::chat::CallsKept::new(0),
             attentions,
             broker,
             directory: crate::mqtt::Directory::default(),
@@ -48,7 +49,7 @@ impl Scene {
 
     async fn sees(&mut self, role: Role, connection: u64, change: ClientChange) {
         let (user, client, device) = ("alice".into(), "alice:phone".into(), "phone".into());
-        let sighting = Sighting { user, role, client, device, connection, change };
+        let sighting = Sighting { user, role, client, device, connection, change, resumed: false };
         self.presences.on_sighting(&sighting).await.unwrap();
     }
 

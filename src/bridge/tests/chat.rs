@@ -92,7 +92,7 @@ impl Harness {
         for (client, change) in [(client, change), (&*stranger, ClientChange::Came)] {
             let (user, device) = client.split_once(':').unwrap();
             let (user, device, client) = (user.into(), device.into(), client.into());
-            let sighting = Sighting { user, role: Role::User, client, device, connection, change };
+            let sighting = Sighting { user, role: Role::User, client, device, connection, change, resumed: false };
             self.mqtt.sightings.send(sighting).await.unwrap();
         }
         let known = format!("{name}/self/presence");

@@ -46,7 +46,7 @@ impl Scene {
     async fn sees_a(&self, role: Role, client: &str, connection: u64, change: ClientChange) {
         let (user, device) = client.split_once(':').unwrap_or((client, "default"));
         let (user, device, client) = (user.into(), device.into(), client.into());
-        let sighting = Sighting { user, role, client, device, connection, change };
+        let sighting = Sighting { user, role, client, device, connection, change, resumed: false };
         self.harness.mqtt.sightings.send(sighting).await.unwrap();
     }
 

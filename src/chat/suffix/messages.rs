@@ -27,7 +27,8 @@ const LATER: [&str; 2] = ["not_before", "expires"];
 /// Fields of a push to a token. A message to a user is pushed in a form of the bridge's own.
 const OF_PUSHES: [&str; 6] = ["token", "topic", "condition", "notification", "collapse", "fcm"];
 /// What the bridge stamps: taken off, whatever a client writes.
-const STAMPED: [&str; 10] = ["from", "sid", "ts", "n", "group", "by", "edited", "redelivered", "status", "read"];
+pub(super) const STAMPED: [&str; 10] =
+    ["from", "sid", "ts", "n", "group", "by", "edited", "redelivered", "status", "read"];
 /// Names of groups begin like this, and there are none yet.
 const GROUP: &str = "g-";
 

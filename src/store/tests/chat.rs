@@ -1,5 +1,6 @@
 //! Chat between users: a store with some, and what they do.
 
+mod calls;
 mod devices;
 mod explain;
 mod invitations;
@@ -172,7 +173,7 @@ impl Chat {
 
     /// Everything that a user was told so far.
     pub(super) async fn forget(&self, user: &str) {
-        for suffix in ["messages", "receipts", "read", "changes", "devices", "invitations"] {
+        for suffix in ["messages", "receipts", "read", "changes", "devices", "invitations", "calls"] {
             self.told(user, suffix).await;
         }
     }

@@ -155,7 +155,7 @@ fn decide(tx: &mut Tx<'_>, new: &NewInvitation, row: &ChatRow, call: &mut Call<'
         attended: new.to.attended.any(),
     };
     let body = if let Says::Request { body: Some(body), .. } = &new.invitation.kind { body } else { "" };
-    push::decide(tx, &Asking { row, body, asked, attended: &new.to.attended, before: None }, call)
+    push::decide(tx, &Asking { row, body, asked, attended: &new.to.attended, before: None, call: None }, call)
 }
 
 fn answer(

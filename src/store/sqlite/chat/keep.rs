@@ -20,6 +20,8 @@ const SINCE_STEP_MS: u64 = 3_600_000;
 
 pub(in crate::store::sqlite) const OLDEST: &str = chat_rows!("ORDER BY row LIMIT ?1");
 const LENGTH: &str = "SELECT length(document) FROM chat WHERE row = ?1";
+/// Of messages about calls, only these count as unread.
+const IS_MISSED: &str = "SELECT 1 FROM chat WHERE row = ?1 AND document ->> 'outcome' = 'missed'";
 const DROP: &str = "DELETE FROM chat WHERE row = ?1";
 const UNNOTE: &str = "DELETE FROM pushed WHERE user = ?1 AND peer = ?2 AND row = ?3";
 const FLOOR: &str = "UPDATE marks SET chat_floor = max(chat_floor, ?1)";
@@ -58,6 +60,7 @@ fn drop_oldest(tx: &mut Tx<'_>, keep: Keep, now: u64) -> rusqlite::Result<usize>
 /// What is not kept is not unread. Its place in the count of its conversation stays its own.
 fn drop_row(tx: &mut Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
     let number = row.sid.row();
+    let counts = row.kind == Kind::Message || row.kind == Kind::Call && tx.exists(IS_MISSED, [number])?;
     let bytes = tx.one(LENGTH, [number], |row| row.get(0).map(from_sql))?.unwrap_or_default();
     tx.execute(DROP, [number])?;
     tx.execute(UNNOTE, params![row.peer.as_str(), row.writer.as_str(), number])?;
@@ -65,7 +68,7 @@ fn drop_row(tx: &mut Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
     let figures = &mut tx.memory_draft.figures;
     figures.chat_rows = figures.chat_rows.saturating_sub(1);
     figures.chat_bytes = figures.chat_bytes.saturating_sub(bytes);
-    if row.kind != Kind::Message || row.hidden {
+    if row.hidden || !counts {
         return Ok(());
     }
     let (mut conversation, side) = load(tx, &row.peer, &row.writer)?;

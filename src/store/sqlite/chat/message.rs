@@ -1,5 +1,6 @@
 //! A message: decided, stored, and told to both sides, in one transaction.
 
+use super::calls::ringing;
 use super::push::{Asking, Told};
 use super::{Call, ChatRow, Kind, document, json_text, load, people, position, push, save, tell};
 use crate::chat::contact::{Admission, What, admit};
@@ -224,7 +225,7 @@ fn tell_both(
             attended: new.to.attended.any(),
         };
         let body = new.message.body().unwrap_or_default();
-        let asking = Asking { row, body, asked, attended: &new.to.attended, before: None };
+        let asking = Asking { row, body, asked, attended: &new.to.attended, before: None, call: None };
         told = push::decide(tx, &asking, call)?;
     }
     insert(tx, &ChatRow { waits: told.waits, ..row.clone() }, told.decided.as_ref(), document)?;
@@ -277,7 +278,7 @@ pub(super) fn copy(
     at: u64,
 ) -> rusqlite::Result<()> {
     let payload = stamped_for(row, kept, reader, redelivered);
-    let suffix = if matches!(row.kind, Kind::Message | Kind::Reaction) { "messages" } else { "invitations" };
+    let suffix = if matches!(row.kind, Kind::Invitation | Kind::Answer) { "invitations" } else { "messages" };
     document(tx, reader, suffix, Origin::ChatCopy(row.sid), &payload, at)
 }
 
@@ -327,11 +328,12 @@ pub(super) fn receipt_up_to(
     tell(tx, &row.writer, "receipts", &payload, at)
 }
 
-/// The sids among `sids` that are messages to this user, in their order.
+/// The sids among `sids` that are messages to this user, or offers of calls, in their order.
 pub(in crate::store) fn messages_to(tx: &Tx<'_>, user: &Owner, sids: &[Sid]) -> rusqlite::Result<Vec<Sid>> {
     let mut found = Vec::with_capacity(sids.len());
     for sid in sids {
-        let is_own = ChatRow::by_sid(tx, *sid)?.is_some_and(|row| row.peer == *user && !row.hidden);
+        let is_message = ChatRow::by_sid(tx, *sid)?.is_some_and(|row| row.peer == *user && !row.hidden);
+        let is_own = is_message || ringing::is_to(tx, user, *sid)?;
         found.extend(is_own.then_some(*sid));
     }
     Ok(found)

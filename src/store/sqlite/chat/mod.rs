@@ -15,6 +15,7 @@ macro_rules! chat_rows {
     };
 }
 
+pub(in crate::store) mod calls;
 pub(in crate::store) mod device;
 pub(in crate::store) mod explain;
 pub(in crate::store) mod invitation;
@@ -67,11 +68,16 @@ pub(super) enum Kind {
     Reaction = 1,
     Invitation = 2,
     Answer = 3,
+    /// How a call ended.
+    Call = 6,
+    /// The offer of a call while it rings, which is a row of `calls` instead.
+    Offer = -1,
 }
 
 impl Kind {
     fn from_code(code: i64) -> Option<Self> {
-        [Self::Message, Self::Reaction, Self::Invitation, Self::Answer].into_iter().find(|kind| *kind as i64 == code)
+        let stored = [Self::Message, Self::Reaction, Self::Invitation, Self::Answer, Self::Call];
+        stored.into_iter().find(|kind| *kind as i64 == code)
     }
 }
 

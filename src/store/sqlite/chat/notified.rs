@@ -1,6 +1,7 @@
 //! Which devices were pushed for which messages: pushes that are taken back, notifications that are cleared, and what the push
 //! services say.
 
+use super::calls::ringing;
 use super::push::{DevicePush, MARK, News, TTL_MS, queue, registered, replace_body, stop_waiting};
 use super::{Call, ChatRow, device, json_text, tell};
 use crate::chat::delivery::{Event, State};
@@ -110,8 +111,10 @@ pub(in crate::store) fn attended(
     sid: Sid,
     call: &ChatCall,
 ) -> rusqlite::Result<()> {
-    let Some(row) = ChatRow::by_sid(tx, sid)?.filter(|row| row.peer == *user) else { return Ok(()) };
-    withdraw(tx, &Seen { user, peer: &row.writer, sid, up_to: false }, dev, &Call::of(call))?;
+    match ChatRow::by_sid(tx, sid)?.filter(|row| row.peer == *user) {
+        Some(row) => withdraw(tx, &Seen { user, peer: &row.writer, sid, up_to: false }, dev, &Call::of(call))?,
+        None => ringing::attended(tx, user, dev, sid, &Call::of(call))?,
+    }
     device_spoke(tx, user, dev, call.at)
 }
 
@@ -140,7 +143,7 @@ pub(super) fn withdraw(tx: &mut Tx<'_>, seen: &Seen<'_>, dev: &Device, call: &Ca
 }
 
 /// Takes the push of a message back unless it was sent; one that stands for several messages stays.
-fn cancel(tx: &mut Tx<'_>, delivery: Row, at: u64) -> rusqlite::Result<bool> {
+pub(super) fn cancel(tx: &mut Tx<'_>, delivery: Row, at: u64) -> rusqlite::Result<bool> {
     match Delivery::by_row(tx, delivery)?.filter(|delivery| delivery.chat().is_some_and(|push| push.about.is_some())) {
         Some(delivery) => take_back(tx, delivery, at),
         None => Ok(false),
@@ -206,16 +209,20 @@ pub(in crate::store::sqlite) fn moved(
     match delivery.life.state {
         State::Sent => {
             tx.execute(PUSHED_AT, params![user, dev, sql_ms(at)])?;
-            if let Some((message, peer)) = &push.about {
-                Pushed { user, peer, dev }.sent(tx, Row(*message), row)?;
+            match &push.about {
+                Some((offer, _)) if push.rings => ringing::sent(tx, Row(*offer), dev, row)?,
+                Some((message, peer)) => Pushed { user, peer, dev }.sent(tx, Row(*message), row)?,
+                None => {}
             }
             if let Some(token) = delivery.new_token() {
                 device::canonical(tx, push, (delivery.recipient(), token), at)?;
             }
         }
         State::Failed | State::Expired | State::Cancelled => {
-            if let Some((message, peer)) = &push.about {
-                tx.execute(UNNOTE, params![user, peer, message, dev, row])?;
+            match &push.about {
+                Some((offer, _)) if push.rings => ringing::unnote(tx, Row(*offer), dev, row)?,
+                Some((message, peer)) => drop(tx.execute(UNNOTE, params![user, peer, message, dev, row])?),
+                None => {}
             }
             if delivery.life.state == State::Failed {
                 failed(tx, push, delivery, at)?;

@@ -1,5 +1,6 @@
 //! How far each side has got: what devices have confirmed, and what users have read.
 
+use super::calls::ringing;
 use super::message::{receipt, receipt_up_to};
 use super::{Call, ChatRow, Kind, load, notified, people, save, tell};
 use crate::chat::contact::tells_back;
@@ -67,6 +68,9 @@ pub(in crate::store) fn receipt_of_user(
             is_of && with.is_none_or(|with| row.other(reader.user) == with)
         };
         let Some(row) = ChatRow::by_sid(tx, *sid)?.filter(is_own) else {
+            if ringing::receipt(tx, new, *sid, call)? {
+                continue;
+            }
             let detail = "a `sid` is that of no message that went to this user";
             return Ok(ChatOutcome::Refused(Rejection::new(ErrorCode::NotFound, detail)));
         };
@@ -118,7 +122,7 @@ pub(in crate::store::sqlite) fn acknowledged(tx: &mut Tx<'_>, user: &str, sid: S
     let is_own = |row: &ChatRow| row.peer.as_str() == user && !row.hidden;
     match ChatRow::by_sid(tx, sid)?.filter(is_own) {
         Some(row) => confirm(tx, &row, false, at),
-        None => Ok(()),
+        None => ringing::acknowledged(tx, user, sid).map(drop),
     }
 }
 

@@ -3,15 +3,17 @@
 //! A push is a row of `deliveries` of its own. Nobody is told a status of it; what became of it is noted at the device
 //! ([`super::notified`]).
 
+use super::calls::ringing;
 use super::notified::{Pushed, Seen};
-use super::{Call, ChatRow, json, json_text, owner, people};
+use super::{Call, ChatRow, Kind, json, json_text, owner, people};
 use crate::chat::attention::Attended;
 use crate::chat::id::{MessageId, Owner, Row, Sid, Token};
 use crate::chat::push::{Push, TTL_MAX};
 use crate::chat::push_budget::{Next, PushBudget};
 use crate::chat::push_decision::{Asked, AskedDevice, PushDecision, Verdict, decide as decide_for};
-use crate::chat::push_document::{Addressee, Content, Item, push as push_of, title};
+use crate::chat::push_document::{Addressee, Content, Item, ItemKind, push as push_of, title};
 use crate::chat::status::Source;
+use crate::chat::suffix::calls::CallName;
 use crate::chat::suffix::devices::PushForm;
 use crate::chat::topic::{APP_RECEIPTS, Device};
 use crate::chat::transport::Transport;
@@ -61,6 +63,9 @@ pub(in crate::store::sqlite) struct DevicePush {
     /// It was taken back while it was in flight: it is not sent again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) withdrawn: bool,
+    /// What it tells of is the offer of a call.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) rings: bool,
 }
 
 impl DevicePush {
@@ -77,6 +82,8 @@ pub(super) struct Asking<'a> {
     pub(super) attended: &'a Attended,
     /// What was decided before.
     pub(super) before: Option<Decided>,
+    /// Of the offer of a call, its word.
+    pub(super) call: Option<&'a CallName>,
 }
 
 /// What was asked and answered, in the column `decided`.
@@ -97,8 +104,16 @@ pub(in crate::store::sqlite) struct Decided {
 
 impl Decided {
     /// Whether the push of any device waits for a confirmation that has not come.
-    fn waits(&self) -> bool {
+    pub(super) fn waits(&self) -> bool {
         self.devices.iter().any(|(dev, decision)| decision.verdict == Verdict::Wait && !self.confirmed.contains(dev))
+    }
+
+    /// The same, where this device has confirmed what it was decided about.
+    pub(super) fn confirmed_by(mut self, dev: &Device) -> Self {
+        if !self.confirmed.iter().any(|known| known == dev.as_str()) {
+            self.confirmed.push(dev.as_str().to_owned());
+        }
+        self
     }
 
     /// What stays when it is decided again.
@@ -177,7 +192,11 @@ pub(in crate::store) fn decide_again(
     let call = &mut Call::of(call);
     let mut waiting = Vec::new();
     for sid in sids {
-        let Some(row) = ChatRow::by_sid(tx, *sid)?.filter(|row| row.peer == *user) else { continue };
+        let Some(row) = ChatRow::by_sid(tx, *sid)?.filter(|row| row.peer == *user) else {
+            let waits = ringing::decide_again(tx, user, *sid, attended, call)?;
+            waiting.extend(waits.filter(|waits| *waits).map(|_| *sid));
+            continue;
+        };
         let Some(before) = tx.one(DECIDED, [sid.row()], |row| json::<Decided>(row, 0))? else { continue };
         let document = super::message::document_of(tx, &row)?;
         let document: serde_json::Value = serde_json::from_slice(&document).unwrap_or_default();
@@ -185,7 +204,7 @@ pub(in crate::store) fn decide_again(
         let asked =
             Asked { blocked: entry.blocked, muted: entry.is_muted(call.at), attended: attended.any(), ..before.asked };
         let body = document["body"].as_str().unwrap_or_default();
-        let told = decide(tx, &Asking { row: &row, body, asked, attended, before: Some(before) }, call)?;
+        let told = decide(tx, &Asking { row: &row, body, asked, attended, before: Some(before), call: None }, call)?;
         set_decided(tx, sid.row(), told.waits, told.decided.as_ref())?;
         if told.waits {
             waiting.push(*sid);
@@ -210,9 +229,9 @@ pub(super) fn stop_waiting(tx: &Tx<'_>, seen: &Seen<'_>, dev: Option<&Device>) -
             tx.execute(STOP_WAITING, [row])?;
             continue;
         };
-        let Some(mut decided) = tx.one(DECIDED, [row], |row| json::<Decided>(row, 0))? else { continue };
+        let Some(decided) = tx.one(DECIDED, [row], |row| json::<Decided>(row, 0))? else { continue };
         if !decided.confirmed.iter().any(|known| known == dev.as_str()) {
-            decided.confirmed.push(dev.as_str().to_owned());
+            let decided = decided.confirmed_by(dev);
             set_decided(tx, row, decided.waits(), Some(&decided))?;
         }
     }
@@ -238,16 +257,21 @@ fn tell_device(
     asking: &Asking<'_>,
     device: &mut Registered,
     silent: bool,
-    call: &mut Call<'_>,
+    verb: &mut Call<'_>,
 ) -> rusqlite::Result<Option<Row>> {
-    let Asking { row, body, .. } = asking;
+    let Asking { row, body, call, .. } = *asking;
     let (reader, writer) = (&row.peer, &row.writer);
     let name = people::profile_name(tx, writer)?;
     let title = title(writer, name.as_deref(), people::entry(tx, reader, writer)?.is_contact() || row.by_bal);
-    let invitation = row.kind == super::Kind::Invitation;
-    let item = Item { invitation, with: writer, sid: row.sid, title: &title, body, ts: row.at, silent };
+    let kind = match (row.kind, call) {
+        (_, Some(call)) => ItemKind::Call(call),
+        (Kind::Invitation, _) => ItemKind::Invitation,
+        (Kind::Call, _) => ItemKind::MissedCall,
+        _ => ItemKind::Message,
+    };
+    let item = Item { kind, with: writer, sid: row.sid, title: &title, body, ts: row.at, silent };
     let news = News { user: reader, content: Content::Item(item), deadline: row.deadline, about: Some(row) };
-    queue(tx, &news, device, call)
+    queue(tx, &news, device, verb)
 }
 
 /// Something that a device is to be told.
@@ -259,6 +283,13 @@ pub(super) struct News<'a> {
     pub(super) about: Option<&'a ChatRow>,
 }
 
+impl News<'_> {
+    /// Whether it is a call.
+    fn rings(&self) -> bool {
+        self.about.is_some_and(|row| row.kind == Kind::Offer)
+    }
+}
+
 /// Queues a push, or a `sync` that stands for it; returns its row, `None` if there is no id for it.
 pub(super) fn queue(
     tx: &mut Tx<'_>,
@@ -266,7 +297,9 @@ pub(super) fn queue(
     device: &mut Registered,
     call: &mut Call<'_>,
 ) -> rusqlite::Result<Option<Row>> {
-    let next = device.budget.handle_news(call.at);
+    // A call is over before a `sync` would come, and what is pushed of it does not stay with the push service.
+    let is_of_call = matches!(&news.content, Content::ClearCall { .. }) || news.rings();
+    let next = if is_of_call { Next::Single } else { device.budget.handle_news(call.at) };
     let content = if next == Next::Single { news.content } else { Content::Sync };
     let to = Addressee {
         account: news.user,
@@ -293,7 +326,10 @@ pub(super) fn queue(
     let (user, dev) = (news.user.as_str().to_owned(), device.dev.as_str().to_owned());
     let about = news.about.filter(|_| next == Next::Single);
     let about = about.map(|row| (row.sid.row().0, row.writer.as_str().to_owned()));
-    tx.execute(MARK, params![sid.row(), json_text(&DevicePush { user, dev, about, withdrawn: false })?])?;
+    tx.execute(
+        MARK,
+        params![sid.row(), json_text(&DevicePush { user, dev, about, withdrawn: false, rings: news.rings() })?],
+    )?;
     if let Some(due) = due {
         tx.execute(PUT_OFF, params![sid.row(), sql_ms(due)])?;
         tx.execute(KEEP_PLACES, params![push.target.recipient(), sid.row()])?;
@@ -310,6 +346,9 @@ pub(super) fn queue(
 /// Remembers that the device was pushed for a message, be it by a `sync`.
 fn note(tx: &Tx<'_>, news: &News<'_>, dev: &Device, delivery: Option<Row>) -> rusqlite::Result<()> {
     let Some(row) = news.about else { return Ok(()) };
+    if let Some(delivery) = delivery.filter(|_| news.rings()) {
+        return ringing::note(tx, row.sid.row(), dev.as_str(), delivery);
+    }
     let pushed = Pushed { user: news.user.as_str(), peer: row.writer.as_str(), dev: dev.as_str() };
     pushed.note(tx, row.sid.row(), delivery)
 }
@@ -365,7 +404,7 @@ pub(super) fn queue_proof(
     let new = new_push(to.account, sid, &push, (transport, call.at + PROOF_MS), call.at);
     accept::queue_push(tx, &new, true)?;
     let user = to.account.as_str().to_owned();
-    let mark = DevicePush { user, dev: String::new(), about: None, withdrawn: false };
+    let mark = DevicePush { user, dev: String::new(), about: None, withdrawn: false, rings: false };
     tx.execute(MARK, params![sid.row(), json_text(&mark)?])?;
     Ok(true)
 }
@@ -375,7 +414,8 @@ pub(super) fn queue_proof(
 pub(in crate::store) fn undecided(tx: &Tx<'_>, since: u64) -> rusqlite::Result<Vec<Undecided>> {
     tx.execute(FORGET_UNDECIDED, [sql_ms(since)])?;
     let mut found: Vec<Undecided> = Vec::new();
-    for (user, sid) in tx.all(UNDECIDED, [], |row| Ok((owner(row, 0)?, sid(row, 1, 2)?)))? {
+    let messages = tx.all(UNDECIDED, [], |row| Ok((owner(row, 0)?, sid(row, 1, 2)?)))?;
+    for (user, sid) in messages.into_iter().chain(ringing::undecided(tx)?) {
         match found.last_mut().filter(|last| last.user == user) {
             Some(last) => last.sids.push(sid),
             None => found.push(Undecided { user, sids: vec![sid] }),

@@ -3,7 +3,7 @@
 use super::push::{News, PROOF_MS, queue, registered};
 use super::{Call, people};
 use crate::chat::id::{Owner, short_hash};
-use crate::chat::push_document::{Content, Item, title};
+use crate::chat::push_document::{Content, Item, ItemKind, title};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{ChatCall, TEST_PUSH_SKIPS, TestPush};
 
@@ -19,7 +19,8 @@ pub(in crate::store) fn test(tx: &mut Tx<'_>, user: &Owner, call: &ChatCall) -> 
     for mut device in registered(tx, user)? {
         // Its own id stands for the message that there is none of.
         let Some(sid) = call.push_sids.as_slice().first().copied() else { break };
-        let item = Item { invitation: false, with: user, sid, title: &title, body: TEST, ts: call.at, silent: false };
+        let item =
+            Item { kind: ItemKind::Message, with: user, sid, title: &title, body: TEST, ts: call.at, silent: false };
         let news = News { user, content: Content::Item(item), deadline: call.at + PROOF_MS, about: None };
         queue(tx, &news, &mut device, call)?;
         let token_hash = short_hash(device.token.reveal());

@@ -153,7 +153,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
             phases[..],
             [
                 Phase::Copying { done: 1.., of: 1.. },
-                Phase::Changing { step: 1, of: 4 },
+                Phase::Changing { step: 1, of: 5 },
                 Phase::Committing,
                 Phase::Rebuilding,
                 Phase::Checkpointing
