@@ -104,9 +104,9 @@ impl Protocol for V5 {
     }
 }
 
-/// Whole seconds, at least one: none would mean that it never expires.
+/// Whole seconds, rather too few: a broker may count the one that has begun as well. At least one: 0 is no time for all brokers.
 fn seconds_until(at_ms: u64) -> u32 {
-    u32::try_from(at_ms.saturating_sub(now_ms()).div_ceil(1_000)).unwrap_or(u32::MAX).max(1)
+    u32::try_from(at_ms.saturating_sub(now_ms()) / 1_000).unwrap_or(u32::MAX).max(1)
 }
 
 fn options(plan: &Plan, window: u16) -> MqttOptions {
