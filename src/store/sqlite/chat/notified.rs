@@ -122,12 +122,18 @@ pub(in crate::store) fn attended(
 /// for messages of which the device knows nothing, and those that come later do not wait behind it.
 pub(in crate::store) fn device_spoke(tx: &mut Tx<'_>, user: &Owner, dev: &Device, at: u64) -> rusqlite::Result<()> {
     let sync = tx.one(SYNC_ROW, params![user.as_str(), dev.as_str()], |row| row.get::<_, Row>(0))?;
-    if let Some(row) = sync
-        && tx.execute(GO_NOW, [row])? > 0
-    {
-        tx.now_due();
+    if let Some(row) = sync {
+        go_now(tx, row)?;
     }
     tx.execute(SPOKE, params![user.as_str(), dev.as_str(), sql_ms(at), sql_ms(SEEN_STEP_MS)]).map(drop)
+}
+
+/// A `sync` that waits for its time goes now.
+pub(super) fn go_now(tx: &mut Tx<'_>, sync: Row) -> rusqlite::Result<()> {
+    if tx.execute(GO_NOW, [sync])? > 0 {
+        tx.now_due();
+    }
+    Ok(())
 }
 
 /// Takes back the pushes that nobody needs any more, because the attended device `dev` has the message: those that still wait

@@ -4,7 +4,7 @@
 //! ([`super::notified`]).
 
 use super::calls::ringing;
-use super::notified::{Pushed, Seen};
+use super::notified::{Pushed, Seen, go_now};
 use super::{Call, ChatRow, Kind, json, json_text, owner, people};
 use crate::chat::attention::Attended;
 use crate::chat::id::{MessageId, Owner, Row, Sid, Token};
@@ -300,6 +300,10 @@ pub(super) fn queue(
     // A call is over before a `sync` would come, and what is pushed of it does not stay with the push service.
     let is_of_call = matches!(&news.content, Content::ClearCall { .. }) || news.rings();
     let next = if is_of_call { Next::Single } else { device.budget.handle_news(call.at) };
+    if let Some(sync) = device.sync_row.filter(|_| is_of_call) {
+        // What goes to a device goes in order: a call must not wait for the time of a `sync` before it.
+        go_now(tx, sync)?;
+    }
     let content = if next == Next::Single { news.content } else { Content::Sync };
     let to = Addressee {
         account: news.user,

@@ -85,6 +85,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (ending::FORGET_SIGNALS, "INDEX signals_call (call=?)"),
         (kept::TO_CALLEE, "INDEX calls_callee (callee=? AND kept_until>?)"),
         (kept::TO_CALLER, "INDEX calls_caller (caller=? AND kept_until>?)"),
+        (ringing::FORGET_DEVICE, "PRIMARY KEY (call=? AND dev=?)"),
         (ringing::NOTED, "PRIMARY KEY (call=?)"),
         (signal::KNOWN, "PRIMARY KEY (writer=? AND id=?)"),
         (outbox::EXPIRED, "INDEX outbox_expiry (expires_at<?)"),

@@ -22,6 +22,8 @@ const SENT: &str = "UPDATE ringing SET delivery = NULL WHERE call = ?1 AND dev =
 const UNNOTE: &str = "DELETE FROM ringing WHERE call = ?1 AND dev = ?2 AND delivery = ?3";
 pub(in crate::store::sqlite) const NOTED: &str = "SELECT dev, delivery FROM ringing WHERE call = ?1";
 const FORGET: &str = "DELETE FROM ringing WHERE call = ?1";
+pub(in crate::store::sqlite) const FORGET_DEVICE: &str = "DELETE FROM ringing WHERE dev = ?2
+    AND call IN (SELECT row FROM calls INDEXED BY calls_callee WHERE callee = ?1)";
 const DECIDED: &str = "SELECT decided FROM calls WHERE row = ?1 AND waits = 1";
 const SET_DECIDED: &str = "UPDATE calls SET waits = ?2, decided = ?3 WHERE row = ?1";
 const STOP_WAITING: &str = "UPDATE calls SET waits = 0 WHERE row = ?1";
@@ -98,6 +100,11 @@ pub(in crate::store::sqlite) fn sent(tx: &Tx<'_>, offer: Row, dev: &str, deliver
 /// The push did not go, and will not.
 pub(in crate::store::sqlite) fn unnote(tx: &Tx<'_>, offer: Row, dev: &str, delivery: Row) -> rusqlite::Result<()> {
     tx.execute(UNNOTE, params![offer, dev, delivery]).map(drop)
+}
+
+/// The device has no token any more: nothing is cleared at it.
+pub(in crate::store::sqlite) fn forget_device(tx: &Tx<'_>, user: &Owner, dev: &str) -> rusqlite::Result<()> {
+    tx.execute(FORGET_DEVICE, params![user.as_str(), dev]).map(drop)
 }
 
 /// Nothing rings any more: pushes that wait are taken back, and devices that were pushed get a `clear`, but for `by`, which did
