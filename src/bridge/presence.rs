@@ -128,7 +128,12 @@ impl UserPresences {
                 Some(done) = self.pending.next() => {
                     match done? {
                         Done::Told { user, published } => self.schedule.told(&user, published, self.clock.now()),
-                        Done::Token(user, device, has_token) => self.schedule.token(&user, &device, has_token),
+                        Done::Token(user, device, has_token) => {
+                            self.schedule.token(&user, &device, has_token);
+                            // It has come to a broker that gives this to all devices: they know it by its sid.
+                            let now = self.clock.now();
+                            self.pending.push(Box::pin(late(Arc::clone(&self.context), user, None, now)));
+                        }
                         Done::Nothing => {}
                     }
                 }
@@ -220,8 +225,6 @@ impl UserPresences {
             match change {
                 DeviceChange::Came(connection) => {
                     attentions.came(&owner, &device, connection, now);
-                    // Such a broker gives it to all devices: they know it by its sid.
-                    self.pending.push(Box::pin(late(Arc::clone(&self.context), owner.clone(), None, now)));
                     self.pending.push(Box::pin(token_of(Arc::clone(&self.context), owner.clone(), device)));
                 }
                 DeviceChange::Gone(connection) => attentions.gone(&owner, &device, connection, now),
