@@ -156,7 +156,9 @@ pub(in crate::bridge) async fn tell_late(
     if context.calls_kept.is_over(now) {
         return Ok(());
     }
-    for KeptSignal { payload, until } in context.store.calls_of(user.clone(), now).await?.await? {
+    // Another broker may have had a document long ago that is not forgotten yet.
+    let reads_waiting = device.is_some();
+    for KeptSignal { payload, until } in context.store.calls_of(user.clone(), now, reads_waiting).await?.await? {
         let devices = device.as_ref().map(|device| vec![device.as_str().into()]);
         let (outbound, _outcome) = Outbound::new(inbox_topic(&user, "calls"), payload);
         let outbound = Outbound { devices, dropped_unread: true, expires_at: Some(until), ..outbound };

@@ -24,8 +24,14 @@ impl Store {
         self.queue.submit(move |tx| ending::over(tx, &overdue, &call)).await
     }
 
-    /// What a device of `user` has to know at `at` of calls that began before it came.
-    pub async fn calls_of(&self, user: Owner, at: u64) -> Result<Committed<Vec<KeptSignal>>, StoreError> {
-        self.queue.submit(move |tx| kept::of_user(tx, &user, at)).await
+    /// What a device of `user` has to know at `at` of calls that began before it came; where it `reads_waiting` documents itself,
+    /// without those that no device has had.
+    pub async fn calls_of(
+        &self,
+        user: Owner,
+        at: u64,
+        reads_waiting: bool,
+    ) -> Result<Committed<Vec<KeptSignal>>, StoreError> {
+        self.queue.submit(move |tx| kept::of_user(tx, &user, at, reads_waiting)).await
     }
 }

@@ -266,7 +266,7 @@ impl Run {
         // What a device that comes now is told of the calls of others to it.
         for (callee, by_alice) in [("bob", true), ("alice", false)] {
             let owner = Owner::new(callee).unwrap();
-            let late = self.chat.rig.store.calls_of(owner, self.chat.at).await.unwrap().await.unwrap();
+            let late = self.chat.rig.store.calls_of(owner, self.chat.at, false).await.unwrap().await.unwrap();
             for kept in late {
                 let document = read(&kept.payload);
                 let call = &self.model.calls[document["call"].as_str().unwrap()];

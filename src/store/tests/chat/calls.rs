@@ -64,7 +64,7 @@ impl Chat {
     }
 
     async fn late(&self, user: &str, at: u64) -> Vec<Value> {
-        let kept = ask!(self.rig, calls_of, owner(user), at);
+        let kept = ask!(self.rig, calls_of, owner(user), at, true);
         kept.iter().map(|kept| serde_json::from_slice(&kept.payload).unwrap()).collect()
     }
 }

@@ -28,8 +28,13 @@ pub(super) fn keep(
     tx.execute(KEEP, params![offer.row(), to_caller, to_callee, sql_ms(until)]).map(drop)
 }
 
-/// What a device of `user` that comes now has to know, but for what it reads itself because no device has had it.
-pub(in crate::store) fn of_user(tx: &Tx<'_>, user: &Owner, at: u64) -> rusqlite::Result<Vec<KeptSignal>> {
+/// What a device of `user` that comes now has to know; where it `reads_waiting` documents, without those that no device has had.
+pub(in crate::store) fn of_user(
+    tx: &Tx<'_>,
+    user: &Owner,
+    at: u64,
+    reads_waiting: bool,
+) -> rusqlite::Result<Vec<KeptSignal>> {
     let mut found = Vec::new();
     let topic = inbox_topic(user, "calls");
     for sql in [TO_CALLEE, TO_CALLER] {
@@ -38,7 +43,7 @@ pub(in crate::store) fn of_user(tx: &Tx<'_>, user: &Owner, at: u64) -> rusqlite:
         })?;
         for (payload, until) in kept {
             let Some(payload) = payload else { continue };
-            if tx.exists(WAITS, params![&*topic, payload])? {
+            if reads_waiting && tx.exists(WAITS, params![&*topic, payload])? {
                 continue;
             }
             let marked = mark_redelivered(&payload).map(|payload| KeptSignal { payload: Bytes::from(payload), until });
