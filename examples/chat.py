@@ -111,7 +111,18 @@ class ChatClient:
         is_new = "sid" in item and item["sid"] not in self.messages
         if is_new:
             self.messages[item["sid"]] = item
+            self.amend(self.messages.get(item.get("ref"), {}), item)
         return is_new
+
+    def amend(self, message: dict, item: dict):
+        """An edit changes the content that it names; of what is retracted nothing is left but its place."""
+        content = ("body", "data", "files", "mentions")
+        if item.get("type") == "edit":
+            message.update({name: item[name] for name in content if name in item}, edited=item["ts"])
+        elif item.get("type") == "retract":
+            for name in content:
+                message.pop(name, None)
+            message.update(type="tombstone", why="retracted")
 
     def wait(self, condition, what: str):
         with self.changed:

@@ -26,10 +26,26 @@ fn questions() -> Vec<(PushWhen, Asked, AskedDevice)> {
     for when in [PushWhen::AnyActiveSuppresses, PushWhen::PerDevice, PushWhen::Always] {
         for matter in [Matter::Message, Matter::Reaction, Matter::Invitation] {
             for wish in [Wish::Auto, Wish::Always, Wish::Never, Wish::Silent] {
-                for bits in 0..64_u8 {
+                for bits in 0..=255_u8 {
                     let is = |bit: u8| bits & 1 << bit != 0;
-                    let asked = Asked { matter, wish, own: is(0), blocked: is(1), muted: is(2), attended: is(3) };
-                    questions.push((when, asked, AskedDevice { has_token: is(4), attended: is(5) }));
+                    let asked = Asked {
+                        matter,
+                        wish,
+                        own: is(0),
+                        blocked: is(1),
+                        muted: is(2),
+                        mentions_only: is(3),
+                        mentioned: is(4),
+                        attended: is(5),
+                    };
+                    let device = AskedDevice {
+                        has_token: is(6),
+                        attended: is(7),
+                        was_told: false,
+                        is_quiet: false,
+                        has_room: true,
+                    };
+                    questions.push((when, asked, device));
                 }
             }
         }

@@ -11,17 +11,22 @@
 //! topics, but for those of devices.
 
 mod calls;
+mod first_screen;
+mod groups;
 mod kept_copies;
 mod limits;
 mod messages;
 mod pushes;
 mod receipts;
 mod requests;
+mod schedule;
 mod typing;
 
 pub(super) use calls::{CallsKept, tell_late};
+pub(super) use groups::is_for_group;
 pub(super) use kept_copies::KeptCopies;
 pub(super) use pushes::run as watch_pushes;
+pub(super) use schedule::Schedule;
 
 use super::context::Context;
 use super::presence::PresenceWord;
@@ -121,14 +126,20 @@ impl ChatIntake {
         let dev = device(&publish.principal, state.dev.as_ref());
         self.sign(owner, dev.as_ref(), publish);
         let now = now_ms();
-        if !self.typing.passes(owner, &state, now) || !self.context.attentions.attended(&state.to, now).any() {
+        if !self.typing.passes(owner, &state, now) {
+            return Ok(Box::pin(async { Ok(Some(AckWord::Done)) }));
+        }
+        if let Some(group) = state.to.group() {
+            return Ok(self.group_chat_state(owner, group, state));
+        }
+        if !self.context.attentions.attended(&state.to, now).any() {
             return Ok(Box::pin(async { Ok(Some(AckWord::Done)) }));
         }
         let (context, owner) = (Arc::clone(&self.context), owner.clone());
         let seen = context.store.chat_has_contact(state.to.clone(), owner.clone()).await?;
         Ok(Box::pin(async move {
             if seen.await? {
-                typing::pass_on(&context, &owner, &state).await;
+                typing::pass_on(&context, &owner, &state.to, &state).await;
             }
             Ok(Some(AckWord::Done))
         }))
@@ -186,9 +197,17 @@ impl ChatIntake {
             Ok(request) => request,
             Err(rejection) => return requests::refuse(&self.context, owner, dev, rejection).await,
         };
-        let asked =
-            requests::Asked { user: owner.clone(), dev: dev.clone(), request, payload: publish.payload.clone() };
-        requests::answer(&self.context, asked, self.call(now_ms())).await
+        let asked = requests::Asked {
+            user: owner.clone(),
+            role: publish.principal.role,
+            dev: dev.clone(),
+            request,
+            payload: publish.payload.clone(),
+            limits: self.limits.clone(),
+            policy: Arc::clone(&self.policy),
+        };
+        let call = self.call_for(now_ms(), asked.request.conversations());
+        requests::answer(&self.context, asked, call).await
     }
 
     /// Counts a request, also one that cannot be read.
@@ -218,9 +237,9 @@ impl ChatIntake {
         }
     }
 
-    fn peer(&self, name: &Owner, at: u64) -> Peer {
-        let role = self.context.directory.role_of(name.as_str());
-        Peer { name: name.clone(), role, attended: self.context.attentions.attended(name, at) }
+    /// Sends what is to be sent at a time.
+    pub(super) fn schedule(&self) -> Schedule {
+        Schedule::new(Arc::clone(&self.context), Arc::clone(&self.policy), self.limits.clone())
     }
 
     fn call(&self, at: u64) -> ChatCall {
@@ -247,11 +266,21 @@ async fn finish(
             Ok(Some(AckWord::Done))
         }
         ChatOutcome::Repeated => Ok(Some(AckWord::Done)),
+        ChatOutcome::Scheduled => {
+            context.scheduled.notify_one();
+            Ok(Some(AckWord::Done))
+        }
         ChatOutcome::Refused(rejection) => refusing.refuse(owner, &rejection, refused).await?.await,
         // An external broker has acknowledged it long ago; left alone, it sends the message again.
         ChatOutcome::Full if !context.broker.answers_publishers => Ok(None),
         ChatOutcome::Full => Ok(Some(AckWord::Quota)),
     }
+}
+
+/// Somebody to whom something is written.
+fn peer(context: &Context, name: &Owner, at: u64) -> Peer {
+    let role = context.directory.role_of(name.as_str());
+    Peer { name: name.clone(), role, attended: context.attentions.attended(name, at) }
 }
 
 /// The device that wrote: the embedded broker knows it, another one takes the client's word.

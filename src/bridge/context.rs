@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// How the bridge is to work; limits are explained in `config/bridge.toml`.
 #[derive(Debug, Clone)]
@@ -52,6 +52,7 @@ impl Settings {
             push_when: self.chat.push_when,
             writers: self.chat.who_may_write,
             transports: self.transports.clone(),
+            scheduled_max: self.limits.user_scheduled,
         }
     }
 
@@ -81,12 +82,32 @@ pub(crate) struct Context {
     pub(crate) calls_kept: CallsKept,
     /// At which devices of the chat users somebody is looking.
     pub(crate) attentions: Attentions,
+    /// A message was put off until a time, which may be before that of all others.
+    pub(crate) scheduled: Notify,
     pub(crate) broker: mqtt::Capabilities,
     /// Whom the broker knows.
     pub(crate) directory: Directory,
     pub(crate) capabilities: BTreeMap<Transport, Capabilities>,
     /// Locked for an addition only: ids must grow across all tasks, so there is one source.
     pub(crate) sids: Mutex<SidSource>,
+    /// Held from the moment when something that chat users read gets its id until the store has been asked to keep it: so what
+    /// is stored later has the greater id, and a client that asks for everything since an id misses nothing.
+    pub(crate) written: tokio::sync::Mutex<()>,
+}
+
+/// An id for something that chat users read, and the right to ask the store to keep it.
+#[derive(Debug)]
+pub(crate) struct WrittenId<'a> {
+    sid: Sid,
+    at: u64,
+    _in_order: tokio::sync::MutexGuard<'a, ()>,
+}
+
+impl WrittenId<'_> {
+    /// The id, and when it was made, in Unix milliseconds.
+    pub(crate) fn id(&self) -> (Sid, u64) {
+        (self.sid, self.at)
+    }
 }
 
 impl Context {
@@ -120,6 +141,13 @@ impl Context {
         let now = now_ms();
         let mut sids = self.sids.lock().unwrap_or_else(PoisonError::into_inner);
         (sids.next(now, rand::random()), now)
+    }
+
+    /// The next id of something that chat users read. To be kept until the store was asked.
+    pub(crate) async fn next_written(&self) -> WrittenId<'_> {
+        let _in_order = self.written.lock().await;
+        let (sid, at) = self.next_sid();
+        WrittenId { sid, at, _in_order }
     }
 
     /// A call of a chat verb at `at`, with ids for so many pushes.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 const SWEEP: Duration = Duration::from_millis(500);
 
 /// Ids for the pushes of one sweep of chat: what is dropped is cleared where it is shown.
-const SWEEP_PUSHES: usize = 32;
+const SWEEP_PUSHES: usize = 320;
 
 /// Sweeps until `stop`.
 pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), StoreError> {

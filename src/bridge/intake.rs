@@ -1,12 +1,13 @@
 //! Downstream, first half: a client's publish is parsed, decided, committed, and only then acknowledged.
 //!
 //! Publishes are handled in the order of arrival, and many wait for their commit at one time ([`waiting`]). A
-//! full queue, a slow disk or a stop all look the same to a publisher: no acknowledgement yet.
+//! full queue, a slow disk or a stop all look the same to a publisher: no acknowledgement yet. Where the queue is full, nothing
+//! of BALs is taken, so that their order is kept; what chat users write goes on, for their pushes can be decided later.
 
 mod delayed;
 mod waiting;
 
-use super::chat::{ChatIntake, KeptCopies};
+use super::chat::{ChatIntake, KeptCopies, Schedule, is_for_group};
 use super::context::Context;
 use super::count_told;
 use super::presence::{PresencePublish, PresenceWord};
@@ -19,7 +20,7 @@ use crate::chat::message::{
 use crate::chat::principal::{Principal, Role};
 use crate::chat::suffix::receipts::names_messages;
 use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, Suffix};
-use crate::mqtt::{Ack, AckWord, Inbound, Notice, SetAside};
+use crate::mqtt::{Ack, AckWord, Inbound, InboundQueues, Notice, SetAside};
 use crate::ops::clock::{at, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
@@ -54,6 +55,8 @@ pub(super) struct Intake {
     chat: ChatIntake,
     kept_copies: KeptCopies,
     refused_names: RefusedNames,
+    /// The queue is full, and has had no room to spare since.
+    is_stopped: bool,
 }
 
 impl Intake {
@@ -61,14 +64,19 @@ impl Intake {
         let refusing = Refusing::new(Arc::clone(&context));
         let chat = ChatIntake::new(Arc::clone(&context), refusing.clone());
         let (kept_copies, refused_names) = (KeptCopies::default(), RefusedNames::default());
-        Self { context, refusing, chat, kept_copies, refused_names }
+        Self { context, refusing, chat, kept_copies, refused_names, is_stopped: false }
+    }
+
+    /// Sends what users and BALs have written to be sent at a time.
+    pub(super) fn schedule(&self) -> Schedule {
+        self.chat.schedule()
     }
 
     /// Works until `stop`, then finishes what is on its way to the disk. What is still in `inbound`, and comes until
     /// `quiet`, is not acknowledged: its publisher sends it again. `outboxes` is what users wrote by another way than MQTT.
     pub(super) async fn run(
         mut self,
-        (mut inbound, mut outboxes): (mpsc::Receiver<Inbound>, mpsc::Receiver<Inbound>),
+        (mut inbound, mut outboxes): (InboundQueues, mpsc::Receiver<Inbound>),
         mut notices: mpsc::Receiver<Notice>,
         stop: CancellationToken,
         quiet: CancellationToken,
@@ -78,7 +86,7 @@ impl Intake {
         // A publisher whose acknowledgement is dropped is cut off, and may still have documents of ours to acknowledge.
         let mut unanswered = Vec::new();
         loop {
-            let summaries = self.refusing.deadline();
+            let (summaries, has_room) = (self.refusing.deadline(), self.has_room());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -97,23 +105,17 @@ impl Intake {
                     }
                 },
                 Some(publish) = outboxes.recv(), if waiting.len() < limit => {
-                    if !self.room(&mut waiting, &stop).await? {
-                        break;
-                    }
                     let taken = waiting.beside(self.take(publish)).await?;
                     waiting.extend(taken);
                 }
-                next = inbound.recv(), if waiting.len() < limit => match next {
+                next = inbound.next(has_room), if waiting.len() < limit => match next {
                     Some(publish) => {
-                        if !self.room(&mut waiting, &stop).await? {
-                            unanswered.push(publish.ack);
-                            break;
-                        }
                         let taken = waiting.beside(self.take(publish)).await?;
                         waiting.extend(taken);
                     }
                     None => break,
                 },
+                () = tokio::time::sleep(ROOM_CHECK), if !has_room => {}
             }
         }
         // What is still in it comes again by the way by which it came.
@@ -135,23 +137,18 @@ impl Intake {
         }
     }
 
-    /// Waits while the queue is full; false when the bridge stops meanwhile.
-    async fn room(&self, waiting: &mut Waiting, stop: &CancellationToken) -> Result<bool, StoreError> {
-        if self.context.queue_has_room() {
-            return Ok(true);
+    /// Whether pushes of BALs are taken: not from a full queue on until it has room to spare.
+    fn has_room(&mut self) -> bool {
+        if !self.is_stopped && !self.context.queue_has_room() {
+            tracing::error!("the queue is full: BALs are not acknowledged until the push service has taken some");
+            self.context.metrics.set(Metric::IntakeStopped, 1);
+            self.is_stopped = true;
+        } else if self.is_stopped && self.context.queue_has_slack() {
+            self.context.metrics.set(Metric::IntakeStopped, 0);
+            tracing::info!("the queue has room again");
+            self.is_stopped = false;
         }
-        tracing::error!("the queue is full: publishes are not acknowledged until the push service has taken some");
-        self.context.metrics.set(Metric::IntakeStopped, 1);
-        while !self.context.queue_has_slack() {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(false),
-                (word, ack) = waiting.next() => release(word?, ack),
-                () = tokio::time::sleep(ROOM_CHECK) => {}
-            }
-        }
-        self.context.metrics.set(Metric::IntakeStopped, 0);
-        tracing::info!("the queue has room again");
-        Ok(true)
+        !self.is_stopped
     }
 
     /// Begins with a publish; what remains of it goes on beside others.
@@ -208,6 +205,7 @@ impl Intake {
             // What a request does and its answer are several steps, and the next request may take them back.
             (_, Role::Bal | Role::Admin) => Order::Kept,
             (ClientTopic::Chat(user, ChatTopic::Requests(_)), Role::User) => Order::OfUser(user.clone()),
+            (ClientTopic::Messages(user), Role::User) if is_for_group(&publish) => Order::OfUser(user.clone()),
             (_, Role::User) => Order::Free,
         };
         Ok(Some((order, ack_time, (remaining, publish.ack))))

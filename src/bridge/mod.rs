@@ -59,7 +59,7 @@ use intake::Intake;
 use presence::{BalPresences, UserPresences};
 use publisher::Publisher;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -109,6 +109,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let visibility = mqtt.visibility;
     let capabilities = transports.iter().map(|(transport, port)| (transport.clone(), port.capabilities)).collect();
     let sids = Mutex::new(SidSource::after(recovery.last_sid));
+    let written = tokio::sync::Mutex::new(());
     let bal_presences = BalPresences::default();
     let attentions = Attentions::new(settings.chat.attended).with(settings.chat.push_when);
     let context = Context {
@@ -122,10 +123,12 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         bal_presences,
         calls_kept: CallsKept::new(now_ms()),
         attentions,
+        scheduled: Notify::new(),
         broker,
         directory,
         capabilities,
         sids,
+        written,
     };
     let context = Arc::new(context);
     let routed = device_intake::give_routes(&context).await?;
@@ -150,6 +153,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let watches = Watches { transports, broker_link: broker_link.clone(), store, clients, events };
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     tasks.spawn(chat::watch_pushes(Arc::clone(&context), confirmations, stops.publish.clone()));
+    tasks.spawn(intake.schedule().run(stops.publish.clone()));
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));
     tasks.spawn(intake.run((inbound, written), notices, stops.intake.clone(), stops.quiet.clone()));
     tasks.spawn(user_presences.run(sightings, presences, stops.publish.clone()));

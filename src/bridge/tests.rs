@@ -2,8 +2,10 @@
 
 mod calls;
 mod chat;
+mod chat_full_queue;
 mod chat_limits;
 mod chat_requests;
+mod chat_schedule;
 mod downstream;
 mod notices;
 mod principals;
@@ -97,6 +99,7 @@ impl Harness {
         let wanted = sqlite::Settings {
             transports: transports.to_vec(),
             max_commit_delay: Duration::ZERO,
+            limits: settings.room.clone(),
             ..sqlite::Settings::new(&path)
         };
         let (store, writer, recovery) = sqlite::open(&wanted, now_ms()).unwrap();

@@ -20,6 +20,21 @@ pub struct Entry {
     /// No pushes for this conversation until then, in Unix milliseconds; `u64::MAX`: until it is unmuted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub muted_until: Option<u64>,
+    /// But for messages that name the user.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub but_mentions: bool,
+}
+
+/// How much of a conversation is pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MuteLevel {
+    /// Everything: it is not muted.
+    All,
+    /// Messages that name the user.
+    Mentions,
+    /// Nothing.
+    None,
 }
 
 impl Entry {
@@ -33,9 +48,28 @@ impl Entry {
         self.contact && !self.blocked
     }
 
-    /// Whether pushes for the conversation are off.
+    /// Whether the conversation is muted, be it but for mentions.
     pub fn is_muted(&self, now_ms: u64) -> bool {
         self.muted_until.is_some_and(|until| now_ms < until)
+    }
+
+    /// How much of the conversation is pushed.
+    pub fn mute_level(&self, now_ms: u64) -> MuteLevel {
+        match (self.is_muted(now_ms), self.but_mentions) {
+            (false, _) => MuteLevel::All,
+            (true, true) => MuteLevel::Mentions,
+            (true, false) => MuteLevel::None,
+        }
+    }
+
+    /// Whether pushes for the conversation are off altogether.
+    pub fn is_silenced(&self, now_ms: u64) -> bool {
+        self.mute_level(now_ms) == MuteLevel::None
+    }
+
+    /// Whether only what names the user is pushed.
+    pub fn hears_mentions_only(&self, now_ms: u64) -> bool {
+        self.mute_level(now_ms) == MuteLevel::Mentions
     }
 }
 
@@ -106,8 +140,8 @@ pub fn is_seen_by(watcher: Role, entry: Entry, hide_presence: bool) -> bool {
 mod tests {
     use super::*;
 
-    const CONTACT: Entry = Entry { contact: true, blocked: false, muted_until: None };
-    const STRANGER: Entry = Entry { contact: false, blocked: false, muted_until: None };
+    const CONTACT: Entry = Entry { contact: true, blocked: false, muted_until: None, but_mentions: false };
+    const STRANGER: Entry = Entry { contact: false, ..CONTACT };
 
     fn blocked(entry: Entry) -> Entry {
         Entry { blocked: true, ..entry }
@@ -166,5 +200,10 @@ mod tests {
         let muted = Entry { muted_until: Some(1_000), ..STRANGER };
         assert!(muted.is_muted(999) && !muted.is_muted(1_000) && !muted.is_empty());
         assert!(STRANGER.is_empty());
+        let levels = |entry: Entry| [999, 1_000].map(|now| entry.mute_level(now));
+        assert_eq!(levels(muted), [MuteLevel::None, MuteLevel::All]);
+        assert_eq!(levels(Entry { but_mentions: true, ..muted }), [MuteLevel::Mentions, MuteLevel::All]);
+        let old: Entry = serde_json::from_str(r#"{"contact":true,"muted_until":1000}"#).unwrap();
+        assert_eq!(old, Entry { muted_until: Some(1_000), ..CONTACT });
     }
 }

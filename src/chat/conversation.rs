@@ -4,7 +4,7 @@
 //! because what a blocked user writes is on the writer's side alone. Positions are ids of messages and only go forward. One
 //! row on disk is all that a conversation has beside its messages.
 
-use super::id::{Owner, Sid};
+use super::id::{Owner, Row, Sid};
 use serde::{Deserialize, Serialize};
 
 /// One of the two sides. The users of a conversation are sorted by name, so that each pair has one row.
@@ -60,6 +60,23 @@ pub struct Standing {
     /// The newest message of which the other side was told that it was read.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "sid_text")]
     pub told_read: Option<Sid>,
+    /// Its user has put the conversation away, until a new message comes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
+    /// Its user has deleted the own copy of everything up to this item.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "sid_text")]
+    pub deleted: Option<Sid>,
+    /// `theirs` at that time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub theirs_deleted: u64,
+    /// The row of its newest item, an invitation among them: by it conversations are sorted. In a column of its own, so that
+    /// they can be sorted without reading any of this.
+    #[serde(skip)]
+    pub last: Option<Row>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A conversation of two. Its JSON is its form on disk.
@@ -82,6 +99,8 @@ pub struct Written {
     pub counts: bool,
     /// The writer writes to himself: there is one side.
     pub to_self: bool,
+    /// It was written when it comes in: what was written long before reads nothing.
+    pub reads: bool,
 }
 
 /// The place of a message on each side.
@@ -114,6 +133,13 @@ impl Conversation {
         }
     }
 
+    /// The same, with what has columns of its own.
+    #[must_use]
+    pub fn with_last(mut self, first: Option<Row>, second: Option<Row>) -> Self {
+        (self.first.last, self.second.last) = (first, second);
+        self
+    }
+
     fn of_mut(&mut self, side: Side) -> &mut Standing {
         match side {
             Side::First => &mut self.first,
@@ -123,11 +149,14 @@ impl Conversation {
 
     /// A message comes in. Whoever writes in a conversation has read it.
     pub fn handle_written(&mut self, message: Written) -> Places {
-        let Written { sid, by, swallowed, counts, to_self } = message;
+        let Written { sid, by, swallowed, counts, to_self, reads } = message;
         let writer = self.of_mut(by);
         writer.count += 1;
-        writer.unread = 0;
-        writer.read = Some(sid);
+        writer.last = Some(sid.row());
+        if reads {
+            writer.unread = 0;
+            writer.read = Some(sid);
+        }
         let writer = writer.count;
         if swallowed || to_self {
             return Places { writer, reader: None };
@@ -137,17 +166,49 @@ impl Conversation {
         reader.unread += u64::from(counts);
         reader.theirs += u64::from(counts);
         reader.newest = Some(sid);
+        reader.last = Some(sid.row());
         Places { writer, reader: Some(reader.count) }
     }
 
     /// A message about a call that `by` rang comes in. Nobody wrote it, so nobody has read the conversation; `counts`: it counts
     /// as unread on the other side.
     pub fn handle_call(&mut self, sid: Sid, by: Side, swallowed: bool, counts: bool) -> Places {
-        let Standing { unread, read, .. } = *self.of(by);
-        let places = self.handle_written(Written { sid, by, swallowed, counts, to_self: false });
-        let caller = self.of_mut(by);
-        (caller.unread, caller.read) = (unread, read);
-        places
+        self.handle_written(Written { sid, by, swallowed, counts, to_self: false, reads: false })
+    }
+
+    /// An invitation, or an answer to one, comes in: it has no place among the messages. A `hidden` one is its writer's alone.
+    pub fn handle_beside(&mut self, sid: Sid, by: Side, hidden: bool) {
+        self.of_mut(by).last = Some(sid.row());
+        if !hidden {
+            self.of_mut(by.other()).last = Some(sid.row());
+        }
+    }
+
+    /// The user of `side` puts the conversation away, or takes it out again. Whether that is something new.
+    pub fn handle_archived(&mut self, side: Side, on: bool) -> bool {
+        std::mem::replace(&mut self.of_mut(side).archived, on) != on
+    }
+
+    /// The user of `side` deletes the own copy of everything up to this item, which is the newest. Returns how much of it was
+    /// unread. That it is unread no more is no reading: the other side hears nothing of it.
+    pub fn handle_deleted(&mut self, side: Side, sid: Sid) -> u64 {
+        let standing = self.of_mut(side);
+        standing.deleted = standing.deleted.max(Some(sid));
+        standing.theirs_deleted = standing.theirs;
+        standing.last = None;
+        std::mem::take(&mut standing.unread)
+    }
+
+    /// The newest item of `side` is this one now: what came later is deleted.
+    pub fn set_last(&mut self, side: Side, last: Option<Row>) {
+        self.of_mut(side).last = last;
+    }
+
+    /// How much is unread on `side` behind a message at which `theirs` had come, where `gone` messages of the other side behind it
+    /// are retracted or deleted one by one.
+    pub fn behind(&self, side: Side, theirs: u64, gone: u64) -> u64 {
+        let standing = self.of(side);
+        standing.theirs.saturating_sub(theirs.max(standing.theirs_deleted)).saturating_sub(gone)
     }
 
     /// A device of `side` has confirmed a message of the other side, or all up to it. Whether a position went forward.
@@ -176,7 +237,7 @@ impl Conversation {
         is_new
     }
 
-    /// A message of the other side that counts is not kept any more. Whether it was unread.
+    /// A message of the other side that counts is not kept any more, or is retracted or deleted. Whether it was unread.
     pub fn handle_dropped(&mut self, side: Side, sid: Sid) -> bool {
         let standing = self.of_mut(side);
         let unread = standing.unread > 0 && standing.read.is_none_or(|read| read < sid);
@@ -237,7 +298,7 @@ mod tests {
     }
 
     fn message(sid: Sid, by: Side) -> Written {
-        Written { sid, by, swallowed: false, counts: true, to_self: false }
+        Written { sid, by, swallowed: false, counts: true, to_self: false, reads: true }
     }
 
     #[test]
@@ -272,13 +333,14 @@ mod tests {
         talk.handle_written(message(sids[0], Side::Second));
         assert!(talk.handle_received(Side::First, sids[0], false));
         let text = serde_json::to_string(&talk).unwrap();
-        assert_eq!(serde_json::from_str::<Conversation>(&text).unwrap(), talk);
+        let columns = (talk.of(Side::First).last, talk.of(Side::Second).last);
+        assert_eq!(serde_json::from_str::<Conversation>(&text).unwrap().with_last(columns.0, columns.1), talk);
         assert!(serde_json::from_str::<Conversation>(&text.replace(&sids[0].to_string(), "x")).is_err());
     }
 
     #[derive(Debug, Clone)]
     enum Step {
-        Write { by: bool, swallowed: bool, counts: bool },
+        Write { by: bool, swallowed: bool, counts: bool, reads: bool },
         Read { side: bool, at: usize },
         Receive { side: bool, at: usize },
         DropOldest,
@@ -287,7 +349,12 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             Just(Step::DropOldest),
-            any::<(bool, bool, bool)>().prop_map(|(by, swallowed, counts)| Step::Write { by, swallowed, counts }),
+            any::<(bool, bool, bool, bool)>().prop_map(|(by, swallowed, counts, reads)| Step::Write {
+                by,
+                swallowed,
+                counts,
+                reads
+            }),
             (any::<bool>(), 0..40_usize).prop_map(|(side, at)| Step::Read { side, at }),
             (any::<bool>(), 0..40_usize).prop_map(|(side, at)| Step::Receive { side, at }),
         ]
@@ -309,15 +376,17 @@ mod tests {
             let mut read = [None::<Sid>; 2];
             for step in steps {
                 match step {
-                    Step::Write { by, swallowed, counts } => {
-                        let written = Written { swallowed, counts, ..message(sids[next], side(by)) };
+                    Step::Write { by, swallowed, counts, reads } => {
+                        let written = Written { swallowed, counts, reads, ..message(sids[next], side(by)) };
                         next += 1;
                         list.push(written);
                         let places = talk.handle_written(written);
                         let has = |who: Side| list.iter().filter(|m| m.by == who || !m.swallowed).count() as u64;
                         prop_assert_eq!(places.writer, has(written.by));
                         prop_assert_eq!(places.reader, (!swallowed).then(|| has(written.by.other())));
-                        read[usize::from(!by)] = Some(written.sid);
+                        if reads {
+                            read[usize::from(!by)] = Some(written.sid);
+                        }
                     }
                     Step::Read { side: first, at } if at < next && at >= dropped => {
                         let before = read[usize::from(!first)];

@@ -7,6 +7,8 @@ pub const ID_MAX: usize = 64;
 /// Longest registration token, in characters (topics.md, topic 1).
 pub const TOKEN_MAX: usize = 4096;
 
+/// Names of groups begin like this, and no others do.
+const GROUP: &str = "g-";
 const CROCKFORD: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const TAIL_BITS: u32 = 17;
 const TAIL_MASK: u128 = (1 << TAIL_BITS) - 1;
@@ -160,7 +162,8 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// The first topic level of a BAL or user: its MQTT user name.
+/// The first topic level of a BAL or user: its MQTT user name. That of a group comes from a [`GroupId`] alone: no user has such
+/// a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner(String);
 
@@ -173,15 +176,77 @@ impl Owner {
     pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
         let text = text.into();
         check(&text, ID_MAX, |c| !c.is_control() && !c.is_whitespace() && !matches!(c, '/' | '+' | '#' | ':'))?;
-        if text.starts_with("g-") || text.starts_with(['_', '$']) || text == "self" || text == "others" {
+        if text.starts_with(GROUP) || text.starts_with(['_', '$']) || text == "self" || text == "others" {
             return Err(NameError::Reserved);
         }
         Ok(Self(text))
     }
 
+    /// A user, a BAL or a group: the other side of a conversation.
+    ///
+    /// # Errors
+    /// When it is the name of none of them.
+    pub fn of_any(text: impl Into<String>) -> Result<Self, NameError> {
+        let text = text.into();
+        if text.starts_with(GROUP) { GroupId::new(text).map(Into::into) } else { Self::new(text) }
+    }
+
+    /// The group, if it is one.
+    pub fn group(&self) -> Option<GroupId> {
+        self.is_group().then(|| GroupId(self.0.clone()))
+    }
+
+    /// Whether it is a group.
+    pub fn is_group(&self) -> bool {
+        self.0.starts_with(GROUP)
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// The name of a group: `g-` and 1 to 62 of `[A-Za-z0-9_-]`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(String);
+
+impl GroupId {
+    /// Checks and keeps `text`.
+    ///
+    /// # Errors
+    /// When it does not begin with `g-`, has nothing behind that, is longer than [`ID_MAX`], or has another character.
+    pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
+        let text = text.into();
+        check(&text, ID_MAX, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))?;
+        match text.strip_prefix(GROUP) {
+            Some("") => Err(NameError::Empty),
+            Some(_) => Ok(Self(text)),
+            None => Err(NameError::Reserved),
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Sid> for GroupId {
+    fn from(sid: Sid) -> Self {
+        Self(format!("{GROUP}{sid}"))
+    }
+}
+
+impl From<GroupId> for Owner {
+    fn from(group: GroupId) -> Self {
+        Self(group.0)
+    }
+}
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -284,6 +349,21 @@ mod tests {
         for bad in ["self", "others", "g-1", "_bridge", "$SYS", "a:b", "a/b"] {
             assert!(Owner::new(bad).is_err(), "{bad:?} was taken");
         }
+    }
+
+    #[test]
+    fn a_group_is_an_owner_that_no_user_can_be() {
+        for good in ["g-1", "g-Team_2-x"] {
+            let group = GroupId::new(good).unwrap();
+            assert_eq!(Owner::from(group.clone()), Owner::of_any(good).unwrap());
+            assert_eq!(Owner::of_any(good).unwrap().group(), Some(group));
+            assert_eq!(Owner::new(good), Err(NameError::Reserved));
+        }
+        for bad in ["g-", "g-a/b", "g-a:b", "g-é", "team", ""] {
+            assert!(GroupId::new(bad).is_err(), "{bad:?} was taken");
+        }
+        assert!(GroupId::new(format!("g-{}", "x".repeat(ID_MAX - 1))).is_err());
+        assert_eq!((Owner::of_any("bob").unwrap().group(), Owner::of_any("self")), (None, Err(NameError::Reserved)));
     }
 
     #[test]

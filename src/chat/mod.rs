@@ -2,11 +2,12 @@
 //!
 //! Invariant: a value of a type in here is a valid value; the limits are checked when it is made.
 //!
-//! The rules of chat between users are here, and the bridge does not apply them yet: [`suffix`] (what users write), [`contact`]
-//! and [`conversation`] (what users are to each other, and how far each has read), [`attention`], [`push_decision`],
-//! [`push_budget`] and [`push_document`] (whether a device is pushed, and what with).
+//! Chat between users: [`suffix`] (what users write), [`contact`], [`conversation`] and [`group`] (what users are to each other,
+//! and how far each has read), [`attention`], [`push_decision`], [`push_budget`] and [`push_document`] (whether a device is
+//! pushed, and what with).
 
 pub mod access;
+pub mod amendment;
 pub mod attention;
 pub mod call;
 pub mod contact;
@@ -14,6 +15,7 @@ pub mod conversation;
 pub mod delivery;
 pub mod fan_out;
 pub mod filter;
+pub mod group;
 pub mod id;
 pub mod message;
 pub mod presence;
@@ -23,6 +25,7 @@ pub mod push_budget;
 pub mod push_decision;
 pub mod push_document;
 pub mod qos;
+pub mod quiet;
 pub mod recipient_queue;
 pub mod refusal;
 pub mod route;

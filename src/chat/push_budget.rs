@@ -9,6 +9,7 @@
 //!       └── the device confirmed or connected
 //! ```
 
+use super::id::Row;
 use serde::{Deserialize, Serialize};
 
 /// Pushes, `clear` among them, that a device gets one by one without confirming any or connecting.
@@ -35,6 +36,9 @@ pub struct PushBudget {
     /// When the last `sync` went, or the next one is to go, in Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sync_at: Option<u64>,
+    /// Of a device that wants one push for an absence: the row of that push.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told: Option<i64>,
 }
 
 impl PushBudget {
@@ -57,6 +61,21 @@ impl PushBudget {
                 Next::Sync
             }
         }
+    }
+
+    /// The device has had the push of this absence: nothing more is to be told to it.
+    pub fn was_told(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// This push is the one of this absence.
+    pub fn handle_told(&mut self, push: Row) {
+        self.told = Some(push.0);
+    }
+
+    /// What it was told is seen elsewhere: whoever saw it was not absent, and the next message begins another absence.
+    pub fn handle_cleared(&mut self) {
+        self.told = None;
     }
 
     /// The device confirmed a message, or connected: single pushes again. A `sync` that waits for its time goes now.
@@ -84,6 +103,20 @@ mod tests {
         assert_eq!(late, Some(195_000), "the last one is late rather than left out");
         budget.handle_sign_of_device();
         assert_eq!(budget.handle_news(60_000), Next::Single);
+    }
+
+    #[test]
+    fn an_absence_has_one_push_until_the_device_speaks_or_what_it_shows_is_read() {
+        let mut budget = PushBudget::default();
+        budget.handle_told(Row(7));
+        let text = serde_json::to_string(&budget).unwrap();
+        assert_eq!(text, r#"{"single":0,"told":7}"#);
+        assert!(serde_json::from_str::<PushBudget>(&text).unwrap().was_told());
+        for end in [PushBudget::handle_sign_of_device, PushBudget::handle_cleared] {
+            let mut ended = budget;
+            end(&mut ended);
+            assert!(!ended.was_told());
+        }
     }
 
     proptest! {

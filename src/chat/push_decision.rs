@@ -8,9 +8,10 @@
 //! 2. The device has no token ([`Rule::NoToken`]).
 //! 3. Somebody is looking ([`Rule::Attended`], by [`PushWhen`]): the message goes by MQTT, and the push waits for the
 //!    confirmation of an attended device. [`super::attention`] says which devices are attended, and when the wait is over.
-//! 4. Nobody is looking ([`Rule::Unattended`]): the push goes now.
+//! 4. Nobody is looking ([`Rule::Unattended`]): the push goes now, or as soon as the queue has room for it ([`Rule::NoRoom`]).
+//! 5. What the device wants of such a push: one for an absence ([`Rule::First`]), no sound by night ([`Rule::Quiet`]).
 //!
-//! `push: silent` changes how a push looks, never whether there is one. `push: always` passes by rule 3 alone.
+//! `push: silent` and the quiet hours of the device ([`Rule::Quiet`]) change how a push looks, never whether there is one. `push: always` passes by rule 3 alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,12 @@ pub struct Asked {
     pub blocked: bool,
     /// The user who is told has muted the conversation, with level `none`.
     pub muted: bool,
+    /// The same with level `mentions`.
+    #[serde(default)]
+    pub mentions_only: bool,
+    /// The message names the user who is told.
+    #[serde(default)]
+    pub mentioned: bool,
     /// Some device of the user is attended.
     pub attended: bool,
 }
@@ -93,17 +100,23 @@ pub struct AskedDevice {
     pub has_token: bool,
     /// This device is attended.
     pub attended: bool,
+    /// It wants one push for an absence, and has had it.
+    pub was_told: bool,
+    /// It is within its quiet hours.
+    pub is_quiet: bool,
+    /// The queue has room for another push.
+    pub has_room: bool,
 }
 
 /// The rule that decided. Its name is what `explain` shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// The writer wished for none.
     Never,
     /// The writer is blocked.
     Blocked,
-    /// The conversation is muted.
+    /// The conversation is muted, or nothing is wanted of it that does not name the user.
     Muted,
     /// A user is not told of what the user wrote.
     OwnDevice,
@@ -117,6 +130,12 @@ pub enum Rule {
     Unattended,
     /// Somebody may be looking, and the writer or the operator wants a push all the same.
     Always,
+    /// It wants one push for an absence, and has had it.
+    First,
+    /// Nobody is looking, within the quiet hours of the device.
+    Quiet,
+    /// There is to be a push, and the queue has no room for it.
+    NoRoom,
 }
 
 impl Rule {
@@ -126,7 +145,8 @@ impl Rule {
             Self::Never | Self::Blocked | Self::Muted | Self::OwnDevice | Self::Reaction => 1,
             Self::NoToken => 2,
             Self::Attended => 3,
-            Self::Unattended | Self::Always => 4,
+            Self::Unattended | Self::Always | Self::NoRoom => 4,
+            Self::First | Self::Quiet => 5,
         }
     }
 }
@@ -137,7 +157,7 @@ impl Rule {
 pub enum Verdict {
     /// No push, whatever happens.
     None,
-    /// No push yet: to be decided again when the attended devices have not confirmed in time.
+    /// No push yet: to be decided again when the attended devices have not confirmed in time, or when the queue has room.
     Wait,
     /// A push now, to be seen.
     Push,
@@ -163,7 +183,7 @@ pub fn decide(when: PushWhen, message: Asked, device: AskedDevice) -> PushDecisi
     if message.blocked {
         return none(Rule::Blocked);
     }
-    if message.muted {
+    if message.muted || message.mentions_only && !message.mentioned {
         return none(Rule::Muted);
     }
     if message.own {
@@ -186,8 +206,17 @@ pub fn decide(when: PushWhen, message: Asked, device: AskedDevice) -> PushDecisi
         _ if passes_by => Rule::Always,
         _ => Rule::Unattended,
     };
-    let verdict = if message.wish == Wish::Silent { Verdict::PushSilently } else { Verdict::Push };
-    PushDecision { verdict, rule }
+    if device.was_told {
+        return none(Rule::First);
+    }
+    if !device.has_room {
+        return PushDecision { verdict: Verdict::Wait, rule: Rule::NoRoom };
+    }
+    match message.wish {
+        Wish::Silent => PushDecision { verdict: Verdict::PushSilently, rule },
+        _ if device.is_quiet => PushDecision { verdict: Verdict::PushSilently, rule: Rule::Quiet },
+        _ => PushDecision { verdict: Verdict::Push, rule },
+    }
 }
 
 #[cfg(test)]
@@ -195,9 +224,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const MESSAGE: Asked =
-        Asked { matter: Matter::Message, wish: Wish::Auto, own: false, blocked: false, muted: false, attended: false };
-    const DEVICE: AskedDevice = AskedDevice { has_token: true, attended: false };
+    const MESSAGE: Asked = Asked {
+        matter: Matter::Message,
+        wish: Wish::Auto,
+        own: false,
+        blocked: false,
+        muted: false,
+        mentions_only: false,
+        mentioned: false,
+        attended: false,
+    };
+    const DEVICE: AskedDevice =
+        AskedDevice { has_token: true, attended: false, was_told: false, is_quiet: false, has_room: true };
 
     fn decided(when: PushWhen, message: Asked, device: AskedDevice) -> (Verdict, Rule) {
         let PushDecision { verdict, rule } = decide(when, message, device);
@@ -211,6 +249,9 @@ mod tests {
         let attended = Asked { attended: true, ..MESSAGE };
         let looked_at = AskedDevice { attended: true, ..DEVICE };
         let bare = AskedDevice { has_token: false, ..DEVICE };
+        let crowded = AskedDevice { has_room: false, ..DEVICE };
+        let told = AskedDevice { was_told: true, ..DEVICE };
+        let at_night = AskedDevice { is_quiet: true, ..DEVICE };
         let reaction = Asked { matter: Matter::Reaction, ..MESSAGE };
         let wish = |wish| Asked { wish, ..attended };
         for (when, message, device, expected) in [
@@ -218,6 +259,19 @@ mod tests {
             (AnyActiveSuppresses, MESSAGE, bare, (None, Rule::NoToken)),
             (AnyActiveSuppresses, attended, DEVICE, (Wait, Rule::Attended)),
             (AnyActiveSuppresses, attended, bare, (None, Rule::NoToken)),
+            (AnyActiveSuppresses, MESSAGE, crowded, (Wait, Rule::NoRoom)),
+            (AnyActiveSuppresses, attended, crowded, (Wait, Rule::Attended)),
+            (AnyActiveSuppresses, wish(Wish::Always), crowded, (Wait, Rule::NoRoom)),
+            (AnyActiveSuppresses, wish(Wish::Never), crowded, (None, Rule::Never)),
+            (AnyActiveSuppresses, MESSAGE, told, (None, Rule::First)),
+            (AnyActiveSuppresses, wish(Wish::Always), told, (None, Rule::First)),
+            (AnyActiveSuppresses, attended, told, (Wait, Rule::Attended)),
+            (AnyActiveSuppresses, MESSAGE, AskedDevice { has_room: false, ..told }, (None, Rule::First)),
+            (AnyActiveSuppresses, MESSAGE, at_night, (PushSilently, Rule::Quiet)),
+            (AnyActiveSuppresses, wish(Wish::Always), at_night, (PushSilently, Rule::Quiet)),
+            (AnyActiveSuppresses, attended, at_night, (Wait, Rule::Attended)),
+            (AnyActiveSuppresses, MESSAGE, AskedDevice { has_room: false, ..at_night }, (Wait, Rule::NoRoom)),
+            (AnyActiveSuppresses, Asked { wish: Wish::Silent, ..MESSAGE }, at_night, (PushSilently, Rule::Unattended)),
             (PerDevice, attended, DEVICE, (Push, Rule::Unattended)),
             (PerDevice, attended, looked_at, (Wait, Rule::Attended)),
             (Always, attended, looked_at, (Push, Rule::Always)),
@@ -228,6 +282,10 @@ mod tests {
             (Always, wish(Wish::Silent), DEVICE, (PushSilently, Rule::Always)),
             (Always, Asked { blocked: true, ..MESSAGE }, DEVICE, (None, Rule::Blocked)),
             (Always, Asked { muted: true, wish: Wish::Always, ..MESSAGE }, DEVICE, (None, Rule::Muted)),
+            (Always, Asked { mentions_only: true, wish: Wish::Always, ..MESSAGE }, DEVICE, (None, Rule::Muted)),
+            (PerDevice, Asked { mentions_only: true, mentioned: true, ..MESSAGE }, DEVICE, (Push, Rule::Unattended)),
+            (Always, Asked { muted: true, mentioned: true, ..MESSAGE }, DEVICE, (None, Rule::Muted)),
+            (PerDevice, Asked { mentions_only: true, mentioned: true, ..attended }, looked_at, (Wait, Rule::Attended)),
             (Always, Asked { own: true, ..MESSAGE }, DEVICE, (None, Rule::OwnDevice)),
             (AnyActiveSuppresses, reaction, DEVICE, (None, Rule::Reaction)),
             (AnyActiveSuppresses, Asked { wish: Wish::Always, ..reaction }, DEVICE, (Push, Rule::Always)),
@@ -244,8 +302,15 @@ mod tests {
         let matter =
             prop_oneof![Just(Matter::Message), Just(Matter::Reaction), Just(Matter::Invitation), Just(Matter::Call)];
         let wish = prop_oneof![Just(Wish::Auto), Just(Wish::Always), Just(Wish::Never), Just(Wish::Silent)];
-        (matter, wish, any::<(bool, bool, bool, bool)>()).prop_map(|(matter, wish, (own, blocked, muted, attended))| {
-            Asked { matter, wish, own, blocked, muted, attended }
+        (matter, wish, any::<[bool; 6]>()).prop_map(|(matter, wish, is)| {
+            let [own, blocked, muted, mentions_only, mentioned, attended] = is;
+            Asked { matter, wish, own, blocked, muted, mentions_only, mentioned, attended }
+        })
+    }
+
+    fn any_device() -> impl Strategy<Value = AskedDevice> {
+        any::<(bool, bool, bool, bool, bool)>().prop_map(|(has_token, attended, was_told, is_quiet, has_room)| {
+            AskedDevice { has_token, attended, was_told, is_quiet, has_room }
         })
     }
 
@@ -255,28 +320,37 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_push_needs_a_token_and_a_writer_who_may_be_heard(when in any_when(), message in any_message(), device: (bool, bool)) {
-            let device = AskedDevice { has_token: device.0, attended: device.1 };
+        fn a_push_needs_a_token_and_a_writer_who_may_be_heard(when in any_when(), message in any_message(), device in any_device()) {
             let verdict = decide(when, message, device).verdict;
             if matches!(verdict, Verdict::Push | Verdict::PushSilently) {
-                prop_assert!(device.has_token && !message.blocked && !message.muted && !message.own);
-                prop_assert!(message.wish != Wish::Never);
+                prop_assert!(device.has_token && device.has_room && !device.was_told && !message.blocked && !message.muted && !message.own);
+                prop_assert!(message.wish != Wish::Never && (message.mentioned || !message.mentions_only));
             }
-            prop_assert_eq!(verdict == Verdict::PushSilently, message.wish == Wish::Silent && verdict != Verdict::None && verdict != Verdict::Wait);
+            let is_silent = message.wish == Wish::Silent || device.is_quiet;
+            prop_assert_eq!(verdict == Verdict::PushSilently, is_silent && verdict != Verdict::None && verdict != Verdict::Wait);
         }
 
         #[test]
-        fn without_anybody_looking_nothing_waits(when in any_when(), message in any_message(), has_token: bool) {
+        fn without_anybody_looking_nothing_waits_but_for_room(when in any_when(), message in any_message(), device in any_device()) {
             let message = Asked { attended: false, ..message };
-            let device = AskedDevice { has_token, attended: false };
+            let device = AskedDevice { attended: false, has_room: true, ..device };
             prop_assert_ne!(decide(when, message, device).verdict, Verdict::Wait);
         }
 
         #[test]
-        fn what_waits_is_pushed_once_nobody_looks(when in any_when(), message in any_message(), attended: bool) {
-            let device = AskedDevice { has_token: true, attended };
+        fn quiet_hours_change_how_a_push_looks_and_never_whether_there_is_one(when in any_when(), message in any_message(), device in any_device()) {
+            let looks = |is_quiet| match decide(when, message, AskedDevice { is_quiet, ..device }).verdict {
+                Verdict::PushSilently => Verdict::Push,
+                verdict => verdict,
+            };
+            prop_assert_eq!(looks(true), looks(false));
+        }
+
+        #[test]
+        fn what_waits_is_pushed_once_nobody_looks_and_there_is_room(when in any_when(), message in any_message(), device in any_device()) {
             if decide(when, message, device).verdict == Verdict::Wait {
-                let later = decide(when, Asked { attended: false, ..message }, AskedDevice { attended: false, ..device });
+                let device = AskedDevice { attended: false, was_told: false, has_room: true, ..device };
+                let later = decide(when, Asked { attended: false, ..message }, device);
                 prop_assert!(matches!(later.verdict, Verdict::Push | Verdict::PushSilently));
             }
         }

@@ -6,13 +6,15 @@
 use super::id::{Owner, Sid, Token};
 use super::push::{Priority, Push, Target};
 use super::suffix::calls::CallName;
-use super::suffix::devices::{Format, Platform};
+use super::suffix::devices::{Badge, Format, Platform};
 use super::suffix::profile::shown_name;
 use serde_json::{Map, Value, json};
 
 /// Largest `data` and `notification` together, in bytes of keys and values.
 pub const BYTES_MAX: usize = 4_096;
-/// Kept free for what a transport adds: `mid` and `ack` with their values.
+/// What a transport adds.
+const OF_TRANSPORTS: [&str; 2] = ["mid", "ack"];
+/// Kept free for that, with its values.
 const TRANSPORT_BYTES: usize = 64;
 /// Pushes with this collapse key replace each other while the device is away. It is the only one: FCM keeps four for a device.
 pub const COLLAPSE: &str = "chat";
@@ -28,6 +30,8 @@ pub enum Content<'a> {
         with: &'a Owner,
         /// Up to this message.
         sid: Sid,
+        /// This message alone: those before it are still to be seen.
+        only: bool,
     },
     /// The device rings no longer.
     ClearCall {
@@ -77,6 +81,8 @@ pub struct Item<'a> {
     pub kind: ItemKind<'a>,
     /// The other side of the conversation.
     pub with: &'a Owner,
+    /// In a group: who wrote it.
+    pub by: Option<&'a Owner>,
     /// The bridge's id of it.
     pub sid: Sid,
     /// Who wrote it, as shown.
@@ -104,6 +110,8 @@ pub struct Addressee<'a> {
     pub lang: Option<&'a str>,
     /// Unread messages of the user, over all conversations.
     pub unread: u64,
+    /// Who counts them on the icon of the app.
+    pub badge: Badge,
 }
 
 /// The title of a push: the name of the writer's profile, with the user name behind it where the reader may not know whose
@@ -124,18 +132,21 @@ pub fn push(to: &Addressee<'_>, content: &Content<'_>) -> Push {
             draft.doorbell(Some(item.kind).filter(|_| !item.silent))
         }
         Content::Item(item) => draft.item(item),
-        Content::Clear { with, sid } => {
+        Content::Clear { with, sid, only } => {
             draft.put("type", "clear");
             draft.put("with", with.as_str());
             draft.put("sid", sid.to_string());
-            draft.put("unread", to.unread.to_string());
+            if *only {
+                draft.put("only", "1");
+            }
+            draft.unread();
         }
         Content::ClearCall { with, sid, call } => {
             draft.put("type", "clear");
             draft.put("call", call.as_str());
             draft.put("with", with.as_str());
             draft.put("sid", sid.to_string());
-            draft.put("unread", to.unread.to_string());
+            draft.unread();
             draft.priority = Priority::High;
         }
         Content::Sync => draft.doorbell(None),
@@ -153,6 +164,8 @@ struct Draft<'a> {
     to: &'a Addressee<'a>,
     data: Map<String, Value>,
     notification: Option<Map<String, Value>>,
+    /// The number on the icon of an app on iOS, as a text.
+    icon: Option<String>,
     priority: Priority,
     collapse: Option<String>,
 }
@@ -160,17 +173,28 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn new(to: &'a Addressee<'a>) -> Self {
         let data = Map::from_iter([("account".to_owned(), to.account.as_str().into())]);
-        Self { to, data, notification: None, priority: Priority::Normal, collapse: None }
+        Self { to, data, notification: None, icon: None, priority: Priority::Normal, collapse: None }
     }
 
     fn put(&mut self, key: &str, value: impl Into<String>) {
         self.data.insert(key.to_owned(), Value::String(value.into()));
     }
 
+    /// How many messages are unread, unless the device wants no number.
+    fn unread(&mut self) {
+        if self.to.badge == Badge::Off {
+            return;
+        }
+        self.put("unread", self.to.unread.to_string());
+        if self.to.badge == Badge::Server && self.to.platform == Platform::Ios {
+            self.icon = Some(self.to.unread.to_string());
+        }
+    }
+
     /// `seen`: of what something is to be seen.
     fn doorbell(&mut self, seen: Option<ItemKind<'_>>) {
         self.put("type", "sync");
-        self.put("unread", self.to.unread.to_string());
+        self.unread();
         self.collapse = Some(COLLAPSE.to_owned());
         if let Some(kind) = seen {
             self.priority = Priority::High;
@@ -184,9 +208,12 @@ impl<'a> Draft<'a> {
             self.put("call", call.as_str());
         }
         self.put("with", item.with.as_str());
+        if let Some(by) = item.by {
+            self.put("by", by.as_str());
+        }
         self.put("sid", item.sid.to_string());
         self.put("ts", item.ts.to_string());
-        self.put("unread", self.to.unread.to_string());
+        self.unread();
         if !item.silent {
             self.priority = Priority::High;
         }
@@ -209,16 +236,8 @@ impl<'a> Draft<'a> {
         };
         // On iOS what is to be seen stands a second time in the notification.
         let shown = !item.silent && self.to.platform == Platform::Ios;
-        let copies = if shown { 2 } else { 1 };
-        let fixed = "body".len() * copies + if shown { "title".len() + item.title.len() } else { 0 } + "cut1".len();
-        let room = BYTES_MAX.saturating_sub(TRANSPORT_BYTES + weight(&self.data) + fixed) / copies;
-        let body = cut(text, room);
-        if body.len() < text.len() {
-            self.put("cut", "1");
-        }
-        if !body.is_empty() {
-            self.put("body", body);
-        }
+        let icon = self.icon.as_ref().map_or(0, |icon| "badge".len() + icon.len());
+        let body = put_text(&mut self.data, text, shown.then_some(item.title), icon);
         if shown {
             self.show(item.title, body);
         }
@@ -234,11 +253,11 @@ impl<'a> Draft<'a> {
     }
 
     fn finish(self) -> Push {
-        let Self { to, data, notification, priority, collapse } = self;
+        let Self { to, data, mut notification, icon, priority, collapse } = self;
         let mut fcm = Map::new();
         let mut priority = priority;
         if to.platform == Platform::Ios {
-            match notification {
+            match &notification {
                 Some(_) => fcm.insert("mutable_content".to_owned(), json!(true)),
                 None => {
                     // Apple takes no push of high priority that shows nothing.
@@ -247,9 +266,51 @@ impl<'a> Draft<'a> {
                 }
             };
         }
+        // A number alone shows nothing else, and wakes the app all the same.
+        if let Some(icon) = icon {
+            notification.get_or_insert_default().insert("badge".to_owned(), icon.into());
+        }
         let target = Target::Token(to.token.clone());
         Push { target, data, notification, priority, collapse, receipt: true, fcm }
     }
+}
+
+/// Puts as much of `text` into `data` as there is room for, where a notification with this `title` repeats it; returns that.
+fn put_text<'a>(data: &mut Map<String, Value>, text: &'a str, title: Option<&str>, icon: usize) -> &'a str {
+    let copies = if title.is_some() { 2 } else { 1 };
+    let fixed = "body".len() * copies + title.map_or(0, |title| "title".len() + title.len()) + "cut1".len() + icon;
+    let room = BYTES_MAX.saturating_sub(TRANSPORT_BYTES + weight(data) + fixed) / copies;
+    let body = cut(text, room);
+    if body.len() < text.len() {
+        data.insert("cut".to_owned(), "1".into());
+    }
+    if !body.is_empty() {
+        data.insert("body".to_owned(), body.into());
+    }
+    body
+}
+
+/// The push of a message whose text is another one now. One that shows no text stays as it is.
+pub fn with_text(mut push: Push, text: &str) -> Push {
+    let Some(title) = push.data.get("title").and_then(Value::as_str).map(str::to_owned) else { return push };
+    let by_transport = OF_TRANSPORTS.map(|name| push.data.shift_remove_entry(name));
+    for name in ["body", "cut"] {
+        push.data.shift_remove(name);
+    }
+    let icon = push.notification.as_ref().and_then(|shown| shown.get("badge")).and_then(Value::as_str);
+    let icon = icon.map_or(0, |icon| "badge".len() + icon.len());
+    let shown = push.notification.as_mut().filter(|shown| shown.is_empty() || shown.keys().any(|name| name != "badge"));
+    let body = put_text(&mut push.data, text, shown.is_some().then_some(&*title), icon);
+    push.data.extend(by_transport.into_iter().flatten());
+    if let Some(notification) = shown {
+        let badge = notification.shift_remove_entry("badge");
+        notification.shift_remove("body");
+        if !body.is_empty() {
+            notification.insert("body".to_owned(), body.into());
+        }
+        notification.extend(badge);
+    }
+    push
 }
 
 /// What is shown where no word of the message may be, or where there is none.
@@ -303,12 +364,28 @@ mod tests {
 
     impl Names {
         fn to(&self, platform: Platform, format: Format) -> Addressee<'_> {
-            Addressee { account: &self.bob, token: &self.token, platform, format, lang: Some("de-CH"), unread: 3 }
+            Addressee {
+                account: &self.bob,
+                token: &self.token,
+                platform,
+                format,
+                lang: Some("de-CH"),
+                unread: 3,
+                badge: Badge::Client,
+            }
         }
 
         fn item<'a>(&'a self, body: &'a str) -> Item<'a> {
-            let kind = ItemKind::Message;
-            Item { kind, with: &self.alice, sid: self.sid, title: "Alice", body, ts: 5, silent: false }
+            Item {
+                kind: ItemKind::Message,
+                with: &self.alice,
+                by: None,
+                sid: self.sid,
+                title: "Alice",
+                body,
+                ts: 5,
+                silent: false,
+            }
         }
     }
 
@@ -331,7 +408,7 @@ mod tests {
         assert_eq!(Value::Object(seen.notification.unwrap()), json!({"title": "Alice", "body": "hi"}));
         assert_eq!((seen.priority, Value::Object(seen.fcm)), (Priority::High, json!({"mutable_content": true})));
         for content in [
-            Content::Clear { with: &names.alice, sid: names.sid },
+            Content::Clear { with: &names.alice, sid: names.sid, only: true },
             Content::Sync,
             Content::Verify { proof: "p" },
             Content::Item(Item { silent: true, ..names.item("hi") }),
@@ -340,6 +417,39 @@ mod tests {
             assert_eq!((unseen.priority, &unseen.notification), (Priority::Normal, &None), "{content:?}");
             assert_eq!(Value::Object(unseen.fcm), json!({"content_available": true}));
         }
+    }
+
+    #[test]
+    fn the_number_on_the_icon_is_the_systems_the_apps_or_nobodys() {
+        let names = names();
+        let item = names.item("hi");
+        let contents = [
+            Content::Item(item),
+            Content::Item(Item { silent: true, ..item }),
+            Content::Clear { with: &names.alice, sid: names.sid, only: false },
+            Content::Sync,
+        ];
+        for platform in [Platform::Ios, Platform::Android, Platform::Web] {
+            for badge in [Badge::Server, Badge::Client, Badge::Off] {
+                for (format, content) in
+                    [Format::Full, Format::Id, Format::Doorbell].iter().flat_map(|f| contents.map(|c| (*f, c)))
+                {
+                    let push = push(&Addressee { badge, ..names.to(platform, format) }, &content);
+                    let on_icon = push.notification.as_ref().and_then(|shown| shown.get("badge"));
+                    let expected = json!("3");
+                    let is_systems = badge == Badge::Server && platform == Platform::Ios;
+                    assert_eq!(on_icon, is_systems.then_some(&expected), "{platform:?} {badge:?} {content:?}");
+                    assert_eq!(push.data.get("unread"), (badge != Badge::Off).then_some(&expected));
+                }
+            }
+        }
+        let clear = push(&Addressee { badge: Badge::Server, ..names.to(Platform::Ios, Format::Full) }, &contents[2]);
+        assert_eq!((clear.priority, Value::Object(clear.fcm)), (Priority::Normal, json!({"content_available": true})));
+        let verify = push(
+            &Addressee { badge: Badge::Server, ..names.to(Platform::Ios, Format::Full) },
+            &Content::Verify { proof: "p" },
+        );
+        assert_eq!(verify.notification, None);
     }
 
     #[test]
@@ -363,7 +473,7 @@ mod tests {
     fn a_clear_says_up_to_what_and_a_verify_nothing_but_its_word() {
         let names = names();
         let android = names.to(Platform::Android, Format::Full);
-        let clear = push(&android, &Content::Clear { with: &names.alice, sid: names.sid });
+        let clear = push(&android, &Content::Clear { with: &names.alice, sid: names.sid, only: false });
         let sid = names.sid.to_string();
         assert_eq!(
             Value::Object(clear.data),
@@ -425,12 +535,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_form_keeps_to_the_services_limits(body in "\\PC{0,3000}", title in "\\PC{0,64}", which in 0..9_usize, silent: bool) {
+        fn a_push_with_another_text_is_the_push_of_a_message_with_that_text(
+            before in "\\PC{0,3000}", after in "\\PC{0,3000}", title in "\\PC{0,64}", which in 0..9_usize, silent: bool,
+        ) {
             let names = names();
             let platform = [Platform::Android, Platform::Ios, Platform::Web][which % 3];
             let format = [Format::Full, Format::Id, Format::Doorbell][which / 3];
+            let of = |body| push(&names.to(platform, format), &Content::Item(Item { title: &title, silent, ..names.item(body) }));
+            prop_assert_eq!(with_text(of(&before), &after), of(&after));
+            let mut sent = of(&before);
+            let by_transport = Map::from_iter([("mid".to_owned(), "06eqbd3gy0001ab2".into()), ("ack".to_owned(), "self/receipts".into())]);
+            sent.data.extend(by_transport.clone());
+            let mut expected = of(&after);
+            expected.data.extend(by_transport);
+            prop_assert_eq!(with_text(sent, &after), expected);
+        }
+
+        #[test]
+        fn every_form_keeps_to_the_services_limits(body in "\\PC{0,3000}", title in "\\PC{0,64}", which in 0..9_usize, silent: bool, server: bool) {
+            let names = names();
+            let badge = if server { Badge::Server } else { Badge::Client };
+            let platform = [Platform::Android, Platform::Ios, Platform::Web][which % 3];
+            let format = [Format::Full, Format::Id, Format::Doorbell][which / 3];
             let item = Item { title: &title, silent, ..names.item(&body) };
-            let push = push(&names.to(platform, format), &Content::Item(item));
+            let push = push(&Addressee { badge, ..names.to(platform, format) }, &Content::Item(item));
             let notified = push.notification.as_ref().map_or(0, weight);
             prop_assert!(weight(&push.data) + notified <= BYTES_MAX - TRANSPORT_BYTES);
             prop_assert_eq!(push.data["account"].as_str(), Some("bob"));

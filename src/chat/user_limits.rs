@@ -40,6 +40,8 @@ pub struct Allowances {
     pub test_pushes_per_minute: u32,
     /// Registrations of devices an hour.
     pub registrations_per_hour: u32,
+    /// Members of groups a second to whom the user writes.
+    pub group_pushes_per_second: u32,
 }
 
 impl Default for Allowances {
@@ -54,6 +56,7 @@ impl Default for Allowances {
             requests_per_second: 10,
             test_pushes_per_minute: 1,
             registrations_per_hour: 10,
+            group_pushes_per_second: 1_000,
         }
     }
 }
@@ -69,6 +72,8 @@ pub enum Limited {
     TestPush,
     /// The registration of a device.
     Registration,
+    /// A message to a group, for so many other members.
+    GroupPushes(u64),
 }
 
 /// What a message to somebody who may have been a stranger came to.
@@ -104,6 +109,7 @@ struct Rates {
     requests: Rate,
     test_pushes: Rate,
     registrations: Rate,
+    group_pushes: Rate,
 }
 
 /// How fast a bucket fills, and how much is in it then.
@@ -127,6 +133,7 @@ struct User {
     requests: Bucket,
     test_pushes: Bucket,
     registrations: Bucket,
+    group_pushes: Bucket,
     /// What was written to each stranger.
     met: BTreeMap<Owner, Bucket>,
     /// No later than this all buckets are full.
@@ -164,6 +171,7 @@ impl UserLimits {
             Limited::Request => user.requests.take(rates.requests, 1, now),
             Limited::TestPush => user.test_pushes.take(rates.test_pushes, 1, now),
             Limited::Registration => user.registrations.take(rates.registrations, 1, now),
+            Limited::GroupPushes(count) => user.group_pushes.take(rates.group_pushes, count, now),
         })
     }
 
@@ -254,6 +262,7 @@ impl User {
             self.requests,
             self.test_pushes,
             self.registrations,
+            self.group_pushes,
         ];
         own.iter().chain(self.met.values()).filter_map(|bucket| bucket.0).max()
     }
@@ -314,6 +323,7 @@ impl Rates {
             requests: even(of.requests_per_second, SECOND),
             test_pushes: even(of.test_pushes_per_minute, MINUTE),
             registrations: even(of.registrations_per_hour, HOUR),
+            group_pushes: even(of.group_pushes_per_second, SECOND),
         }
     }
 }

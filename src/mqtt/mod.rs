@@ -8,6 +8,7 @@ pub mod barrier;
 mod client;
 mod config;
 mod directory;
+mod inbound;
 mod link;
 mod retry;
 mod session;
@@ -22,6 +23,7 @@ use crate::chat::principal::{Principal, Role};
 pub use client::run;
 pub use config::{ClientConfig, ClientError, ClientLimits, Version, Will};
 pub use directory::{Directory, RoleSource};
+pub use inbound::{InboundQueues, InboundSender, inbound_queues};
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -301,7 +303,7 @@ pub struct Port {
     /// What the broker can do.
     pub capabilities: Capabilities,
     /// What clients published.
-    pub inbound: mpsc::Receiver<Inbound>,
+    pub inbound: InboundQueues,
     /// What to publish; full means: wait. Publications of one topic keep their order.
     pub publish: mpsc::Sender<Outbound>,
     /// Whether the broker is there.
@@ -327,7 +329,7 @@ pub struct Port {
 #[derive(Debug)]
 pub struct Outlet {
     /// What clients published.
-    pub inbound: mpsc::Sender<Inbound>,
+    pub inbound: InboundSender,
     /// What to publish.
     pub publish: mpsc::Receiver<Outbound>,
     /// Whether the broker is there.
@@ -348,9 +350,10 @@ pub struct Outlet {
     pub visibility: mpsc::Receiver<Visibility>,
 }
 
-/// Makes both ends, for the embedded broker. `inbound` and `publish` are the sizes of the two queues, in messages.
+/// Makes both ends, for the embedded broker. `inbound` and `publish` are the sizes of the queues in both
+/// directions, in messages.
 pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
-    let (inbound_tx, inbound_rx) = mpsc::channel(inbound);
+    let (inbound_tx, inbound_rx) = inbound_queues(inbound);
     let (publish_tx, publish_rx) = mpsc::channel(publish);
     let (link_tx, link_rx) = watch::channel(BrokerLink::Down);
     let (readers_tx, readers_rx) = watch::channel(0);

@@ -12,6 +12,7 @@
 //! bridge is busy.
 
 use super::config::Plan;
+use super::inbound::{InboundSender, is_of_user};
 use super::link::{Acknowledged, Arrived, Event, Failure, Leave, Protocol, Terms};
 use super::talk::{Close, Flight, Talk};
 use super::{Ack, AckWord, BrokerLink, Inbound, Outlet};
@@ -140,17 +141,19 @@ impl Session<'_> {
         let Self { plan, terms, stop, tally, .. } = self;
         let Outlet { inbound, publish, broker_link, readers, .. } = outlet;
         // Twice the window, because QoS 0 may take one half of it.
-        let (held_tx, held) = mpsc::channel(2 * self.window);
+        let (users_tx, users) = mpsc::channel(2 * self.window);
+        let (others_tx, others) = mpsc::channel(2 * self.window);
+        let held = Held { users: users_tx, others: others_tx };
         let (acks_tx, acks) = mpsc::channel(MOST_UNACKNOWLEDGED);
         let withheld = Notify::new();
         let longest = usize::try_from(plan.config.limits.max_packet_bytes).unwrap_or(usize::MAX - 1);
         let mut talk: Talk<'_, P> = Talk { plan, terms: *terms, client, flight, broker_link, readers, tally };
-        let mut receiving = pin!(
-            Intake { longest, held: held_tx, acks: acks_tx, senders: &plan.config.senders, tally }.receive::<P>(events)
-        );
+        let mut receiving =
+            pin!(Intake { longest, held, acks: acks_tx, senders: &plan.config.senders, tally }.receive::<P>(events));
         let close = tokio::select! {
             failure = &mut receiving => return Err(failure),
-            never = forward(held, inbound) => match never {},
+            never = forward(users, inbound) => match never {},
+            never = forward(others, inbound) => match never {},
             never = acknowledge::<P>(client, acks, &withheld, tally) => match never {},
             closed = talk.run(publish, stop, &withheld) => closed?,
         };
@@ -182,10 +185,22 @@ struct Owed<A> {
     word: oneshot::Receiver<AckWord>,
 }
 
+/// What the bridge has not taken yet: chat users do not wait behind BALs for which there is no room.
+struct Held {
+    users: mpsc::Sender<Inbound>,
+    others: mpsc::Sender<Inbound>,
+}
+
+impl Held {
+    fn queue_of(&self, inbound: &Inbound) -> &mpsc::Sender<Inbound> {
+        if is_of_user(inbound) { &self.users } else { &self.others }
+    }
+}
+
 struct Intake<'a, A> {
     /// Longest payload that is kept whole, in bytes.
     longest: usize,
-    held: mpsc::Sender<Inbound>,
+    held: Held,
     acks: mpsc::Sender<Owed<A>>,
     senders: &'a Senders,
     tally: &'a Tally,
@@ -243,14 +258,15 @@ impl<A> Intake<'_, A> {
         // An MQTT 5 broker keeps to the receive maximum, so there is room. With MQTT 3.1.1 the broker's own limit may be
         // higher than ours: then the link waits, and the socket after it. That must not be for longer than the
         // keep-alive, or the broker closes; it would send everything again.
-        _ = self.held.send(inbound).await;
+        _ = self.held.queue_of(&inbound).send(inbound).await;
         Ok(())
     }
 
     /// With QoS 0 nobody was promised anything, and it must not stand in the way of those who were.
     fn take_unsafe(&self, inbound: Inbound) {
-        let room = self.held.capacity() > self.held.max_capacity() / 2;
-        if room && self.held.try_send(inbound).is_ok() {
+        let held = self.held.queue_of(&inbound);
+        let room = held.capacity() > held.max_capacity() / 2;
+        if room && held.try_send(inbound).is_ok() {
             return;
         }
         if Tally::count(&self.tally.dropped) {
@@ -260,7 +276,7 @@ impl<A> Intake<'_, A> {
 }
 
 /// Hands messages to the bridge, as fast as it takes them.
-async fn forward(mut held: mpsc::Receiver<Inbound>, inbound: &mpsc::Sender<Inbound>) -> Infallible {
+async fn forward(mut held: mpsc::Receiver<Inbound>, inbound: &InboundSender) -> Infallible {
     while let Some(message) = held.recv().await {
         // The bridge dropped its end: it is stopping, the message stays unacknowledged.
         _ = inbound.send(message).await;

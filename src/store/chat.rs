@@ -5,9 +5,9 @@
 //! there, and who looks ([`Attended`]).
 
 use crate::chat::attention::Attended;
-use crate::chat::contact::Entry;
+use crate::chat::contact::{Entry, MuteLevel};
 use crate::chat::delivery::State;
-use crate::chat::id::{Owner, Sid};
+use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{PresenceState, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::push_decision::{Asked, PushWhen, Rule, Verdict};
@@ -37,6 +37,8 @@ pub struct ChatPolicy {
     pub writers: Writers,
     /// By which transport an app is pushed.
     pub transports: Transports,
+    /// Most messages of one writer that wait for their time.
+    pub scheduled_max: u32,
 }
 
 /// When a verb was asked for, by the wall clock, and what it needs for pushes.
@@ -94,6 +96,36 @@ pub struct NewChatMessage {
     pub route: Option<super::Route>,
 }
 
+/// A message that waits for its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduledMessage {
+    /// Names its row; as a message it gets another id.
+    pub sid: Sid,
+    /// Who wrote it.
+    pub writer: Owner,
+    /// A user or a BAL.
+    pub role: Role,
+    /// The writer's id of it, or the one that it was given.
+    pub id: MessageId,
+    /// The device that wrote it.
+    pub dev: Option<Device>,
+    /// When it is to be sent, in Unix milliseconds.
+    pub not_before: u64,
+    /// For how long its pushes are worth sending from then on, in milliseconds.
+    pub ttl_ms: u64,
+    /// What its readers get, without the stamp.
+    pub document: Bytes,
+}
+
+/// What waits for its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduledPage {
+    /// At most [`SYNC_MAX`] of them, and about [`SYNC_BYTES`].
+    pub items: Vec<ScheduledMessage>,
+    /// There is none behind them.
+    pub complete: bool,
+}
+
 /// An invitation, or an answer to one.
 #[derive(Debug, Clone)]
 pub struct NewInvitation {
@@ -122,11 +154,13 @@ pub enum ChatOutcome {
         /// them in their conversation, where it is about those as well.
         confirmed: Vec<Sid>,
     },
+    /// It waits for its time, and its writer was told so.
+    Scheduled,
     /// It is known; its writer was told again.
     Repeated,
     /// It is refused.
     Refused(Rejection),
-    /// There is no room for its pushes, or for it: nothing was stored.
+    /// There is no room for it in the inbox of its BAL: nothing was stored.
     Full,
 }
 
@@ -212,8 +246,8 @@ pub enum SettingChange {
 /// A change of what a user has set about another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryChange {
-    /// No pushes until then, in Unix milliseconds; `None`: pushes again.
-    Mute(Option<u64>),
+    /// No pushes until then, in Unix milliseconds, or only those of this level; `None`: pushes again.
+    Mute(Option<(u64, MuteLevel)>),
     /// Nothing of the other one any more; or the end of that.
     Block(bool),
     /// The other one is no contact any more.
@@ -304,7 +338,7 @@ pub struct SyncPage {
     pub gap: bool,
 }
 
-/// Messages of which pushes waited for attended devices at the last stop.
+/// Messages of which pushes waited for attended devices at the last stop, or wait for room in the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undecided {
     /// Whose pushes they are.

@@ -22,6 +22,12 @@ pub struct StoreFigures {
     pub chat_rows: u64,
     /// The bytes of their documents.
     pub chat_bytes: u64,
+    /// Of these, how many have a push that waits for room in the queue.
+    pub chat_unpushed: u64,
+    /// Messages of chat users that are to be deleted at a time.
+    pub chat_expiring: u64,
+    /// Messages of chat users that are to be sent at a time.
+    pub chat_scheduled: u64,
     /// Settled messages that are remembered, both ways; not those that are kept.
     pub history_rows: u64,
     /// Notes dropped because nobody read them, since the start.

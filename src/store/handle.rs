@@ -2,6 +2,7 @@
 
 mod calls;
 mod chat;
+mod group;
 mod sessions;
 
 use super::documents::{AckedBy, DocumentRef, Note, OutboxDocument, Seen, UserDocument};

@@ -44,9 +44,12 @@
 //! | `chat_message`, `chat_invite`, `call_signal` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
 //! | `calls_due`, `calls_of` | give the same again |
 //! | `call_over` | does nothing more |
+//! | `group_message` | the same |
+//! | `group_change` | changes the group again, where that is a change; a new group is refused as a duplicate |
+//! | `group_page`, `group_members` | give the same again |
 //! | `chat_receipt`, `chat_attended`, `chat_decide_again`, `chat_device_spoke`, `chat_user_seen`, `chat_profile` | do nothing more |
-//! | `chat_device`, `chat_set` | tell the user's devices once more |
-//! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact` | give the same again |
+//! | `chat_device`, `chat_set`, `chat_archive`, `chat_delete` | tell the user's devices once more |
+//! | `chat_undecided`, `chat_messages_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact`, `chat_conversations`, `chat_history` | give the same again |
 //! | `chat_test_push` | pushes again |
 //! | `chat_sweep` | goes on where it stopped |
 //! | `end_queue`, `end_group`, `sweep_queues` | go on where they stopped |
@@ -67,6 +70,8 @@ mod documents;
 mod downstream;
 mod error;
 mod figures;
+mod first_screen;
+mod group;
 mod handle;
 mod presence;
 mod sessions;
@@ -82,8 +87,8 @@ pub use calls::{CALLS_DUE_MAX, DueCall, DueCalls, KeptSignal, NewSignal, Overdue
 pub use chat::{
     CONTACTS_PAGE, ChatCall, ChatOutcome, ChatPolicy, Contact, ContactPage, DeviceChange, EntryChange, ExplainedDevice,
     ExplainedPush, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt, Peer, PushExplanation, ReceiptOf,
-    SYNC_BYTES, SYNC_MAX, Seeing, SeenPresence, SettingChange, SyncPage, TEST_PUSH_SKIPS, TestPush, USER_DEVICES_MAX,
-    Undecided, UserSettings, UserSummary, VisibleTo, Writer,
+    SYNC_BYTES, SYNC_MAX, ScheduledMessage, ScheduledPage, Seeing, SeenPresence, SettingChange, SyncPage,
+    TEST_PUSH_SKIPS, TestPush, USER_DEVICES_MAX, Undecided, UserSettings, UserSummary, VisibleTo, Writer,
 };
 pub use documents::{AckedBy, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Seen, Unread, UserDocument};
 pub use downstream::{
@@ -92,6 +97,11 @@ pub use downstream::{
 };
 pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{COMMIT_LIMITS, CommitTimes, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
+pub use first_screen::{Archiving, ConversationItem, ConversationPage, Deletion, HistoryPage, HistoryQuery};
+pub use group::{
+    GroupAction, GroupChanged, GroupOutcome, GroupPage, Named, NewGroupChange, NewGroupMessage, ROSTER_BYTES,
+    USER_GROUPS_MAX,
+};
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sessions::{

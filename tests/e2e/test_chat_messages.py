@@ -186,8 +186,7 @@ def test_what_only_the_bridge_says_is_taken_off_and_what_nobody_knows_arrives(fr
 RESERVED = {
     "a notice": {"type": "notice"},
     "a call": {"type": "call"},
-    "an edit": {"type": "edit"},
-    "a retraction": {"type": "retract"},
+    "a tombstone": {"type": "tombstone"},
     "sent later": {"not_before": 1_900_000_000_000},
     "gone later": {"expires": 1_900_000_000_000},
     "to a group": {"to": "g-1"},

@@ -3,19 +3,21 @@
 
 use super::blocks;
 use fcm_mqtt_bridge::chat::call::Ending;
-use fcm_mqtt_bridge::chat::id::{Owner, Sid, Token};
+use fcm_mqtt_bridge::chat::group::{Notice, NoticeEvent, SettingsChange};
+use fcm_mqtt_bridge::chat::id::{GroupId, Owner, Sid, Token};
 use fcm_mqtt_bridge::chat::message::{Limits, Presence, Sender};
 use fcm_mqtt_bridge::chat::push_document::{Addressee, Content, Item, ItemKind, push};
 use fcm_mqtt_bridge::chat::status::Status;
 use fcm_mqtt_bridge::chat::suffix::calls::{CallName, Parties, Signal};
 use fcm_mqtt_bridge::chat::suffix::chatstate::ChatState;
-use fcm_mqtt_bridge::chat::suffix::devices::{DeviceDocument, DeviceEvent, DeviceWord, Format, Platform};
+use fcm_mqtt_bridge::chat::suffix::devices::{Badge, DeviceDocument, DeviceEvent, DeviceWord, Format, Platform};
 use fcm_mqtt_bridge::chat::suffix::invitations::{Invitation, OPEN_MS};
 use fcm_mqtt_bridge::chat::suffix::messages::{Stamp, UserMessage, stamped};
 use fcm_mqtt_bridge::chat::suffix::profile::Profile;
 use fcm_mqtt_bridge::chat::suffix::read::{ReadPosition, read_document};
 use fcm_mqtt_bridge::chat::suffix::receipts::{ReceiptDocument, UserReceipt};
 use fcm_mqtt_bridge::chat::suffix::requests::Request;
+use fcm_mqtt_bridge::chat::suffix::scheduled::{ScheduledStatus, scheduled_document};
 use fcm_mqtt_bridge::chat::topic::{ChatTopic, ClientTopic, Device};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -69,7 +71,7 @@ impl Shown {
     }
 
     fn owner(&self, name: &str) -> Owner {
-        Owner::new(self.text(name)).unwrap()
+        Owner::of_any(self.text(name)).unwrap()
     }
 
     /// The document without these fields.
@@ -188,29 +190,62 @@ fn check_message(shown: &Shown, of: &str) {
         return check_ending(shown);
     }
     let shows_device = of.starts_with("bal") || shown.text("from") == of;
-    assert_eq!(shown.document.contains_key("dev"), shows_device, "of {of}");
+    let is_notice = shown.text("type") == "notice";
+    assert_eq!(shown.document.contains_key("dev"), shows_device && !is_notice, "of {of}");
     assert!(!of.starts_with("bal") || shown.text("id") == shown.text("sid"), "a BAL knows one id");
     let from = shown.owner("from");
-    let dev = shows_device.then(|| Device::new(shown.text("dev")).unwrap());
-    let written = shown.without(&["sid", "n", "ts", "from", "dev"]);
+    let group = shown.document.contains_key("group").then(|| shown.owner("group"));
+    let dev = (shows_device && !is_notice).then(|| Device::new(shown.text("dev")).unwrap());
+    if is_notice {
+        let stamp = Stamp { n: Some(shown.number("n")), group: group.as_ref(), ..stamp_of(shown, &from) };
+        return shown.is(&stamped(&notice(shown), &stamp));
+    }
+    let written = shown.without(&["sid", "n", "ts", "from", "group", "dev"]);
     let written = UserMessage::parse(Sender::User, &written, &Limits::default()).unwrap();
-    let stamp = Stamp { n: Some(shown.number("n")), dev: dev.as_ref(), ..stamp_of(shown, &from) };
+    // An edit or a retract has no place of its own.
+    let (n, group) = (written.amends.is_none().then(|| shown.number("n")), group.as_ref());
+    let stamp = Stamp { n, group, dev: dev.as_ref(), ..stamp_of(shown, &from) };
     shown.is(&stamped(&written.to_bytes(), &stamp));
+}
+
+/// That of a new group, before it is stamped.
+fn notice(shown: &Shown) -> Vec<u8> {
+    assert_eq!(shown.text("event"), "created");
+    let group = GroupId::new(shown.text("to")).unwrap();
+    let who: Vec<Owner> = shown.document["who"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| Owner::new(name.as_str().unwrap()).unwrap())
+        .collect();
+    let changed = SettingsChange { name: Some(shown.text("name").to_owned()), ..SettingsChange::default() };
+    let (by, version) = (shown.owner("by"), shown.number("version"));
+    let event = NoticeEvent::Created;
+    Notice { group: &group, event, who: &who, by: &by, version, changed: &changed }.to_bytes()
 }
 
 /// Its `name` is the profile's.
 fn check_invitation(shown: &Shown) {
     let written = shown.without(&["sid", "ts", "from"]);
-    Invitation::parse(&shown.without(&["sid", "ts", "from", "name"]), &Limits::default()).unwrap();
+    let said = shown.without(&["sid", "ts", "from", "name", "group_name"]);
+    Invitation::parse(&said, &Limits::default()).unwrap();
     assert_eq!(shown.number("expires"), shown.number("ts") + OPEN_MS, "as without a time of its own");
     shown.is(&stamped(&written, &stamp_of(shown, &shown.owner("from"))));
 }
 
 fn stamp_of<'a>(shown: &Shown, from: &'a Owner) -> Stamp<'a> {
-    Stamp { sid: shown.sid(), n: None, ts: shown.number("ts"), from, dev: None, redelivered: false }
+    Stamp { sid: shown.sid(), n: None, ts: shown.number("ts"), from, group: None, dev: None, redelivered: false }
 }
 
 fn check_receipt(shown: &Shown) {
+    let waiting = match shown.text("status") {
+        "scheduled" => Some(ScheduledStatus::Scheduled(shown.number("not_before"))),
+        "cancelled" => Some(ScheduledStatus::Cancelled),
+        _ => None,
+    };
+    if let Some(status) = waiting {
+        return shown.is(&scheduled_document(shown.text("id"), &status, shown.number("ts"), false));
+    }
     let status = [Status::Sent, Status::Delivered, Status::Read];
     let status = status.into_iter().find(|status| json!(status) == shown.document["status"]).unwrap();
     let up_to = shown.document.contains_key("up_to");
@@ -235,6 +270,7 @@ fn check_push(shown: &Shown) {
         format: Format::Full,
         lang: None,
         unread,
+        badge: Badge::Client,
     };
     let with = shown.document.contains_key("with").then(|| shown.owner("with"));
     let call = shown.document.contains_key("call").then(|| CallName::new(shown.text("call").to_owned()).unwrap());
@@ -242,6 +278,7 @@ fn check_push(shown: &Shown) {
         "message" => Content::Item(Item {
             kind: ItemKind::Message,
             with: with.as_ref().unwrap(),
+            by: None,
             sid: shown.sid(),
             title: shown.text("title"),
             body: shown.text("body"),
@@ -251,6 +288,7 @@ fn check_push(shown: &Shown) {
         "call" => Content::Item(Item {
             kind: ItemKind::Call(call.as_ref().unwrap()),
             with: with.as_ref().unwrap(),
+            by: None,
             sid: shown.sid(),
             title: shown.text("title"),
             body: "",
@@ -260,7 +298,9 @@ fn check_push(shown: &Shown) {
         "clear" if call.is_some() => {
             Content::ClearCall { with: with.as_ref().unwrap(), sid: shown.sid(), call: call.as_ref().unwrap() }
         }
-        "clear" => Content::Clear { with: with.as_ref().unwrap(), sid: shown.sid() },
+        "clear" => {
+            Content::Clear { with: with.as_ref().unwrap(), sid: shown.sid(), only: shown.document.contains_key("only") }
+        }
         "sync" => Content::Sync,
         kind => panic!("a push of type {kind}"),
     };

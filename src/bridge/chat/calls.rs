@@ -6,7 +6,7 @@
 //!
 //! The intake runs the clock: whatever brings a message into a conversation is asked of the store in the order of the ids.
 
-use super::{ChatIntake, Remaining, TakeError, routed};
+use super::{ChatIntake, Remaining, TakeError, peer, routed};
 use crate::bridge::context::Context;
 use crate::chat::attention::Attended;
 use crate::chat::call::ANSWERED_MS;
@@ -73,13 +73,15 @@ impl ChatIntake {
         let payload = routed(publish, &limits)?;
         let signal = Signal::parse(&payload, &limits)?;
         let (id, dev, is_offer) = (&signal.id, signal.dev.as_ref(), signal.kind == SignalKind::Offer);
-        let sign = (dev, signal.kind.is_sign());
-        let mut written = self.written((owner, publish), (id, payload.len()), (&signal.to, is_offer), sign)?;
+        let context = Arc::clone(&self.context);
+        let in_order = context.next_written().await;
+        let by = (dev, signal.kind.is_sign(), in_order.id());
+        let mut written = self.written((owner, publish), (id, payload.len()), (&signal.to, is_offer), by)?;
         if !is_offer {
             // Only an offer is pushed, so nothing else waits for a confirmation.
             written.to.attended = Attended::default();
         }
-        let (message, _) = self.context.next_sid();
+        let (message, _) = context.next_sid();
         let ttl_s = publish.expiry.map_or(signal.ttl, |expiry| expiry.clamp(1, signal.ttl));
         let now = written.at;
         match signal.kind {
@@ -122,13 +124,14 @@ impl ChatIntake {
     ) -> Result<Vec<(Remaining, Ack)>, StoreError> {
         let mut taken = Vec::with_capacity(due.len());
         for DueCall { offer, callee } in due {
-            let (sid, _) = self.context.next_sid();
-            let (message, _) = self.context.next_sid();
-            let callee: Peer = self.peer(&callee, now);
+            let in_order = self.context.next_written().await;
+            let ((sid, _), (message, _)) = (in_order.id(), self.context.next_sid());
+            let callee: Peer = peer(&self.context, &callee, now);
             let (reader, waits) = (callee.name.clone(), callee.attended.any());
             let overdue = OverdueCall { offer, sid, message, callee };
             self.context.calls_kept.say(now);
             let committed = self.context.store.call_over(overdue, self.call(now)).await?;
+            drop(in_order);
             if waits {
                 self.context.attentions.given(&reader, message, now);
             }

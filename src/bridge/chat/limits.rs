@@ -48,6 +48,7 @@ impl Limits {
             Limited::Request => "requests",
             Limited::TestPush => "test pushes",
             Limited::Registration => "registrations",
+            Limited::GroupPushes(_) => "messages to members of groups",
         };
         Err(Rejection::new(ErrorCode::RateLimited, format!("too many {of_what} in too short a time")))
     }
@@ -77,7 +78,9 @@ impl Meeting {
             {
                 Met::Stranger
             }
-            ChatOutcome::Repeated | ChatOutcome::Refused(_) | ChatOutcome::Full => Met::Nothing,
+            ChatOutcome::Scheduled | ChatOutcome::Repeated | ChatOutcome::Refused(_) | ChatOutcome::Full => {
+                Met::Nothing
+            }
         };
         self.limits.users().met(&self.user, &self.other, met, Instant::now().into_std());
     }

@@ -1,8 +1,9 @@
 //! Messages and invitations.
 
 use super::limits::Meeting;
-use super::{ChatIntake, Remaining, TakeError, device, finish, routed};
+use super::{ChatIntake, Remaining, TakeError, device, finish, peer, routed};
 use crate::bridge::refusing::Refused;
+use crate::chat::amendment::Amendment;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::Sender;
 use crate::chat::principal::Role;
@@ -37,8 +38,15 @@ impl ChatIntake {
         let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
         let payload = routed(publish, &limits)?;
         let message = UserMessage::parse(sender, &payload, &limits)?;
+        if let Some(group) = message.to.group() {
+            return self.group_message((owner, publish), (group, message), payload.len());
+        }
         let (id, dev) = (&message.id, message.dev.as_ref());
-        let written = self.written((owner, publish), (id, payload.len()), (&message.to, true), (dev, true))?;
+        let context = Arc::clone(&self.context);
+        let in_order = context.next_written().await;
+        // Whoever takes a message back writes to nobody anew.
+        let to = (&message.to, message.amends != Some(Amendment::Retract));
+        let written = self.written((owner, publish), (id, payload.len()), to, (dev, true, in_order.id()))?;
         let Written { sid, at, ref from, ref to, .. } = written;
         let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));
         let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
@@ -55,20 +63,23 @@ impl ChatIntake {
         let (id, dev) = (&invitation.id, invitation.dev.as_ref());
         // Whoever takes an invitation back writes to nobody anew, and has not been answered.
         let counts = !matches!(invitation.kind, Kind::Answer(Answer::Cancel, _));
-        let written = self.written((owner, publish), (id, payload.len()), (&invitation.to, counts), (dev, true))?;
+        let context = Arc::clone(&self.context);
+        let in_order = context.next_written().await;
+        let to = (&invitation.to, counts);
+        let written = self.written((owner, publish), (id, payload.len()), to, (dev, true, in_order.id()))?;
         let Written { sid, at, ref from, ref to, .. } = written;
         let new = NewInvitation { sid, from: from.clone(), to: to.clone(), invitation };
         let committed = self.context.store.chat_invite(new, self.call(at)).await?;
         Ok(self.remaining(written, committed))
     }
 
-    /// Counts what is written, also as written to somebody who may be a stranger, and gives it its id.
+    /// Counts what is written, also as written to somebody who may be a stranger.
     pub(super) fn written<'a>(
         &self,
         (owner, publish): (&'a Owner, &'a Inbound),
         (id, bytes): (&Option<MessageId>, usize),
         (to, counts): (&Owner, bool),
-        (dev, is_sign): (Option<&Device>, bool),
+        (dev, is_sign, (sid, at)): (Option<&Device>, bool, (Sid, u64)),
     ) -> Result<Written<'a>, TakeError> {
         let role = publish.principal.role;
         let counted = self.limits.take(owner, role, Limited::Message(bytes as u64));
@@ -77,8 +88,7 @@ impl ChatIntake {
         if is_sign {
             self.sign(owner, dev.as_ref(), publish);
         }
-        let (sid, at) = self.context.next_sid();
-        let known = self.peer(to, at);
+        let known = peer(&self.context, to, at);
         let to = if known.name == *owner { Peer { role: Some(role), ..known } } else { known };
         let may_be_stranger = counts && role == Role::User && to.role != Some(Role::Bal) && to.name != *owner;
         let meeting = may_be_stranger.then(|| self.limits.meet(owner, &to.name));

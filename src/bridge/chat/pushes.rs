@@ -1,10 +1,11 @@
-//! Pushes that wait for somebody who looks: decided again when the time of an attended device is over, or when it has gone.
+//! Pushes that wait: for somebody who looks, and decided again when the time of an attended device is over or when it has gone;
+//! or for room in the queue, and decided again when it has some to spare.
 
 use crate::bridge::context::Context;
 use crate::chat::id::{Owner, Sid};
 use crate::chat::topic::Device;
 use crate::mqtt::Confirmation;
-use crate::ops::clock::now_ms;
+use crate::ops::clock::{every, now_ms};
 use crate::store::{ChatPolicy, StoreError, USER_DEVICES_MAX, Undecided};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use std::collections::HashMap;
@@ -21,6 +22,9 @@ const UNDECIDED_MS: u64 = 3_600_000;
 const AT_ONCE: usize = 32;
 /// Users about whose messages it is decided at one time: their verbs share commits.
 const USERS_AT_ONCE: usize = 256;
+/// How often it is looked whether the queue has room for pushes that wait for it, and for how many messages then.
+const ROOM_CHECK: Duration = Duration::from_millis(100);
+const UNPUSHED_AT_ONCE: usize = 1_000;
 /// How often the store is told that a device confirms something although nobody looks at it.
 const SPEAKS_AGAIN: Duration = Duration::from_secs(1);
 /// Devices of which it is remembered when that was.
@@ -44,20 +48,29 @@ async fn decisions(context: &Context, policy: &Arc<ChatPolicy>) -> Result<(), St
     // Those who were there before the restart can come back, and confirm what they have.
     let grace = tokio::time::sleep(context.settings.presence_grace.max(Duration::from_secs(1)));
     tokio::pin!(grace);
-    let mut is_decided = false;
+    let (mut is_decided, mut room) = (false, every(ROOM_CHECK));
     loop {
         let due = tokio::select! {
             () = &mut grace, if !is_decided => {
                 is_decided = true;
                 let since = now_ms().saturating_sub(UNDECIDED_MS);
-                let undecided = context.store.chat_undecided(since).await?.await?;
-                undecided.into_iter().map(|Undecided { user, sids }| (user, sids)).collect()
+                messages(context.store.chat_undecided(since).await?.await?)
             }
             rung = context.attentions.rung() => rung,
+            _ = room.tick(), if is_decided => {
+                if context.store.figures().chat_unpushed == 0 || !context.queue_has_slack() {
+                    continue;
+                }
+                messages(context.store.chat_unpushed(UNPUSHED_AT_ONCE).await?.await?)
+            }
         };
         let decided = stream::iter(due).map(|(user, sids)| async move { decide(context, policy, &user, &sids).await });
         decided.buffer_unordered(USERS_AT_ONCE).try_for_each(|()| ready(Ok(()))).await?;
     }
+}
+
+fn messages(undecided: Vec<Undecided>) -> Vec<(Owner, Vec<Sid>)> {
+    undecided.into_iter().map(|Undecided { user, sids }| (user, sids)).collect()
 }
 
 async fn take_confirmations(

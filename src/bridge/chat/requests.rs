@@ -1,17 +1,20 @@
 //! What a device asks the bridge, and its answer, which goes to that device alone.
 
-use super::{Remaining, TakeError};
+use super::limits::Limits;
+use super::{Remaining, TakeError, first_screen, groups};
 use crate::bridge::context::Context;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{BridgeEvent, ErrorCode, Rejection};
+use crate::chat::principal::Role;
 use crate::chat::push_decision::{AskedDevice, PushWhen, Rule, decide};
 use crate::chat::suffix::requests::{Op, Request};
 use crate::chat::topic::{BridgeTopic, Device, inbox_topic};
 use crate::mqtt::AckWord;
 use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatCall, Committed, Contact, ContactPage, EntryChange, KnownDevice, Note, PushExplanation, SettingChange,
-    StoreError, SyncPage, TEST_PUSH_SKIPS, UserDocument, UserSettings,
+    ChatCall, ChatPolicy, Committed, Contact, ContactPage, EntryChange, HistoryQuery, KnownDevice, Note,
+    PushExplanation, ScheduledMessage, ScheduledPage, SettingChange, StoreError, SyncPage, TEST_PUSH_SKIPS,
+    UserDocument, UserSettings,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -20,19 +23,30 @@ use std::sync::Arc;
 /// A request, and who asked.
 pub(super) struct Asked {
     pub(super) user: Owner,
+    pub(super) role: Role,
     pub(super) dev: Device,
     pub(super) request: Request,
     /// As it came: the user's other devices get it when it was done.
     pub(super) payload: Bytes,
+    pub(super) limits: Limits,
+    pub(super) policy: Arc<ChatPolicy>,
+}
+
+/// Who asks, and with what.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) user: &'a Owner,
+    pub(super) dev: &'a Device,
+    pub(super) payload: &'a Bytes,
 }
 
 /// Does what is asked for. The remaining answers when it is on disk.
 pub(super) async fn answer(context: &Arc<Context>, asked: Asked, call: ChatCall) -> Result<Remaining, TakeError> {
     let context = Arc::clone(context);
     Ok(Box::pin(async move {
-        let Asked { user, dev, request: Request { id, op }, payload } = asked;
         let at = call.at;
-        let reply = execute(&context, &user, op, &payload, call).await?;
+        let (user, dev, id) = (asked.user.clone(), asked.dev.clone(), asked.request.id.clone());
+        let reply = execute(&context, asked, call).await?;
         tell(&context, &user, &dev, document(id.as_ref(), reply), at).await?.await?;
         Ok(Some(AckWord::Done))
     }))
@@ -63,7 +77,7 @@ async fn tell(
 }
 
 /// What the answer says beside `ref` and `ok`; or why not.
-type Reply = Result<Map<String, Value>, Rejection>;
+pub(super) type Reply = Result<Map<String, Value>, Rejection>;
 
 fn document(id: Option<&MessageId>, reply: Reply) -> Vec<u8> {
     let mut document = Map::new();
@@ -84,15 +98,11 @@ fn document(id: Option<&MessageId>, reply: Reply) -> Vec<u8> {
     Value::Object(document).to_string().into_bytes()
 }
 
-async fn execute(
-    context: &Context,
-    user: &Owner,
-    op: Op,
-    payload: &Bytes,
-    call: ChatCall,
-) -> Result<Reply, StoreError> {
+async fn execute(context: &Context, asked: Asked, call: ChatCall) -> Result<Reply, StoreError> {
     let store = &context.store;
-    let change = match op {
+    let (user, payload) = (&asked.user, &asked.payload);
+    let asker = Asker { user, dev: &asked.dev, payload };
+    let change = match asked.request.op.clone() {
         Op::Contacts { after } => {
             return Ok(Ok(contacts(store.chat_contacts(user.clone(), after).await?.await?, call.at)));
         }
@@ -101,6 +111,22 @@ async fn execute(
             return Ok(Ok(settings_of(context, &settings)));
         }
         Op::Devices => return Ok(Ok(devices(store.chat_devices(user.clone()).await?.await?))),
+        Op::Conversations { limit, before } => {
+            return first_screen::conversations(context, user, (limit, before), call.at).await;
+        }
+        Op::History { with, from, limit } => {
+            return first_screen::history(context, user, HistoryQuery { with, from, limit }).await;
+        }
+        Op::Archive { with, on } => return first_screen::archive(context, asker, (with, on), call).await,
+        Op::Delete(of) => return first_screen::delete(context, asker, of, call).await,
+        Op::Schedule { after } => {
+            return Ok(Ok(scheduled(store.chat_scheduled(user.clone(), after).await?.await?)));
+        }
+        Op::Cancel(id) => {
+            let is_taken_back = store.chat_cancel(user.clone(), asked.role, id, call.at).await?.await?;
+            let unknown = || Rejection::new(ErrorCode::NotFound, "no message of this id waits for its time");
+            return Ok(is_taken_back.then(Map::new).ok_or_else(unknown));
+        }
         Op::Sync { since } => return Ok(Ok(page(store.chat_sync(user.clone(), since).await?.await?))),
         Op::Explain(sid) => return explain(context, user, sid).await,
         Op::TestPush => {
@@ -114,15 +140,16 @@ async fn execute(
             store.queue_note(Note { topic, payload, correlation: None, at: call.at }).await?.await?;
             return Ok(Ok(Map::new()));
         }
-        Op::Mute { with, seconds } => {
+        Op::Mute { with, level, seconds } => {
             let until = seconds.map_or(u64::MAX, |seconds| call.at.saturating_add(seconds.saturating_mul(1_000)));
-            let change = SettingChange::About(with, EntryChange::Mute(Some(until)));
+            let change = SettingChange::About(with, EntryChange::Mute(Some((until, level))));
             if let Err(rejection) = set(context, user, change, payload, call.at).await? {
                 return Ok(Err(rejection));
             }
             let shown = seconds.map(|_| until);
             return Ok(Ok(fields(json!({ "until": shown }))));
         }
+        Op::Group(op) => return groups::execute(context, &asked, op).await,
         Op::Unmute(with) => SettingChange::About(with, EntryChange::Mute(None)),
         Op::Block(with) => SettingChange::About(with, EntryChange::Block(true)),
         Op::Unblock(with) => SettingChange::About(with, EntryChange::Block(false)),
@@ -175,7 +202,8 @@ fn explanation(explained: &PushExplanation, connected: &[Device], when: PushWhen
         .collect();
     let is_known = |dev: &Device| devices.iter().any(|known| known.dev == dev.as_str());
     for dev in connected.iter().filter(|dev| !is_known(dev)) {
-        let bare = AskedDevice { has_token: false, attended: attended.iter().any(|one| one == dev.as_str()) };
+        let attended = attended.iter().any(|one| one == dev.as_str());
+        let bare = AskedDevice { has_token: false, attended, was_told: false, is_quiet: false, has_room: true };
         let rule = asked.map_or(Rule::NoToken, |asked| decide(when, asked, bare).rule);
         items.push(json!({ "dev": dev.as_str(), "rule": rule.number(), "why": rule }));
     }
@@ -192,7 +220,7 @@ fn contacts(page: ContactPage, at: u64) -> Map<String, Value> {
         let mut item = json!({
             "user": user.as_str(),
             "blocked": entry.blocked,
-            "mute": if entry.is_muted(at) { "none" } else { "all" },
+            "mute": entry.mute_level(at),
         });
         if let Some(name) = name {
             item["name"] = name;
@@ -239,6 +267,20 @@ fn devices(devices: Vec<KnownDevice>) -> Map<String, Value> {
     fields(json!({ "items": devices.into_iter().map(item).collect::<Vec<_>>() }))
 }
 
+fn scheduled(page: ScheduledPage) -> Map<String, Value> {
+    let next = page.items.last().map(|last| last.sid.to_string());
+    let item = |waiting: &ScheduledMessage| {
+        let message: Value = serde_json::from_slice(&waiting.document).unwrap_or_default();
+        json!({ "id": waiting.id.as_str(), "not_before": waiting.not_before, "message": message })
+    };
+    let items: Vec<Value> = page.items.iter().map(item).collect();
+    let mut found = fields(json!({ "items": items, "complete": page.complete }));
+    if let Some(next) = next {
+        found.insert("next".to_owned(), next.into());
+    }
+    found
+}
+
 fn page(page: SyncPage) -> Map<String, Value> {
     let SyncPage { items, next, complete, gap } = page;
     let items: Vec<Value> = items.iter().filter_map(|item| serde_json::from_slice(item).ok()).collect();
@@ -252,6 +294,6 @@ fn page(page: SyncPage) -> Map<String, Value> {
     found
 }
 
-fn fields(value: Value) -> Map<String, Value> {
+pub(super) fn fields(value: Value) -> Map<String, Value> {
     if let Value::Object(fields) = value { fields } else { Map::new() }
 }

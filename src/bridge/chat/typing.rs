@@ -52,10 +52,10 @@ impl Typing {
 }
 
 /// Publishes a state to the devices of its reader that are there now.
-pub(super) async fn pass_on(context: &Context, writer: &Owner, state: &ChatState) {
-    let attended = context.attentions.attended(&state.to, now_ms());
+pub(super) async fn pass_on(context: &Context, writer: &Owner, reader: &Owner, state: &ChatState) {
+    let attended = context.attentions.attended(reader, now_ms());
     let devices = attended.devices.iter().map(|device| device.as_str().into()).collect();
-    let (outbound, _outcome) = Outbound::new(inbox_topic(&state.to, "chatstate"), state.to_payload(writer));
+    let (outbound, _outcome) = Outbound::new(inbox_topic(reader, "chatstate"), state.to_payload(writer));
     // If the broker is gone, so is everybody who would look.
     let _ = context.publish.send(Outbound { qos: 0, devices: Some(devices), ..outbound }).await;
 }

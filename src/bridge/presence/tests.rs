@@ -38,10 +38,12 @@ impl Scene {
             bal_presences: BalPresences::default(),
             calls_kept: crate::bridge::chat::CallsKept::new(0),
             attentions,
+            scheduled: tokio::sync::Notify::new(),
             broker,
             directory: crate::mqtt::Directory::default(),
             capabilities: BTreeMap::new(),
             sids: Mutex::new(SidSource::default()),
+            written: tokio::sync::Mutex::new(()),
         };
         let (_, link) = watch::channel(BrokerLink::Up);
         Self { presences: UserPresences::new(Arc::new(context), link), _dir: dir, _writer: writer }

@@ -213,7 +213,7 @@ async fn what_is_refused_is_told_to_its_writer_alone() {
     for (who, suffix, document, code) in [
         (&alice, "messages", json!({"id": "m2", "to": "nobody", "body": "hi"}), "NOT_FOUND"),
         (&alice, "messages", json!({"id": "m1", "to": "bob", "body": "ho"}), "DUPLICATE"),
-        (&alice, "messages", json!({"id": "m3", "to": "bob", "type": "edit"}), "BAD_FIELD"),
+        (&alice, "messages", json!({"id": "m3", "to": "bob", "type": "notice", "body": "hi"}), "BAD_FIELD"),
         (&alice, "messages", json!({"id": "m4", "token": "T", "body": "hi"}), "FORBIDDEN"),
         (&at("eve:x"), "messages", json!({"id": "m5", "to": "bob", "body": "hi"}), "FORBIDDEN"),
         (&alice, "invitations", json!({"id": "i1", "to": "nobody", "type": "request"}), "NOT_FOUND"),

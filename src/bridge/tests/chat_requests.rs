@@ -34,7 +34,7 @@ async fn what_cannot_be_done_is_answered_with_the_reason() {
     for (request, code) in [
         (json!({"id": "r1", "op": "dance"}), "BAD_FIELD"),
         (json!({"id": "r2"}), "MISSING_FIELD"),
-        (json!({"id": "r3", "op": "history", "with": "alice"}), "BAD_FIELD"),
+        (json!({"id": "r3", "op": "history", "with": "alice", "limit": 0}), "BAD_FIELD"),
         (json!({"id": "r4", "op": "explain", "sid": "06eqbd3gy0001ab2"}), "NOT_FOUND"),
     ] {
         let (reply, told) = harness.asks(request.clone()).await;
@@ -102,6 +102,90 @@ async fn what_was_set_is_told_to_the_other_devices_as_it_was_asked_for() {
     }
     let (contacts, _) = harness.asks(json!({"id": "r8", "op": "contacts"})).await;
     assert_eq!(contacts["items"][0]["blocked"], json!(false));
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn the_first_screen_is_one_request_and_a_conversation_a_second_one() {
+    let mut harness = Harness::open();
+    harness.asks(json!({"id": "r0", "op": "settings"})).await;
+    let image = "https://files.example/alice.png";
+    harness.says(&at("alice:phone"), "profile", &json!({"name": "Alice", "image": image, "status": "at sea"})).await;
+    harness.says(&at("carol:phone"), "profile", &json!({"name": "Carol"})).await;
+    let hidden = json!({"to": "bob", "type": "request", "body": "We met on the ferry"});
+    harness.says(&at("carol:phone"), "invitations", &hidden).await;
+    let long =
+        json!({"id": "m1", "to": "bob", "body": "é".repeat(201), "data": {"k": 1}, "mine": 2, "mentions": ["bob"]});
+    harness.says(&at("alice:phone"), "messages", &long).await;
+    let told = harness.told().await;
+    let (message, invitation) = (told.one("bob/others/messages"), told.one("bob/others/invitations"));
+    let (reply, _) = harness.asks(json!({"id": "r1", "op": "conversations", "limit": 50})).await;
+    let sid = &message["sid"];
+    let last = json!({"sid": sid, "n": 1, "ts": message["ts"], "from": "alice", "id": "m1", "to": "bob", "type": "text",
+        "body": "é".repeat(200), "cut": true});
+    let mut shown = invitation.clone();
+    for name in ["name", "image"] {
+        shown.as_object_mut().unwrap().remove(name);
+    }
+    assert_eq!(
+        reply,
+        json!({"ref": "r1", "ok": true, "items": [
+            {"with": "alice", "name": "Alice", "image": image, "last": last, "n": 1, "unread": 1, "mentions": 1, "mute": "all",
+                "archived": false},
+            {"with": "carol", "name": "Carol", "last": shown, "n": 0, "unread": 0, "mentions": 0, "mute": "all",
+                "archived": false, "invitation": invitation},
+        ], "unread": 1, "mentions": 1, "complete": true, "next": invitation["sid"]})
+    );
+    let (history, _) = harness.asks(json!({"id": "r2", "op": "history", "with": "alice", "limit": 1})).await;
+    assert_eq!(history, json!({"ref": "r2", "ok": true, "items": [message], "complete": true}));
+    let (none, _) = harness.asks(json!({"id": "r3", "op": "history", "with": "alice", "before": sid})).await;
+    assert_eq!(none, json!({"ref": "r3", "ok": true, "items": [], "complete": true}));
+
+    for (request, reply) in [
+        (json!({"id": "r4", "op": "mute", "with": "alice", "level": "mentions"}), json!({"until": null})),
+        (json!({"id": "r5", "op": "archive", "with": "alice"}), json!({})),
+    ] {
+        let (told_reply, told) = harness.asks(request.clone()).await;
+        let mut expected = json!({"ref": request["id"], "ok": true});
+        expected.as_object_mut().unwrap().extend(reply.as_object().unwrap().clone());
+        assert_eq!((&told_reply, told.one("bob/others/changes")), (&expected, &request));
+    }
+    let (page, _) = harness.asks(json!({"id": "r6", "op": "conversations"})).await;
+    let first = &page["items"][0];
+    assert_eq!((&first["mute"], &first["archived"], first.get("until")), (&json!("mentions"), &json!(true), None));
+    let delete = json!({"id": "r7", "op": "delete", "with": "alice"});
+    let (deleted, told) = harness.asks(delete.clone()).await;
+    assert_eq!(deleted, json!({"ref": "r7", "ok": true, "up_to": sid}));
+    let mut change = delete;
+    change["up_to"] = sid.clone();
+    assert_eq!(*told.one("bob/others/changes"), change);
+    let (page, _) = harness.asks(json!({"id": "r8", "op": "conversations"})).await;
+    assert_eq!((page["items"].as_array().unwrap().len(), &page["unread"]), (1, &json!(0)));
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn a_list_of_conversations_keeps_below_its_size_and_goes_on_where_it_ended() {
+    let mut harness = Harness::open();
+    harness.asks(json!({"id": "r0", "op": "settings"})).await;
+    for n in 0..100 {
+        let name = format!("u{n:02}:phone");
+        let invitation = json!({"to": "bob", "type": "request", "body": "\u{1}".repeat(500)});
+        harness.says(&at(&name), "invitations", &invitation).await;
+    }
+    harness.told().await;
+    let (mut found, mut before) = (0, None);
+    loop {
+        let (page, _) = harness.asks(json!({"id": "r1", "op": "conversations", "before": before})).await;
+        assert!(page.to_string().len() <= 65_536);
+        found += page["items"].as_array().unwrap().len();
+        before = Some(page["next"].clone());
+        if page["complete"] == true {
+            break;
+        }
+        assert!(!page["items"].as_array().unwrap().is_empty());
+    }
+    assert_eq!(found, 100);
     harness.close().await;
 }
 

@@ -19,7 +19,7 @@ use crate::broker::BrokerConfig;
 use crate::broker::hub::HubDependencies;
 use crate::broker::identity::Authenticator;
 use crate::broker::refusals::Refusals;
-use crate::mqtt::{AckWord, Inbound, Notice, Sighting};
+use crate::mqtt::{AckWord, InboundQueues, Notice, Sighting, inbound_queues};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::sqlite::{self as store, WriterThread};
@@ -41,7 +41,7 @@ const FOR_EVER: &[u8] = &[0x11, 0xff, 0xff, 0xff, 0xff];
 struct Harness {
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
-    inbound: mpsc::Receiver<Inbound>,
+    inbound: InboundQueues,
     notices: mpsc::Receiver<Notice>,
     stop: CancellationToken,
     _sightings: mpsc::Receiver<Sighting>,
@@ -62,7 +62,7 @@ impl Harness {
         let (store, writer, _) = store::open(&settings, now_ms()).unwrap();
         let metrics = Arc::new(Metrics::new());
         let config = BrokerConfig { anonymous: true, limits: limits.clone(), ..BrokerConfig::default() };
-        let (inbound_tx, inbound) = mpsc::channel(64);
+        let (inbound_tx, inbound) = inbound_queues(64);
         let (sightings, _sightings) = mpsc::channel(64);
         let (notices_tx, notices) = mpsc::channel(64);
         let stop = CancellationToken::new();

@@ -51,7 +51,7 @@ use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
 use super::session::{MemoryLimits, Queue};
 use crate::chat::principal::Role;
-use crate::mqtt::{Confirmation, Inbound, Notice, Outbound, RoleSource, Sighting, Visibility};
+use crate::mqtt::{Confirmation, InboundSender, Notice, Outbound, RoleSource, Sighting, Visibility};
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
@@ -88,7 +88,7 @@ pub(crate) struct Hub {
     /// A lock because publishers and subscribers meet here; held for an operation on the index.
     retained: Mutex<RetainedTopics>,
     delayed_wills: DelayedWills,
-    inbound: mpsc::Sender<Inbound>,
+    inbound: InboundSender,
     sightings: mpsc::Sender<Sighting>,
     confirmations: mpsc::Sender<Confirmation>,
     notices: mpsc::Sender<Notice>,
@@ -120,7 +120,7 @@ pub(super) struct HubDependencies {
     pub(super) store: Store,
     pub(super) told: fn(&Metrics, &Recorded),
     pub(super) authenticator: Arc<Authenticator>,
-    pub(super) inbound: mpsc::Sender<Inbound>,
+    pub(super) inbound: InboundSender,
     pub(super) sightings: mpsc::Sender<Sighting>,
     pub(super) confirmations: mpsc::Sender<Confirmation>,
     pub(super) notices: mpsc::Sender<Notice>,

@@ -13,6 +13,7 @@ use crate::broker::connection::Ending;
 use crate::broker::wire::{Connect, Options, Version};
 use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
+use crate::mqtt::{InboundQueues, inbound_queues};
 use crate::ops::clock::now_ms;
 use crate::store::sqlite::{self as store, WriterThread};
 use crate::store::{Message, QueueId, SessionRecord, StoreHealth, UserDocument, Will};
@@ -20,7 +21,7 @@ use crate::store::{Message, QueueId, SessionRecord, StoreHealth, UserDocument, W
 struct Harness {
     hub: Arc<Hub>,
     notices: mpsc::Receiver<Notice>,
-    inbound: mpsc::Receiver<Inbound>,
+    inbound: InboundQueues,
     _writer: WriterThread,
     folder: TempDir,
 }
@@ -31,7 +32,7 @@ impl Harness {
         let (store, writer, _) = store::open(&store::Settings::new(folder.path().join("store")), now_ms()).unwrap();
         let config = BrokerConfig { anonymous: true, ..BrokerConfig::default() };
         let (notices_tx, notices) = mpsc::channel(8);
-        let (inbound_tx, inbound) = mpsc::channel(1);
+        let (inbound_tx, inbound) = inbound_queues(1);
         let hub = Hub::new(HubDependencies {
             limits,
             autosubscribe: true,

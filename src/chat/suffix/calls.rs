@@ -184,7 +184,7 @@ impl Parties<'_> {
     /// What the devices of the callee get when one of them, `dev`, has answered.
     pub fn taken(&self, sid: Sid, ts: u64, dev: Option<&Device>) -> Vec<u8> {
         let document = json!({"call": self.call.as_str(), "to": self.caller.as_str(), "type": "taken"});
-        let stamp = Stamp { sid, n: None, ts, from: self.callee, dev, redelivered: false };
+        let stamp = Stamp { sid, n: None, ts, from: self.callee, dev, redelivered: false, group: None };
         stamped(document.to_string().as_bytes(), &stamp)
     }
 
@@ -192,7 +192,7 @@ impl Parties<'_> {
     pub fn end(&self, sid: Sid, ts: u64, outcome: Outcome) -> Vec<u8> {
         let document =
             json!({"call": self.call.as_str(), "to": self.callee.as_str(), "type": "end", "outcome": outcome});
-        let stamp = Stamp { sid, n: None, ts, from: self.caller, dev: None, redelivered: false };
+        let stamp = Stamp { sid, n: None, ts, from: self.caller, dev: None, redelivered: false, group: None };
         stamped(document.to_string().as_bytes(), &stamp)
     }
 

@@ -1,6 +1,6 @@
 //! `chatstate`: who is writing. Delivered while it is true, or not at all.
 
-use super::read::{device, peer};
+use super::read::{conversation, device};
 use crate::chat::id::Owner;
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection};
@@ -48,7 +48,7 @@ impl ChatState {
     pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         fields.version()?;
-        let to = peer(&mut fields, "to")?;
+        let to = conversation(&mut fields, "to")?;
         let missing = || Rejection::new(ErrorCode::MissingField, "`state` is missing");
         let state = match fields.string("state")?.ok_or_else(missing)?.to_ascii_lowercase().as_str() {
             "composing" => State::Composing,
@@ -61,9 +61,13 @@ impl ChatState {
         Ok(Self { to, state, dev: device(&mut fields)? })
     }
 
-    /// What the reader gets.
+    /// What a reader gets. In a group it says in which.
     pub fn to_payload(&self, from: &Owner) -> Vec<u8> {
-        crate::chat::message::json(&json!({ "from": from.as_str(), "state": self.state }))
+        let mut told = json!({ "from": from.as_str(), "state": self.state });
+        if self.to.is_group() {
+            told["group"] = self.to.as_str().into();
+        }
+        crate::chat::message::json(&told)
     }
 }
 

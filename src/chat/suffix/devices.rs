@@ -3,6 +3,7 @@
 use crate::chat::id::{TOKEN_MAX, Token};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection};
+use crate::chat::quiet::Quiet;
 use serde::{Deserialize, Serialize};
 
 /// Longest `app` (a package name), in characters.
@@ -37,6 +38,19 @@ pub enum Format {
     Doorbell,
 }
 
+/// Who counts what is unread on the icon of the app.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Badge {
+    /// The app, which is told the number.
+    #[default]
+    Client,
+    /// The system of the device, where it takes the number out of a push: iOS. The app is told it as well.
+    Server,
+    /// Nobody, and nobody is told the number.
+    Off,
+}
+
 /// A registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
@@ -62,6 +76,15 @@ pub struct PushForm {
     /// How much a push says.
     #[serde(default)]
     pub format: Format,
+    /// It is pushed once in each absence.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
+    /// Who counts what is unread.
+    #[serde(default)]
+    pub badge: Badge,
+    /// When pushes make no sound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<Quiet>,
 }
 
 /// When a token has to be proved before its registration counts.
@@ -157,10 +180,19 @@ impl DeviceWord {
             Some("doorbell") => Format::Doorbell,
             Some(_) => return Err(Rejection::bad_field("format", "is none of full, id, doorbell")),
         };
+        let badge = match fields.string("badge")?.as_deref() {
+            None | Some("client") => Badge::Client,
+            Some("server") => Badge::Server,
+            Some("off") => Badge::Off,
+            Some(_) => return Err(Rejection::bad_field("badge", "is none of server, client, off")),
+        };
+        let first = fields.flag("first")?.unwrap_or(false);
+        let quiet = Quiet::read(&mut fields)?;
         let app = fields.word("app", APP_MAX)?;
         let lang = fields.word("lang", LANG_MAX)?;
         let proof = fields.word("proof", PROOF_MAX)?;
-        Ok(Self::Register(Registration { token, form: PushForm { platform, app, lang, format }, proof }))
+        let form = PushForm { platform, app, lang, format, first, badge, quiet };
+        Ok(Self::Register(Registration { token, form, proof }))
     }
 }
 
@@ -188,6 +220,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_registered_before_there_were_more_settings_is_read() {
+        let before = r#"{"platform":"ios","app":"com.x","lang":"de","format":"id"}"#;
+        let form: PushForm = serde_json::from_str(before).unwrap();
+        assert_eq!((form.first, form.badge, &form.quiet), (false, Badge::Client, &None));
+        let quiet = json!({"from": "22:00", "to": "07:00", "tz": "Europe/Berlin"});
+        let all = json!({"token": "t", "platform": "ios", "first": true, "badge": "server", "quiet": quiet});
+        let DeviceWord::Register(all) = parse(&all).unwrap() else { panic!() };
+        assert!(all.form.first && all.form.badge == Badge::Server && all.form.quiet.is_some());
+        let text = serde_json::to_string(&all.form).unwrap();
+        assert_eq!(serde_json::from_str::<PushForm>(&text).unwrap(), all.form);
+    }
+
+    #[test]
     fn anything_else_is_told_without_the_token() {
         for (payload, code) in [
             (json!({"platform": "ios"}), ErrorCode::MissingField),
@@ -198,6 +243,10 @@ mod tests {
             (json!({"token": "t-1", "platform": "ios", "format": "all"}), ErrorCode::BadField),
             (json!({"token": "t-1", "platform": "ios", "key": "k"}), ErrorCode::BadField),
             (json!({"token": ["hush"], "platform": "ios"}), ErrorCode::BadField),
+            (json!({"token": "t-1", "platform": "ios", "first": "yes"}), ErrorCode::BadField),
+            (json!({"token": "t-1", "platform": "ios", "badge": true}), ErrorCode::BadField),
+            (json!({"token": "t-1", "platform": "ios", "badge": "on"}), ErrorCode::BadField),
+            (json!({"token": "t-1", "platform": "ios", "quiet": {"from": "22:00"}}), ErrorCode::BadField),
         ] {
             assert_eq!(parse(&payload), Err(code), "{payload}");
         }

@@ -1,7 +1,7 @@
 //! `invitations`: how strangers become contacts.
 
 use super::read::{device, peer};
-use crate::chat::id::{MessageId, Owner, Sid};
+use crate::chat::id::{GroupId, MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection};
 use crate::chat::topic::Device;
@@ -20,6 +20,8 @@ pub enum Kind {
         body: Option<String>,
         /// Until when it is open, in Unix milliseconds.
         expires: Option<u64>,
+        /// Be in this group, instead of being a contact.
+        group: Option<GroupId>,
     },
     /// An answer to the request with this sid, or its end by the one who made it.
     Answer(Answer, Sid),
@@ -66,9 +68,10 @@ impl Invitation {
 
 fn read(fields: &mut Fields) -> Result<Invitation, Rejection> {
     fields.version()?;
-    if fields.has("group") {
-        return Err(Rejection::bad_field("group", "names a group, and there are none in this release"));
-    }
+    let group = match fields.string("group")? {
+        None => None,
+        Some(group) => Some(GroupId::new(group).map_err(|fault| Rejection::bad_field("group", fault))?),
+    };
     let to = peer(fields, "to")?;
     let body = fields.string("body")?;
     if body.as_ref().is_some_and(|body| body.chars().count() > BODY_MAX) {
@@ -91,7 +94,7 @@ fn read(fields: &mut Fields) -> Result<Invitation, Rejection> {
         None => return Err(Rejection::new(ErrorCode::MissingField, "`type` is missing")),
     };
     let kind = match answer {
-        None => Kind::Request { body, expires },
+        None => Kind::Request { body, expires, group },
         Some(answer) => {
             let missing = || Rejection::new(ErrorCode::MissingField, "`ref` is missing: the `sid` of the request");
             let bad = || Rejection::bad_field("ref", "is not the `sid` of an invitation");
@@ -116,7 +119,13 @@ mod tests {
     fn a_request_and_its_answers() {
         let sid = SidSource::default().next(1_700_000_000_000, 1);
         let request = json!({"id": "i1", "to": "bob", "type": "request", "body": "hello", "expires": 5});
-        assert_eq!(parse(&request), Ok(Kind::Request { body: Some("hello".to_owned()), expires: Some(5) }));
+        assert_eq!(
+            parse(&request),
+            Ok(Kind::Request { body: Some("hello".to_owned()), expires: Some(5), group: None })
+        );
+        let into = json!({"to": "bob", "type": "request", "group": "g-1"});
+        let group = GroupId::new("g-1").ok();
+        assert_eq!(parse(&into), Ok(Kind::Request { body: None, expires: None, group }));
         for (word, answer) in [("accept", Answer::Accept), ("decline", Answer::Decline), ("cancel", Answer::Cancel)] {
             let payload = json!({"to": "bob", "type": word, "ref": sid.to_string()});
             assert_eq!(parse(&payload), Ok(Kind::Answer(answer, sid)));
@@ -126,7 +135,7 @@ mod tests {
             (json!({"to": "bob", "type": "accept", "ref": "i1"}), ErrorCode::BadField),
             (json!({"to": "bob", "type": "request", "ref": sid.to_string()}), ErrorCode::BadField),
             (json!({"to": "bob", "type": "request", "body": "x".repeat(BODY_MAX + 1)}), ErrorCode::BadField),
-            (json!({"to": "bob", "type": "request", "group": "g-1"}), ErrorCode::BadField),
+            (json!({"to": "bob", "type": "request", "group": "team"}), ErrorCode::BadField),
             (json!({"to": "bob", "type": "request", "expires": "soon"}), ErrorCode::BadField),
             (json!({"to": "bob", "type": "invite"}), ErrorCode::BadField),
             (json!({"to": "bob"}), ErrorCode::MissingField),

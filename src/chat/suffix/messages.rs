@@ -1,5 +1,7 @@
 //! `messages`: what one user writes to another, or to a BAL, and the stamped copies of it.
 
+use crate::chat::amendment::{Amendment, TOMBSTONE};
+use crate::chat::group::EVERYBODY;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection, Sender};
@@ -21,16 +23,18 @@ const TEXT: &str = "text";
 /// A message about another one that is never pushed by itself.
 const REACTION: &str = "reaction";
 /// Types that the bridge alone writes, or that a later release gives a meaning: what is stored today must not come alive then.
-const NOT_TYPES: [&str; 4] = ["notice", "call", "edit", "retract"];
-/// Fields of which the same is true.
-const LATER: [&str; 2] = ["not_before", "expires"];
+const NOT_TYPES: [&str; 3] = ["notice", "call", TOMBSTONE];
+/// How far ahead `not_before` and `expires` may lie, in milliseconds: a year.
+pub const AHEAD_MAX_MS: u64 = 366 * 86_400_000;
 /// Fields of a push to a token. A message to a user is pushed in a form of the bridge's own.
 const OF_PUSHES: [&str; 6] = ["token", "topic", "condition", "notification", "collapse", "fcm"];
 /// What the bridge stamps: taken off, whatever a client writes.
 pub(super) const STAMPED: [&str; 10] =
     ["from", "sid", "ts", "n", "group", "by", "edited", "redelivered", "status", "read"];
-/// Names of groups begin like this, and there are none yet.
-const GROUP: &str = "g-";
+/// Fields that say nothing of an edit or a retract: neither is pushed, nor answers anything, nor is told `delivered`.
+const NOT_OF_AMENDMENTS: [&str; 7] = ["reply_to", "thread", "push", "ttl", "receipt", "not_before", "expires"];
+/// What an edit changes: it has one of these, and a retract none.
+const CONTENT: [&str; 4] = ["body", "data", "files", "mentions"];
 
 /// A message that was taken: checked, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +43,8 @@ pub struct UserMessage {
     pub id: Option<MessageId>,
     /// Whom it is for.
     pub to: Owner,
+    /// What it does with the message that its `ref` names, which is its writer's own. It is no message of its own then.
+    pub amends: Option<Amendment>,
     /// Whether a device may be told of it by a push.
     pub matter: Matter,
     /// What the writer wishes of that.
@@ -47,10 +53,16 @@ pub struct UserMessage {
     pub about: Vec<Sid>,
     /// Who is named in it.
     pub mentions: Vec<Owner>,
+    /// It mentions every member of the group.
+    pub mentions_all: bool,
     /// How long a push of it is worth sending, in seconds. It bounds no history.
     pub ttl: u32,
     /// Whether the writer wishes to hear of delivery.
     pub receipt: bool,
+    /// When it is to be sent, in Unix milliseconds; a time that is over is now.
+    pub not_before: Option<u64>,
+    /// When it is to be deleted everywhere, in Unix milliseconds.
+    pub expires: Option<u64>,
     /// The device that wrote it, as its client says; the embedded broker knows better.
     pub dev: Option<Device>,
     /// What its readers get, in the writer's order, without what is stamped: `id`, `to`, `type` and the rest.
@@ -68,6 +80,8 @@ pub struct Stamp<'a> {
     pub ts: u64,
     /// Who wrote it.
     pub from: &'a Owner,
+    /// The group, if it was written to one.
+    pub group: Option<&'a Owner>,
     /// The device that wrote it: for the writer's own devices and for BALs.
     pub dev: Option<&'a Device>,
     /// Its reader may have it already.
@@ -97,6 +111,30 @@ impl UserMessage {
         crate::chat::message::json(&self.document)
     }
 
+    /// Refuses times that cannot be kept to at `now` (Unix milliseconds).
+    ///
+    /// # Errors
+    /// With [`ErrorCode::BadField`], and with the writer's id.
+    pub fn check_times(&self, now: u64) -> Result<(), Rejection> {
+        let bad = |name, detail| Err(Rejection::bad_field(name, detail).about(self.id.clone()));
+        let latest = now.saturating_add(AHEAD_MAX_MS);
+        if self.not_before.is_some_and(|at| at > latest) {
+            return bad("not_before", "is more than a year ahead");
+        }
+        match self.expires {
+            Some(at) if at <= now => bad("expires", "is over"),
+            Some(at) if at > latest => bad("expires", "is more than a year ahead"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same under this id, which its writer did not give it.
+    pub fn named(mut self, id: MessageId) -> Self {
+        self.document.insert("id".to_owned(), id.as_str().into());
+        self.id = Some(id);
+        self
+    }
+
     /// Whether it says the same as one that was kept, whatever its id and device.
     pub fn says_the_same(&self, kept: &[u8]) -> bool {
         let Ok(mut kept) = serde_json::from_slice::<Map<String, Value>>(kept) else { return false };
@@ -109,11 +147,14 @@ impl UserMessage {
 
 /// A copy for one reader of a message that was kept as `document`.
 pub fn stamped(document: &[u8], stamp: &Stamp<'_>) -> Vec<u8> {
-    let Stamp { sid, n, ts, from, dev, redelivered } = stamp;
+    let Stamp { sid, n, ts, from, group, dev, redelivered } = stamp;
     let n = n.map_or_else(String::new, |n| format!("\"n\":{n},"));
     // A name may have a quote in it.
     let from = Value::from(from.as_str());
     let mut copy = format!("{{\"sid\":\"{sid}\",{n}\"ts\":{ts},\"from\":{from}").into_bytes();
+    if let Some(group) = group {
+        copy.extend(format!(",\"group\":\"{group}\"").into_bytes());
+    }
     if let Some(dev) = dev {
         copy.extend(format!(",\"dev\":\"{}\"", dev.as_str()).into_bytes());
     }
@@ -131,9 +172,6 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     if let Some(name) = OF_PUSHES.into_iter().find(|name| fields.has(name)) {
         return Err(Rejection::bad_field(name, "does not go with `to`"));
     }
-    if let Some(name) = LATER.into_iter().find(|name| fields.has(name)) {
-        return Err(Rejection::bad_field(name, "has no meaning in this release"));
-    }
     for name in STAMPED {
         fields.take(name);
     }
@@ -142,19 +180,33 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     if NOT_TYPES.contains(&kind.as_str()) {
         return Err(Rejection::bad_field("type", "is a word of the bridge's own, or has no meaning in this release"));
     }
+    let amends = Amendment::parse(&kind);
+    if let Some(amends) = amends {
+        check_amendment(fields, amends)?;
+    }
     let matter = if kind == REACTION { Matter::Reaction } else { Matter::Message };
     let about = [sid(fields, "reply_to")?, sid(fields, "ref")?];
     if matter == Matter::Reaction && about[1].is_none() {
         return Err(Rejection::new(ErrorCode::MissingField, "`ref` is missing: a reaction is about a message"));
     }
-    let mentions = mentions(fields)?;
-    let asked = ["push", "ttl", "receipt"].map(|name| (name, fields.get(name).cloned()));
+    // An edit that names nobody takes the names away.
+    let says_whom = amends.is_some() && fields.has("mentions");
+    let (mentions, mentions_all) = mentions(fields, to.is_group())?;
+    let asked = ["push", "ttl", "receipt", "expires"].map(|name| (name, fields.get(name).cloned()));
     let (wish, ttl, receipt) = (wish(fields)?, ttl(fields)?, fields.flag("receipt")?.unwrap_or(true));
+    // Its readers are not told: for them it was written when it is sent.
+    let (not_before, expires) = (time(fields, "not_before")?, time(fields, "expires")?);
+    if not_before.is_some() && to.is_group() {
+        return Err(Rejection::bad_field("not_before", "does not go with a group in this release"));
+    }
+    if expires.zip(not_before).is_some_and(|(expires, not_before)| expires <= not_before) {
+        return Err(Rejection::bad_field("expires", "is not later than `not_before`"));
+    }
     let dev = match fields.string("dev")? {
         Some(dev) => Some(Device::new(dev).map_err(|fault| Rejection::bad_field("dev", fault))?),
         None => None,
     };
-    check_content(fields)?;
+    check_content(fields, amends)?;
     let mut document = Map::new();
     let mut put = |name: &str, value: Option<Value>| value.map(|value| document.insert(name.to_owned(), value));
     put("id", id.as_ref().map(|id| id.as_str().into()));
@@ -166,20 +218,34 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     for (name, value) in asked {
         put(name, value);
     }
-    put("mentions", (!mentions.is_empty()).then(|| mentions.iter().map(Owner::as_str).collect()));
+    let named = mentions_all.then_some(EVERYBODY).into_iter().chain(mentions.iter().map(Owner::as_str));
+    put("mentions", Some(named.collect::<Value>()).filter(|named| says_whom || named != &Value::Array(Vec::new())));
     document.extend(fields.rest());
     let about = about.into_iter().flatten().collect();
-    Ok(UserMessage { id, to, matter, wish, about, mentions, ttl, receipt, dev, document })
+    let message = UserMessage {
+        id,
+        to,
+        amends,
+        matter,
+        wish,
+        about,
+        mentions,
+        mentions_all,
+        ttl,
+        receipt,
+        not_before,
+        expires,
+        dev,
+        document,
+    };
+    Ok(message)
 }
 
 fn recipient(fields: &mut Fields) -> Result<Owner, Rejection> {
     let Some(to) = fields.string("to")? else {
-        return Err(Rejection::new(ErrorCode::MissingField, "`to` is missing: the name of a user or of a BAL"));
+        return Err(Rejection::new(ErrorCode::MissingField, "`to` is missing: the name of a user, a BAL or a group"));
     };
-    if to.starts_with(GROUP) {
-        return Err(Rejection::bad_field("to", "names a group, and there are none in this release"));
-    }
-    Owner::new(to).map_err(|fault| Rejection::bad_field("to", fault))
+    Owner::of_any(to).map_err(|fault| Rejection::bad_field("to", fault))
 }
 
 fn sid(fields: &mut Fields, name: &str) -> Result<Option<Sid>, Rejection> {
@@ -187,11 +253,20 @@ fn sid(fields: &mut Fields, name: &str) -> Result<Option<Sid>, Rejection> {
     Sid::parse(&text).map(Some).ok_or_else(|| Rejection::bad_field(name, "is not the `sid` of a message"))
 }
 
-fn mentions(fields: &mut Fields) -> Result<Vec<Owner>, Rejection> {
+/// Who is mentioned, and whether every member of the group is.
+fn mentions(fields: &mut Fields, is_group: bool) -> Result<(Vec<Owner>, bool), Rejection> {
     let bad = || Rejection::bad_field("mentions", format_args!("is not a list of at most {MENTIONS_MAX} users"));
-    let Some(given) = fields.take("mentions") else { return Ok(Vec::new()) };
+    let Some(given) = fields.take("mentions") else { return Ok((Vec::new(), false)) };
     let names = given.as_array().filter(|names| names.len() <= MENTIONS_MAX).ok_or_else(bad)?;
-    names.iter().map(|name| name.as_str().and_then(|name| Owner::new(name).ok()).ok_or_else(bad)).collect()
+    let (mut users, mut all) = (Vec::with_capacity(names.len()), false);
+    for name in names {
+        match name.as_str().ok_or_else(bad)? {
+            EVERYBODY if is_group => all = true,
+            EVERYBODY => return Err(bad()),
+            name => users.push(Owner::new(name).map_err(|_| bad())?),
+        }
+    }
+    Ok((users, all))
 }
 
 fn wish(fields: &mut Fields) -> Result<Wish, Rejection> {
@@ -205,8 +280,31 @@ fn ttl(fields: &mut Fields) -> Result<u32, Rejection> {
     ttl.as_u64().and_then(|ttl| u32::try_from(ttl).ok()).filter(|ttl| *ttl <= TTL_MAX).ok_or_else(bad)
 }
 
+/// An edit or a retract is about a message, and has nothing that would be ignored.
+fn check_amendment(fields: &Fields, amends: Amendment) -> Result<(), Rejection> {
+    if !fields.has("ref") {
+        let detail = "`ref` is missing: an edit or a retract is about a message";
+        return Err(Rejection::new(ErrorCode::MissingField, detail));
+    }
+    let of_content = CONTENT.into_iter().filter(|_| amends == Amendment::Retract);
+    if let Some(name) = NOT_OF_AMENDMENTS.into_iter().chain(of_content).find(|name| fields.has(name)) {
+        return Err(Rejection::bad_field(name, "does not go with this `type`"));
+    }
+    if amends == Amendment::Edit && !CONTENT.iter().any(|name| fields.has(name)) {
+        let detail = "nothing to change: none of `body`, `data`, `files`, `mentions`";
+        return Err(Rejection::new(ErrorCode::MissingField, detail));
+    }
+    Ok(())
+}
+
+/// A time of the future, as it looks when it is written; whether it is one, whoever has a clock knows.
+fn time(fields: &mut Fields, name: &str) -> Result<Option<u64>, Rejection> {
+    let Some(time) = fields.take(name) else { return Ok(None) };
+    time.as_u64().map(Some).ok_or_else(|| Rejection::bad_field(name, "is no time in Unix milliseconds"))
+}
+
 /// `body`, `data`, `files` stay where they are; one of them must be there.
-fn check_content(fields: &Fields) -> Result<(), Rejection> {
+fn check_content(fields: &Fields, amends: Option<Amendment>) -> Result<(), Rejection> {
     match fields.get("body") {
         Some(Value::String(body)) if body.chars().count() > BODY_MAX => {
             return Err(Rejection::bad_field("body", format_args!("is longer than {BODY_MAX} characters")));
@@ -229,7 +327,8 @@ fn check_content(fields: &Fields) -> Result<(), Rejection> {
             return Err(Rejection::bad_field("thread", format_args!("is no text of 1 to {WORD_MAX} characters")));
         }
     }
-    if !["body", "data", "files"].iter().any(|name| fields.has(name)) {
+    // An edit may change the mentions alone, which were taken by now.
+    if amends.is_none() && !["body", "data", "files"].iter().any(|name| fields.has(name)) {
         let detail = "nothing to deliver: none of `body`, `data`, `files`";
         return Err(Rejection::new(ErrorCode::MissingField, detail));
     }
@@ -257,7 +356,7 @@ mod tests {
         let message = parse(&json!({"id": "m1", "to": "bob", "body": "hi", "x": {"any": [1, 2.5]}})).unwrap();
         let (sid, alice) = (some_sid(), Owner::new("alice").unwrap());
         let dev = Device::new("phone").unwrap();
-        let stamp = Stamp { sid, n: Some(17), ts: 5, from: &alice, dev: None, redelivered: false };
+        let stamp = Stamp { sid, n: Some(17), ts: 5, from: &alice, group: None, dev: None, redelivered: false };
         let copy: Value = serde_json::from_slice(&stamped(&message.to_bytes(), &stamp)).unwrap();
         assert_eq!(
             copy,
@@ -319,13 +418,16 @@ mod tests {
     #[test]
     fn what_a_later_release_will_understand_is_not_stored_today() {
         for message in [
-            json!({"to": "g-1", "body": "hi"}),
-            json!({"to": "bob", "type": "edit", "ref": some_sid().to_string(), "body": "hi"}),
-            json!({"to": "bob", "type": "retract", "body": "hi"}),
+            json!({"to": "g-", "body": "hi"}),
+            json!({"to": "bob", "body": "hi", "mentions": ["*"]}),
+            json!({"to": "bob", "type": "tombstone", "body": "hi"}),
             json!({"to": "bob", "type": "call", "body": "hi"}),
             json!({"to": "bob", "type": "notice", "body": "hi"}),
-            json!({"to": "bob", "body": "hi", "not_before": 1}),
-            json!({"to": "bob", "body": "hi", "expires": 1}),
+            json!({"to": "bob", "body": "hi", "not_before": "soon"}),
+            json!({"to": "bob", "body": "hi", "not_before": -1}),
+            json!({"to": "bob", "body": "hi", "expires": 1.5}),
+            json!({"to": "bob", "body": "hi", "not_before": 7, "expires": 7}),
+            json!({"to": "g-1", "body": "hi", "not_before": 7}),
             json!({"to": "bob", "body": "hi", "token": "t"}),
             json!({"to": "bob", "body": "hi", "notification": {}}),
             json!({"to": "bob", "body": "hi", "fcm": {}}),
@@ -347,6 +449,74 @@ mod tests {
     }
 
     #[test]
+    fn a_message_to_a_group_may_mention_everybody() {
+        let message = parse(&json!({"to": "g-1", "body": "hi", "mentions": ["*", "bob"]})).unwrap();
+        assert!(message.to.is_group() && message.mentions_all);
+        assert_eq!(message.mentions, [Owner::new("bob").unwrap()]);
+        let document: Value = serde_json::from_slice(&message.to_bytes()).unwrap();
+        assert_eq!(document["mentions"], json!(["*", "bob"]));
+        let nobody = parse(&json!({"to": "g-1", "body": "hi", "mentions": []})).unwrap();
+        assert!(!nobody.mentions_all && !String::from_utf8(nobody.to_bytes()).unwrap().contains("mentions"));
+    }
+
+    #[test]
+    fn an_edit_and_a_retract_are_about_a_message_and_have_nothing_that_would_be_ignored() {
+        let of = |kind: &str, more: Value| {
+            let mut message = json!({"id": "e1", "to": "bob", "type": kind, "ref": some_sid().to_string()});
+            message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            parse(&message)
+        };
+        let document = |message: UserMessage| serde_json::from_slice::<Value>(&message.to_bytes()).unwrap();
+        let edit = of("edit", json!({"body": "hi", "mentions": [], "mine": 1})).unwrap();
+        assert_eq!((edit.amends, edit.about.as_slice()), (Some(Amendment::Edit), [some_sid()].as_slice()));
+        assert_eq!(document(edit)["mentions"], json!([]), "it takes the names away");
+        let retract = of("retract", json!({})).unwrap();
+        assert_eq!(retract.amends, Some(Amendment::Retract));
+        assert_eq!(
+            document(retract),
+            json!({"id": "e1", "to": "bob", "type": "retract", "ref": some_sid().to_string()})
+        );
+        for (kind, more, code) in [
+            ("edit", json!({"body": "hi", "ref": null}), ErrorCode::MissingField),
+            ("retract", json!({"ref": null}), ErrorCode::MissingField),
+            ("edit", json!({}), ErrorCode::MissingField),
+            ("edit", json!({"body": "hi", "push": "always"}), ErrorCode::BadField),
+            ("edit", json!({"body": "hi", "thread": "t"}), ErrorCode::BadField),
+            ("edit", json!({"body": "hi", "reply_to": some_sid().to_string()}), ErrorCode::BadField),
+            ("retract", json!({"receipt": false}), ErrorCode::BadField),
+            ("retract", json!({"ttl": 1}), ErrorCode::BadField),
+            ("retract", json!({"body": "hi"}), ErrorCode::BadField),
+            ("retract", json!({"files": []}), ErrorCode::BadField),
+            ("edit", json!({"body": "x".repeat(BODY_MAX + 1)}), ErrorCode::BadField),
+        ] {
+            assert_eq!(of(kind, more.clone()).map(drop), Err(code), "{kind} {more}");
+        }
+        assert!(of("edit", json!({"mentions": ["carol"]})).is_ok() && of("edit", json!({"files": []})).is_ok());
+    }
+
+    #[test]
+    fn the_time_of_deletion_travels_and_that_of_sending_does_not() {
+        let message = parse(&json!({"to": "bob", "body": "hi", "not_before": 7, "expires": 8})).unwrap();
+        assert_eq!((message.not_before, message.expires), (Some(7), Some(8)));
+        let document: Value = serde_json::from_slice(&message.to_bytes()).unwrap();
+        assert_eq!(document, json!({"to": "bob", "type": "text", "expires": 8, "body": "hi"}));
+        let named = message.clone().named(MessageId::new("m1").unwrap());
+        assert!(named.says_the_same(&message.to_bytes()) && named.id.is_some());
+        let fault = |message: &UserMessage, now| message.check_times(now).map_err(|fault| fault.code()).err();
+        assert_eq!(fault(&message, 7), None, "it is to be sent now");
+        assert_eq!(fault(&message, 8), Some(ErrorCode::BadField), "its time is over");
+        let far = |name: &str, at: u64| {
+            let mut far = json!({"to": "bob", "body": "hi"});
+            far[name] = at.into();
+            parse(&far).unwrap()
+        };
+        for name in ["not_before", "expires"] {
+            assert_eq!(fault(&far(name, 5 + AHEAD_MAX_MS), 5), None);
+            assert_eq!(fault(&far(name, 6 + AHEAD_MAX_MS), 5), Some(ErrorCode::BadField));
+        }
+    }
+
+    #[test]
     fn the_id_of_what_is_refused_is_told() {
         let rejection = UserMessage::parse(Sender::Bal, br#"{"id":"m1","body":"hi"}"#, &Limits::default()).unwrap_err();
         assert_eq!(rejection.ref_id().unwrap().as_str(), "m1");
@@ -356,7 +526,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
             let _ = UserMessage::parse(Sender::Bal, &bytes, &Limits::default());
-            let stamp = Stamp { sid: some_sid(), n: Some(1), ts: 1, from: &Owner::new("a").unwrap(), dev: None, redelivered: false };
+            let stamp = Stamp { sid: some_sid(), n: Some(1), ts: 1, from: &Owner::new("a").unwrap(), group: None, dev: None, redelivered: false };
             let _ = stamped(&bytes, &stamp);
         }
     }

@@ -12,6 +12,7 @@ pub mod profile;
 pub mod read;
 pub mod receipts;
 pub mod requests;
+pub mod scheduled;
 
 use super::push::Priority;
 

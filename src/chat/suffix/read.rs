@@ -25,7 +25,7 @@ impl ReadPosition {
     pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         fields.version()?;
-        let with = peer(&mut fields, "with")?;
+        let with = conversation(&mut fields, "with")?;
         let sid = match fields.string("sid")? {
             Some(text) => Sid::parse(&text),
             None => return Err(Rejection::new(ErrorCode::MissingField, "`sid` is missing")),
@@ -45,6 +45,14 @@ pub(super) fn peer(fields: &mut Fields, name: &str) -> Result<Owner, Rejection> 
     let missing = || Rejection::new(ErrorCode::MissingField, format!("`{name}` is missing: the name of a user"));
     let given = fields.string(name)?.ok_or_else(missing)?;
     Owner::new(given).map_err(|fault| Rejection::bad_field(name, fault))
+}
+
+/// The other side of a conversation, which must be there: a user, a BAL or a group.
+pub(super) fn conversation(fields: &mut Fields, name: &str) -> Result<Owner, Rejection> {
+    let missing =
+        || Rejection::new(ErrorCode::MissingField, format!("`{name}` is missing: the name of a user or a group"));
+    let given = fields.string(name)?.ok_or_else(missing)?;
+    Owner::of_any(given).map_err(|fault| Rejection::bad_field(name, fault))
 }
 
 /// The device that a client says it is.

@@ -37,12 +37,15 @@ pub struct ReceiptDocument<'a> {
     /// It is true of all messages of the conversation up to this one.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub up_to: bool,
+    /// In a group: the member who has it, or has read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<&'a str>,
 }
 
 impl<'a> ReceiptDocument<'a> {
     /// That of one message.
     pub fn new(id: Option<&'a str>, sid: Sid, status: Status, ts: u64) -> Self {
-        Self { id, sid: Some(sid), status, ts, up_to: false }
+        Self { id, sid: Some(sid), status, ts, up_to: false, by: None }
     }
 
     /// The document to publish.

@@ -1,6 +1,11 @@
 //! `requests/{dev}`: what a device asks the bridge, and is answered on `replies/{dev}`.
 
-use super::read::peer;
+mod groups;
+
+pub use groups::{GroupOp, NAMED_MAX};
+
+use super::read::{conversation, peer};
+use crate::chat::contact::MuteLevel;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection};
@@ -10,6 +15,10 @@ use serde::{Deserialize, Serialize};
 pub const REPORTED_MAX: usize = 20;
 /// Longest `reason` of a report, in characters.
 pub const REASON_MAX: usize = 500;
+/// Most conversations, or items of a history, of one page.
+pub const PAGE_MAX: usize = 100;
+/// Most items that are deleted at once.
+pub const DELETED_MAX: usize = 100;
 /// Longest mute, in seconds: ten years.
 pub const MUTE_MAX: u64 = 315_360_000;
 
@@ -33,6 +42,26 @@ pub enum Writers {
     Contacts,
 }
 
+/// From where a page of a history goes, and in which direction. An item that is not kept any more counts by its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryFrom {
+    /// The newest.
+    Newest,
+    /// The newest of those before this one.
+    Before(Sid),
+    /// The oldest of those after this one.
+    After(Sid),
+}
+
+/// Of what a user deletes the own copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeletionOf {
+    /// All of the conversation with this one, up to now.
+    All(Owner),
+    /// These items of any conversations, at most [`DELETED_MAX`].
+    Each(Vec<Sid>),
+}
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
@@ -43,10 +72,12 @@ pub enum Op {
     },
     /// All settings.
     Settings,
-    /// No pushes for a conversation.
+    /// No pushes for a conversation, or fewer.
     Mute {
         /// Which.
         with: Owner,
+        /// What is still pushed; not all of it.
+        level: MuteLevel,
         /// For how long, in seconds; `None`: until it is unmuted.
         seconds: Option<u64>,
     },
@@ -79,11 +110,45 @@ pub enum Op {
     TestPush,
     /// Why the own devices were pushed for this message, or not.
     Explain(Sid),
+    /// The conversations, newest first: the first screen.
+    Conversations {
+        /// How many, at most [`PAGE_MAX`].
+        limit: usize,
+        /// Those whose newest item is older.
+        before: Option<Sid>,
+    },
+    /// One conversation.
+    History {
+        /// Which.
+        with: Owner,
+        /// Which part of it.
+        from: HistoryFrom,
+        /// How many items, at most [`PAGE_MAX`].
+        limit: usize,
+    },
+    /// Puts a conversation away, or takes it out again.
+    Archive {
+        /// Which.
+        with: Owner,
+        /// Away.
+        on: bool,
+    },
+    /// Deletes the own copy of something.
+    Delete(DeletionOf),
     /// Everything behind this message, over all conversations; without one the newest.
     Sync {
         /// The last item that the asker has.
         since: Option<Sid>,
     },
+    /// Something about a group.
+    Group(GroupOp),
+    /// What the asker has written to be sent at a time.
+    Schedule {
+        /// The `next` of the page before.
+        after: Option<Sid>,
+    },
+    /// Takes back a message that is to be sent at a time, by the asker's own id of it.
+    Cancel(MessageId),
 }
 
 impl Request {
@@ -98,6 +163,13 @@ impl Request {
             Ok(op) => Ok(Self { id, op }),
             Err(rejection) => Err(rejection.about(id)),
         }
+    }
+}
+
+impl Request {
+    /// Of how many conversations it may clear notifications, at most.
+    pub fn conversations(&self) -> usize {
+        if let Op::Delete(DeletionOf::Each(sids)) = &self.op { sids.len() } else { 1 }
     }
 }
 
@@ -124,37 +196,75 @@ fn read(fields: &mut Fields) -> Result<Op, Rejection> {
         "devices" => Op::Devices,
         "test_push" => Op::TestPush,
         "explain" => Op::Explain(sid(fields, "sid")?.ok_or_else(|| missing("sid"))?),
+        "conversations" => Op::Conversations { limit: limit(fields)?, before: sid(fields, "before")? },
+        "history" => history(fields)?,
+        "archive" => Op::Archive { with: conversation(fields, "with")?, on: fields.flag("on")?.unwrap_or(true) },
+        "delete" => Op::Delete(deletion(fields)?),
         "sync" => Op::Sync { since: sid(fields, "since")? },
+        op if let Some(op) = op.strip_prefix("group.") => Op::Group(groups::read(fields, op)?),
+        "schedule" => Op::Schedule { after: sid(fields, "after")? },
+        "cancel" => {
+            let message = fields.string("message")?.ok_or_else(|| missing("message"))?;
+            Op::Cancel(MessageId::new(message).map_err(|fault| Rejection::bad_field("message", fault))?)
+        }
         _ => return Err(Rejection::bad_field("op", "is none that this release knows")),
     })
 }
 
 fn mute(fields: &mut Fields) -> Result<Op, Rejection> {
-    let with = peer(fields, "with")?;
-    match fields.string("level")?.as_deref() {
+    let with = conversation(fields, "with")?;
+    let level = match fields.string("level")?.as_deref() {
         Some("all") => return Ok(Op::Unmute(with)),
-        None | Some("none") => {}
-        Some(_) => return Err(Rejection::bad_field("level", "is not all or none")),
-    }
+        Some("mentions") => MuteLevel::Mentions,
+        None | Some("none") => MuteLevel::None,
+        Some(_) => return Err(Rejection::bad_field("level", "is not all, mentions or none")),
+    };
     let bad = || Rejection::bad_field("for", format_args!("is no number of seconds up to {MUTE_MAX}"));
     let seconds = match fields.take("for") {
         None => None,
         Some(seconds) => Some(seconds.as_u64().filter(|seconds| *seconds <= MUTE_MAX).ok_or_else(bad)?),
     };
-    Ok(Op::Mute { with, seconds })
+    Ok(Op::Mute { with, level, seconds })
 }
 
 fn report(fields: &mut Fields) -> Result<Op, Rejection> {
-    let with = peer(fields, "with")?;
-    let bad = || Rejection::bad_field("sids", format_args!("is no list of at most {REPORTED_MAX} sids"));
-    let sids = match fields.take("sids") {
-        None => Vec::new(),
-        Some(given) => {
-            let given = given.as_array().filter(|sids| sids.len() <= REPORTED_MAX).ok_or_else(bad)?;
-            given.iter().map(|sid| sid.as_str().and_then(Sid::parse).ok_or_else(bad)).collect::<Result<_, _>>()?
-        }
-    };
+    let with = conversation(fields, "with")?;
+    let sids = sids(fields, REPORTED_MAX)?.unwrap_or_default();
     Ok(Op::Report { with, sids, reason: fields.word("reason", REASON_MAX)? })
+}
+
+fn history(fields: &mut Fields) -> Result<Op, Rejection> {
+    let (before, after) = (sid(fields, "before")?, sid(fields, "after")?);
+    let from = match (before, after) {
+        (None, None) => HistoryFrom::Newest,
+        (Some(before), None) => HistoryFrom::Before(before),
+        (None, Some(after)) => HistoryFrom::After(after),
+        (Some(_), Some(_)) => return Err(Rejection::bad_field("after", "does not go with `before`")),
+    };
+    Ok(Op::History { with: conversation(fields, "with")?, from, limit: limit(fields)? })
+}
+
+fn deletion(fields: &mut Fields) -> Result<DeletionOf, Rejection> {
+    match sids(fields, DELETED_MAX)? {
+        Some(_) if fields.has("with") => Err(Rejection::bad_field("sids", "does not go with `with`")),
+        Some(sids) if sids.is_empty() => Err(Rejection::bad_field("sids", "is empty")),
+        Some(sids) => Ok(DeletionOf::Each(sids)),
+        None => Ok(DeletionOf::All(conversation(fields, "with")?)),
+    }
+}
+
+fn limit(fields: &mut Fields) -> Result<usize, Rejection> {
+    let bad = || Rejection::bad_field("limit", format_args!("is no number from 1 to {PAGE_MAX}"));
+    let Some(limit) = fields.take("limit") else { return Ok(PAGE_MAX) };
+    let limit = limit.as_u64().and_then(|limit| usize::try_from(limit).ok());
+    limit.filter(|limit| (1..=PAGE_MAX).contains(limit)).ok_or_else(bad)
+}
+
+fn sids(fields: &mut Fields, max: usize) -> Result<Option<Vec<Sid>>, Rejection> {
+    let bad = || Rejection::bad_field("sids", format_args!("is no list of at most {max} sids"));
+    let Some(given) = fields.take("sids") else { return Ok(None) };
+    let given = given.as_array().filter(|sids| sids.len() <= max).ok_or_else(bad)?;
+    given.iter().map(|sid| sid.as_str().and_then(Sid::parse).ok_or_else(bad)).collect::<Result<_, _>>().map(Some)
 }
 
 fn sid(fields: &mut Fields, name: &str) -> Result<Option<Sid>, Rejection> {
@@ -178,12 +288,15 @@ mod tests {
     fn every_op_is_read() {
         let sid = SidSource::default().next(1_700_000_000_000, 1);
         let bob = || Owner::new("bob").unwrap();
+        let mute = |level, seconds| Op::Mute { with: bob(), level, seconds };
+        let history = |from, limit| Op::History { with: bob(), from, limit };
         for (payload, op) in [
             (json!({"op": "contacts"}), Op::Contacts { after: String::new() }),
             (json!({"op": "contacts", "after": "bob"}), Op::Contacts { after: "bob".to_owned() }),
             (json!({"op": "settings"}), Op::Settings),
-            (json!({"op": "mute", "with": "bob", "for": 60}), Op::Mute { with: bob(), seconds: Some(60) }),
-            (json!({"op": "mute", "with": "bob", "level": "none"}), Op::Mute { with: bob(), seconds: None }),
+            (json!({"op": "mute", "with": "bob", "for": 60}), mute(MuteLevel::None, Some(60))),
+            (json!({"op": "mute", "with": "bob", "level": "none"}), mute(MuteLevel::None, None)),
+            (json!({"op": "mute", "with": "bob", "level": "mentions", "for": 9}), mute(MuteLevel::Mentions, Some(9))),
             (json!({"op": "mute", "with": "bob", "level": "all"}), Op::Unmute(bob())),
             (json!({"op": "block", "with": "bob"}), Op::Block(bob())),
             (json!({"op": "unblock", "with": "bob"}), Op::Unblock(bob())),
@@ -198,8 +311,29 @@ mod tests {
             (json!({"op": "devices"}), Op::Devices),
             (json!({"op": "test_push"}), Op::TestPush),
             (json!({"op": "explain", "sid": sid.to_string()}), Op::Explain(sid)),
+            (json!({"op": "conversations"}), Op::Conversations { limit: PAGE_MAX, before: None }),
+            (
+                json!({"op": "conversations", "limit": 1, "before": sid.to_string()}),
+                Op::Conversations { limit: 1, before: Some(sid) },
+            ),
+            (json!({"op": "history", "with": "bob"}), history(HistoryFrom::Newest, PAGE_MAX)),
+            (
+                json!({"op": "history", "with": "bob", "before": sid.to_string(), "limit": 7}),
+                history(HistoryFrom::Before(sid), 7),
+            ),
+            (
+                json!({"op": "history", "with": "bob", "after": sid.to_string(), "limit": 100}),
+                history(HistoryFrom::After(sid), 100),
+            ),
+            (json!({"op": "archive", "with": "bob"}), Op::Archive { with: bob(), on: true }),
+            (json!({"op": "archive", "with": "bob", "on": false}), Op::Archive { with: bob(), on: false }),
+            (json!({"op": "delete", "with": "bob"}), Op::Delete(DeletionOf::All(bob()))),
+            (json!({"op": "delete", "sids": [sid.to_string()]}), Op::Delete(DeletionOf::Each(vec![sid]))),
             (json!({"op": "sync"}), Op::Sync { since: None }),
             (json!({"op": "sync", "since": sid.to_string()}), Op::Sync { since: Some(sid) }),
+            (json!({"op": "schedule"}), Op::Schedule { after: None }),
+            (json!({"op": "schedule", "after": sid.to_string()}), Op::Schedule { after: Some(sid) }),
+            (json!({"op": "cancel", "message": "m1"}), Op::Cancel(MessageId::new("m1").unwrap())),
         ] {
             assert_eq!(parse(&payload), Ok(op), "{payload}");
         }
@@ -211,13 +345,30 @@ mod tests {
             (json!({}), ErrorCode::MissingField),
             (json!({"op": "fly"}), ErrorCode::BadField),
             (json!({"op": "mute"}), ErrorCode::MissingField),
-            (json!({"op": "mute", "with": "bob", "level": "mentions"}), ErrorCode::BadField),
+            (json!({"op": "mute", "with": "bob", "level": "few"}), ErrorCode::BadField),
+            (json!({"op": "conversations", "limit": 0}), ErrorCode::BadField),
+            (json!({"op": "conversations", "limit": PAGE_MAX + 1}), ErrorCode::BadField),
+            (json!({"op": "conversations", "before": "m1"}), ErrorCode::BadField),
+            (json!({"op": "history"}), ErrorCode::MissingField),
+            (json!({"op": "history", "with": "bob", "limit": "7"}), ErrorCode::BadField),
+            (
+                json!({"op": "history", "with": "bob", "before": "06eqbd3gy0001ab2", "after": "06eqbd3gy0001ab2"}),
+                ErrorCode::BadField,
+            ),
+            (json!({"op": "archive"}), ErrorCode::MissingField),
+            (json!({"op": "delete"}), ErrorCode::MissingField),
+            (json!({"op": "delete", "sids": []}), ErrorCode::BadField),
+            (json!({"op": "delete", "sids": vec!["06eqbd3gy0001ab2"; DELETED_MAX + 1]}), ErrorCode::BadField),
+            (json!({"op": "delete", "with": "bob", "sids": ["06eqbd3gy0001ab2"]}), ErrorCode::BadField),
             (json!({"op": "mute", "with": "bob", "for": MUTE_MAX + 1}), ErrorCode::BadField),
             (json!({"op": "who_may_write", "who": "gatekeeper"}), ErrorCode::BadField),
             (json!({"op": "hide_read"}), ErrorCode::MissingField),
             (json!({"op": "report", "with": "bob", "sids": vec!["x"; REPORTED_MAX + 1]}), ErrorCode::BadField),
             (json!({"op": "explain"}), ErrorCode::MissingField),
             (json!({"op": "sync", "since": "m1"}), ErrorCode::BadField),
+            (json!({"op": "schedule", "after": "m1"}), ErrorCode::BadField),
+            (json!({"op": "cancel"}), ErrorCode::MissingField),
+            (json!({"op": "cancel", "message": "a/b"}), ErrorCode::BadField),
         ] {
             assert_eq!(parse(&payload), Err(code), "{payload}");
         }

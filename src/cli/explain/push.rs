@@ -71,6 +71,7 @@ fn of_device(device: &ExplainedDevice, waits: bool) -> String {
     let verdict = match device.verdict {
         Verdict::None => "no push",
         Verdict::Wait if device.confirmed => "no push, for it confirmed the message",
+        Verdict::Wait if waits && device.rule == Rule::NoRoom => "no push yet",
         Verdict::Wait if waits => "no push yet, it waits for the confirmation of an attended device",
         Verdict::Wait => "no push, for the message was confirmed or read while the push waited",
         Verdict::Push => "pushed",
@@ -98,6 +99,9 @@ fn words(rule: Rule) -> &'static str {
         Rule::NoToken => "the device has no token",
         Rule::Attended => "somebody looks at a device",
         Rule::Unattended => "nobody looks at a device",
+        Rule::First => "the device wants one push for an absence, and has had it",
+        Rule::Quiet => "nobody looks at a device, and it is within its quiet hours",
+        Rule::NoRoom => "the queue has no room for the push yet",
         Rule::Always => "rule 3 is left out: `push` is always, or chat.push_when",
     }
 }
@@ -122,8 +126,16 @@ fn of_push(push: &ExplainedPush) -> String {
 mod tests {
     use super::*;
 
-    const ASKED: Asked =
-        Asked { matter: Matter::Message, wish: Wish::Auto, own: false, blocked: false, muted: false, attended: false };
+    const ASKED: Asked = Asked {
+        matter: Matter::Message,
+        wish: Wish::Auto,
+        own: false,
+        blocked: false,
+        muted: false,
+        mentions_only: false,
+        mentioned: false,
+        attended: false,
+    };
 
     fn device(dev: &str, verdict: Verdict, rule: Rule) -> ExplainedDevice {
         ExplainedDevice { dev: dev.to_owned(), verdict, rule, confirmed: false, push: None }
@@ -199,6 +211,9 @@ mod tests {
             (Rule::Attended, 3),
             (Rule::Unattended, 4),
             (Rule::Always, 4),
+            (Rule::NoRoom, 4),
+            (Rule::First, 5),
+            (Rule::Quiet, 5),
         ];
         let mut said: Vec<_> = all.iter().map(|(name, _)| words(*name)).collect();
         for (name, number) in all {

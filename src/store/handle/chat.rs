@@ -2,16 +2,20 @@
 
 use super::{Committed, Store};
 use crate::chat::attention::Attended;
-use crate::chat::id::{Owner, Sid, Token};
+use crate::chat::id::{MessageId, Owner, Sid, Token};
 use crate::chat::message::Rejection;
+use crate::chat::principal::Role;
 use crate::chat::topic::Device;
 use crate::store::chat::{
     ChatCall, ChatOutcome, ContactPage, DeviceChange, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt,
-    PushExplanation, Seeing, SettingChange, SyncPage, TestPush, Undecided, UserSettings, VisibleTo,
+    PushExplanation, ScheduledMessage, ScheduledPage, Seeing, SettingChange, SyncPage, TestPush, Undecided,
+    UserSettings, VisibleTo,
 };
 use crate::store::error::StoreError;
+use crate::store::first_screen::{Archiving, ConversationPage, Deletion, HistoryPage, HistoryQuery};
 use crate::store::sqlite::chat::{
-    device, explain, invitation, keep, message, notified, people, position, push, sync, test_push,
+    conversations, deletion, device, explain, history, invitation, keep, message, notified, people, position, push,
+    scheduled, sync, test_push, unpushed,
 };
 use bytes::Bytes;
 
@@ -24,6 +28,63 @@ impl Store {
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
         self.queue.submit(move |tx| message::write(tx, &new, &call)).await
+    }
+
+    /// When the next message is to be sent that waits for its time, in Unix milliseconds.
+    pub async fn chat_scheduled_next(&self) -> Result<Committed<Option<u64>>, StoreError> {
+        self.queue.submit(|tx| scheduled::next(tx)).await
+    }
+
+    /// The messages whose time has come at `at` (Unix milliseconds), in their order, at most `limit`. They wait further until
+    /// they are sent, refused or taken back.
+    pub async fn chat_scheduled_due(
+        &self,
+        at: u64,
+        limit: usize,
+    ) -> Result<Committed<Vec<ScheduledMessage>>, StoreError> {
+        self.queue.submit(move |tx| scheduled::due(tx, at, limit)).await
+    }
+
+    /// Sends a message whose time has come, as [`Self::chat_message`] does, unless it was taken back meanwhile
+    /// ([`ChatOutcome::Repeated`]). If it is refused its writer is told. Of a BAL that has no room it is due again a second later.
+    pub async fn chat_send_scheduled(
+        &self,
+        waiting: Sid,
+        new: NewChatMessage,
+        call: ChatCall,
+    ) -> Result<Committed<ChatOutcome>, StoreError> {
+        self.queue.submit(move |tx| scheduled::send(tx, waiting, &new, &call)).await
+    }
+
+    /// Refuses a message whose time has come and that cannot be read; its writer is told.
+    pub async fn chat_refuse_scheduled(
+        &self,
+        waiting: ScheduledMessage,
+        why: Rejection,
+        at: u64,
+    ) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| scheduled::give_up(tx, &waiting, &why, at)).await
+    }
+
+    /// What waits of a writer: a page behind `after`.
+    pub async fn chat_scheduled(
+        &self,
+        writer: Owner,
+        after: Option<Sid>,
+    ) -> Result<Committed<ScheduledPage>, StoreError> {
+        self.queue.submit(move |tx| scheduled::of_writer(tx, &writer, after)).await
+    }
+
+    /// Takes a message back that waits for its time, by its writer's id of it; all devices of its writer are told. False: none
+    /// of this id waits.
+    pub async fn chat_cancel(
+        &self,
+        writer: Owner,
+        role: Role,
+        id: MessageId,
+        at: u64,
+    ) -> Result<Committed<bool>, StoreError> {
+        self.queue.submit(move |tx| scheduled::cancel(tx, (&writer, role), id.as_str(), at)).await
     }
 
     /// Takes an invitation or an answer to one: stored, told to both sides, and pushed where it asks for an answer. The first
@@ -70,6 +131,12 @@ impl Store {
     /// attended device when the store was closed.
     pub async fn chat_undecided(&self, since: u64) -> Result<Committed<Vec<Undecided>>, StoreError> {
         self.queue.submit(move |tx| push::undecided(tx, since)).await
+    }
+
+    /// The oldest `limit` messages of which a push waits for room in the queue ([`crate::store::StoreFigures::chat_unpushed`]).
+    /// To be decided again, they need room for one push at least.
+    pub async fn chat_unpushed(&self, limit: usize) -> Result<Committed<Vec<Undecided>>, StoreError> {
+        self.queue.submit(move |tx| unpushed::oldest(tx, limit)).await
     }
 
     /// Registers a device, or takes its registration back. Its user is told.
@@ -150,6 +217,42 @@ impl Store {
     /// What a user has behind `since`, over all conversations; without it the newest.
     pub async fn chat_sync(&self, user: Owner, since: Option<Sid>) -> Result<Committed<SyncPage>, StoreError> {
         self.queue.submit(move |tx| sync::sync(tx, &user, since)).await
+    }
+
+    /// At most `limit` conversations of a user, newest first, whose newest item is older than `before`, as they are at `at` (Unix
+    /// milliseconds).
+    pub async fn chat_conversations(
+        &self,
+        user: Owner,
+        before: Option<Sid>,
+        limit: usize,
+        at: u64,
+    ) -> Result<Committed<ConversationPage>, StoreError> {
+        self.queue.submit(move |tx| conversations::page(tx, &user, before, limit, at)).await
+    }
+
+    /// A page of one conversation of a user.
+    pub async fn chat_history(&self, user: Owner, query: HistoryQuery) -> Result<Committed<HistoryPage>, StoreError> {
+        self.queue.submit(move |tx| history::page(tx, &user, &query)).await
+    }
+
+    /// Puts a conversation away, or takes it out again, and tells the user's devices. What phones show of it goes.
+    pub async fn chat_archive(
+        &self,
+        archiving: Archiving,
+        call: ChatCall,
+    ) -> Result<Committed<Result<(), Rejection>>, StoreError> {
+        self.queue.submit(move |tx| deletion::archive(tx, &archiving, &call)).await
+    }
+
+    /// Deletes the own copy of something and tells the user's devices; the other side keeps its own. Returns up to where all of a
+    /// conversation is deleted. Of several ids one that is not the user's refuses all.
+    pub async fn chat_delete(
+        &self,
+        deletion: Deletion,
+        call: ChatCall,
+    ) -> Result<Committed<Result<Option<Sid>, Rejection>>, StoreError> {
+        self.queue.submit(move |tx| deletion::delete(tx, &deletion, &call)).await
     }
 
     /// Why the devices of `user` were pushed for a message to it, or were not; `None`: it has no such message.

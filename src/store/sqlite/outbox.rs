@@ -1,5 +1,6 @@
 //! The outbox: documents that wait to be published over MQTT, in order per topic.
 
+use super::chat::group::message::shared_copy;
 use super::chat::{calls, position};
 use super::column::{NEVER, from_sql, sql_ms};
 use super::delivery::Delivery;
@@ -148,7 +149,21 @@ fn notify(tx: &mut Tx<'_>, topic: &str, document: impl FnOnce() -> OutboxDocumen
 pub(super) fn fill_events(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
     let Some(events) = tx.memory_draft.events.take() else { return Ok(()) };
     let mut filled = Vec::with_capacity(events.len());
+    let mut shared: Option<(Sid, Bytes)> = None;
     for mut event in events {
+        if let CommitEvent::Document { reference: DocumentRef { origin: Origin::ChatCopy(sid), .. }, payload, .. } =
+            &mut event
+            && payload.is_empty()
+        {
+            // The copies of one message follow one another.
+            if shared.as_ref().is_none_or(|(of, _)| of != sid) {
+                shared = shared_copy(tx, *sid)?.map(|copy| (*sid, copy));
+            }
+            match &shared {
+                Some((of, copy)) if of == sid => *payload = copy.clone(),
+                _ => continue,
+            }
+        }
         if let CommitEvent::Document { reference: DocumentRef { origin: Origin::Delivery(sid), .. }, payload, .. } =
             &mut event
         {
@@ -218,15 +233,20 @@ pub(super) fn waiting(topic: &Arc<str>, row: &rusqlite::Row<'_>) -> rusqlite::Re
     })
 }
 
-/// The document, with the body of its message if it is a delivery of one. Without a body, which only damage can cause,
-/// the document is removed; so is one that is obsolete.
+/// The document, with the body of its message if it is a delivery of one, or with that of a message to a group. Without a body,
+/// because of damage or because the message is not kept any more, the document is removed; so is one that is
+/// obsolete.
 pub(super) fn with_body(tx: &Tx<'_>, document: OutboxDocument) -> rusqlite::Result<Option<OutboxDocument>> {
     if is_obsolete(tx, &document)? {
         withdraw(tx, &document.reference.topic, sql_ms(document.reference.seq))?;
         return Ok(None);
     }
-    let Origin::Delivery(sid) = document.reference.origin else { return Ok(Some(document)) };
-    let Some(payload) = body(tx, sid)? else {
+    let payload = match document.reference.origin {
+        Origin::Delivery(sid) => body(tx, sid)?,
+        Origin::ChatCopy(sid) if document.payload.is_empty() => shared_copy(tx, sid)?,
+        _ => return Ok(Some(document)),
+    };
+    let Some(payload) = payload else {
         withdraw(tx, &document.reference.topic, sql_ms(document.reference.seq))?;
         return Ok(None);
     };
@@ -236,7 +256,7 @@ pub(super) fn with_body(tx: &Tx<'_>, document: OutboxDocument) -> rusqlite::Resu
 /// Whether it offers a call that was answered since, or is over: a device that comes now must not ring.
 pub(super) fn is_obsolete(tx: &Tx<'_>, document: &OutboxDocument) -> rusqlite::Result<bool> {
     match document.reference.origin {
-        Origin::ChatCopy(offer) if document.expires_at.is_some() => Ok(!calls::rings(tx, offer)?),
+        Origin::ChatCopy(offer) if calls::is_topic(&document.reference.topic) => Ok(!calls::rings(tx, offer)?),
         _ => Ok(false),
     }
 }

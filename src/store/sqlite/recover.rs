@@ -45,6 +45,10 @@ pub(super) const KEEP_PLACES: &str = "UPDATE deliveries SET due_at = 0
 const REROUTE: &str = "UPDATE deliveries SET way = ?1
     WHERE state IN (0, 1, 2) AND way NOT IN (SELECT value FROM json_each(?2))";
 const NEWEST_CHAT: &str = "SELECT row, tail FROM chat ORDER BY row DESC LIMIT 1";
+const UNPUSHED: &str = "SELECT count(*) FROM unpushed";
+const EXPIRING: &str = "SELECT count(*) FROM expiring";
+const SCHEDULED: &str = "SELECT count(*) FROM scheduled";
+const NEWEST_SCHEDULED: &str = "SELECT row, tail FROM scheduled ORDER BY row DESC LIMIT 1";
 const CHAT_MARKS: &str = "SELECT chat_rows, chat_bytes, chat_floor FROM marks";
 /// The greatest that there is: of the ids of a row that is gone any may have been given out.
 const TAIL_MAX: u32 = (1 << 17) - 1;
@@ -117,7 +121,11 @@ fn chat(conn: &Connection, memory: &mut Memory) -> rusqlite::Result<Option<Sid>>
         memory.figures.chat_bytes = from_sql(row.get(1)?);
         row.get::<_, Row>(2)
     })?;
-    let newest = conn.query_row(NEWEST_CHAT, [], |row| sid(row, 0, 1)).optional()?;
+    memory.figures.chat_unpushed = conn.query_row(UNPUSHED, [], |row| row.get(0).map(from_sql))?;
+    memory.figures.chat_expiring = conn.query_row(EXPIRING, [], |row| row.get(0).map(from_sql))?;
+    memory.figures.chat_scheduled = conn.query_row(SCHEDULED, [], |row| row.get(0).map(from_sql))?;
+    let written = conn.query_row(NEWEST_CHAT, [], |row| sid(row, 0, 1)).optional()?;
+    let newest = written.max(conn.query_row(NEWEST_SCHEDULED, [], |row| sid(row, 0, 1)).optional()?);
     Ok(newest.max(Sid::from_parts(floor, TAIL_MAX).filter(|_| floor > Row(0))))
 }
 

@@ -26,6 +26,7 @@ const ROUTED: &str = "UPDATE inbox SET bal = ?2, topic = ?3, seq = ?4 WHERE row 
 const PUBLISHED: &str = "UPDATE inbox SET published_at = ?2 WHERE row = ?1 AND published_at IS NULL";
 const DONE: &str = "UPDATE inbox SET published_at = coalesce(published_at, ?2), final_at = ?2 WHERE row = ?1";
 const PLACE: &str = "SELECT topic, seq FROM inbox WHERE row = ?1 AND tail = ?2 AND bal = ?3";
+const WAITS: &str = "SELECT topic, seq FROM inbox WHERE row = ?1 AND final_at IS NULL";
 /// `kind = 2` is `Origin::UpstreamToAck`.
 pub(super) const UNACKED: &str =
     "SELECT about, seq FROM outbox WHERE topic = ?1 AND seq <= ?2 AND kind = 2 ORDER BY seq LIMIT ?3";
@@ -136,6 +137,17 @@ pub(super) fn done(tx: &mut Tx<'_>, row: Row, topic: &str, seq: i64, at: u64) ->
     // Where it is a user's message, that user is told.
     position::taken_by_bal(tx, row, at)?;
     Ok(true)
+}
+
+/// The time of a message that a user wrote to a BAL is over: it leaves the spool, and keeps its key. Nobody is told.
+pub(super) fn expired(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<()> {
+    let place = tx.one(WAITS, [row], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
+    let Some((topic, seq)) = place else { return Ok(()) };
+    let Some(bytes) = outbox::remove(tx, &topic, seq)? else { return Ok(()) };
+    tx.memory_draft.figures.unspool(bytes);
+    tx.execute(DONE, params![row, sql_ms(at)])?;
+    tx.memory_draft.upstream.add(HistoryEntry { at, row });
+    Ok(())
 }
 
 /// What recognises a message: the device's id is unique only per device. The length keeps the two parts apart.

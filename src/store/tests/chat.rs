@@ -1,25 +1,32 @@
 //! Chat between users: a store with some, and what they do.
 
+mod amend;
 mod calls;
+mod deletion;
 mod devices;
+mod expired;
 mod explain;
+mod first_screen;
+pub(super) mod groups;
 mod invitations;
 mod keep;
 mod messages;
 mod pushes;
 mod receipts;
+mod scheduled;
 mod sync;
 
 use super::*;
 use crate::chat::attention::Attended;
-use crate::chat::message::{ErrorCode, Limits as PayloadLimits};
+use crate::chat::contact::MuteLevel;
+use crate::chat::message::{ErrorCode, Limits as PayloadLimits, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::push_decision::PushWhen;
 use crate::chat::route::Routes;
 use crate::chat::suffix::devices::VerifyTokens;
 use crate::chat::suffix::devices::{DeviceWord, Registration};
 use crate::chat::suffix::messages::UserMessage;
-use crate::chat::suffix::requests::Writers;
+use crate::chat::suffix::requests::{DeletionOf, HistoryFrom, PAGE_MAX, Writers};
 use crate::chat::topic::Device;
 use crate::chat::transport::Transports;
 use serde_json::json;
@@ -43,7 +50,7 @@ pub(super) fn devices(names: &[&str]) -> Vec<Device> {
 
 pub(super) fn policy(push_when: PushWhen) -> ChatPolicy {
     let transports = Transports::new(Transport::Ccs, HashMap::new(), &Routes::default());
-    ChatPolicy { push_when, writers: Writers::Anyone, transports }
+    ChatPolicy { push_when, writers: Writers::Anyone, transports, scheduled_max: 3 }
 }
 
 /// A user's phone, on which nobody looks at anything.
@@ -100,8 +107,13 @@ pub(super) struct Chat {
 impl Chat {
     /// With these users, of whom nobody has written to anybody.
     pub(super) async fn of(users: &[&str]) -> Self {
+        Self::with(users, Limits::default()).await
+    }
+
+    /// The same, in a store with these limits.
+    pub(super) async fn with(users: &[&str], limits: Limits) -> Self {
         let policy = Arc::new(policy(PushWhen::default()));
-        let chat = Self { rig: Rig::in_memory(Limits::default()), at: NOW, policy };
+        let chat = Self { rig: Rig::in_memory(limits), at: NOW, policy };
         for user in users {
             chat.rig.store.chat_user_seen(owner(user)).await.unwrap().await.unwrap();
         }

@@ -1,13 +1,15 @@
 //! Random chat with crashes in between, against a model in memory.
 //!
 //! What must hold: each side has every message once without a mark, and counts them without holes; what is unread is what
-//! lies behind the read position; `delivered` is told at the first confirmation and once; no device is pushed twice for a
+//! lies behind the read position and is neither retracted nor deleted; every item has its newest text, or is a tombstone; `delivered` is told at the first confirmation and once; no device is pushed twice for a
 //! message; what was taken back is not sent again; and exactly the devices that were pushed for what is read are cleared.
 
 use super::chat::{Chat, code, devices, owner, peer, received, registers, registration, writer};
 use super::*;
 use crate::chat::attention::Attended;
+use crate::chat::contact::MuteLevel;
 use crate::chat::message::ErrorCode;
+use crate::chat::suffix::requests::DeletionOf;
 use proptest::prelude::*;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +24,7 @@ enum Op {
         to: usize,
         id: u8,
         attended: bool,
+        named: bool,
     },
     /// The n-th message is confirmed by a device of its reader.
     Confirm {
@@ -38,6 +41,23 @@ enum Op {
         user: usize,
         other: usize,
         on: bool,
+    },
+    Mute {
+        user: usize,
+        other: usize,
+        level: MuteLevel,
+    },
+    /// The n-th message is edited or retracted, by its writer or by its reader.
+    Amend {
+        which: usize,
+        retract: bool,
+        by_writer: bool,
+    },
+    /// The writer or the reader of the n-th message deletes the own copy: of it, or of all of its conversation.
+    Delete {
+        which: usize,
+        by_writer: bool,
+        all: bool,
     },
     Register {
         user: usize,
@@ -71,8 +91,14 @@ fn op() -> impl Strategy<Value = Op> {
     let (dev, which) = (|| 0..DEVICES.len(), || 0..30_usize);
     let how = prop_oneof![4 => Just(How::Takes), 2 => Just(How::Later), 1 => Just(How::Refuses), 1 => Just(How::Gone)];
     prop_oneof![
-        8 => (user(), user(), 0..12_u8, prop::bool::weighted(0.3))
-            .prop_map(|(from, to, id, attended)| Op::Write { from, to, id, attended }),
+        8 => (user(), user(), 0..12_u8, prop::bool::weighted(0.3), prop::bool::weighted(0.3))
+            .prop_map(|(from, to, id, attended, named)| Op::Write { from, to, id, attended, named }),
+        3 => (which(), any::<bool>(), prop::bool::weighted(0.9))
+            .prop_map(|(which, retract, by_writer)| Op::Amend { which, retract, by_writer }),
+        3 => (which(), any::<bool>(), prop::bool::weighted(0.3))
+            .prop_map(|(which, by_writer, all)| Op::Delete { which, by_writer, all }),
+        1 => (user(), user(), prop_oneof![Just(MuteLevel::All), Just(MuteLevel::Mentions), Just(MuteLevel::None)])
+            .prop_map(|(user, other, level)| Op::Mute { user, other, level }),
         4 => (which(), dev(), any::<(bool, bool)>())
             .prop_map(|(which, dev, (attended, up_to))| Op::Confirm { which, dev, attended, up_to }),
         4 => (which(), dev()).prop_map(|(which, dev)| Op::Read { which, dev }),
@@ -95,8 +121,56 @@ struct Message {
     hidden: bool,
     received: bool,
     waits: bool,
+    /// It names its reader.
+    named: bool,
+    /// What its writer has of it, and what its reader.
+    copies: [Copy; 2],
+    amendments: Vec<Amended>,
     /// Devices that were pushed for it, whatever came of that.
     pushed: BTreeSet<usize>,
+}
+
+/// What one side has of a message.
+#[derive(Debug, Clone)]
+struct Copy {
+    shown: String,
+    is_tombstone: bool,
+    edited: bool,
+    deleted: bool,
+    deleted_with_all: bool,
+}
+
+impl Copy {
+    fn has(&self) -> bool {
+        !self.deleted && !self.deleted_with_all
+    }
+}
+
+/// An edit or retract, as each side has it.
+#[derive(Debug, Clone)]
+struct Amended {
+    sid: Sid,
+    reader_has: bool,
+    shown: [String; 2],
+}
+
+impl Message {
+    fn side_of(&self, user: usize) -> usize {
+        usize::from(self.from != user)
+    }
+
+    fn is_of(&self, user: usize) -> bool {
+        self.from == user || self.to == user && !self.hidden
+    }
+
+    fn copy_of(&self, user: usize) -> &Copy {
+        &self.copies[self.side_of(user)]
+    }
+
+    /// Unread at its reader, if that has not read up to it.
+    fn counts(&self) -> bool {
+        !self.hidden && self.copies[1].has() && !self.copies[1].is_tombstone
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +199,7 @@ struct Model {
     pushes: Vec<Push>,
     contacts: BTreeSet<(usize, usize)>,
     blocked: BTreeSet<(usize, usize)>,
+    muted: BTreeMap<(usize, usize), MuteLevel>,
     read: BTreeMap<(usize, usize), Sid>,
     /// When each device was registered last.
     registered: BTreeMap<(usize, usize), u64>,
@@ -155,7 +230,18 @@ impl Model {
 
     async fn apply(mut self, op: Op) -> Self {
         match op {
-            Op::Write { from, to, id, attended } => self.write((from, to), id, attended).await,
+            Op::Write { from, to, id, attended, named } => self.write((from, to), id, attended, named).await,
+            Op::Amend { which, retract, by_writer } if which < self.messages.len() => {
+                self.amend(which, retract, by_writer).await;
+            }
+            Op::Delete { which, by_writer, all } if which < self.messages.len() => {
+                self.delete(which, by_writer, all).await;
+            }
+            Op::Mute { user, other, level } if user != other => {
+                let mute = EntryChange::Mute(Some((u64::MAX, level)));
+                self.chat.set(USERS[user], SettingChange::About(owner(USERS[other]), mute)).await;
+                self.muted.insert((user, other), level);
+            }
             Op::Confirm { which, dev, attended, up_to } if which < self.messages.len() => {
                 self.confirm(which, dev, attended, up_to).await;
             }
@@ -191,6 +277,7 @@ impl Model {
                 self.restarted();
             }
             Op::Confirm { .. } | Op::Read { .. } | Op::Block { .. } => {}
+            Op::Amend { .. } | Op::Delete { .. } | Op::Mute { .. } => {}
         }
         self
     }
@@ -198,8 +285,14 @@ impl Model {
     fn unread(&self, user: usize, with: usize) -> usize {
         let read = self.read.get(&(user, with));
         let is_unread =
-            |m: &&Message| m.from == with && m.to == user && !m.hidden && read.is_none_or(|read| m.sid > *read);
+            |m: &&Message| m.from == with && m.to == user && m.counts() && read.is_none_or(|read| m.sid > *read);
         self.messages.iter().filter(is_unread).count()
+    }
+
+    fn mentions(&self, user: usize, with: usize) -> usize {
+        let read = self.read.get(&(user, with));
+        let is_of = |m: &&Message| m.named && m.from == with && m.to == user && m.counts();
+        self.messages.iter().filter(is_of).filter(|m| read.is_none_or(|read| m.sid > *read)).count()
     }
 
     fn may_hear(&self, writer: usize, reader: usize) -> bool {
@@ -211,12 +304,18 @@ impl Model {
         self.messages.iter().find(|message| message.from == from && message.id == id)
     }
 
-    async fn write(&mut self, (from, to): (usize, usize), id: u8, is_attended: bool) {
-        let document = json!({ "id": format!("m{id}"), "to": USERS[to], "body": format!("body {id}") });
+    async fn write(&mut self, (from, to): (usize, usize), id: u8, is_attended: bool, named: bool) {
+        let named = self.known(from, id).map_or(named, |known| known.named) && from != to;
+        let body = format!("body {id}");
+        let mut document = json!({ "id": format!("m{id}"), "to": USERS[to], "body": body });
+        if named {
+            document["mentions"] = json!([USERS[to], "nobody"]);
+        }
         let reader = peer(USERS[to], attended(is_attended));
         let (sid, outcome) = self.chat.send(writer(USERS[from]), reader, &document).await;
         if let Some(known) = self.known(from, id) {
-            match known.to == to {
+            // Of what was changed since, nobody knows what it said.
+            match known.to == to && known.named == named || known.copies[0].edited || known.copies[0].is_tombstone {
                 true => assert_eq!(outcome, ChatOutcome::Repeated),
                 false => assert_eq!(code(&outcome), Some(ErrorCode::Duplicate)),
             }
@@ -228,13 +327,25 @@ impl Model {
             if self.contacts.insert((from, to)) && is_seen {
                 self.tell_contact(from, to);
             }
-            if self.unread(from, to) > 0 {
-                let last = self.messages.iter().rfind(|m| m.from == to && m.to == from && !m.hidden).unwrap().sid;
-                self.reads((from, to), last, Some(0));
+            if let Some(last) = self.messages.iter().rfind(|m| m.from == to && m.to == from && !m.hidden) {
+                self.reads((from, to), last.sid, Some(0));
             }
             self.read.insert((from, to), sid);
         }
-        let message = Message { sid, from, to, id, hidden, received: false, waits: false, pushed: BTreeSet::new() };
+        let copy = Copy { shown: body, is_tombstone: false, edited: false, deleted: false, deleted_with_all: false };
+        let message = Message {
+            sid,
+            from,
+            to,
+            id,
+            hidden,
+            received: false,
+            waits: false,
+            named,
+            copies: [copy.clone(), copy],
+            amendments: Vec::new(),
+            pushed: BTreeSet::new(),
+        };
         self.messages.push(message);
         if !hidden {
             self.decide(self.messages.len() - 1, is_attended);
@@ -245,8 +356,13 @@ impl Model {
 
     /// Every device that was not pushed waits, or is pushed now.
     fn decide(&mut self, which: usize, is_attended: bool) {
-        let Message { from, to, .. } = self.messages[which];
-        let blocked = self.blocked.contains(&(to, from));
+        let Message { from, to, named, .. } = self.messages[which];
+        let muted = match self.muted.get(&(to, from)) {
+            Some(MuteLevel::None) => true,
+            Some(MuteLevel::Mentions) => !named,
+            Some(MuteLevel::All) | None => false,
+        };
+        let blocked = self.blocked.contains(&(to, from)) || muted;
         self.messages[which].waits = false;
         for dev in 0..DEVICES.len() {
             let done = self.messages[which].pushed.contains(&dev);
@@ -333,13 +449,19 @@ impl Model {
         if self.may_hear(with, user) {
             self.tell_read(with, user, sid);
         }
+        let is_read = |m: &Message| m.from == with && m.to == user && !m.hidden && m.sid <= sid;
+        let read: Vec<_> = (0..self.messages.len()).filter(|at| is_read(&self.messages[*at])).collect();
+        for at in &read {
+            self.messages[*at].received = true;
+        }
+        self.clear(user, &read, by);
+    }
+
+    /// Nothing is to be seen of these any more at `user`, but at the device `by`.
+    fn clear(&mut self, user: usize, messages: &[usize], by: Option<usize>) {
         let mut shown = BTreeSet::new();
-        for at in 0..self.messages.len() {
-            let message = &mut self.messages[at];
-            if message.from != with || message.to != user || message.hidden || message.sid > sid {
-                continue;
-            }
-            (message.received, message.waits) = (true, false);
+        for at in messages.iter().copied() {
+            self.messages[at].waits = false;
             for push in self.pushes.iter_mut().filter(|push| push.message == Some(at) && push.noted) {
                 if !take_back(push) {
                     push.noted = false;
@@ -352,6 +474,81 @@ impl Model {
             let state = State::Queued;
             self.pushes.push(Push { message: None, user, dev, made_at, state, noted: false, withdrawn: false });
         }
+    }
+
+    async fn amend(&mut self, which: usize, retract: bool, by_writer: bool) {
+        let Message { sid, from, to, hidden, .. } = self.messages[which];
+        let (by, peer_of) = if by_writer { (from, to) } else { (to, from) };
+        let text = format!("text {}", self.chat.at);
+        let mut document = json!({ "type": "retract", "ref": sid.to_string() });
+        if !retract {
+            document["type"] = json!("edit");
+            document["body"] = json!(text);
+        }
+        let (own, outcome) = self.chat.amend(USERS[by], USERS[peer_of], &document).await;
+        let expected = match (by == from, self.messages[which].copies[0].is_tombstone) {
+            (false, _) if hidden => Some(ErrorCode::NotFound),
+            (false, _) => Some(ErrorCode::Forbidden),
+            (true, true) if retract => Some(ErrorCode::Duplicate),
+            (true, true) => Some(ErrorCode::NotFound),
+            (true, false) => None,
+        };
+        assert_eq!(code(&outcome), expected, "{outcome:?}");
+        if expected.is_some() {
+            return;
+        }
+        let swallowed = self.blocked.contains(&(to, from)) && from != to;
+        let message = &mut self.messages[which];
+        let why = if retract { "retracted" } else { "edited" };
+        for earlier in &mut message.amendments {
+            earlier.shown[0] = why.to_owned();
+            if !swallowed {
+                earlier.shown[1] = why.to_owned();
+            }
+        }
+        let reader_has = !swallowed && !hidden;
+        let shown = if retract { String::new() } else { text.clone() };
+        message.amendments.push(Amended { sid: own, reader_has, shown: [shown.clone(), shown] });
+        for copy in message.copies.iter_mut().take(1 + usize::from(reader_has)) {
+            copy.shown = if retract { "retracted".to_owned() } else { text.clone() };
+            (copy.is_tombstone, copy.edited) = (retract, !retract);
+        }
+        if reader_has && retract {
+            self.clear(to, &[which], None);
+        }
+    }
+
+    async fn delete(&mut self, which: usize, by_writer: bool, all: bool) {
+        let Message { sid, from, to, hidden, .. } = self.messages[which];
+        let (user, with) = if by_writer { (from, to) } else { (to, from) };
+        let is_own = self.messages[which].is_of(user);
+        let of = if all { DeletionOf::All(owner(USERS[with])) } else { DeletionOf::Each(vec![sid]) };
+        let outcome = self.chat.delete(USERS[user], of).await;
+        let of_pair = |m: &Message| (m.from == user && m.to == with) || (m.from == with && m.to == user);
+        let meant: Vec<usize> = if all {
+            let is_meant = |at: &usize| of_pair(&self.messages[*at]) && self.messages[*at].is_of(user);
+            (0..self.messages.len()).filter(is_meant).collect()
+        } else {
+            assert_eq!(outcome.is_err(), !is_own, "{hidden}");
+            if is_own && self.messages[which].copy_of(user).has() { vec![which] } else { Vec::new() }
+        };
+        for at in &meant {
+            let message = &mut self.messages[*at];
+            let side = message.side_of(user);
+            if all {
+                message.copies[side].deleted_with_all = true;
+            } else {
+                message.copies[side].deleted = true;
+            }
+            let nobody_else = message.hidden || !message.copies[1 - side].has();
+            if nobody_else && !(message.copies[0].is_tombstone && message.copies[1].is_tombstone) {
+                for copy in &mut message.copies {
+                    (copy.shown, copy.is_tombstone) = ("deleted".to_owned(), true);
+                }
+            }
+        }
+        let of_others: Vec<_> = meant.into_iter().filter(|at| self.messages[*at].from != user).collect();
+        self.clear(user, &of_others, None);
     }
 
     /// Reading is the first confirmation of what no device has confirmed, and that is told first.
@@ -414,6 +611,9 @@ impl Model {
             let is_it = |push: &&mut Push| {
                 push.message == message && push.user == user && push.dev == dev && push.state == State::Queued
             };
+            if let Some(message) = message {
+                assert_eq!(claimed.data("body"), self.messages[message].copies[1].shown, "no text of before");
+            }
             let push = self.pushes.iter_mut().find(is_it).unwrap_or_else(|| panic!("nobody asked for {claimed:?}"));
             push.state = State::InFlight(claimed.sid);
         }
@@ -483,13 +683,61 @@ impl Model {
             *count += 1;
             expected.push((message.sid.to_string(), *count));
         }
-        let place = |copy: &Value| (copy["sid"].as_str().unwrap().to_owned(), copy["n"].as_u64().unwrap());
         let copies = self.chat.told(USERS[user], "messages").await;
-        let unmarked = copies.iter().filter(|copy| copy["redelivered"] != true).map(place).collect::<Vec<_>>();
-        assert_eq!(unmarked, expected);
-        let page = self.chat.rig.store.chat_sync(owner(USERS[user]), None).await.unwrap().await.unwrap();
-        let items: Vec<Value> = page.items.iter().map(|item| serde_json::from_slice(item).unwrap()).collect();
-        assert_eq!(items.iter().map(place).collect::<Vec<_>>(), expected);
+        let place = |copy: &Value| Some((copy["sid"].as_str().unwrap().to_owned(), copy["n"].as_u64()?));
+        let unmarked = copies.iter().filter(|copy| copy["redelivered"] != true);
+        assert_eq!(unmarked.filter_map(place).collect::<Vec<_>>(), expected);
+        let places: BTreeMap<_, _> = expected.into_iter().collect();
+        self.check_items(user, &places).await;
+        self.check_conversations(user).await;
+    }
+
+    /// What a user who forgot everything gets: all that is neither deleted nor of somebody else, with its newest text.
+    async fn check_items(&self, user: usize, places: &BTreeMap<String, u64>) {
+        let shown = |item: &Value| {
+            let text = item["why"].as_str().or_else(|| item["body"].as_str()).unwrap_or_default().to_owned();
+            (item["sid"].as_str().unwrap().to_owned(), item["n"].as_u64(), text)
+        };
+        let (mut items, mut changes) = (Vec::new(), Vec::new());
+        for message in self.messages.iter().filter(|m| m.is_of(user) && !m.copy_of(user).deleted_with_all) {
+            let (sid, copy) = (message.sid.to_string(), message.copy_of(user));
+            let text = if copy.deleted { "deleted" } else { &copy.shown };
+            items.push((sid.clone(), places.get(&sid).copied(), text.to_owned()));
+            let side = message.side_of(user);
+            let has = |amended: &&Amended| copy.has() && (side == 0 || amended.reader_has);
+            let change = |amended: &Amended| (amended.sid.to_string(), None, amended.shown[side].clone());
+            changes.extend(message.amendments.iter().filter(has).map(change));
+        }
+        let mut all = [items.clone(), changes].concat();
+        all.sort();
+        assert_eq!(self.chat.synced(USERS[user]).await.iter().map(shown).collect::<Vec<_>>(), all);
+        let mut history = Vec::new();
+        for with in USERS {
+            history.extend(self.chat.history(USERS[user], with).await.iter().map(shown));
+        }
+        history.sort();
+        assert_eq!(history, items);
+    }
+
+    async fn check_conversations(&self, user: usize) {
+        let newest = |with: usize| {
+            let of_pair = |m: &&Message| (m.from == user && m.to == with) || (m.from == with && m.to == user);
+            let its = self.messages.iter().filter(of_pair).filter(|m| m.is_of(user) && m.copy_of(user).has());
+            its.map(|m| m.sid).max()
+        };
+        let mut expected: Vec<_> = (0..USERS.len()).filter_map(|with| Some((newest(with)?, with))).collect();
+        expected.sort_by_key(|(sid, _)| std::cmp::Reverse(*sid));
+        let expected: Vec<_> = expected
+            .into_iter()
+            .map(|(sid, with)| (USERS[with], sid, self.unread(user, with), self.mentions(user, with)))
+            .collect();
+        let page = self.chat.conversations(USERS[user]).await;
+        let item = |item: &ConversationItem| {
+            let with = USERS.iter().copied().find(|name| *name == item.with.as_str()).unwrap();
+            (with, item.place, item.unread as usize, item.mentions as usize)
+        };
+        assert_eq!(page.items.iter().map(item).collect::<Vec<_>>(), expected);
+        assert_eq!(page.mentions as usize, (0..USERS.len()).map(|with| self.mentions(user, with)).sum::<usize>());
     }
 }
 
@@ -528,6 +776,7 @@ proptest! {
                 pushes: Vec::new(),
                 contacts: BTreeSet::new(),
                 blocked: BTreeSet::new(),
+                muted: BTreeMap::new(),
                 read: BTreeMap::new(),
                 told: BTreeMap::new(),
                 registered: BTreeMap::new(),

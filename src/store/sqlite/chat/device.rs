@@ -5,7 +5,7 @@ use super::{Call, calls, json_text, notified, owner, people, push, tell};
 use crate::chat::id::{Owner, Recipient, Token, short_hash};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::push::Target;
-use crate::chat::push_document::{Addressee, Content};
+use crate::chat::push_document::{Addressee, BYTES_MAX, Content};
 use crate::chat::suffix::devices::{DeviceDocument, DeviceEvent, Registration, VerifyTokens};
 use crate::chat::topic::Device;
 use crate::store::sqlite::column::{from_sql, sql_ms};
@@ -175,10 +175,12 @@ fn ask_for_proof(
         format: registration.form.format,
         lang: None,
         unread: 0,
+        badge: registration.form.badge,
     };
     let is_soon = pushed > 0 && call.at < last.saturating_add(PROOF_PAUSE_MS);
     let (app, content) = (registration.form.app.as_deref(), Content::Verify { proof: &change.proof });
-    let is_asked = pushed < PROOFS_A_DAY && !is_soon && push::queue_proof(tx, &to, &content, app, call)?;
+    let has_room = !tx.queue_is_full(1, BYTES_MAX as u64);
+    let is_asked = pushed < PROOFS_A_DAY && !is_soon && has_room && push::queue_proof(tx, &to, &content, app, call)?;
     if is_asked {
         tx.execute(KEEP_PROOF, params![recipient, sql_ms(call.at), user.as_str(), dev, change.proof])?;
     }

@@ -1,7 +1,7 @@
 //! Why a push was sent or not, for its user and for operators.
 
 use super::push::Decided;
-use super::{BY_SID, ChatRow, calls};
+use super::{BY_SID, ChatRow, calls, group};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::store::sqlite::column::{from_sql, sid, state};
 use crate::store::sqlite::tx::Tx;
@@ -26,7 +26,14 @@ pub(in crate::store::sqlite) fn of_message(
         Some(found) => (Some(found), DECIDED),
         None => (calls::offer(conn, sid)?, OFFER_DECIDED),
     };
-    let Some(found) = found.filter(|found| found.peer == *user) else { return Ok(None) };
+    let Some(found) = found else { return Ok(None) };
+    if found.peer.is_group() {
+        let is_readers = found.writer != *user && group::is_member_of(conn, &found, user)?;
+        return if is_readers { group::push::explain(conn, user, &found).map(Some) } else { Ok(None) };
+    }
+    if found.peer != *user {
+        return Ok(None);
+    }
     let (text, received) =
         conn.prepare_cached(decided)?.query_row([row], |row| Ok((row.get::<_, Option<String>>(0)?, row.get(1)?)))?;
     let decided = text.and_then(|text| serde_json::from_str::<Decided>(&text).ok());

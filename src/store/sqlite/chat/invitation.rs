@@ -6,10 +6,10 @@
 use super::message::{admission, by_id, copy, document_of, insert, receipt, stamped_for};
 use super::notified::{self, Seen};
 use super::push::{Asking, Told};
-use super::{Call, ChatRow, Kind, load, people, position, push};
+use super::{Call, ChatRow, Kind, group, load, people, position, push, save};
 use crate::chat::attention::Attended;
 use crate::chat::contact::{Admission, What};
-use crate::chat::id::{Row, Sid};
+use crate::chat::id::{GroupId, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::push_decision::{Asked, Matter, Wish};
@@ -18,7 +18,7 @@ use crate::chat::suffix::invitations::{Answer, Kind as Says, OPEN_MS};
 use crate::chat::topic::{Device, inbox_topic};
 use crate::store::sqlite::outbox::{self, Document};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ChatCall, ChatOutcome, NewInvitation, Origin, Peer, USER_DEVICES_MAX};
+use crate::store::{ChatCall, ChatOutcome, NewInvitation, Origin, Peer};
 use rusqlite::params;
 use serde_json::{Map, Value};
 
@@ -37,12 +37,21 @@ pub(in crate::store) fn invite(tx: &mut Tx<'_>, new: &NewInvitation, call: &Chat
         Ok(admission) => admission,
         Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.invitation.id.clone()))),
     };
-    if tx.queue_is_full(USER_DEVICES_MAX as u64, crate::chat::push_document::BYTES_MAX as u64) {
-        return Ok(ChatOutcome::Full);
-    }
     match &new.invitation.kind {
-        Says::Request { expires, .. } => request(tx, new, *expires, admission, call),
+        Says::Request { .. } => request(tx, new, admission, call),
         Says::Answer(kind, sid) => answer(tx, new, (*kind, *sid), admission, call),
+    }
+}
+
+/// An invitation that the bridge makes in the name of somebody who may: `Done`, or refused.
+pub(super) fn invite_admitted(
+    tx: &mut Tx<'_>,
+    new: &NewInvitation,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<ChatOutcome> {
+    match admission(tx, What::Invitation, &new.from, &new.to, call)? {
+        Ok(admission) => request(tx, new, admission, call),
+        Err(rejection) => Ok(ChatOutcome::Refused(rejection)),
     }
 }
 
@@ -54,7 +63,7 @@ fn refused(new: &NewInvitation, code: ErrorCode, detail: &str) -> ChatOutcome {
 fn known(tx: &mut Tx<'_>, new: &NewInvitation, at: u64) -> rusqlite::Result<Option<ChatOutcome>> {
     let Some(id) = &new.invitation.id else { return Ok(None) };
     let Some(row) = by_id(tx, &new.from.name, id.as_str())? else { return Ok(None) };
-    let kept = document_of(tx, &row)?;
+    let kept = document_of(tx, &row, &row.writer)?;
     if !matches!(row.kind, Kind::Invitation | Kind::Answer) || !says_the_same(new, &kept) {
         return Ok(Some(refused(new, ErrorCode::Duplicate, "something else of the same writer has this `id`")));
     }
@@ -74,7 +83,7 @@ fn says_the_same(new: &NewInvitation, kept: &[u8]) -> bool {
         _ => true,
     };
     for map in [&mut kept, &mut said] {
-        for name in ["id", "name", "image"] {
+        for name in ["id", "name", "image", "group_name"] {
             map.shift_remove(name);
         }
     }
@@ -88,8 +97,9 @@ fn written(new: &NewInvitation, until: Option<u64>) -> Map<String, Value> {
     put("id", new.invitation.id.as_ref().map(|id| id.as_str().into()));
     put("to", Some(new.to.name.as_str().into()));
     match &new.invitation.kind {
-        Says::Request { body, .. } => {
+        Says::Request { body, group, .. } => {
             put("type", Some("request".into()));
+            put("group", group.as_ref().map(|group| group.as_str().into()));
             put("body", body.as_deref().map(Into::into));
             put("expires", until.map(Into::into));
         }
@@ -106,9 +116,15 @@ fn written(new: &NewInvitation, until: Option<u64>) -> Map<String, Value> {
     document
 }
 
-/// The document: `name` and `image` are the profile's.
-fn document(tx: &Tx<'_>, new: &NewInvitation, until: Option<u64>) -> rusqlite::Result<Vec<u8>> {
+/// The document: `name` and `image` are the profile's, and a group is called as it is now.
+fn document(
+    tx: &Tx<'_>,
+    new: &NewInvitation,
+    until: Option<u64>,
+    group_name: Option<String>,
+) -> rusqlite::Result<Vec<u8>> {
     let mut document = written(new, until);
+    document.extend(group_name.map(|name| ("group_name".to_owned(), name.into())));
     let mut profile = people::profile(tx, &new.from.name)?;
     for name in ["name", "image"] {
         if let Some(value) = profile.remove(name) {
@@ -121,10 +137,12 @@ fn document(tx: &Tx<'_>, new: &NewInvitation, until: Option<u64>) -> rusqlite::R
 fn request(
     tx: &mut Tx<'_>,
     new: &NewInvitation,
-    expires: Option<u64>,
     admission: Admission,
     call: &mut Call<'_>,
 ) -> rusqlite::Result<ChatOutcome> {
+    let Says::Request { expires, group, .. } = &new.invitation.kind else {
+        return Ok(refused(new, ErrorCode::BadField, "`type` is not request"));
+    };
     if new.to.role == Some(Role::Bal) {
         return Ok(refused(new, ErrorCode::BadField, "`to` names a BAL, which needs no invitation"));
     }
@@ -134,9 +152,16 @@ fn request(
         return Ok(refused(new, ErrorCode::BadField, "`expires` is over"));
     }
     let (from, to) = (&new.from, &new.to);
+    let mut group_name = None;
+    if let Some(group) = group {
+        match group::roster::may_invite(tx, group, &from.name, &to.name)? {
+            Ok(name) => group_name = name,
+            Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.invitation.id.clone()))),
+        }
+    }
     let seen = if from.role == Role::User { people::make_contact(tx, &from.name, &to.name)? } else { None };
     let row = row(tx, new, (Kind::Invitation, until), admission.is_swallowed(), call.at)?;
-    let document = document(tx, new, Some(until))?;
+    let document = document(tx, new, Some(until), group_name)?;
     tell_both(tx, &row, &document, to, call.at)?;
     let told = decide(tx, new, &row, call)?;
     insert(tx, &ChatRow { waits: told.waits, ..row }, told.decided.as_ref(), &document)?;
@@ -151,11 +176,15 @@ fn decide(tx: &mut Tx<'_>, new: &NewInvitation, row: &ChatRow, call: &mut Call<'
         wish: Wish::Auto,
         own: false,
         blocked: entry.blocked,
-        muted: entry.is_muted(call.at),
+        muted: entry.is_silenced(call.at),
+        mentions_only: entry.hears_mentions_only(call.at),
+        mentioned: false,
         attended: new.to.attended.any(),
     };
     let body = if let Says::Request { body: Some(body), .. } = &new.invitation.kind { body } else { "" };
-    push::decide(tx, &Asking { row, body, asked, attended: &new.to.attended, before: None, call: None }, call)
+    let attended = &new.to.attended;
+    let asking = Asking { reader: &row.peer, row, body, title: None, asked, attended, before: None, call: None };
+    push::decide(tx, &asking, call)
 }
 
 fn answer(
@@ -166,9 +195,10 @@ fn answer(
     call: &mut Call<'_>,
 ) -> rusqlite::Result<ChatOutcome> {
     let (from, to) = (&new.from, &new.to);
-    let is_meant =
-        |row: &ChatRow| row.kind == Kind::Invitation && row.is_of(&from.name) && *row.other(&from.name) == to.name;
-    let Some(asked) = ChatRow::by_sid(tx, sid)?.filter(is_meant) else {
+    let is_meant = |row: &ChatRow| row.kind == Kind::Invitation && *row.other(&from.name) == to.name;
+    let asked = ChatRow::by_sid(tx, sid)?.filter(is_meant);
+    let is_own = asked.as_ref().map_or(Ok(false), |row| row.is_of(tx, &from.name))?;
+    let Some(asked) = asked.filter(|_| is_own) else {
         return Ok(refused(new, ErrorCode::NotFound, "`ref` names no invitation between these two"));
     };
     let by_inviter = asked.writer == from.name;
@@ -184,7 +214,12 @@ fn answer(
         None => {}
     }
     let mut seen = Vec::new();
-    if answer == Answer::Accept {
+    let into = if answer == Answer::Accept { group_of(tx, &asked)? } else { None };
+    if let Some(group) = &into {
+        if let Err(rejection) = group::roster::join(tx, group, from, call)? {
+            return Ok(ChatOutcome::Refused(rejection.about(new.invitation.id.clone())));
+        }
+    } else if answer == Answer::Accept {
         for (user, other) in [(&from.name, &to.name), (&to.name, &from.name)] {
             let seeing = people::make_contact(tx, user, other)?;
             if seeing.is_some() {
@@ -196,7 +231,7 @@ fn answer(
     // Whom it does not reach since it was not reached by the invitation, or has blocked the writer by now.
     let hidden = admission.is_swallowed() || (asked.hidden && by_inviter);
     let row = row(tx, new, (Kind::Answer, call.at), hidden, call.at)?;
-    let document = document(tx, new, None)?;
+    let document = document(tx, new, None, None)?;
     tell_both(tx, &row, &document, to, call.at)?;
     insert(tx, &row, None::<&()>, &document)?;
     tx.execute(ANSWER, params![sid.row(), new.sid.row()])?;
@@ -210,7 +245,13 @@ fn answer(
     Ok(ChatOutcome::Done { seen, stranger: false, waits: false, confirmed: Vec::new() })
 }
 
-/// A row beside the messages of its conversation.
+/// The group into which an invitation was.
+fn group_of(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Option<GroupId>> {
+    let kept: Map<String, Value> = serde_json::from_slice(&document_of(tx, row, &row.peer)?).unwrap_or_default();
+    Ok(kept.get("group").and_then(Value::as_str).and_then(|group| GroupId::new(group).ok()))
+}
+
+/// A row beside the messages of its conversation, which comes before older ones by it.
 fn row(
     tx: &Tx<'_>,
     new: &NewInvitation,
@@ -218,7 +259,9 @@ fn row(
     hidden: bool,
     at: u64,
 ) -> rusqlite::Result<ChatRow> {
-    let (conversation, by) = load(tx, &new.from.name, &new.to.name)?;
+    let (mut conversation, by) = load(tx, &new.from.name, &new.to.name)?;
+    conversation.handle_beside(new.sid, by, hidden);
+    save(tx, &new.from.name, &new.to.name, &conversation)?;
     Ok(ChatRow {
         sid: new.sid,
         kind,
@@ -236,6 +279,8 @@ fn row(
         receipt: true,
         waits: false,
         deadline,
+        amends: None,
+        gone: false,
     })
 }
 

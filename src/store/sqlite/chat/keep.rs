@@ -1,8 +1,8 @@
-//! What does not stay: messages beyond what is kept, invitations whose time is over, devices that say nothing for long. In
+//! What does not stay: messages beyond what is kept or after their time, invitations whose time is over, devices that say nothing for long. In
 //! small chunks, so that no verb waits long behind it.
 
 use super::notified::{self, Seen};
-use super::{Call, ChatRow, Kind, device, load, people, save};
+use super::{Call, ChatRow, Kind, deletion, device, expired, group, load, mention, people, save};
 use crate::chat::id::{Owner, Row};
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::{OutboxScan, Tx};
@@ -19,9 +19,7 @@ const GONE_MS: u64 = 270 * 24 * 3_600_000;
 const SINCE_STEP_MS: u64 = 3_600_000;
 
 pub(in crate::store::sqlite) const OLDEST: &str = chat_rows!("ORDER BY row LIMIT ?1");
-const LENGTH: &str = "SELECT length(document) FROM chat WHERE row = ?1";
-/// Of messages about calls, only these count as unread.
-const IS_MISSED: &str = "SELECT 1 FROM chat WHERE row = ?1 AND document ->> 'outcome' = 'missed'";
+const LENGTH: &str = "SELECT length(document) + coalesce(length(own), 0) FROM chat WHERE row = ?1";
 const DROP: &str = "DELETE FROM chat WHERE row = ?1";
 const UNNOTE: &str = "DELETE FROM pushed WHERE user = ?1 AND peer = ?2 AND row = ?3";
 const FLOOR: &str = "UPDATE marks SET chat_floor = max(chat_floor, ?1)";
@@ -39,8 +37,10 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, keep: Keep, call: &ChatCall) -> r
     let dropped = drop_oldest(tx, keep, call.at)?;
     drop_documents(tx, dropped > 0, call.at.saturating_sub(keep.for_ms))?;
     let ended = end_invitations(tx, call)?;
+    let deleted = expired::sweep(tx, call)?;
     let silent = silent_devices(tx, call.at)?;
-    Ok(dropped >= CHUNK || ended || silent >= CHUNK)
+    let purged = deletion::purge_some(tx)?;
+    Ok(dropped >= CHUNK || ended || deleted || silent >= CHUNK || purged)
 }
 
 /// The oldest go while they are too old, or all together too many.
@@ -60,15 +60,23 @@ fn drop_oldest(tx: &mut Tx<'_>, keep: Keep, now: u64) -> rusqlite::Result<usize>
 /// What is not kept is not unread. Its place in the count of its conversation stays its own.
 fn drop_row(tx: &mut Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
     let number = row.sid.row();
-    let counts = row.kind == Kind::Message || row.kind == Kind::Call && tx.exists(IS_MISSED, [number])?;
+    if row.peer.is_group() && row.kind == Kind::Message {
+        group::handle_dropped(tx, row)?;
+    }
     let bytes = tx.one(LENGTH, [number], |row| row.get(0).map(from_sql))?.unwrap_or_default();
     tx.execute(DROP, [number])?;
     tx.execute(UNNOTE, params![row.peer.as_str(), row.writer.as_str(), number])?;
+    mention::forget(tx, &row.peer, &row.writer, number)?;
+    // Before it is forgotten who has deleted it.
+    let of_two = row.counts() && !row.hidden && !row.peer.is_group();
+    let counts = of_two && !row.gone && !deletion::is_deleted(tx, &row.peer, row)?;
+    deletion::forget(tx, row)?;
     tx.execute(FLOOR, [number])?;
     let figures = &mut tx.memory_draft.figures;
     figures.chat_rows = figures.chat_rows.saturating_sub(1);
     figures.chat_bytes = figures.chat_bytes.saturating_sub(bytes);
-    if row.hidden || !counts {
+    expired::dropped(tx, row)?;
+    if !counts {
         return Ok(());
     }
     let (mut conversation, side) = load(tx, &row.peer, &row.writer)?;

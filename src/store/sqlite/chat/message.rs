@@ -2,7 +2,11 @@
 
 use super::calls::ringing;
 use super::push::{Asking, Told};
-use super::{Call, ChatRow, Kind, document, json_text, load, people, position, push, save, tell};
+use super::{
+    Call, ChatRow, Kind, amend, document, expired, json_text, load, mention, people, position, push, save, scheduled,
+    tell,
+};
+use crate::chat::amendment::{is_edited, is_tombstone};
 use crate::chat::contact::{Admission, What, admit};
 use crate::chat::conversation::Written;
 use crate::chat::id::{Owner, Sid};
@@ -16,19 +20,47 @@ use crate::chat::topic::Device;
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
 use crate::store::sqlite::upstream;
-use crate::store::{ChatCall, ChatOutcome, NewChatMessage, Origin, Peer, Seeing, USER_DEVICES_MAX, Writer};
+use crate::store::{ChatCall, ChatOutcome, NewChatMessage, Origin, Peer, Seeing, Writer};
 use rusqlite::params;
 
 const DOCUMENT: &str = "SELECT document FROM chat WHERE row = ?1";
+const OWN: &str = "SELECT coalesce(own, document) FROM chat WHERE row = ?1";
 pub(in crate::store::sqlite) const BY_ID: &str = chat_rows!("WHERE writer = ?1 AND id = ?2");
 const INSERT: &str = "INSERT INTO chat (row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader,
-    theirs_writer, theirs_reader, received, hidden, receipt, waits, deadline, decided, document)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14, ?15, ?16, ?17, ?18, ?19)";
+    theirs_writer, theirs_reader, received, hidden, receipt, waits, deadline, decided, document, amends)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?21, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
 
 pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &ChatCall) -> rusqlite::Result<ChatOutcome> {
     let call = &mut Call::of(call);
+    if let Err(rejection) = new.message.check_times(call.at) {
+        return Ok(ChatOutcome::Refused(rejection));
+    }
+    if let Some(known) = scheduled::known(tx, new, call.at)? {
+        return Ok(known);
+    }
+    match new.message.not_before {
+        Some(not_before) if not_before > call.at && !is_known(tx, new)? => scheduled::keep(tx, new, not_before, call),
+        _ => write_now(tx, new, true, call),
+    }
+}
+
+fn is_known(tx: &Tx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
+    let Some(id) = &new.message.id else { return Ok(false) };
+    Ok(by_id(tx, &new.from.name, id.as_str())?.is_some())
+}
+
+/// Writes a message, whatever it says of when it is to be sent. `reads`: it is written by somebody who has the conversation before the eyes.
+pub(super) fn write_now(
+    tx: &mut Tx<'_>,
+    new: &NewChatMessage,
+    reads: bool,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<ChatOutcome> {
     if let Some(known) = known(tx, new, call.at)? {
         return Ok(known);
+    }
+    if let Some(amends) = new.message.amends {
+        return amend::write(tx, new, amends, call);
     }
     let (from, to) = (&new.from, &new.to);
     let admission = match admission(tx, What::Message, from, to, call)? {
@@ -51,8 +83,10 @@ pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &Chat
     if seen.is_some() {
         position::tell_contact(tx, &from.name, &to.name, call.at)?;
     }
-    position::read_all(tx, from, &to.name, call)?;
-    let row = place(tx, new, swallowed, call.at)?;
+    if reads {
+        position::read_all(tx, from, &to.name, call)?;
+    }
+    let row = place(tx, new, (swallowed, reads), call.at)?;
     let waits = tell_both(tx, new, &row, &document, call)?;
     Ok(done(seen, admission, waits))
 }
@@ -62,7 +96,7 @@ fn done(seen: Option<Seeing>, admission: Admission, waits: bool) -> ChatOutcome 
     ChatOutcome::Done { seen, stranger, waits, confirmed: Vec::new() }
 }
 
-fn refused(new: &NewChatMessage, code: ErrorCode, detail: &str) -> ChatOutcome {
+pub(super) fn refused(new: &NewChatMessage, code: ErrorCode, detail: &str) -> ChatOutcome {
     ChatOutcome::Refused(Rejection::new(code, detail).about(new.message.id.clone()))
 }
 
@@ -70,8 +104,11 @@ fn refused(new: &NewChatMessage, code: ErrorCode, detail: &str) -> ChatOutcome {
 fn known(tx: &mut Tx<'_>, new: &NewChatMessage, at: u64) -> rusqlite::Result<Option<ChatOutcome>> {
     let Some(id) = &new.message.id else { return Ok(None) };
     let Some(row) = by_id(tx, &new.from.name, id.as_str())? else { return Ok(None) };
-    let document = document_of(tx, &row)?;
-    if !(matches!(row.kind, Kind::Message | Kind::Reaction) && new.message.says_the_same(&document)) {
+    let document = document_of(tx, &row, &row.writer)?;
+    let is_message = matches!(row.kind, Kind::Message | Kind::Reaction | Kind::Amendment);
+    // Of what was changed since, nobody knows what it said.
+    let says_the_same = is_tombstone(&document) || is_edited(&document) || new.message.says_the_same(&document);
+    if !(is_message && says_the_same) {
         let detail = "another message of the same writer has this `id`";
         return Ok(Some(refused(new, ErrorCode::Duplicate, detail)));
     }
@@ -88,8 +125,10 @@ pub(super) fn by_id(tx: &Tx<'_>, writer: &Owner, id: &str) -> rusqlite::Result<O
     tx.one(BY_ID, params![writer.as_str(), id], ChatRow::read)
 }
 
-pub(super) fn document_of(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Vec<u8>> {
-    tx.one(DOCUMENT, [row.sid.row()], |row| row.get(0))?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+/// The document of a row, as one side of its conversation has it.
+pub(super) fn document_of(tx: &Tx<'_>, row: &ChatRow, reader: &Owner) -> rusqlite::Result<Vec<u8>> {
+    let sql = if row.writer == *reader { OWN } else { DOCUMENT };
+    tx.one(sql, [row.sid.row()], |row| row.get(0))?.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
 /// Whether `to` is somebody, and takes what `from` writes. Who writes to too many strangers hears no more of whether they
@@ -144,31 +183,38 @@ fn admitted(
 /// Whether every message that it speaks of lies in its conversation, on the writer's side.
 fn is_about_own(tx: &Tx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
     for sid in &new.message.about {
-        let own = |row: ChatRow| row.is_of(&new.from.name) && *row.other(&new.from.name) == new.to.name;
-        if !ChatRow::by_sid(tx, *sid)?.is_some_and(own) {
+        let Some(row) = ChatRow::by_sid(tx, *sid)? else { return Ok(false) };
+        if *row.other(&new.from.name) != new.to.name || !row.is_of(tx, &new.from.name)? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-fn is_full(tx: &Tx<'_>, new: &NewChatMessage, document: &[u8]) -> bool {
-    match new.route {
-        Some(_) => tx.spool_is_full(document.len() as u64),
-        None => tx.queue_is_full(USER_DEVICES_MAX as u64, crate::chat::push_document::BYTES_MAX as u64),
-    }
+/// Whether there is no room for it. A user gets it in any case: only its pushes need room, and wait for that.
+pub(super) fn is_full(tx: &Tx<'_>, new: &NewChatMessage, document: &[u8]) -> bool {
+    new.route.is_some() && tx.spool_is_full(document.len() as u64)
 }
 
 /// Gives the message its places on both sides of the conversation.
-fn place(tx: &Tx<'_>, new: &NewChatMessage, swallowed: bool, at: u64) -> rusqlite::Result<ChatRow> {
+fn place(tx: &Tx<'_>, new: &NewChatMessage, (swallowed, reads): (bool, bool), at: u64) -> rusqlite::Result<ChatRow> {
     let (from, to) = (&new.from.name, &new.to.name);
     let kind = if new.message.matter == Matter::Reaction { Kind::Reaction } else { Kind::Message };
     let (mut conversation, by) = load(tx, from, to)?;
     let (counts, to_self) = (kind == Kind::Message, from == to);
-    let places = conversation.handle_written(Written { sid: new.sid, by, swallowed, counts, to_self });
+    let places = conversation.handle_written(Written { sid: new.sid, by, swallowed, counts, to_self, reads });
+    for (side, user, other) in [(by, from, to), (by.other(), to, from)] {
+        // What is muted stays put away.
+        if conversation.of(side).archived && !people::entry(tx, user, other)?.is_muted(at) {
+            conversation.handle_archived(side, false);
+        }
+    }
     save(tx, from, to, &conversation)?;
     if places.reader.is_some() && counts && new.to.role != Some(Role::Bal) {
         people::add_unread(tx, to, 1)?;
+        if new.message.mentions.contains(to) {
+            mention::note(tx, to, from, new.sid.row())?;
+        }
     }
     Ok(ChatRow {
         sid: new.sid,
@@ -186,7 +232,9 @@ fn place(tx: &Tx<'_>, new: &NewChatMessage, swallowed: bool, at: u64) -> rusqlit
         hidden: places.reader.is_none(),
         receipt: new.message.receipt,
         waits: false,
-        deadline: new.deadline_ms,
+        deadline: new.message.expires.map_or(new.deadline_ms, |at| at.min(new.deadline_ms)),
+        amends: None,
+        gone: false,
     })
 }
 
@@ -198,12 +246,10 @@ fn tell_both(
     document: &[u8],
     call: &mut Call<'_>,
 ) -> rusqlite::Result<bool> {
-    if new.from.role == Role::User {
-        copy(tx, row, document, &row.writer, false, call.at)?;
-    } else {
-        receipt(tx, row, Status::Accepted, call.at)?;
+    if let Some(at) = new.message.expires {
+        expired::note(tx, row.sid.row(), at)?;
     }
-    receipt(tx, row, Status::Sent, call.at)?;
+    tell_writer(tx, row, document, call.at)?;
     let mut told = Told::default();
     if let Some(route) = &new.route {
         // What a BAL writes to itself is kept, and comes back to it no more than anything else that it writes.
@@ -221,15 +267,28 @@ fn tell_both(
             wish: new.message.wish,
             own: row.writer == row.peer,
             blocked: entry.blocked,
-            muted: entry.is_muted(call.at),
+            muted: entry.is_silenced(call.at),
+            mentions_only: entry.hears_mentions_only(call.at),
+            mentioned: new.message.mentions.contains(&row.peer),
             attended: new.to.attended.any(),
         };
         let body = new.message.body().unwrap_or_default();
-        let asking = Asking { row, body, asked, attended: &new.to.attended, before: None, call: None };
+        let (reader, attended) = (&row.peer, &new.to.attended);
+        let asking = Asking { reader, row, body, title: None, asked, attended, before: None, call: None };
         told = push::decide(tx, &asking, call)?;
     }
     insert(tx, &ChatRow { waits: told.waits, ..row.clone() }, told.decided.as_ref(), document)?;
     Ok(told.waits)
+}
+
+/// The writer's devices get the copy, and `sent`; a BAL gets its statuses alone.
+pub(super) fn tell_writer(tx: &mut Tx<'_>, row: &ChatRow, document: &[u8], at: u64) -> rusqlite::Result<()> {
+    if row.by_bal {
+        receipt(tx, row, Status::Accepted, at)?;
+    } else {
+        copy(tx, row, document, &row.writer, false, at)?;
+    }
+    receipt(tx, row, Status::Sent, at)
 }
 
 /// Stores a row, which counts from then on.
@@ -261,6 +320,9 @@ pub(super) fn insert(
         sql_ms(row.deadline),
         decided.map(json_text).transpose()?,
         document,
+        row.amends,
+        // What members of a group have is where each of them stands.
+        row.peer.is_group(),
     ];
     tx.execute(INSERT, values)?;
     tx.memory_draft.figures.chat_rows += 1;
@@ -285,17 +347,24 @@ pub(super) fn copy(
 /// The stamped document for one side of its conversation.
 pub(super) fn stamped_for(row: &ChatRow, kept: &[u8], reader: &Owner, redelivered: bool) -> Vec<u8> {
     let dev = row.dev.as_deref().filter(|_| row.writer == *reader).and_then(|dev| Device::new(dev).ok());
-    let stamp = Stamp { sid: row.sid, n: row.n(reader), ts: row.at, from: &row.writer, dev: dev.as_ref(), redelivered };
-    stamped(kept, &stamp)
+    let (sid, n, group) = (row.sid, row.n(reader), Some(&row.peer).filter(|peer| peer.is_group()));
+    stamped(kept, &Stamp { sid, n, ts: row.at, from: &row.writer, group, dev: dev.as_ref(), redelivered })
 }
 
 /// What a BAL gets: the bridge's id is the only one, and the device is named.
-fn for_bal(row: &ChatRow, kept: &[u8]) -> Vec<u8> {
+pub(super) fn for_bal(row: &ChatRow, kept: &[u8]) -> Vec<u8> {
     let mut document: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(kept).unwrap_or_default();
     document.insert("id".to_owned(), row.sid.to_string().into());
     let dev = row.dev.as_deref().and_then(|dev| Device::new(dev).ok());
-    let stamp =
-        Stamp { sid: row.sid, n: row.n_reader, ts: row.at, from: &row.writer, dev: dev.as_ref(), redelivered: false };
+    let stamp = Stamp {
+        sid: row.sid,
+        n: row.n_reader,
+        ts: row.at,
+        from: &row.writer,
+        group: None,
+        dev: dev.as_ref(),
+        redelivered: false,
+    };
     stamped(serde_json::Value::Object(document).to_string().as_bytes(), &stamp)
 }
 
@@ -314,26 +383,27 @@ pub(super) fn receipt_up_to(
     let document = ReceiptDocument { up_to, ..ReceiptDocument::new(row.id.as_deref(), row.sid, status, at) };
     let payload = document.to_payload();
     if row.by_bal {
-        // A BAL may be away: its statuses wait for it.
-        let topic = crate::chat::topic::status_topic(row.writer.as_str());
-        let document = crate::store::sqlite::outbox::Document {
-            topic: &topic,
-            origin: Origin::Note,
-            at,
-            correlation: None,
-            payload: &payload,
-        };
-        return crate::store::sqlite::outbox::queue(tx, &document).map(drop);
+        return status_note(tx, &row.writer, &payload, at);
     }
     tell(tx, &row.writer, "receipts", &payload, at)
+}
+
+/// A status for a BAL, which may be away: it waits there.
+pub(super) fn status_note(tx: &mut Tx<'_>, bal: &Owner, payload: &[u8], at: u64) -> rusqlite::Result<()> {
+    let topic = &*crate::chat::topic::status_topic(bal.as_str());
+    let document =
+        crate::store::sqlite::outbox::Document { topic, origin: Origin::Note, at, correlation: None, payload };
+    crate::store::sqlite::outbox::queue(tx, &document).map(drop)
 }
 
 /// The sids among `sids` that are messages to this user, or offers of calls, in their order.
 pub(in crate::store) fn messages_to(tx: &Tx<'_>, user: &Owner, sids: &[Sid]) -> rusqlite::Result<Vec<Sid>> {
     let mut found = Vec::with_capacity(sids.len());
     for sid in sids {
-        let is_message = ChatRow::by_sid(tx, *sid)?.is_some_and(|row| row.peer == *user && !row.hidden);
-        let is_own = is_message || ringing::is_to(tx, user, *sid)?;
+        let is_own = match ChatRow::by_sid(tx, *sid)? {
+            Some(row) => row.went_to(tx, user)?,
+            None => ringing::is_to(tx, user, *sid)?,
+        };
         found.extend(is_own.then_some(*sid));
     }
     Ok(found)

@@ -9,29 +9,38 @@ macro_rules! chat_rows {
     ($rest:literal) => {
         concat!(
             "SELECT row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader, theirs_writer, theirs_reader,
-            hidden, receipt, waits, deadline FROM chat ",
+            hidden, receipt, waits, deadline, amends, gone FROM chat ",
             $rest
         )
     };
 }
 
+pub(in crate::store) mod amend;
 pub(in crate::store) mod calls;
+pub(in crate::store) mod conversations;
+pub(in crate::store) mod deletion;
 pub(in crate::store) mod device;
+pub(in crate::store) mod expired;
 pub(in crate::store) mod explain;
+pub(in crate::store) mod group;
+pub(in crate::store) mod history;
 pub(in crate::store) mod invitation;
 pub(in crate::store) mod keep;
+pub(in crate::store) mod mention;
 pub(in crate::store) mod message;
 pub(in crate::store) mod notified;
 pub(in crate::store) mod people;
 pub(in crate::store) mod position;
 pub(in crate::store) mod push;
+pub(in crate::store) mod scheduled;
 pub(in crate::store) mod sync;
 pub(in crate::store) mod test_push;
+pub(in crate::store) mod unpushed;
 
 use super::outbox::{self, Document};
 use super::tx::Tx;
 use crate::chat::conversation::{Conversation, Side, pair};
-use crate::chat::id::{Owner, Sid};
+use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::topic::inbox_topic;
 use crate::store::sqlite::column::{from_sql, sid, sql_ms};
 use crate::store::{ChatCall, ChatPolicy, Origin, StoreFigures};
@@ -40,9 +49,10 @@ use rusqlite::types::Type;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-const LOAD: &str = "SELECT standing FROM conversations WHERE first = ?1 AND second = ?2";
-const SAVE: &str = "INSERT INTO conversations (first, second, standing) VALUES (?1, ?2, ?3)
-    ON CONFLICT (first, second) DO UPDATE SET standing = excluded.standing";
+const LOAD: &str = "SELECT standing, newest_first, newest_second FROM conversations WHERE first = ?1 AND second = ?2";
+const SAVE: &str = "INSERT INTO conversations (first, second, standing, newest_first, newest_second)
+    VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (first, second) DO UPDATE SET standing = excluded.standing,
+    newest_first = excluded.newest_first, newest_second = excluded.newest_second";
 const WRITE_FIGURES: &str = "UPDATE marks SET chat_rows = ?1, chat_bytes = ?2";
 pub(in crate::store::sqlite) const BY_SID: &str = chat_rows!("WHERE row = ?1 AND tail = ?2");
 
@@ -68,6 +78,10 @@ pub(super) enum Kind {
     Reaction = 1,
     Invitation = 2,
     Answer = 3,
+    /// An edit or a retract of a message.
+    Amendment = 4,
+    /// Of a change of a group.
+    Notice = 5,
     /// How a call ended.
     Call = 6,
     /// The offer of a call while it rings, which is a row of `calls` instead.
@@ -76,7 +90,15 @@ pub(super) enum Kind {
 
 impl Kind {
     fn from_code(code: i64) -> Option<Self> {
-        let stored = [Self::Message, Self::Reaction, Self::Invitation, Self::Answer, Self::Call];
+        let stored = [
+            Self::Message,
+            Self::Reaction,
+            Self::Invitation,
+            Self::Answer,
+            Self::Amendment,
+            Self::Notice,
+            Self::Call,
+        ];
         stored.into_iter().find(|kind| *kind as i64 == code)
     }
 }
@@ -101,6 +123,10 @@ pub(super) struct ChatRow {
     pub(super) receipt: bool,
     pub(super) waits: bool,
     pub(super) deadline: u64,
+    /// The message that an edit or retract is about.
+    pub(super) amends: Option<Row>,
+    /// It is a tombstone: retracted, or deleted by both sides.
+    pub(super) gone: bool,
 }
 
 impl ChatRow {
@@ -124,6 +150,8 @@ impl ChatRow {
             receipt: row.get(14)?,
             waits: row.get(15)?,
             deadline: from_sql(row.get(16)?),
+            amends: row.get(17)?,
+            gone: row.get(18)?,
         })
     }
 
@@ -133,13 +161,26 @@ impl ChatRow {
     }
 
     /// Whether `user` has it.
-    pub(super) fn is_of(&self, user: &Owner) -> bool {
-        self.writer == *user || self.peer == *user && !self.hidden
+    pub(super) fn is_of(&self, tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<bool> {
+        Ok(self.writer == *user || self.went_to(tx, user)?)
     }
 
-    /// The other side of its conversation, as `user` sees it.
+    /// Whether `user` got it, be it from himself.
+    pub(super) fn went_to(&self, tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<bool> {
+        if self.peer.is_group() {
+            return group::may_read(tx, self, user);
+        }
+        Ok(self.peer == *user && !self.hidden)
+    }
+
+    /// The other side of its conversation, as `user` sees it: another user, or the group.
     pub(super) fn other(&self, user: &Owner) -> &Owner {
-        if self.writer == *user { &self.peer } else { &self.writer }
+        if self.writer == *user || self.peer.is_group() { &self.peer } else { &self.writer }
+    }
+
+    /// Whether it counts as unread: a message, or a call that was missed. Of how calls ended, that alone has a time for pushes.
+    pub(super) fn counts(&self) -> bool {
+        self.kind == Kind::Message || self.kind == Kind::Call && self.deadline > self.at
     }
 
     /// Its place among all that `user` has of the conversation.
@@ -166,13 +207,16 @@ pub(super) fn write_figures(tx: &Tx<'_>) -> rusqlite::Result<()> {
 /// The conversation of two, and on which side of it `one` is.
 pub(super) fn load(tx: &Tx<'_>, one: &Owner, other: &Owner) -> rusqlite::Result<(Conversation, Side)> {
     let (first, second, side) = pair(one, other);
-    let found = tx.one(LOAD, params![first.as_str(), second.as_str()], |row| json(row, 0))?;
+    let read = |row: &rusqlite::Row<'_>| Ok(json::<Conversation>(row, 0)?.with_last(row.get(1)?, row.get(2)?));
+    let found = tx.one(LOAD, params![first.as_str(), second.as_str()], read)?;
     Ok((found.unwrap_or_default(), side))
 }
 
 pub(super) fn save(tx: &Tx<'_>, one: &Owner, other: &Owner, conversation: &Conversation) -> rusqlite::Result<()> {
     let (first, second, _) = pair(one, other);
-    tx.execute(SAVE, params![first.as_str(), second.as_str(), json_text(conversation)?]).map(drop)
+    let [newest_first, newest_second] = [Side::First, Side::Second].map(|side| conversation.of(side).last);
+    let values = params![first.as_str(), second.as_str(), json_text(conversation)?, newest_first, newest_second];
+    tx.execute(SAVE, values).map(drop)
 }
 
 /// Tells a user something that is dropped where nobody reads it.
@@ -189,11 +233,12 @@ fn document(
     at: u64,
 ) -> rusqlite::Result<()> {
     let topic = &*inbox_topic(user, suffix);
-    outbox::queue(tx, &Document { topic, origin, at, correlation: None, payload }).map(drop)
+    let seq = outbox::queue(tx, &Document { topic, origin, at, correlation: None, payload })?;
+    expired::note_document(tx, origin, topic, seq)
 }
 
 pub(super) fn owner(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Owner> {
-    Owner::new(row.get_ref(column)?.as_str()?)
+    Owner::of_any(row.get_ref(column)?.as_str()?)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
 }
 

@@ -2,13 +2,15 @@
 //! services say.
 
 use super::calls::ringing;
+use super::message::document_of;
+use super::position::BY_ROW;
 use super::push::{DevicePush, MARK, News, TTL_MS, queue, registered, replace_body, stop_waiting};
-use super::{Call, ChatRow, device, json_text, tell};
+use super::{Call, ChatRow, device, group, json_text, tell};
 use crate::chat::delivery::{Event, State};
 use crate::chat::id::{Owner, Recipient, Row, Sid, Token};
 use crate::chat::push::{Push, Target};
 use crate::chat::push_decision::PushWhen;
-use crate::chat::push_document::Content;
+use crate::chat::push_document::{Content, with_text};
 use crate::chat::status::TokenAction;
 use crate::chat::suffix::devices::{DeviceDocument, DeviceEvent};
 use crate::chat::topic::Device;
@@ -17,8 +19,12 @@ use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::delivery::Delivery;
 use crate::store::sqlite::tx::Tx;
 use rusqlite::params;
+use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// The push of an absence was not sent: the next message has one.
+const NOT_TOLD: &str = "UPDATE devices SET budget = json_remove(budget, '$.told')
+    WHERE user = ?1 AND dev = ?2 AND json_extract(budget, '$.told') = ?3";
 const PUSHED_AT: &str = "UPDATE devices SET pushed_at = ?3, error = NULL WHERE user = ?1 AND dev = ?2";
 const ERROR: &str = "UPDATE devices SET error = ?3 WHERE user = ?1 AND dev = ?2 AND recipient = ?4";
 const SPOKE: &str = "UPDATE devices SET seen_at = ?3, stale = 0, budget = '{\"single\":0}', sync_row = NULL
@@ -111,8 +117,11 @@ pub(in crate::store) fn attended(
     sid: Sid,
     call: &ChatCall,
 ) -> rusqlite::Result<()> {
-    match ChatRow::by_sid(tx, sid)?.filter(|row| row.peer == *user) {
-        Some(row) => withdraw(tx, &Seen { user, peer: &row.writer, sid, up_to: false }, dev, &Call::of(call))?,
+    match ChatRow::by_sid(tx, sid)? {
+        Some(row) if row.went_to(tx, user)? => {
+            withdraw(tx, &Seen { user, peer: row.other(user), sid, up_to: false }, dev, &Call::of(call))?;
+        }
+        Some(_) => return Ok(()),
         None => ringing::attended(tx, user, dev, sid, &Call::of(call))?,
     }
     device_spoke(tx, user, dev, call.at)
@@ -144,6 +153,9 @@ pub(super) fn withdraw(tx: &mut Tx<'_>, seen: &Seen<'_>, dev: &Device, call: &Ca
         if let Some(delivery) = delivery.filter(|_| !own_only || dev.as_str() == pushed) {
             cancel(tx, delivery, call.at)?;
         }
+    }
+    if seen.peer.is_group() {
+        return group::push::confirmed(tx, seen.user, seen.sid.row(), dev, call);
     }
     stop_waiting(tx, seen, own_only.then_some(dev))
 }
@@ -177,7 +189,11 @@ pub(super) fn clear(
     connected: &[Device],
     call: &mut Call<'_>,
 ) -> rusqlite::Result<()> {
-    stop_waiting(tx, seen, None)?;
+    if seen.peer.is_group() {
+        tx.execute(group::push::FORGET_CONFIRMED, params![seen.user.as_str(), seen.sid.row()])?;
+    } else {
+        stop_waiting(tx, seen, None)?;
+    }
     let mut shown = BTreeSet::new();
     for (dev, delivery) in seen.noted(tx)? {
         let is_taken_back = match delivery {
@@ -194,14 +210,45 @@ pub(super) fn clear(
         if !shown.contains(device.dev.as_str()) || sees_itself(&device.dev) {
             continue;
         }
-        let content = Content::Clear { with: seen.peer, sid: seen.sid };
+        let content = Content::Clear { with: seen.peer, sid: seen.sid, only: !seen.up_to };
         let news = News { user: seen.user, content, deadline: call.at + TTL_MS, about: None };
+        device.budget.handle_cleared();
         if queue(tx, &news, &mut device, call)?.is_none() {
             // It is cleared by the next read.
             shown.remove(device.dev.as_str());
         }
     }
     shown.iter().try_for_each(|dev| seen.forget(tx, dev))
+}
+
+/// The message was edited: pushes that wait get its text. One that is in flight gets it if it has to be sent again.
+pub(super) fn retext(tx: &mut Tx<'_>, seen: &Seen<'_>, text: &str) -> rusqlite::Result<()> {
+    for (_, delivery) in seen.noted(tx)? {
+        let Some(delivery) = delivery.map_or(Ok(None), |row| Delivery::by_row(tx, row))? else { continue };
+        let row = delivery.request.sid.row();
+        match (delivery.life.state, delivery.chat()) {
+            (State::Due, Some(push)) if push.about.is_some() => set_text(tx, row, text)?,
+            (State::InFlight, Some(push)) => {
+                tx.execute(MARK, params![row, json_text(&DevicePush { edited: true, ..push.clone() })?])?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn set_text(tx: &mut Tx<'_>, row: Row, text: &str) -> rusqlite::Result<()> {
+    let Some(body) = tx.one(BODY, [row], |row| row.get::<_, Vec<u8>>(0))? else { return Ok(()) };
+    let Ok(push) = Push::from_body(&body) else { return Ok(()) };
+    replace_body(tx, row, &with_text(push, text).to_body()).map(drop)
+}
+
+/// A push whose message was edited while it was in flight waits again.
+fn catch_up(tx: &mut Tx<'_>, push: &DevicePush, row: Row) -> rusqlite::Result<()> {
+    let Some((message, _)) = push.about.as_ref().filter(|_| push.edited) else { return Ok(()) };
+    let Some(message) = tx.one(BY_ROW, [message], ChatRow::read)? else { return Ok(()) };
+    let document: Value = serde_json::from_slice(&document_of(tx, &message, &message.peer)?).unwrap_or_default();
+    set_text(tx, row, document["body"].as_str().unwrap_or_default())
 }
 
 /// A push of these has moved.
@@ -227,7 +274,10 @@ pub(in crate::store::sqlite) fn moved(
         State::Failed | State::Expired | State::Cancelled => {
             match &push.about {
                 Some((offer, _)) if push.rings => ringing::unnote(tx, Row(*offer), dev, row)?,
-                Some((message, peer)) => drop(tx.execute(UNNOTE, params![user, peer, message, dev, row])?),
+                Some((message, peer)) => {
+                    tx.execute(UNNOTE, params![user, peer, message, dev, row])?;
+                    tx.execute(NOT_TOLD, params![user, dev, row])?;
+                }
                 None => {}
             }
             if delivery.life.state == State::Failed {
@@ -241,6 +291,7 @@ pub(in crate::store::sqlite) fn moved(
         }
         // The device may have another token by now, or none.
         State::Due => {
+            catch_up(tx, push, row)?;
             let Ok(user) = Owner::new(user) else { return Ok(()) };
             match device::token_of(tx, &user, dev)? {
                 Some((token, recipient)) if recipient != delivery.recipient() => readdress(tx, row, &token)?,

@@ -1,7 +1,7 @@
 //! Who users are to each other, and what they have set.
 
-use super::{json, json_text, owner, tell};
-use crate::chat::contact::{Entry, is_seen_by};
+use super::{group, json, json_text, owner, tell};
+use crate::chat::contact::{Entry, MuteLevel, is_seen_by};
 use crate::chat::id::Owner;
 use crate::chat::message::{ErrorCode, PresenceState, Rejection};
 use crate::chat::principal::Role;
@@ -32,7 +32,8 @@ const SET_PROFILE: &str = "UPDATE users SET profile = ?2 WHERE user = ?1";
 const CONTACTS: &str = "SELECT c.other, u.profile, c.entry, back.entry, u.settings, p.online, p.last_seen
     FROM contacts c LEFT JOIN users u ON u.user = c.other
     LEFT JOIN contacts back ON back.user = c.other AND back.other = c.user
-    LEFT JOIN presence p ON p.user = c.other WHERE c.user = ?1 AND c.other > ?2 ORDER BY c.other LIMIT ?3";
+    LEFT JOIN presence p ON p.user = c.other
+    WHERE c.user = ?1 AND c.other > ?2 AND NOT (c.other >= 'g-' AND c.other < 'g.') ORDER BY c.other LIMIT ?3";
 const COUNT: &str = "SELECT count(*) FROM contacts WHERE user = ?1";
 const HIDDEN: &str = "SELECT user FROM users WHERE settings LIKE '%\"hide_presence\":true%'";
 const OTHERS: &str = "SELECT c.user, c.entry, own.entry FROM contacts c
@@ -90,7 +91,8 @@ pub(in crate::store) fn settings(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<
 
 /// Unread messages of the user over all conversations.
 pub(in crate::store::sqlite) fn unread(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<u64> {
-    Ok(tx.one(UNREAD, [user.as_str()], |row| row.get::<_, i64>(0))?.map_or(0, from_sql))
+    let of_two = tx.one(UNREAD, [user.as_str()], |row| row.get::<_, i64>(0))?.map_or(0, from_sql);
+    Ok(of_two + group::unread(tx, user)?)
 }
 
 pub(super) fn add_unread(tx: &Tx<'_>, user: &Owner, more: i64) -> rusqlite::Result<()> {
@@ -152,7 +154,11 @@ fn change_entry(
 ) -> rusqlite::Result<Vec<Seeing>> {
     let was_blocked = entry(tx, user, other)?.blocked;
     let seen = set_entry(tx, user, other, |entry| match change {
-        EntryChange::Mute(until) => entry.muted_until = until.filter(|until| *until > at),
+        EntryChange::Mute(mute) => {
+            let mute = mute.filter(|(until, level)| *until > at && *level != MuteLevel::All);
+            entry.muted_until = mute.map(|(until, _)| until);
+            entry.but_mentions = mute.is_some_and(|(_, level)| level == MuteLevel::Mentions);
+        }
         EntryChange::Block(on) => entry.blocked = on,
         EntryChange::RemoveContact => entry.contact = false,
     })?;

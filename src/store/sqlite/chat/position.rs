@@ -2,7 +2,7 @@
 
 use super::calls::ringing;
 use super::message::{receipt, receipt_up_to};
-use super::{Call, ChatRow, Kind, load, notified, people, save, tell};
+use super::{Call, ChatRow, Kind, group, load, mention, notified, people, save, tell};
 use crate::chat::contact::tells_back;
 use crate::chat::conversation::{Conversation, Moved, Side, Standing};
 use crate::chat::id::{Owner, Row, Sid};
@@ -11,6 +11,7 @@ use crate::chat::principal::Role;
 use crate::chat::status::Status;
 use crate::chat::suffix::read::read_document;
 use crate::chat::topic::Device;
+use crate::store::sqlite::column::from_sql;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{ChatCall, ChatOutcome, NewReceipt, ReceiptOf, Writer};
 use rusqlite::params;
@@ -21,29 +22,38 @@ const UP_TO_MAX: i64 = 1_000;
 
 const RECEIVED: &str = "UPDATE chat SET received = 1 WHERE row = ?1 AND received = 0";
 pub(in crate::store::sqlite) const ALL_RECEIVED: &str = "UPDATE chat SET received = 1 WHERE row IN (
-    SELECT row FROM chat INDEXED BY chat_unreceived
-    WHERE peer = ?1 AND writer = ?2 AND row <= ?3 AND received = 0 AND hidden = 0 ORDER BY row LIMIT ?4)";
+    SELECT row FROM chat INDEXED BY chat_pair
+    WHERE peer = ?1 AND writer = ?2 AND row <= ?3 AND row > ?4 AND received = 0 AND hidden = 0 ORDER BY row LIMIT ?5)";
 pub(in crate::store::sqlite) const NEWEST_UNRECEIVED: &str = chat_rows!(
-    "INDEXED BY chat_unreceived WHERE peer = ?1 AND writer = ?2 AND row <= ?3 AND received = 0 AND hidden = 0
+    "INDEXED BY chat_pair WHERE peer = ?1 AND writer = ?2 AND row <= ?3 AND row > ?4 AND received = 0 AND hidden = 0
     ORDER BY row DESC LIMIT 1"
 );
 /// Of those the newest whose writer wants to hear of it.
 pub(in crate::store::sqlite) const NEWEST_TO_CONFIRM: &str = chat_rows!(
-    "INDEXED BY chat_unreceived WHERE peer = ?1 AND writer = ?2 AND row <= ?3 AND received = 0 AND hidden = 0
+    "INDEXED BY chat_pair WHERE peer = ?1 AND writer = ?2 AND row <= ?3 AND row > ?4 AND received = 0 AND hidden = 0
     AND receipt = 1 ORDER BY row DESC LIMIT 1"
 );
 pub(in crate::store::sqlite) const NEWEST_MESSAGE: &str = chat_rows!(
-    "WHERE peer = ?1 AND row <= ?2 AND row > ?3 AND hidden = 0 AND writer = ?4 AND kind < 2 AND receipt >= ?5
-    ORDER BY row DESC LIMIT 1"
+    "INDEXED BY chat_pair WHERE peer = ?1 AND writer = ?4 AND row <= ?2 AND row > ?3 AND hidden = 0 AND kind < 2
+    AND receipt >= ?5 ORDER BY row DESC LIMIT 1"
 );
 pub(in crate::store::sqlite) const BY_ROW: &str = chat_rows!("WHERE row = ?1");
+/// Messages (and calls that were missed) that were counted as unread and are not any more, behind a row: retracted ones, and those of which the reader has
+/// deleted the own copy.
+pub(in crate::store::sqlite) const RETRACTED_BEHIND: &str = "SELECT count(*) FROM chat INDEXED BY chat_gone
+    WHERE peer = ?1 AND writer = ?2 AND row > ?3 AND gone = 1
+    AND (kind = 0 OR kind = 6 AND deadline > at) AND hidden = 0";
+pub(in crate::store::sqlite) const DELETED_BEHIND: &str =
+    "SELECT count(*) FROM deleted d CROSS JOIN chat c ON c.row = d.row
+    WHERE d.user = ?1 AND d.peer = ?2 AND d.row > ?3 AND c.writer = ?2 AND c.gone = 0
+    AND (c.kind = 0 OR c.kind = 6 AND c.deadline > c.at) AND c.hidden = 0";
 
 /// Who says something about what it has.
-struct Reader<'a> {
-    user: &'a Owner,
-    dev: Option<&'a Device>,
+pub(super) struct Reader<'a> {
+    pub(super) user: &'a Owner,
+    pub(super) dev: Option<&'a Device>,
     /// The devices that have a connection.
-    connected: &'a [Device],
+    pub(super) connected: &'a [Device],
 }
 
 /// A device has messages, or its user has read them. `sids` that are not the user's are refused, and nothing is done then.
@@ -61,13 +71,14 @@ pub(in crate::store) fn receipt_of_user(
     let mut rows = Vec::with_capacity(sids.len());
     for sid in sids {
         let with = if let ReceiptOf::In(with, _) = &new.of { Some(with) } else { None };
-        let is_own = |row: &ChatRow| {
+        let row = ChatRow::by_sid(tx, *sid)?.filter(|row| with.is_none_or(|with| row.other(reader.user) == with));
+        let is_own = match &row {
             // What one wrote oneself is a place in a conversation, but nothing that one could confirm.
-            let is_place = with.is_some() && row.is_of(reader.user);
-            let is_of = is_place || row.peer == *reader.user && row.writer != *reader.user && !row.hidden;
-            is_of && with.is_none_or(|with| row.other(reader.user) == with)
+            Some(row) if row.writer == *reader.user => with.is_some(),
+            Some(row) => row.went_to(tx, reader.user)?,
+            None => false,
         };
-        let Some(row) = ChatRow::by_sid(tx, *sid)?.filter(is_own) else {
+        let Some(row) = row.filter(|_| is_own) else {
             if ringing::receipt(tx, new, *sid, call)? {
                 continue;
             }
@@ -83,7 +94,9 @@ pub(in crate::store) fn receipt_of_user(
     }
     for row in &rows {
         let waited = if up_to || new.read { waited_before(tx, new, row)? } else { Vec::new() };
-        if new.read {
+        if new.read && row.peer.is_group() {
+            group::position::read(tx, &reader, row, call)?;
+        } else if new.read {
             read(tx, &reader, row, call)?;
         } else {
             let attended = new.attended || !waited.is_empty();
@@ -109,8 +122,8 @@ fn keep_newest(rows: &mut Vec<ChatRow>, reader: &Owner) {
 fn waited_before(tx: &Tx<'_>, new: &NewReceipt, row: &ChatRow) -> rusqlite::Result<Vec<Sid>> {
     let mut before = Vec::new();
     for sid in new.waited.iter().filter(|sid| **sid < row.sid) {
-        let is_of_it = |of: ChatRow| of.peer == new.user && of.writer == *row.other(&new.user);
-        if ChatRow::by_sid(tx, *sid)?.is_some_and(is_of_it) {
+        let Some(of) = ChatRow::by_sid(tx, *sid)?.filter(|of| of.writer != new.user) else { continue };
+        if of.other(&new.user) == row.other(&new.user) && of.went_to(tx, &new.user)? {
             before.push(*sid);
         }
     }
@@ -119,11 +132,12 @@ fn waited_before(tx: &Tx<'_>, new: &NewReceipt, row: &ChatRow) -> rusqlite::Resu
 
 /// The device acknowledged the copy of a message to its user, over MQTT.
 pub(in crate::store::sqlite) fn acknowledged(tx: &mut Tx<'_>, user: &str, sid: Sid, at: u64) -> rusqlite::Result<()> {
-    let is_own = |row: &ChatRow| row.peer.as_str() == user && !row.hidden;
-    match ChatRow::by_sid(tx, sid)?.filter(is_own) {
-        Some(row) => confirm(tx, &row, false, at),
-        None => ringing::acknowledged(tx, user, sid).map(drop),
+    let Some(row) = ChatRow::by_sid(tx, sid)? else { return ringing::acknowledged(tx, user, sid).map(drop) };
+    if row.peer.is_group() {
+        let Ok(user) = Owner::new(user) else { return Ok(()) };
+        return if row.writer == user { Ok(()) } else { group::position::received(tx, &user, &row, at) };
     }
+    if row.peer.as_str() == user && !row.hidden { confirm(tx, &row, false, at) } else { Ok(()) }
 }
 
 fn received(
@@ -133,10 +147,14 @@ fn received(
     (up_to, attended): (bool, bool),
     call: &Call<'_>,
 ) -> rusqlite::Result<()> {
-    confirm(tx, row, up_to, call.at)?;
+    if row.peer.is_group() {
+        group::position::received(tx, &new.user, row, call.at)?;
+    } else {
+        confirm(tx, row, up_to, call.at)?;
+    }
     // A device that nobody looks at says nothing of the others.
     if let Some(dev) = new.dev.as_ref().filter(|_| attended) {
-        let seen = notified::Seen { user: &new.user, peer: &row.writer, sid: row.sid, up_to };
+        let seen = notified::Seen { user: &new.user, peer: row.other(&new.user), sid: row.sid, up_to };
         notified::withdraw(tx, &seen, dev, call)?;
     }
     Ok(())
@@ -144,8 +162,13 @@ fn received(
 
 /// The first confirmation of a message is told to its writer.
 fn confirm(tx: &mut Tx<'_>, row: &ChatRow, up_to: bool, at: u64) -> rusqlite::Result<()> {
-    let Some(Marked { newest, to_confirm }) = mark_received(tx, row, up_to)? else { return Ok(()) };
+    if row.kind == Kind::Amendment && !up_to {
+        // It says nothing of the messages before it.
+        return tx.execute(RECEIVED, [row.sid.row()]).map(drop);
+    }
     let (mut conversation, side) = load(tx, &row.peer, &row.writer)?;
+    let confirmed = conversation.of(side).confirmed;
+    let Some(Marked { newest, to_confirm }) = mark_received(tx, row, up_to, confirmed)? else { return Ok(()) };
     let is_known = conversation.of(side).confirmed.is_some_and(|confirmed| newest <= confirmed);
     let mut is_changed = conversation.handle_received(side, newest, up_to);
     if let Some(newest) = to_confirm.filter(|_| !is_known)
@@ -201,17 +224,18 @@ struct Marked {
     to_confirm: Option<ChatRow>,
 }
 
-/// Marks a message, or all up to it, as received.
-fn mark_received(tx: &Tx<'_>, row: &ChatRow, up_to: bool) -> rusqlite::Result<Option<Marked>> {
+/// Marks a message, or all up to it, as received; all up to `confirmed` are.
+fn mark_received(tx: &Tx<'_>, row: &ChatRow, up_to: bool, confirmed: Option<Sid>) -> rusqlite::Result<Option<Marked>> {
     if !up_to {
         let marked = Marked { newest: row.sid, to_confirm: Some(row.clone()).filter(|row| row.receipt) };
         return Ok((tx.execute(RECEIVED, [row.sid.row()])? > 0).then_some(marked));
     }
-    let place = params![row.peer.as_str(), row.writer.as_str(), row.sid.row()];
+    let behind = confirmed.map_or(Row(0), Sid::row);
+    let place = params![row.peer.as_str(), row.writer.as_str(), row.sid.row(), behind];
     let Some(newest) = tx.one(NEWEST_UNRECEIVED, place, ChatRow::read)? else { return Ok(None) };
     let sid = newest.sid;
     let to_confirm = if newest.receipt { Some(newest) } else { tx.one(NEWEST_TO_CONFIRM, place, ChatRow::read)? };
-    tx.execute(ALL_RECEIVED, params![row.peer.as_str(), row.writer.as_str(), row.sid.row(), UP_TO_MAX])?;
+    tx.execute(ALL_RECEIVED, params![row.peer.as_str(), row.writer.as_str(), row.sid.row(), behind, UP_TO_MAX])?;
     Ok(Some(Marked { newest: sid, to_confirm }))
 }
 
@@ -229,15 +253,23 @@ fn may_tell(tx: &Tx<'_>, row: &ChatRow, is_read: bool) -> rusqlite::Result<bool>
 fn read(tx: &mut Tx<'_>, reader: &Reader<'_>, row: &ChatRow, call: &mut Call<'_>) -> rusqlite::Result<()> {
     let with = row.other(reader.user).clone();
     let (mut conversation, side) = load(tx, reader.user, &with)?;
-    let Standing { unread: before, theirs, read: position, .. } = *conversation.of(side);
-    let behind = || Ok::<_, rusqlite::Error>(theirs.saturating_sub(row.theirs(reader.user)));
+    let Standing { unread: before, read: position, confirmed, deleted, .. } = *conversation.of(side);
+    let as_it_was = conversation;
+    let behind = || {
+        Ok::<_, rusqlite::Error>(as_it_was.behind(
+            side,
+            row.theirs(reader.user),
+            gone_behind(tx, reader.user, row, deleted)?,
+        ))
+    };
     let Moved::To { unread } = conversation.handle_read(side, row.sid, behind)? else { return Ok(()) };
     people::add_unread(tx, reader.user, unread as i64 - before as i64)?;
+    mention::read(tx, reader.user, &with, row.sid.row())?;
     tell(tx, reader.user, "read", &read_document(&with, row.sid, unread), call.at)?;
     let last = last_message(tx, reader.user, row, position, false)?;
     // Reading is the first confirmation of what no device has confirmed.
     if let Some(last) = &last {
-        mark_received(tx, last, true)?;
+        mark_received(tx, last, true, confirmed)?;
     }
     if let Some(last) = last_message(tx, reader.user, row, position, true)? {
         if may_tell(tx, &last, true)? {
@@ -250,6 +282,15 @@ fn read(tx: &mut Tx<'_>, reader: &Reader<'_>, row: &ChatRow, call: &mut Call<'_>
     save(tx, reader.user, &with, &conversation)?;
     let seen = notified::Seen { user: reader.user, peer: &with, sid: row.sid, up_to: true };
     notified::clear(tx, &seen, reader.dev, reader.connected, call)
+}
+
+/// How many messages of the other side behind a row are retracted, or deleted by the reader one by one; those of what the reader
+/// has `deleted` as a whole were counted off with it.
+fn gone_behind(tx: &Tx<'_>, reader: &Owner, row: &ChatRow, deleted: Option<Sid>) -> rusqlite::Result<u64> {
+    let behind = Some(row.sid).max(deleted).map_or(Row(0), Sid::row);
+    let place = params![reader.as_str(), row.other(reader).as_str(), behind];
+    let count = |sql| Ok::<_, rusqlite::Error>(tx.one(sql, place, |row| row.get(0).map(from_sql))?.unwrap_or_default());
+    Ok(count(RETRACTED_BEHIND)? + count(DELETED_BEHIND)?)
 }
 
 /// The newest message of the other side to the reader up to a row and behind the position before; with `to_tell` the newest
@@ -288,6 +329,7 @@ pub(super) fn read_all(tx: &mut Tx<'_>, writer: &Writer, peer: &Owner, call: &mu
     // It is not kept any more; what was counted of it still is.
     conversation.forget_unread(side);
     save(tx, &writer.name, peer, &conversation)?;
+    mention::read(tx, &writer.name, peer, Row(i64::MAX))?;
     people::add_unread(tx, &writer.name, -i64::try_from(unread).unwrap_or(i64::MAX))
 }
 

@@ -5,13 +5,13 @@
 
 use super::calls::ringing;
 use super::notified::{Pushed, Seen, go_now};
-use super::{Call, ChatRow, Kind, json, json_text, owner, people};
+use super::{Call, ChatRow, Kind, group, json, json_text, owner, people, unpushed};
 use crate::chat::attention::Attended;
 use crate::chat::id::{MessageId, Owner, Row, Sid, Token};
 use crate::chat::push::{Push, TTL_MAX};
 use crate::chat::push_budget::{Next, PushBudget};
-use crate::chat::push_decision::{Asked, AskedDevice, PushDecision, Verdict, decide as decide_for};
-use crate::chat::push_document::{Addressee, Content, Item, ItemKind, push as push_of, title};
+use crate::chat::push_decision::{Asked, AskedDevice, PushDecision, Rule, Verdict, decide as decide_for};
+use crate::chat::push_document::{Addressee, BYTES_MAX, Content, Item, ItemKind, push as push_of, title};
 use crate::chat::status::Source;
 use crate::chat::suffix::calls::CallName;
 use crate::chat::suffix::devices::PushForm;
@@ -43,9 +43,11 @@ const SET_DECIDED: &str = "UPDATE chat SET waits = ?2, decided = ?3 WHERE row = 
 const STOP_WAITING: &str = "UPDATE chat SET waits = 0 WHERE row = ?1";
 pub(in crate::store::sqlite) const WAITING: &str = "SELECT row FROM chat INDEXED BY chat_waits
     WHERE peer = ?1 AND row <= ?2 AND row >= ?3 AND waits = 1 AND writer = ?4";
-pub(in crate::store::sqlite) const UNDECIDED: &str =
-    "SELECT peer, row, tail FROM chat INDEXED BY chat_waits WHERE waits = 1 AND received = 0 ORDER BY peer, row";
-const FORGET_UNDECIDED: &str = "UPDATE chat INDEXED BY chat_waits SET waits = 0 WHERE waits = 1 AND at < ?1";
+pub(in crate::store::sqlite) const UNDECIDED: &str = "SELECT peer, row, tail FROM chat INDEXED BY chat_waits
+    WHERE waits = 1 AND received = 0 AND row NOT IN (SELECT row FROM unpushed) ORDER BY peer, row";
+/// What waited for room for longer than that was decided lately all the same.
+pub(in crate::store::sqlite) const FORGET_UNDECIDED: &str = "UPDATE chat INDEXED BY chat_waits SET waits = 0
+    WHERE waits = 1 AND at < ?1 AND json_extract(decided, '$.at') < ?1 AND row NOT IN (SELECT row FROM unpushed)";
 /// How long what has no deadline of its own is worth sending, in milliseconds.
 pub(super) const TTL_MS: u64 = TTL_MAX as u64 * 1_000;
 /// How long a proof is, in milliseconds: as long as it counts.
@@ -60,6 +62,9 @@ pub(in crate::store::sqlite) struct DevicePush {
     /// The message that it tells of, and the other side of its conversation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) about: Option<(i64, String)>,
+    /// Its message was edited while it was in flight: it is not sent again as it was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) edited: bool,
     /// It was taken back while it was in flight: it is not sent again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) withdrawn: bool,
@@ -76,8 +81,11 @@ impl DevicePush {
 
 /// A message whose reader may have to be pushed.
 pub(super) struct Asking<'a> {
+    pub(super) reader: &'a Owner,
     pub(super) row: &'a ChatRow,
     pub(super) body: &'a str,
+    /// What is shown as its title; `None`: who wrote it.
+    pub(super) title: Option<&'a str>,
     pub(super) asked: Asked,
     pub(super) attended: &'a Attended,
     /// What was decided before.
@@ -116,6 +124,11 @@ impl Decided {
         self
     }
 
+    /// Whether the push of any device waits for room in the queue.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.devices.values().any(|decision| decision.rule == Rule::NoRoom)
+    }
+
     /// What stays when it is decided again.
     fn done(&self) -> (BTreeMap<String, PushDecision>, BTreeMap<String, i64>, Vec<String>) {
         let done = self.devices.iter().filter(|(dev, _)| self.is_done(dev));
@@ -147,14 +160,18 @@ pub(super) struct Registered {
     pub(super) dev: Device,
     pub(super) token: Token,
     form: PushForm,
-    budget: PushBudget,
+    pub(super) budget: PushBudget,
     sync_row: Option<Row>,
 }
 
 /// Decides for each device of the reader, and queues the pushes that go now. A push for which there is no id waits.
 pub(super) fn decide(tx: &mut Tx<'_>, asking: &Asking<'_>, call: &mut Call<'_>) -> rusqlite::Result<Told> {
-    let devices = registered(tx, &asking.row.peer)?;
+    let devices = registered(tx, asking.reader)?;
+    let is_of_two = !asking.row.peer.is_group();
     if devices.is_empty() {
+        if is_of_two {
+            unpushed::note(tx, asking.row.sid.row(), false)?;
+        }
         return Ok(Told::default());
     }
     let attended = asking.attended.devices.iter().map(|dev| dev.as_str().to_owned()).collect();
@@ -165,7 +182,15 @@ pub(super) fn decide(tx: &mut Tx<'_>, asking: &Asking<'_>, call: &mut Call<'_>) 
         if decided.is_done(device.dev.as_str()) {
             continue;
         }
-        let asked = AskedDevice { has_token: true, attended: asking.attended.is(&device.dev) };
+        let has_room = !tx.queue_is_full(1, BYTES_MAX as u64);
+        let asked = AskedDevice {
+            has_token: true,
+            attended: asking.attended.is(&device.dev),
+            // What rings is over before anybody comes back: it is no news of the absence.
+            was_told: asking.call.is_none() && device.form.first && device.budget.was_told(),
+            is_quiet: device.form.quiet.as_ref().is_some_and(|quiet| quiet.covers(call.at)),
+            has_room,
+        };
         let mut decision = decide_for(call.policy.push_when, asking.asked, asked);
         let silent = decision.verdict == Verdict::PushSilently;
         let name = device.dev.as_str().to_owned();
@@ -176,6 +201,9 @@ pub(super) fn decide(tx: &mut Tx<'_>, asking: &Asking<'_>, call: &mut Call<'_>) 
             }
         }
         decided.devices.insert(name, decision);
+    }
+    if is_of_two {
+        unpushed::note(tx, asking.row.sid.row(), decided.waits_for_room())?;
     }
     let waits = decided.waits();
     Ok(Told { decided: Some(decided), waits })
@@ -192,19 +220,40 @@ pub(in crate::store) fn decide_again(
     let call = &mut Call::of(call);
     let mut waiting = Vec::new();
     for sid in sids {
-        let Some(row) = ChatRow::by_sid(tx, *sid)?.filter(|row| row.peer == *user) else {
-            let waits = ringing::decide_again(tx, user, *sid, attended, call)?;
-            waiting.extend(waits.filter(|waits| *waits).map(|_| *sid));
+        let row = ChatRow::by_sid(tx, *sid)?;
+        if let Some(row) = row.as_ref().filter(|row| row.peer.is_group()) {
+            if group::push::decide_again(tx, user, row, attended, call)? {
+                waiting.push(*sid);
+            }
+            continue;
+        }
+        if row.is_none()
+            && let Some(waits) = ringing::decide_again(tx, user, *sid, attended, call)?
+        {
+            waiting.extend(waits.then_some(*sid));
+            continue;
+        }
+        let row = row.filter(|row| row.peer == *user);
+        let before = tx.one(DECIDED, [sid.row()], |row| json::<Decided>(row, 0))?;
+        let (Some(row), Some(before)) = (row, before) else {
+            // It was read meanwhile, or is not kept any more.
+            unpushed::note(tx, sid.row(), false)?;
             continue;
         };
-        let Some(before) = tx.one(DECIDED, [sid.row()], |row| json::<Decided>(row, 0))? else { continue };
-        let document = super::message::document_of(tx, &row)?;
+        let document = super::message::document_of(tx, &row, user)?;
         let document: serde_json::Value = serde_json::from_slice(&document).unwrap_or_default();
         let entry = people::entry(tx, user, &row.writer)?;
-        let asked =
-            Asked { blocked: entry.blocked, muted: entry.is_muted(call.at), attended: attended.any(), ..before.asked };
+        let asked = Asked {
+            blocked: entry.blocked,
+            muted: entry.is_silenced(call.at),
+            mentions_only: entry.hears_mentions_only(call.at),
+            attended: attended.any(),
+            ..before.asked
+        };
         let body = document["body"].as_str().unwrap_or_default();
-        let told = decide(tx, &Asking { row: &row, body, asked, attended, before: Some(before), call: None }, call)?;
+        let (reader, before) = (user, Some(before));
+        let asking = Asking { reader, row: &row, body, title: None, asked, attended, before, call: None };
+        let told = decide(tx, &asking, call)?;
         set_decided(tx, sid.row(), told.waits, told.decided.as_ref())?;
         if told.waits {
             waiting.push(*sid);
@@ -259,17 +308,23 @@ fn tell_device(
     silent: bool,
     verb: &mut Call<'_>,
 ) -> rusqlite::Result<Option<Row>> {
-    let Asking { row, body, call, .. } = *asking;
-    let (reader, writer) = (&row.peer, &row.writer);
-    let name = people::profile_name(tx, writer)?;
-    let title = title(writer, name.as_deref(), people::entry(tx, reader, writer)?.is_contact() || row.by_bal);
+    let Asking { reader, row, body, call, .. } = *asking;
+    let writer = &row.writer;
+    let title = match asking.title {
+        Some(title) => title.to_owned(),
+        None => {
+            let name = people::profile_name(tx, writer)?;
+            title(writer, name.as_deref(), people::entry(tx, reader, writer)?.is_contact() || row.by_bal)
+        }
+    };
     let kind = match (row.kind, call) {
         (_, Some(call)) => ItemKind::Call(call),
         (Kind::Invitation, _) => ItemKind::Invitation,
         (Kind::Call, _) => ItemKind::MissedCall,
         _ => ItemKind::Message,
     };
-    let item = Item { kind, with: writer, sid: row.sid, title: &title, body, ts: row.at, silent };
+    let (with, by) = (row.other(reader), Some(writer).filter(|_| row.peer.is_group()));
+    let item = Item { kind, with, by, sid: row.sid, title: &title, body, ts: row.at, silent };
     let news = News { user: reader, content: Content::Item(item), deadline: row.deadline, about: Some(row) };
     queue(tx, &news, device, verb)
 }
@@ -312,6 +367,7 @@ pub(super) fn queue(
         format: device.form.format,
         lang: device.form.lang.as_deref(),
         unread: people::unread(tx, news.user)?,
+        badge: device.form.badge,
     };
     let transport = call.policy.transports.pick(news.user, device.form.app.as_deref()).clone();
     let push = for_transport(push_of(&to, &content), &content, &transport);
@@ -325,15 +381,16 @@ pub(super) fn queue(
     let Some(sid) = call.push_sids.next().copied() else { return Ok(None) };
     let due = if let Next::At(at) = next { Some(at) } else { None };
     let deadline = if next == Next::Single { news.deadline } else { call.at + TTL_MS };
-    let new = new_push(news.user, sid, &push, (transport, deadline), call.at);
+    let mut new = new_push(news.user, sid, &push, (transport, deadline), call.at);
+    let of_group = news.about.filter(|row| next == Next::Single && row.peer.is_group());
+    let id = of_group.and_then(|row| MessageId::new(push_id(row.sid, device.dev.as_str())).ok());
+    new.id = id.unwrap_or(new.id);
     accept::queue_push(tx, &new, due.is_none())?;
     let (user, dev) = (news.user.as_str().to_owned(), device.dev.as_str().to_owned());
     let about = news.about.filter(|_| next == Next::Single);
-    let about = about.map(|row| (row.sid.row().0, row.writer.as_str().to_owned()));
-    tx.execute(
-        MARK,
-        params![sid.row(), json_text(&DevicePush { user, dev, about, withdrawn: false, rings: news.rings() })?],
-    )?;
+    let about = about.map(|row| (row.sid.row().0, row.other(news.user).as_str().to_owned()));
+    let mark = DevicePush { user, dev, about, edited: false, withdrawn: false, rings: news.rings() };
+    tx.execute(MARK, params![sid.row(), json_text(&mark)?])?;
     if let Some(due) = due {
         tx.execute(PUT_OFF, params![sid.row(), sql_ms(due)])?;
         tx.execute(KEEP_PLACES, params![push.target.recipient(), sid.row()])?;
@@ -341,10 +398,18 @@ pub(super) fn queue(
     if next != Next::Single {
         device.sync_row = Some(sid.row());
     }
+    if device.form.first && matches!(news.content, Content::Item(_)) && !news.rings() {
+        device.budget.handle_told(sid.row());
+    }
     note(tx, news, &device.dev, (next == Next::Single).then_some(sid.row()))?;
     let values = params![news.user.as_str(), device.dev.as_str(), json_text(&device.budget)?, device.sync_row];
     tx.execute(SET_BUDGET, values)?;
     Ok(Some(sid.row()))
+}
+
+/// The id of the push of a message to a group for one device of a member: so it is found again.
+pub(super) fn push_id(sid: Sid, dev: &str) -> String {
+    format!("{sid}.{dev}")
 }
 
 /// Remembers that the device was pushed for a message, be it by a `sync`.
@@ -353,7 +418,7 @@ fn note(tx: &Tx<'_>, news: &News<'_>, dev: &Device, delivery: Option<Row>) -> ru
     if let Some(delivery) = delivery.filter(|_| news.rings()) {
         return ringing::note(tx, row.sid.row(), dev.as_str(), delivery);
     }
-    let pushed = Pushed { user: news.user.as_str(), peer: row.writer.as_str(), dev: dev.as_str() };
+    let pushed = Pushed { user: news.user.as_str(), peer: row.other(news.user).as_str(), dev: dev.as_str() };
     pushed.note(tx, row.sid.row(), delivery)
 }
 
@@ -408,7 +473,7 @@ pub(super) fn queue_proof(
     let new = new_push(to.account, sid, &push, (transport, call.at + PROOF_MS), call.at);
     accept::queue_push(tx, &new, true)?;
     let user = to.account.as_str().to_owned();
-    let mark = DevicePush { user, dev: String::new(), about: None, withdrawn: false, rings: false };
+    let mark = DevicePush { user, dev: String::new(), about: None, edited: false, withdrawn: false, rings: false };
     tx.execute(MARK, params![sid.row(), json_text(&mark)?])?;
     Ok(true)
 }
@@ -417,13 +482,21 @@ pub(super) fn queue_proof(
 /// Those of older ones wait no longer.
 pub(in crate::store) fn undecided(tx: &Tx<'_>, since: u64) -> rusqlite::Result<Vec<Undecided>> {
     tx.execute(FORGET_UNDECIDED, [sql_ms(since)])?;
+    let mut waiting = tx.all(UNDECIDED, [], |row| Ok((owner(row, 0)?, sid(row, 1, 2)?)))?;
+    waiting.extend(group::push::undecided(tx)?);
+    waiting.extend(ringing::undecided(tx)?);
+    waiting.sort();
+    Ok(by_user(waiting))
+}
+
+/// Those of each user that stand side by side.
+pub(super) fn by_user(messages: Vec<(Owner, Sid)>) -> Vec<Undecided> {
     let mut found: Vec<Undecided> = Vec::new();
-    let messages = tx.all(UNDECIDED, [], |row| Ok((owner(row, 0)?, sid(row, 1, 2)?)))?;
-    for (user, sid) in messages.into_iter().chain(ringing::undecided(tx)?) {
+    for (user, sid) in messages {
         match found.last_mut().filter(|last| last.user == user) {
             Some(last) => last.sids.push(sid),
             None => found.push(Undecided { user, sids: vec![sid] }),
         }
     }
-    Ok(found)
+    found
 }

@@ -12,6 +12,9 @@ const CHUNK: i64 = 250;
 /// What has a packet identifier stays: its reader may have that, and it has to be answered.
 pub(in crate::store::sqlite) const EXPIRED: &str = "SELECT queue, seq FROM queue
     WHERE expires_at <= ?1 AND packet_id IS NULL ORDER BY expires_at LIMIT ?2";
+/// Documents of the bridge among them. No queue counts these.
+pub(in crate::store::sqlite) const EXPIRED_DOCUMENTS: &str = "SELECT queue, seq FROM queue INDEXED BY queue_expiry
+    WHERE expires_at <= ?1 AND packet_id IS NULL AND document IS NOT NULL ORDER BY expires_at LIMIT ?2";
 const ENDING: &str = "SELECT queue FROM queues WHERE kind = ?1 LIMIT 1";
 
 pub(in crate::store) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<SweptQueues> {
@@ -27,4 +30,14 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swe
     let ending = ending.map_or(Ok(false), |queue| session::end(tx, queue).map(|_| true))?;
     swept.more = ending || expired.len().max(swept.retained.len()) as i64 == CHUNK;
     Ok(swept)
+}
+
+/// Drops documents whose time is over, a chunk of them. Whether there may be more.
+pub(in crate::store::sqlite) fn drop_documents(tx: &Tx<'_>, now: u64) -> rusqlite::Result<bool> {
+    let expired: Vec<(QueueId, i64)> =
+        tx.all(EXPIRED_DOCUMENTS, params![sql_ms(now), CHUNK], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    for &(queue, seq) in &expired {
+        row::remove(tx, queue, seq)?;
+    }
+    Ok(expired.len() as i64 == CHUNK)
 }

@@ -115,6 +115,56 @@ fn a_store_with_chat_keeps_its_messages_and_what_phones_show() {
 }
 
 #[test]
+fn a_store_with_chat_gets_the_order_of_its_conversations() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(&STEPS[..8].concat()).unwrap();
+    let standing = r#"{"first":{"count":2,"unread":0},"second":{"count":1,"unread":1,"theirs":1}}"#;
+    for (first, second) in [("alice", "bob"), ("alice", "alice"), ("bob", "carol")] {
+        old.execute("INSERT INTO conversations VALUES (?1, ?2, ?3)", [first, second, standing]).unwrap();
+    }
+    // The second message was swallowed by a block, and of bob and carol nothing is kept.
+    for (row, kind, writer, peer, hidden) in [
+        (7, 0, "alice", "bob", 0),
+        (8, 0, "alice", "bob", 1),
+        (9, 0, "alice", "alice", 1),
+        (10, 2, "eve", "bob", 0),
+        (11, 2, "mallory", "bob", 1),
+    ] {
+        let insert =
+            "INSERT INTO chat (row, tail, kind, writer, by_bal, peer, at, theirs_writer, theirs_reader, received,
+            hidden, waits, deadline, document) VALUES (?1, 1, ?2, ?3, 0, ?4, 5, 0, 1, 0, ?5, 0, 9, x'7b7d')";
+        old.execute(insert, (row, kind, writer, peer, hidden)).unwrap();
+    }
+    mark(&old, 8);
+    drop(old);
+    let (conn, _lock) = open(&path).unwrap();
+    let order = "SELECT first, second, newest_first, newest_second, standing FROM conversations ORDER BY first, second";
+    let mut order = conn.prepare(order).unwrap();
+    let read = |row: &rusqlite::Row<'_>| {
+        let (pair, kept) = ([row.get::<_, String>(0)?, row.get(1)?], row.get::<_, String>(4)? == standing);
+        Ok((pair, row.get::<_, Option<i64>>(2)?, row.get::<_, Option<i64>>(3)?, kept))
+    };
+    let order: Vec<_> = order.query_map([], read).unwrap().map(Result::unwrap).collect();
+    let of =
+        |first: &str, second: &str, newest, other, kept| ([first.to_owned(), second.to_owned()], newest, other, kept);
+    assert_eq!(
+        order,
+        [
+            of("alice", "alice", Some(9), None, true),
+            of("alice", "bob", Some(8), Some(7), true),
+            of("bob", "carol", None, None, true),
+            of("bob", "eve", Some(10), Some(10), false),
+            of("bob", "mallory", None, Some(11), false),
+        ]
+    );
+    let made: String =
+        conn.query_row("SELECT standing FROM conversations WHERE second = 'eve'", [], |row| row.get(0)).unwrap();
+    serde_json::from_str::<crate::chat::conversation::Conversation>(&made).unwrap();
+}
+
+#[test]
 fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
     let (dir, path) = old_store();
     let old = content(&path);
@@ -153,7 +203,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
             phases[..],
             [
                 Phase::Copying { done: 1.., of: 1.. },
-                Phase::Changing { step: 1, of: 5 },
+                Phase::Changing { step: 1, of: 8 },
                 Phase::Committing,
                 Phase::Rebuilding,
                 Phase::Checkpointing

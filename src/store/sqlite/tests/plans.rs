@@ -1,7 +1,10 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
 use super::super::chat::calls::{self, ending, kept, ringing, signal};
-use super::super::chat::{self, device, keep, message as chat_message, notified, position, push, sync};
+use super::super::chat::{
+    self, amend, conversations, deletion, device, expired, history, keep, mention, message as chat_message, notified,
+    position, push, scheduled, sync, unpushed,
+};
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{
     accept, dispatch, file, inspect as store, message, outbox, recipient_queue, recover, request, sweep, unread,
@@ -59,19 +62,32 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (documents::FIRST_TOPIC, "PRIMARY KEY (topic>?)"),
         (documents::NEXT_OWN_TOPIC, "INDEX queue_documents (queue=? AND document>?)"),
         (queues::EXPIRED, "INDEX queue_expiry (expires_at<?)"),
+        (queues::EXPIRED_DOCUMENTS, "INDEX queue_expiry (expires_at<?)"),
         (retained::EXPIRED, "INDEX retained_expiry (expires_at<?)"),
         (inspect::SESSIONS, "INDEX queues_key (key>?)"),
         (inspect::RETAINED, "PRIMARY KEY (topic>?)"),
         (chat::BY_SID, "INTEGER PRIMARY KEY (rowid=?)"),
         (chat_message::BY_ID, "INDEX chat_id (writer=? AND id=?)"),
-        (position::ALL_RECEIVED, "INDEX chat_unreceived (peer=? AND writer=? AND row<?)"),
-        (position::NEWEST_UNRECEIVED, "INDEX chat_unreceived (peer=? AND writer=? AND row<?)"),
-        (position::NEWEST_TO_CONFIRM, "INDEX chat_unreceived (peer=? AND writer=? AND row<?)"),
-        (position::NEWEST_MESSAGE, "INDEX chat_peer (peer=? AND row>? AND row<?)"),
+        (position::ALL_RECEIVED, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
+        (position::NEWEST_UNRECEIVED, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
+        (position::NEWEST_TO_CONFIRM, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
+        (position::NEWEST_MESSAGE, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
+        (position::RETRACTED_BEHIND, "INDEX chat_gone (peer=? AND writer=? AND row>?)"),
+        (position::DELETED_BEHIND, "PRIMARY KEY (user=? AND peer=? AND row>?)"),
+        (history::BEFORE, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
+        (history::AFTER, "INDEX chat_pair (peer=? AND writer=? AND row>?)"),
+        (history::NEWEST, "INDEX chat_pair (peer=? AND writer=? AND row>?)"),
+        (history::LAST, "INDEX chat_pair (peer=? AND writer=?)"),
+        (deletion::TO_PURGE, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
+        (amend::EARLIER, "INDEX chat_amends (amends=?)"),
+        (conversations::INVITED, "INDEX chat_invited (peer=? AND writer=?)"),
+        (mention::READ, "PRIMARY KEY (user=? AND peer=? AND row<?)"),
+        (mention::IN_CONVERSATION, "PRIMARY KEY (user=? AND peer=?)"),
+        (mention::IN_ALL, "PRIMARY KEY (user=?)"),
         (sync::WRITTEN, "INDEX chat_writer (writer=? AND row>?)"),
-        (sync::NEWEST_WRITTEN, "INDEX chat_writer (writer=? AND row>?)"),
+        (sync::NEWEST_WRITTEN, "INDEX chat_writer (writer=? AND row<?)"),
         (sync::GOT, "INDEX chat_peer (peer=? AND row>?)"),
-        (sync::NEWEST_GOT, "INDEX chat_peer (peer=? AND row>?)"),
+        (sync::NEWEST_GOT, "INDEX chat_peer (peer=? AND row<?)"),
         (push::DEVICES, "PRIMARY KEY (user=?)"),
         (push::WAITING, "INDEX chat_waits (peer=? AND row>? AND row<?)"),
         (push::KEEP_PLACES, "INDEX deliveries_chat (recipient=? AND rowid<?)"),
@@ -91,6 +107,12 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (outbox::EXPIRED, "INDEX outbox_expiry (expires_at<?)"),
         (keep::OVER, "INDEX chat_open (deadline<?)"),
         (keep::SILENT, "INDEX devices_seen (stale=? AND seen_at<?)"),
+        (expired::OVER, "INDEX expiring_at (at<?)"),
+        (expired::DOCUMENTS, "PRIMARY KEY (row=?)"),
+        (scheduled::BY_ID, "INDEX scheduled_id (writer=? AND id=?)"),
+        (scheduled::OF_WRITER, "INDEX scheduled_writer (writer=? AND row>?)"),
+        (scheduled::DUE, "INDEX scheduled_due (not_before<?)"),
+        (scheduled::COUNT, "(writer=?)"),
         (device::DROP_PROOFS, "INDEX proofs_made (made_at<?)"),
     ];
     for (sql, index) in expected {
@@ -100,12 +122,28 @@ fn hot_statements_use_their_index_and_sort_nothing() {
     }
 }
 
+/// Only their keys are sorted: what is said of each is read for one page.
+#[test]
+fn the_conversations_of_a_user_are_found_along_both_of_its_sides() {
+    let dir = tempfile::tempdir().unwrap();
+    let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
+    let plan = plan(&conn, conversations::NEWEST_FIRST);
+    assert!(plan.contains("PRIMARY KEY (first=?)"), "{plan}");
+    assert!(plan.contains("INDEX conversations_second (second=?"), "{plan}");
+    assert!(plan.contains("USE TEMP B-TREE FOR ORDER BY") && !plan.contains("SCAN conversations"), "{plan}");
+}
+
 #[test]
 fn what_waited_at_a_stop_is_found_along_its_index() {
     let dir = tempfile::tempdir().unwrap();
     let (conn, _lock) = file::open(&dir.path().join("store.db")).unwrap();
-    assert_eq!(plan(&conn, push::UNDECIDED), "SCAN chat USING INDEX chat_waits\n");
-    assert_eq!(plan(&conn, ringing::UNDECIDED), "SCAN calls USING INDEX calls_waits\n");
+    assert_eq!(plan(&conn, scheduled::NEXT), "SCAN scheduled USING COVERING INDEX scheduled_due\n", "the first of it");
+    let by_row = "USING ROWID SEARCH ON TABLE unpushed FOR IN-OPERATOR\n";
+    assert_eq!(plan(&conn, push::UNDECIDED), format!("SCAN chat USING INDEX chat_waits\n{by_row}"));
+    assert_eq!(plan(&conn, push::FORGET_UNDECIDED), format!("SCAN chat USING INDEX chat_waits\n{by_row}"));
+    let oldest = "SCAN unpushed\n";
+    assert_eq!(plan(&conn, unpushed::OLDEST), oldest, "along the rows, as far as the chunk goes");
+    assert_eq!(plan(&conn, ringing::UNDECIDED), format!("SCAN calls USING INDEX calls_waits\n{by_row}"));
     assert_eq!(plan(&conn, keep::OLDEST), "SCAN chat\n", "along the rows, as far as the chunk goes");
 }
 

@@ -65,7 +65,7 @@ async fn the_rule_is_named_for_what_is_not_pushed() {
     let (never, _) =
         chat.send(writer("alice"), peer("bob", &[]), &json!({ "to": "bob", "body": "x", "push": "never" })).await;
     assert_eq!(rule(chat.explain(never).await), Rule::Never);
-    chat.set("bob", SettingChange::About(owner("alice"), EntryChange::Mute(Some(u64::MAX)))).await;
+    chat.set("bob", SettingChange::About(owner("alice"), EntryChange::Mute(Some((u64::MAX, MuteLevel::None))))).await;
     let muted = chat.write("alice", "bob", "x").await;
     assert_eq!(rule(chat.explain(muted).await), Rule::Muted);
     chat.block("bob", "alice", true).await;

@@ -3,7 +3,7 @@
 use super::*;
 
 impl Chat {
-    pub(super) async fn sweep(&mut self, for_ms: u64, bytes: u64) -> bool {
+    pub(in crate::store::tests) async fn sweep(&mut self, for_ms: u64, bytes: u64) -> bool {
         let call = self.call();
         self.rig.store.chat_sweep(Keep { for_ms, bytes }, call).await.unwrap().await.unwrap()
     }

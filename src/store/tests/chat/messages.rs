@@ -138,7 +138,7 @@ async fn a_block_is_not_betrayed_and_leaves_no_hole_and_brings_nothing_later() {
 
 fn refused_receipt() -> ChatOutcome {
     let detail = "a `sid` is that of no message that went to this user";
-    ChatOutcome::Refused(crate::chat::message::Rejection::new(ErrorCode::NotFound, detail))
+    ChatOutcome::Refused(Rejection::new(ErrorCode::NotFound, detail))
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Which device is pushed for what, what is taken back, and what is cleared.
 
 use super::*;
+use crate::chat::push_decision::{Rule, Verdict};
 
 /// Bob has these devices with a token each.
 async fn with_devices(names: &[&str]) -> Chat {
@@ -55,7 +56,8 @@ async fn who_has_no_device_is_not_pushed_and_who_looks_at_none_is_pushed_on_each
     assert!(!chat.write_to(&[], &json!({})).await.1);
     assert_eq!(chat.tokens().await, ["T-phone", "T-tablet"]);
     let (_, waits) = chat.write_to(&[], &json!({ "push": "never" })).await;
-    chat.set("bob", SettingChange::About(owner("alice"), EntryChange::Mute(Some(chat.at + DAY)))).await;
+    chat.set("bob", SettingChange::About(owner("alice"), EntryChange::Mute(Some((chat.at + DAY, MuteLevel::None)))))
+        .await;
     let muted = chat.write_to(&[], &json!({})).await.1;
     assert!(!waits && !muted && chat.pushes().await.is_empty());
     chat.at += DAY;
@@ -273,24 +275,60 @@ async fn what_waited_at_a_stop_is_decided_again_unless_it_is_too_old() {
     assert!(chat.decide_again(&[old], &[]).await.is_empty() && chat.pushes().await.is_empty());
 }
 
+/// A store with room for `rows` pushes.
+async fn with_room_for(chat: Chat, rows: u64) -> Chat {
+    let Rig { dir, store, writer_thread, settings, sids, .. } = chat.rig;
+    drop(store);
+    writer_thread.close().await.unwrap();
+    let settings = Settings { limits: Limits { queue_rows: rows, ..Limits::default() }, ..settings };
+    Chat { rig: Rig::open(dir, settings, sids), ..chat }
+}
+
 #[tokio::test]
-async fn where_there_is_no_room_for_pushes_nothing_is_stored() {
-    let mut chat = with_devices(&["phone"]).await;
-    chat.rig = Rig::open(
-        chat.rig.dir,
-        Settings {
-            limits: Limits { queue_rows: 5, ..Limits::default() },
-            ..{
-                chat.rig.writer_thread.close().await.unwrap();
-                chat.rig.settings
-            }
-        },
-        chat.rig.sids,
-    );
-    let rows = chat.rig.store.figures().chat_rows;
-    let (_, outcome) = chat.send(writer("alice"), peer("bob", &[]), &json!({ "to": "bob", "body": "hi" })).await;
-    assert_eq!((outcome, chat.rig.store.figures().chat_rows), (ChatOutcome::Full, rows));
-    assert!(chat.told("alice", "receipts").await.is_empty());
+async fn a_push_for_which_there_is_no_room_waits_however_long_and_is_sent_once() {
+    let mut chat = with_room_for(with_devices(&["phone", "tablet"]).await, 1).await;
+    let (first, waits) = chat.write_to(&[], &json!({})).await;
+    let (second, _) = chat.write_to(&[], &json!({ "push": "silent" })).await;
+    let (_, never) = chat.write_to(&[], &json!({ "push": "never" })).await;
+    assert!(waits && !never);
+    assert_eq!((chat.rig.store.figures().queue_rows, chat.rig.store.figures().chat_unpushed), (1, 2));
+    assert_eq!(chat.told("bob", "messages").await.len(), 3, "they came at once");
+    let explained = chat.rig.store.chat_explain(owner("bob"), first).await.unwrap().await.unwrap().unwrap();
+    let rules: Vec<_> = explained.devices.iter().map(|device| (device.verdict, device.rule)).collect();
+    assert_eq!(rules, [(Verdict::Push, Rule::Unattended), (Verdict::Wait, Rule::NoRoom)]);
+
+    // A restart forgets what waited for somebody for too long, and not this.
+    let mut chat = chat.crash().await;
+    chat.at += 2 * 60 * MINUTE;
+    let (at, later) = (chat.at, chat.at + 1);
+    assert!(chat.rig.store.chat_undecided(at).await.unwrap().await.unwrap().is_empty());
+    let waiting = [Undecided { user: owner("bob"), sids: vec![first, second] }];
+    assert_eq!(chat.rig.store.chat_unpushed(10).await.unwrap().await.unwrap(), waiting);
+    assert_eq!(chat.rig.store.chat_unpushed(1).await.unwrap().await.unwrap()[0].sids, [first]);
+    assert_eq!(chat.decide_again(&[first, second], &[]).await, [first, second], "there is still no room");
+    let mut chat = with_room_for(chat, 10).await;
+    assert_eq!(chat.rig.store.figures().chat_unpushed, 2);
+    assert_eq!(chat.decide_again(&[second], &["web"]).await, [second], "somebody looks by now");
+    assert_eq!(chat.rig.store.figures().chat_unpushed, 1);
+    let since = later;
+    let undecided = chat.rig.store.chat_undecided(since).await.unwrap().await.unwrap();
+    assert_eq!(undecided, [Undecided { user: owner("bob"), sids: vec![second] }], "a restart loses it no more");
+    assert!(chat.decide_again(&[first, second], &[]).await.is_empty());
+    assert_eq!(chat.tokens().await, ["T-phone", "T-tablet", "T-phone", "T-tablet"]);
+    assert_eq!(chat.rig.store.figures().chat_unpushed, 0);
+}
+
+#[tokio::test]
+async fn what_was_read_while_its_push_waited_for_room_is_forgotten() {
+    let mut chat = with_room_for(with_devices(&["phone"]).await, 0).await;
+    let (first, _) = chat.write_to(&[], &json!({})).await;
+    chat.write_to(&[], &json!({})).await;
+    chat.read_at("web", &[], first).await;
+    chat.sweep(0, u64::MAX).await;
+    let chat = with_room_for(chat, 10).await;
+    assert!(chat.rig.store.chat_unpushed(10).await.unwrap().await.unwrap().is_empty(), "neither is kept");
+    assert_eq!(chat.rig.store.figures().chat_unpushed, 0);
+    assert!(chat.pushes().await.is_empty());
 }
 
 #[tokio::test]
@@ -404,4 +442,82 @@ async fn an_answer_clears_a_reaction_that_was_pushed() {
     let at_web = Writer { dev: Some(device("web")), ..writer("bob") };
     chat.send(at_web, peer("alice", &[]), &json!({ "to": "alice", "body": "thank you" })).await;
     assert_eq!(whats(&chat.pushes().await), [("T-phone", "clear")]);
+}
+
+impl Chat {
+    async fn register_with(&mut self, dev: &str, more: &Value) {
+        self.change_device(registers("bob", dev, Some(registration(&format!("T-{dev}"), more)))).await;
+    }
+
+    /// By which rule the only device of bob was pushed for a message, or was not.
+    async fn rule(&self, sid: Sid) -> (Verdict, Rule) {
+        let explained = self.rig.store.chat_explain(owner("bob"), sid).await.unwrap().await.unwrap().unwrap();
+        (explained.devices[0].verdict, explained.devices[0].rule)
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_wants_one_push_for_an_absence_gets_no_second_one_until_it_speaks() {
+    let mut chat = with_devices(&[]).await;
+    chat.register_with("phone", &json!({ "first": true })).await;
+    let (first, _) = chat.write_to(&[], &json!({})).await;
+    let (second, _) = chat.write_to(&[], &json!({ "push": "always" })).await;
+    assert_eq!(chat.tokens().await, ["T-phone"]);
+    let mut chat = chat.crash().await;
+    let (third, _) = chat.write_to(&[], &json!({})).await;
+    assert!(chat.pushes().await.is_empty());
+    assert_eq!(chat.rule(first).await, (Verdict::Push, Rule::Unattended));
+    for sid in [second, third] {
+        assert_eq!(chat.rule(sid).await, (Verdict::None, Rule::First));
+    }
+    assert_eq!(chat.count("SELECT count(*) FROM pushed"), 1, "what was not pushed is remembered so");
+    chat.rig.store.chat_device_spoke(owner("bob"), device("phone"), chat.at).await.unwrap().await.unwrap();
+    chat.write_to(&[], &json!({})).await;
+    let pushes = chat.pushes().await;
+    assert_eq!((pushes.len(), pushes[0].data("unread")), (1, "4"), "it says how many");
+    chat.confirm("phone", false, third).await;
+    let (fifth, _) = chat.write_to(&[], &json!({})).await;
+    assert_eq!(chat.tokens().await, ["T-phone"]);
+
+    // Read at another device, which clears what it shows: whoever read it was not absent.
+    chat.read_at("web", &[], fifth).await;
+    chat.write_to(&[], &json!({})).await;
+    chat.write_to(&[], &json!({})).await;
+    assert_eq!(whats(&chat.pushes().await), [("T-phone", "clear"), ("T-phone", "message")]);
+}
+
+#[tokio::test]
+async fn a_push_that_did_not_go_is_not_the_one_of_an_absence() {
+    let mut chat = with_devices(&[]).await;
+    chat.register_with("phone", &json!({ "first": true })).await;
+    chat.write_to(&[], &json!({})).await;
+    let push = chat.claim(chat.at).await;
+    chat.rig.record(push[0].sid, refused(Decision::FAIL, "INVALID"), chat.at).await;
+    let (sid, _) = chat.write_to(&[], &json!({})).await;
+    chat.confirm("web", true, sid).await;
+    let (sid, _) = chat.write_to(&[], &json!({})).await;
+    chat.write_to(&[], &json!({})).await;
+    let pushes: Vec<_> = chat.pushes().await.iter().map(|push| push.data("sid").to_owned()).collect();
+    assert_eq!(pushes, [sid.to_string()], "the first failed, the second was taken back");
+}
+
+#[tokio::test]
+async fn by_night_a_push_shows_nothing() {
+    let mut chat = with_devices(&[]).await;
+    let at = |minutes: u64| format!("{:02}:{:02}", minutes / 60 % 24, minutes % 60);
+    let minute = chat.at / MINUTE % (24 * 60);
+    let quiet = json!({ "from": at(minute + 23 * 60), "to": at(minute + 60), "tz": "UTC" });
+    chat.register_with("phone", &json!({ "quiet": quiet, "platform": "ios", "badge": "server" })).await;
+    let (sid, _) = chat.write_to(&[], &json!({ "push": "always" })).await;
+    assert_eq!(chat.rule(sid).await, (Verdict::PushSilently, Rule::Quiet));
+    let push = &chat.pushes().await[0].push;
+    assert_eq!((&push["priority"], &push["notification"]), (&json!("normal"), &json!({ "badge": "1" })));
+    chat.at += 2 * 60 * MINUTE;
+    let (sid, _) = chat.write_to(&[], &json!({})).await;
+    assert_eq!(chat.rule(sid).await, (Verdict::Push, Rule::Unattended));
+    let push = &chat.pushes().await[0].push;
+    assert_eq!(push["notification"], json!({ "title": "alice", "body": "hi", "badge": "2" }));
+    chat.read_at("web", &[], sid).await;
+    let clear = &chat.pushes().await[0].push;
+    assert_eq!(clear["notification"], json!({ "badge": "0" }));
 }

@@ -160,7 +160,7 @@ async fn a_reaction_is_a_message_that_nobody_has_to_read() {
 async fn what_is_set_is_told_to_the_own_devices_and_kept() {
     let mut chat = Chat::of_two().await;
     let told = Bytes::from(r#"{"op":"mute"}"#);
-    let mute = SettingChange::About(owner("alice"), EntryChange::Mute(Some(NOW + DAY)));
+    let mute = SettingChange::About(owner("alice"), EntryChange::Mute(Some((NOW + DAY, MuteLevel::None))));
     chat.rig.store.chat_set(owner("bob"), mute, told, NOW).await.unwrap().await.unwrap().unwrap();
     assert_eq!(chat.told("bob", "changes").await, [json!({ "op": "mute" })]);
     let seen = chat.set("bob", SettingChange::HidePresence(true)).await;
@@ -188,7 +188,7 @@ async fn contacts_come_in_pages() {
         chat.block("alice", name, true).await;
     }
     // A mute that is over leaves nothing.
-    chat.set("alice", SettingChange::About(owner("nobody"), EntryChange::Mute(Some(NOW)))).await;
+    chat.set("alice", SettingChange::About(owner("nobody"), EntryChange::Mute(Some((NOW, MuteLevel::None))))).await;
     let (mut found, mut after) = (Vec::new(), String::new());
     loop {
         let page = chat.rig.store.chat_contacts(owner("alice"), after.clone()).await.unwrap().await.unwrap();

@@ -114,7 +114,10 @@ fn keep_message(
         // Nobody wrote it, who could want to hear of it.
         receipt: false,
         waits: false,
-        deadline: call.at.saturating_add(TTL_MS),
+        // Only what was missed is pushed.
+        deadline: if is_missed { call.at.saturating_add(TTL_MS) } else { call.at },
+        amends: None,
+        gone: false,
     };
     let document = call_row.parties().message(ended.ending);
     if !row.by_bal {
@@ -136,8 +139,10 @@ fn decide(tx: &mut Tx<'_>, row: &ChatRow, attended: &Attended, call: &mut Call<'
         own: false,
         // A block that was lifted since hides the call all the same.
         blocked: entry.blocked || row.hidden,
-        muted: entry.is_muted(call.at),
+        muted: entry.is_silenced(call.at),
+        mentions_only: entry.hears_mentions_only(call.at),
+        mentioned: false,
         attended: attended.any(),
     };
-    push::decide(tx, &Asking { row, body: "", asked, attended, before: None, call: None }, call)
+    push::decide(tx, &Asking { reader: &row.peer, row, body: "", title: None, asked, attended, before: None, call: None }, call)
 }

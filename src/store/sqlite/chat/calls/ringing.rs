@@ -10,7 +10,7 @@ use crate::chat::suffix::calls::TTL_MAX;
 use crate::chat::topic::Device;
 use crate::store::sqlite::chat::notified::cancel;
 use crate::store::sqlite::chat::push::{self, Asking, Decided, News, Told, queue, registered};
-use crate::store::sqlite::chat::{Call, json, json_text, people};
+use crate::store::sqlite::chat::{Call, json, json_text, people, unpushed};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{NewReceipt, ReceiptOf};
 use rusqlite::params;
@@ -29,7 +29,9 @@ const SET_DECIDED: &str = "UPDATE calls SET waits = ?2, decided = ?3 WHERE row =
 const STOP_WAITING: &str = "UPDATE calls SET waits = 0 WHERE row = ?1";
 const RECEIVED: &str = "UPDATE calls SET received = 1 WHERE row = ?1 AND tail = ?2 AND callee = ?3 AND hidden = 0";
 pub(in crate::store::sqlite) const UNDECIDED: &str =
-    call_rows!("INDEXED BY calls_waits WHERE waits = 1 AND received = 0 ORDER BY callee, row");
+    call_rows!("INDEXED BY calls_waits WHERE waits = 1 AND received = 0
+    AND row NOT IN (SELECT row FROM unpushed) ORDER BY callee, row");
+const BY_ROW: &str = call_rows!("WHERE row = ?1");
 
 /// Decides for each device of the callee, and queues the pushes that go now.
 pub(super) fn decide(
@@ -54,11 +56,15 @@ fn decide_after(
         wish: Wish::Auto,
         own: false,
         blocked: entry.blocked || row.hidden,
-        muted: entry.is_muted(call.at),
+        muted: entry.is_silenced(call.at),
+        mentions_only: entry.hears_mentions_only(call.at),
+        mentioned: false,
         attended: attended.any(),
     };
     let offer = row.offer();
-    push::decide(tx, &Asking { row: &offer, body: "", asked, attended, before, call: Some(&row.name) }, call)
+    let (reader, call_name) = (&row.callee, Some(&row.name));
+    let asking = Asking { reader, row: &offer, body: "", title: None, asked, attended, before, call: call_name };
+    push::decide(tx, &asking, call)
 }
 
 /// Decides anew about an offer whose pushes waited. Whether they wait further; `None`: it is no offer to this user.
@@ -72,7 +78,10 @@ pub(in crate::store::sqlite) fn decide_again(
     let Some(row) = CallRow::by_sid(tx, offer)?.filter(|row| row.callee == *user) else { return Ok(None) };
     let before = tx.one(DECIDED, [offer.row()], |row| json::<Decided>(row, 0))?;
     // Its time may be over, and nobody has looked yet.
-    let Some(before) = before.filter(|_| row.state.rings() && call.at < row.until) else { return Ok(Some(false)) };
+    let Some(before) = before.filter(|_| row.state.rings() && call.at < row.until) else {
+        unpushed::note(tx, offer.row(), false)?;
+        return Ok(Some(false));
+    };
     let told = decide_after(tx, &row, attended, Some(before), call)?;
     if let Some(decided) = &told.decided {
         tx.execute(SET_DECIDED, params![offer.row(), told.waits, json_text(decided)?])?;
@@ -85,6 +94,11 @@ pub(in crate::store::sqlite) fn decide_again(
 /// Offers whose pushes waited for an attended device and that no device has confirmed.
 pub(in crate::store::sqlite) fn undecided(tx: &Tx<'_>) -> rusqlite::Result<Vec<(Owner, Sid)>> {
     tx.all(UNDECIDED, [], |row| CallRow::read(row).map(|row| (row.callee, row.sid)))
+}
+
+/// The offer with this row, if there is one: who is rung, and its sid.
+pub(in crate::store::sqlite) fn without_room(tx: &Tx<'_>, offer: Row) -> rusqlite::Result<Option<(Owner, Sid)>> {
+    tx.one(BY_ROW, [offer], |row| CallRow::read(row).map(|row| (row.callee, row.sid)))
 }
 
 /// The device was pushed for an offer, by a push that may be taken back.
@@ -112,6 +126,7 @@ pub(in crate::store::sqlite) fn forget_device(tx: &Tx<'_>, user: &Owner, dev: &s
 pub(super) fn stop(tx: &mut Tx<'_>, row: &CallRow, by: Option<&Device>, call: &mut Call<'_>) -> rusqlite::Result<()> {
     let offer = row.sid.row();
     tx.execute(STOP_WAITING, [offer])?;
+    unpushed::note(tx, offer, false)?;
     let mut rings = BTreeSet::new();
     for (dev, delivery) in noted(tx, offer)? {
         let is_taken_back = match delivery {

@@ -17,7 +17,7 @@ use crate::store::sqlite::chat::push::Told;
 use crate::store::sqlite::chat::{Call, ChatRow, json_text, people, position};
 use crate::store::sqlite::column::{from_sql, sid, sql_ms};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ChatCall, ChatOutcome, NewSignal, Origin, Seeing, USER_DEVICES_MAX};
+use crate::store::{ChatCall, ChatOutcome, NewSignal, Origin, Seeing};
 use rusqlite::params;
 
 pub(in crate::store::sqlite) const KNOWN: &str =
@@ -85,7 +85,8 @@ fn remember(tx: &Tx<'_>, new: &NewSignal, of: Sid, at: u64) -> rusqlite::Result<
 
 /// The device is shown to both sides.
 fn stamp(new: &NewSignal, at: u64) -> Stamp<'_> {
-    Stamp { sid: new.sid, n: None, ts: at, from: &new.from.name, dev: new.from.dev.as_ref(), redelivered: false }
+    let (from, dev) = (&new.from.name, new.from.dev.as_ref());
+    Stamp { sid: new.sid, n: None, ts: at, from, group: None, dev, redelivered: false }
 }
 
 /// Until when it is worth delivering.
@@ -107,9 +108,6 @@ fn offer(tx: &mut Tx<'_>, new: &NewSignal, call: &mut Call<'_>) -> rusqlite::Res
     };
     if CallRow::by_name(tx, &new.signal.call, &from.name, &to.name)?.is_some() {
         return Ok(Err(refused(new, ErrorCode::Duplicate, "another call of these two has this `call`")));
-    }
-    if tx.queue_is_full(USER_DEVICES_MAX as u64, crate::chat::push_document::BYTES_MAX as u64) {
-        return Ok(Err(ChatOutcome::Full));
     }
     let seen = if from.role == Role::User { contact(tx, &from.name, &to.name, call.at)? } else { None };
     let row = CallRow {

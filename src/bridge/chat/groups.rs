@@ -1,0 +1,290 @@
+//! Groups: what is written to one, and the requests that make and change one.
+//!
+//! Who looks at what is known here, and who is in a group in the store. So a message to a group asks the store twice: for its
+//! members, and to keep it; the messages of one user to groups go one after the other.
+
+use super::limits::{Limits, Meeting};
+use super::requests::{Asked, Reply, fields};
+use super::{ChatIntake, Remaining, TakeError, device, finish, typing};
+use crate::bridge::context::Context;
+use crate::bridge::refusing::Refused;
+use crate::chat::attention::Attended;
+use crate::chat::group::{GroupChange, RECEIPTS_MAX};
+use crate::chat::id::{GroupId, MessageId, Owner, Sid};
+use crate::chat::message::Rejection;
+use crate::chat::principal::Role;
+use crate::chat::suffix::chatstate::ChatState;
+use crate::chat::suffix::messages::UserMessage;
+use crate::chat::suffix::requests::GroupOp;
+use crate::chat::topic::Device;
+use crate::chat::user_limits::Limited;
+use crate::mqtt::{AckWord, Inbound};
+use crate::ops::clock::now_ms;
+use crate::store::{
+    ChatOutcome, ChatPolicy, Committed, GroupAction, GroupChanged, GroupOutcome, GroupPage, Named, NewGroupChange,
+    NewGroupMessage, Peer, StoreError, USER_DEVICES_MAX, Writer,
+};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// Ids for pushes that one message takes to the store, at most. Members for whom none is left are decided about again.
+const PUSHES_MAX: usize = 4_000;
+
+/// Whether a publish is a message to a group: then those of its writer go one after the other.
+pub(in crate::bridge) fn is_for_group(publish: &Inbound) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        to: Option<String>,
+    }
+    let is_group = |to: &str| GroupId::new(to).is_ok();
+    match &publish.routed_to {
+        Some(to) => is_group(to),
+        None => serde_json::from_slice::<Named>(&publish.payload)
+            .is_ok_and(|named| named.to.as_deref().is_some_and(is_group)),
+    }
+}
+
+/// Somebody who writes to a group, or changes one.
+struct By {
+    user: Owner,
+    role: Role,
+    dev: Option<Device>,
+}
+
+impl By {
+    fn writer(&self, context: &Context) -> Writer {
+        let connected = context.attentions.connected(&self.user);
+        Writer { name: self.user.clone(), role: self.role, dev: self.dev.clone(), connected, strangers: false }
+    }
+}
+
+impl ChatIntake {
+    /// A message to a group.
+    pub(super) fn group_message(
+        &self,
+        (owner, publish): (&Owner, &Inbound),
+        (group, message): (GroupId, UserMessage),
+        bytes: usize,
+    ) -> Result<Remaining, TakeError> {
+        let role = publish.principal.role;
+        let id = message.id.clone();
+        let counted = self.limits.take(owner, role, Limited::Message(bytes as u64));
+        counted.map_err(|rejection| rejection.about(id.clone()))?;
+        let by = By { user: owner.clone(), role, dev: device(&publish.principal, message.dev.as_ref()) };
+        self.sign(owner, by.dev.as_ref(), publish);
+        let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
+        let writing = Writing { by, group, message, ttl_ms: u64::from(seconds) * 1_000 };
+        let (context, policy, limits) = (Arc::clone(&self.context), Arc::clone(&self.policy), self.limits.clone());
+        let (refusing, refused) = (self.refusing.clone(), Refused::of(publish));
+        Ok(Box::pin(async move {
+            let outcome = match writing.members(&context, &limits, id).await? {
+                Ok(members) => writing.write(&context, &policy, &members).await?,
+                Err(rejection) => GroupOutcome::Refused(rejection),
+            };
+            let outcome = match outcome {
+                GroupOutcome::Done { .. } | GroupOutcome::Repeated => ChatOutcome::Repeated,
+                GroupOutcome::Refused(rejection) => ChatOutcome::Refused(rejection),
+            };
+            finish(&context, &refusing, &writing.by.user, outcome, &refused).await
+        }))
+    }
+
+    /// A chat state to a group: for those of its members who look, and have the writer as a contact.
+    pub(super) fn group_chat_state(&self, owner: &Owner, group: GroupId, state: ChatState) -> Remaining {
+        let (context, owner) = (Arc::clone(&self.context), owner.clone());
+        Box::pin(async move {
+            let members = context.store.group_members(group).await?.await?;
+            let is_small = members.len() as u64 <= RECEIPTS_MAX && members.contains(&owner);
+            for member in members.iter().filter(|member| is_small && **member != owner) {
+                if context.attentions.attended(member, now_ms()).any()
+                    && context.store.chat_has_contact(member.clone(), owner.clone()).await?.await?
+                {
+                    typing::pass_on(&context, &owner, member, &state).await;
+                }
+            }
+            Ok(Some(AckWord::Done))
+        })
+    }
+}
+
+/// A message to a group on its way to the store.
+struct Writing {
+    by: By,
+    group: GroupId,
+    message: UserMessage,
+    ttl_ms: u64,
+}
+
+impl Writing {
+    /// The members, and whether their pushes are within the limit of the writer.
+    async fn members(
+        &self,
+        context: &Context,
+        limits: &Limits,
+        id: Option<MessageId>,
+    ) -> Result<Result<Vec<Owner>, Rejection>, StoreError> {
+        let members = context.store.group_members(self.group.clone()).await?.await?;
+        let pushed = members.len().saturating_sub(1) as u64;
+        let taken = limits.take(&self.by.user, self.by.role, Limited::GroupPushes(pushed));
+        Ok(taken.map(|()| members).map_err(|rejection| rejection.about(id)))
+    }
+
+    async fn write(
+        &self,
+        context: &Context,
+        policy: &Arc<ChatPolicy>,
+        members: &[Owner],
+    ) -> Result<GroupOutcome, StoreError> {
+        let (committed, sid, at, attended) = {
+            let written = context.next_written().await;
+            let (sid, at) = written.id();
+            let others = members.iter().filter(|member| **member != self.by.user);
+            let attended: Vec<_> = others
+                .map(|member| (member.clone(), context.attentions.attended(member, at)))
+                .filter(|(_, attended)| attended.any())
+                .collect();
+            let new = NewGroupMessage {
+                sid,
+                from: self.by.writer(context),
+                group: self.group.clone(),
+                message: self.message.clone(),
+                deadline_ms: at.saturating_add(self.ttl_ms),
+                attended: attended.clone(),
+            };
+            let pushes = (2 * members.len() + USER_DEVICES_MAX).min(PUSHES_MAX);
+            let call = context.chat_call(at, pushes, policy);
+            (context.store.group_message(new, call).await?, sid, at, attended)
+        };
+        attended.iter().for_each(|(member, _)| context.attentions.given(member, sid, at));
+        let outcome = committed.await?;
+        self.wait(context, &attended, (sid, at), &outcome);
+        Ok(outcome)
+    }
+
+    /// Those whose pushes wait for a confirmation have their time for it; the others are decided about again at once.
+    fn wait(&self, context: &Context, attended: &[(Owner, Attended)], (sid, at): (Sid, u64), outcome: &GroupOutcome) {
+        let waiting: &[Owner] = if let GroupOutcome::Done { waiting } = outcome { waiting } else { &[] };
+        for (member, _) in attended.iter().filter(|(member, _)| !waiting.contains(member)) {
+            context.attentions.taken_back(member, sid);
+        }
+        let is_attended = |member: &Owner| attended.iter().any(|(name, _)| name == member);
+        for member in waiting.iter().filter(|member| !is_attended(member)) {
+            context.attentions.given(member, sid, at);
+        }
+    }
+}
+
+/// Does what is asked of a group.
+pub(super) async fn execute(context: &Context, asked: &Asked, op: GroupOp) -> Result<Reply, StoreError> {
+    let (group, action, named) = match op {
+        GroupOp::Get { group, after } => {
+            let page = context.store.group_page(asked.user.clone(), group.clone(), after).await?.await?;
+            return Ok(page.map(|page| page_of(&group, page)));
+        }
+        GroupOp::Create { group, members, settings } => (group, GroupAction::Create(settings), members),
+        GroupOp::Change(group, change) => {
+            let named = if let GroupChange::Add(users) = &change { users.clone() } else { Vec::new() };
+            (Some(group), GroupAction::Change(change), named)
+        }
+    };
+    let by = By { user: asked.user.clone(), role: asked.role, dev: Some(asked.dev.clone()) };
+    Change { by, limits: &asked.limits, policy: &asked.policy, group, action, named }.make(context).await
+}
+
+/// A change of a group that somebody asks for.
+struct Change<'a> {
+    by: By,
+    limits: &'a Limits,
+    policy: &'a Arc<ChatPolicy>,
+    group: Option<GroupId>,
+    action: GroupAction,
+    /// Who may have to be invited.
+    named: Vec<Owner>,
+}
+
+impl Change<'_> {
+    /// Makes it; the answer says who is in the group by it, or no longer, and who was invited.
+    async fn make(self, context: &Context) -> Result<Reply, StoreError> {
+        let meetings: Vec<Meeting> = self.named.iter().map(|user| self.limits.meet(&self.by.user, user)).collect();
+        let (committed, group, invitations) = self.ask(context, &meetings).await?;
+        let at = now_ms();
+        for (user, sid) in &invitations {
+            context.attentions.given(user, *sid, at);
+        }
+        let changed = match committed.await? {
+            Ok(changed) => changed,
+            Err(rejection) => {
+                invitations.iter().for_each(|(user, sid)| context.attentions.taken_back(user, *sid));
+                meetings.into_iter().for_each(|meeting| meeting.came_to(&ChatOutcome::Repeated));
+                return Ok(Err(rejection));
+            }
+        };
+        for (user, sid) in &invitations {
+            let waits = changed.invited.iter().any(|(invited, of, waits)| invited == user && of == sid && *waits);
+            if !waits {
+                context.attentions.taken_back(user, *sid);
+            }
+        }
+        for (meeting, user) in meetings.into_iter().zip(&self.named) {
+            let stranger = changed.invited.iter().any(|(invited, ..)| invited == user);
+            let seen = Vec::new();
+            meeting.came_to(&ChatOutcome::Done { seen, stranger, waits: false, confirmed: Vec::new() });
+        }
+        context.show(changed.seen).await?;
+        let names = |users: &[Owner]| users.iter().map(Owner::as_str).collect::<Value>();
+        let invited: Vec<Owner> = changed.invited.into_iter().map(|(user, ..)| user).collect();
+        let mut answer = fields(json!({
+            "group": group.as_str(), "version": changed.version, "members": names(&changed.done),
+        }));
+        if !invited.is_empty() {
+            answer.insert("invited".to_owned(), names(&invited));
+        }
+        Ok(Ok(answer))
+    }
+
+    /// Hands it to the store; those who look are given what they may be invited by.
+    async fn ask(
+        &self,
+        context: &Context,
+        meetings: &[Meeting],
+    ) -> Result<(Committed<Result<GroupChanged, Rejection>>, GroupId, Vec<(Owner, Sid)>), StoreError> {
+        let written = context.next_written().await;
+        let (sid, at) = written.id();
+        let group = self.group.clone().unwrap_or_else(|| sid.into());
+        let named: Vec<Named> = self
+            .named
+            .iter()
+            .zip(meetings)
+            .map(|(user, meeting)| {
+                let (role, attended) =
+                    (context.directory.role_of(user.as_str()), context.attentions.attended(user, at));
+                let peer = Peer { name: user.clone(), role, attended };
+                Named { peer, sid: context.next_sid().0, strangers: meeting.may }
+            })
+            .collect();
+        let attended = named.iter().filter(|one| one.peer.attended.any());
+        let attended = attended.map(|one| (one.peer.name.clone(), one.sid)).collect();
+        let by = self.by.writer(context);
+        let pushes = (1 + named.len()) * USER_DEVICES_MAX;
+        let new = NewGroupChange { sid, by, group: group.clone(), what: self.action.clone(), named };
+        let committed = context.store.group_change(new, context.chat_call(at, pushes, self.policy)).await?;
+        Ok((committed, group, attended))
+    }
+}
+
+/// The answer to `group.get`.
+fn page_of(group: &GroupId, page: GroupPage) -> Map<String, Value> {
+    let GroupPage { settings, version, members, role, items, complete } = page;
+    let next = items.last().map(|(user, _)| user.as_str().to_owned()).filter(|_| !complete);
+    let items: Vec<Value> =
+        items.into_iter().map(|(user, role)| json!({ "user": user.as_str(), "role": role })).collect();
+    let mut answer = fields(json!({
+        "group": group.as_str(), "version": version, "members": members, "role": role, "items": items,
+        "complete": complete,
+    }));
+    answer.extend(fields(json!(settings)));
+    if let Some(next) = next {
+        answer.insert("next".to_owned(), next.into());
+    }
+    answer
+}

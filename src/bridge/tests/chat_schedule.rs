@@ -1,0 +1,87 @@
+//! Messages that are sent at a time, by one clock.
+
+use super::chat::at;
+use super::*;
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// alice and bob, of whom the bridge has heard.
+async fn two(mut harness: Harness) -> Harness {
+    for who in ["alice:phone", "bob:phone"] {
+        harness.says(&at(who), "requests/phone", &json!({"op": "settings"})).await;
+    }
+    harness.told().await;
+    harness
+}
+
+impl Harness {
+    async fn schedules(&mut self, id: &str, not_before: u64) {
+        let message = json!({"id": id, "to": "bob", "body": id, "not_before": not_before});
+        self.says(&at("alice:phone"), "messages", &message).await;
+    }
+
+    /// The next document on a topic, and how long it took by the clock of the test.
+    async fn next_on(&mut self, topic: &str) -> (Value, Duration) {
+        let began = tokio::time::Instant::now();
+        // Longer than the patience of the harness: hours pass at once.
+        loop {
+            let outbound = self.mqtt.publish.recv().await.expect("the bridge runs");
+            let _ = outbound.outcome.send(Outcome::Confirmed);
+            if outbound.topic == topic {
+                return (serde_json::from_slice(&outbound.payload).unwrap(), began.elapsed());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_sent_within_a_second_of_its_time_and_not_before() {
+    let mut harness = two(Harness::open()).await;
+    let (soon, later) = (now_ms() + 700, now_ms() + HOUR_MS);
+    harness.schedules("later", later).await;
+    harness.schedules("soon", soon).await;
+    let told = harness.told().await;
+    let receipts = told.on("alice/others/receipts");
+    let statuses: Vec<_> = receipts.iter().map(|receipt| (&receipt["id"], &receipt["status"])).collect();
+    assert_eq!(statuses, [(&json!("later"), &json!("scheduled")), (&json!("soon"), &json!("scheduled"))]);
+    assert!(told.on("bob/others/messages").is_empty());
+    let (copy, _) = timeout(harness.next_on("bob/others/messages")).await;
+    let now = now_ms();
+    assert_eq!(copy["body"], "soon");
+    assert!(now >= soon && copy["ts"].as_u64().unwrap() >= soon, "not before");
+    assert!(now < soon + 1_000, "{} ms late", now - soon);
+
+    harness.says(&at("alice:phone"), "requests/phone", &json!({"id": "r1", "op": "schedule"})).await;
+    let reply = harness.told().await.one("alice/others/replies/phone").clone();
+    let items = &reply["items"];
+    assert_eq!(
+        (items.as_array().unwrap().len(), &items[0]["id"], &items[0]["not_before"]),
+        (1, &json!("later"), &json!(later))
+    );
+    assert_eq!((&items[0]["message"]["body"], &reply["complete"]), (&json!("later"), &json!(true)));
+    for (id, ok) in [("later", true), ("later", false)] {
+        let cancel = json!({"id": "r2", "op": "cancel", "message": id});
+        harness.says(&at("alice:phone"), "requests/phone", &cancel).await;
+        let told = harness.told().await;
+        assert_eq!(told.one("alice/others/replies/phone")["ok"], ok);
+        assert_eq!(told.on("alice/others/receipts").len(), usize::from(ok), "all her devices are told");
+    }
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn what_was_due_while_the_bridge_was_away_is_sent_at_its_start_once() {
+    let mut harness = two(Harness::open()).await;
+    for id in ["a", "b"] {
+        harness.schedules(id, now_ms() + HOUR_MS).await;
+    }
+    let (dir, path) = harness.close().await;
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute("UPDATE scheduled SET not_before = not_before - 7200000", []).unwrap();
+    drop(file);
+    let mut harness = Harness::open_at(dir, path);
+    let copies = [harness.next_on("bob/others/messages").await, harness.next_on("bob/others/messages").await];
+    assert_eq!(copies.map(|(copy, _)| copy["body"].clone()), [json!("a"), json!("b")]);
+    assert!(harness.told().await.on("bob/others/messages").is_empty());
+    harness.close().await;
+}

@@ -1,0 +1,112 @@
+//! The data of the verbs about groups.
+//!
+//! A group is one row, and a row for each member with its positions; a message in it is one row, whoever reads it. The rules
+//! are those of [`crate::chat::group`].
+
+use super::chat::{Peer, Seeing, Writer};
+use crate::chat::attention::Attended;
+use crate::chat::group::{GroupChange, GroupRole, GroupSettings, SettingsChange};
+use crate::chat::id::{GroupId, Owner, Sid};
+use crate::chat::message::Rejection;
+use crate::chat::suffix::messages::UserMessage;
+
+/// Most groups in which a user is.
+pub const USER_GROUPS_MAX: usize = 50;
+/// Largest page of a roster, in bytes of its names.
+pub const ROSTER_BYTES: usize = 32_768;
+
+/// A message to a group.
+#[derive(Debug, Clone)]
+pub struct NewGroupMessage {
+    /// The bridge's id of it.
+    pub sid: Sid,
+    /// Who wrote it.
+    pub from: Writer,
+    /// The group.
+    pub group: GroupId,
+    /// What was written.
+    pub message: UserMessage,
+    /// Until when its pushes are worth sending, in Unix milliseconds.
+    pub deadline_ms: u64,
+    /// The members at one of whose devices somebody is looking, by name.
+    pub attended: Vec<(Owner, Attended)>,
+}
+
+/// What became of a message to a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupOutcome {
+    /// It is on disk.
+    Done {
+        /// Members with a push that was not made: it waits for the confirmation of an attended device, or for an id or room.
+        waiting: Vec<Owner>,
+    },
+    /// It is known; its writer was told again.
+    Repeated,
+    /// It is refused.
+    Refused(Rejection),
+}
+
+/// Somebody makes a group, or changes one.
+#[derive(Debug, Clone)]
+pub struct NewGroupChange {
+    /// The id of the notice.
+    pub sid: Sid,
+    /// Who asks.
+    pub by: Writer,
+    /// The group.
+    pub group: GroupId,
+    /// What is to be done.
+    pub what: GroupAction,
+    /// Those who are named in it, and what is known of each: some may be invited.
+    pub named: Vec<Named>,
+}
+
+/// Somebody who is named in a change.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// Who.
+    pub peer: Peer,
+    /// An id for an invitation of theirs.
+    pub sid: Sid,
+    /// The one who asks may write to them even if they have the asker not as a contact.
+    pub strangers: bool,
+}
+
+/// What is to be done with a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupAction {
+    /// It is to be made, with those who are named.
+    Create(SettingsChange),
+    /// It is to change.
+    Change(GroupChange),
+}
+
+/// What became of a change of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupChanged {
+    /// Its version now.
+    pub version: u64,
+    /// Those to whom it was done: who are in the group now, or no longer.
+    pub done: Vec<Owner>,
+    /// Those who were invited. The second: pushes of the invitation wait for the confirmation of attended devices.
+    pub invited: Vec<(Owner, Sid, bool)>,
+    /// Whose contacts have changed by it.
+    pub seen: Vec<Seeing>,
+}
+
+/// A group as a member sees it, and a page of its roster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupPage {
+    /// What it is called, and how it works.
+    pub settings: GroupSettings,
+    /// The version of its roster.
+    pub version: u64,
+    /// How many members it has.
+    pub members: u64,
+    /// What the asker may do.
+    pub role: GroupRole,
+    /// Members by name.
+    pub items: Vec<(Owner, GroupRole)>,
+    /// There is none behind them.
+    pub complete: bool,
+}

@@ -1,0 +1,244 @@
+//! Groups on disk: a row for each, one for each member, and the messages in `chat` whose `peer` is the group.
+//!
+//! What a message costs does not depend on how many have a device: its body is one row, its author's positions move, and each
+//! member gets a document without a payload, which is composed when somebody reads it.
+
+pub(in crate::store) mod amend;
+pub(in crate::store) mod message;
+pub(in crate::store) mod own_copy;
+pub(in crate::store) mod position;
+pub(in crate::store) mod push;
+pub(in crate::store) mod roster;
+pub(in crate::store) mod screen;
+
+use super::message::document_of;
+use super::{ChatRow, json, json_text, mention, people};
+use crate::chat::group::{EVERYBODY, GroupRole, GroupSettings};
+use crate::chat::id::{Owner, Row, Sid};
+use crate::store::sqlite::column::{from_sql, sql_ms};
+use crate::store::sqlite::tx::Tx;
+use rusqlite::{Connection, params};
+use serde_json::Value;
+
+const LOAD: &str = "SELECT settings, version, members, count, counted, dropped, newest FROM chat_groups WHERE gid = ?1";
+const SAVE: &str = "INSERT INTO chat_groups (gid, settings, version, members, count, counted, dropped, newest)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+    ON CONFLICT (gid) DO UPDATE SET settings = excluded.settings, version = excluded.version,
+        members = excluded.members, count = excluded.count, counted = excluded.counted, dropped = excluded.dropped,
+        newest = excluded.newest";
+pub(in crate::store::sqlite) const MEMBER: &str =
+    "SELECT owner, came, reads_from, gone, read, read_counted, received, deleted, archived FROM members
+    WHERE gid = ?1 AND user = ?2";
+pub(in crate::store::sqlite) const GROUPS_OF: &str = "SELECT m.gid, m.came, m.gone, g.newest FROM members m
+    JOIN chat_groups g ON g.gid = m.gid WHERE m.user = ?1";
+pub(in crate::store::sqlite) const UNREAD: &str =
+    "SELECT m.gid, m.read, max(0, g.counted - max(m.read_counted, g.dropped)) FROM members m
+    JOIN chat_groups g ON g.gid = m.gid
+    WHERE m.user = ?1 AND m.gone IS NULL AND g.counted > max(m.read_counted, g.dropped)";
+/// Messages that were counted as unread and are not any more, behind a row: retracted ones, and those of which the member has
+/// deleted the own copy.
+pub(in crate::store::sqlite) const RETRACTED_BEHIND: &str =
+    "SELECT count(*) FROM chat INDEXED BY chat_gone WHERE peer = ?1 AND gone = 1 AND row > ?2 AND kind = 0";
+pub(in crate::store::sqlite) const DELETED_BEHIND: &str =
+    "SELECT count(*) FROM deleted d CROSS JOIN chat c ON c.row = d.row
+    WHERE d.user = ?2 AND d.peer = ?1 AND d.row > ?3 AND c.gone = 0 AND c.kind = 0";
+
+/// A group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) settings: GroupSettings,
+    pub(super) version: u64,
+    pub(super) members: u64,
+    count: u64,
+    counted: u64,
+    dropped: u64,
+    newest: Row,
+}
+
+/// The place of a message in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    n: u64,
+    counted: u64,
+}
+
+impl Group {
+    fn new(settings: GroupSettings) -> Self {
+        Self { settings, version: 0, members: 0, count: 0, counted: 0, dropped: 0, newest: Row(0) }
+    }
+
+    pub(super) fn load(tx: &Tx<'_>, group: &Owner) -> rusqlite::Result<Option<Self>> {
+        let count = |row: &rusqlite::Row<'_>, column| row.get(column).map(from_sql);
+        tx.one(LOAD, [group.as_str()], |row| {
+            Ok(Self {
+                settings: json(row, 0)?,
+                version: count(row, 1)?,
+                members: count(row, 2)?,
+                count: count(row, 3)?,
+                counted: count(row, 4)?,
+                dropped: count(row, 5)?,
+                newest: row.get(6)?,
+            })
+        })
+    }
+
+    fn save(&self, tx: &Tx<'_>, group: &Owner) -> rusqlite::Result<()> {
+        let Self { settings, version, members, count, counted, dropped, newest } = self;
+        let number = |count: &u64| sql_ms(*count);
+        let values = params![
+            group.as_str(),
+            json_text(settings)?,
+            number(version),
+            number(members),
+            number(count),
+            number(counted),
+            number(dropped),
+            newest
+        ];
+        tx.execute(SAVE, values).map(drop)
+    }
+
+    /// Gives something that is written its place.
+    fn place(&mut self, sid: Sid, counts: bool) -> Place {
+        self.count += 1;
+        self.counted += u64::from(counts);
+        self.newest = sid.row();
+        Place { n: self.count, counted: self.counted }
+    }
+
+    /// What is unread for a member who has read up to a row, where so many counted.
+    fn unread(
+        &self,
+        tx: &Tx<'_>,
+        (name, user): (&Owner, &Owner),
+        (read, read_counted): (Row, u64),
+    ) -> rusqlite::Result<u64> {
+        let behind = self.counted.saturating_sub(read_counted.max(self.dropped));
+        less_gone(tx, name, user, (read, behind))
+    }
+}
+
+/// A message that counts, with its place, is about to be dropped.
+pub(super) fn handle_dropped(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
+    const DROPPED: &str = "UPDATE chat_groups SET dropped = max(dropped, ?2) WHERE gid = ?1";
+    tx.execute(DROPPED, params![row.peer.as_str(), sql_ms(row.theirs_reader)])?;
+    let kept: Value = serde_json::from_slice(&document_of(tx, row, &row.peer)?).unwrap_or_default();
+    let names = kept["mentions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let Some(group) = row.peer.group().filter(|_| !names.is_empty()) else { return Ok(()) };
+    let is_named = |user: &Owner| names.iter().any(|name| name == EVERYBODY || name == user.as_str());
+    let members = roster::names(tx, &group)?;
+    members
+        .iter()
+        .filter(|user| is_named(user))
+        .try_for_each(|user| mention::forget(tx, user, &row.peer, row.sid.row()))
+}
+
+/// Somebody who is in a group, or was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) role: GroupRole,
+    came: Row,
+    reads_from: Row,
+    gone: Option<Row>,
+    read: Row,
+    read_counted: u64,
+    received: Row,
+    deleted: Row,
+    archived: Row,
+}
+
+impl Member {
+    /// Whoever is in the group now.
+    pub(super) fn load(tx: &Tx<'_>, group: &Owner, user: &Owner) -> rusqlite::Result<Option<Self>> {
+        Ok(Self::now_or_before(tx, group, user)?.filter(|member| member.gone.is_none()))
+    }
+
+    fn now_or_before(tx: &Tx<'_>, group: &Owner, user: &Owner) -> rusqlite::Result<Option<Self>> {
+        tx.one(MEMBER, params![group.as_str(), user.as_str()], |row| {
+            Ok(Self {
+                role: role(row.get(0)?),
+                came: row.get(1)?,
+                reads_from: row.get(2)?,
+                gone: row.get(3)?,
+                read: row.get(4)?,
+                read_counted: from_sql(row.get(5)?),
+                received: row.get(6)?,
+                deleted: row.get(7)?,
+                archived: row.get(8)?,
+            })
+        })
+    }
+
+    /// Whether what was written at `row` is something that this one may read.
+    fn may_read(&self, row: Row) -> bool {
+        row >= self.reads_from && self.gone.is_none_or(|gone| row <= gone)
+    }
+}
+
+fn role(owns: bool) -> GroupRole {
+    if owns { GroupRole::Owner } else { GroupRole::Member }
+}
+
+/// Whether `user` may read a message of a group.
+pub(super) fn may_read(tx: &Tx<'_>, row: &ChatRow, user: &Owner) -> rusqlite::Result<bool> {
+    let member = Member::now_or_before(tx, &row.peer, user)?;
+    Ok(row.writer == *user || member.is_some_and(|member| member.may_read(row.sid.row())))
+}
+
+/// The same for what is only read.
+pub(super) fn is_member_of(conn: &Connection, row: &ChatRow, user: &Owner) -> rusqlite::Result<bool> {
+    const MAY_READ: &str = "SELECT 1 FROM members WHERE gid = ?1 AND user = ?2 AND reads_from <= ?3
+        AND (gone IS NULL OR gone >= ?3)";
+    conn.prepare_cached(MAY_READ)?.exists(params![row.peer.as_str(), user.as_str(), row.sid.row()])
+}
+
+/// Unread messages of the user in all groups.
+pub(super) fn unread(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<u64> {
+    let behind = tx.all(UNREAD, [user.as_str()], |row| {
+        Ok((super::owner(row, 0)?, row.get::<_, Row>(1)?, from_sql(row.get(2)?)))
+    })?;
+    behind.into_iter().try_fold(0, |sum, (name, read, behind)| Ok(sum + less_gone(tx, &name, user, (read, behind))?))
+}
+
+/// Of so many messages behind a row those that are still to be read.
+fn less_gone(tx: &Tx<'_>, name: &Owner, user: &Owner, (read, behind): (Row, u64)) -> rusqlite::Result<u64> {
+    if behind == 0 {
+        return Ok(0);
+    }
+    let count = |found: Option<i64>| found.map_or(0, from_sql);
+    let retracted = tx.one(RETRACTED_BEHIND, params![name.as_str(), read], |row| row.get(0))?;
+    let deleted = tx.one(DELETED_BEHIND, params![name.as_str(), user.as_str(), read], |row| row.get(0))?;
+    Ok(behind.saturating_sub(count(retracted) + count(deleted)))
+}
+
+/// A group of a user, and the rows of it that are the user's.
+pub(super) struct OfUser {
+    pub(super) group: Owner,
+    came: Row,
+    gone: Option<Row>,
+    pub(super) newest: Row,
+}
+
+impl OfUser {
+    /// The last row that was written before the user came.
+    pub(super) fn before(&self) -> Row {
+        Row(self.came.0 - 1)
+    }
+
+    /// The last row that is the user's.
+    pub(super) fn last(&self) -> Row {
+        self.gone.unwrap_or(Row(i64::MAX))
+    }
+}
+
+/// The groups in which a user is, or was.
+pub(super) fn groups_of(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<OfUser>> {
+    tx.all(GROUPS_OF, [user.as_str()], |row| {
+        Ok(OfUser { group: super::owner(row, 0)?, came: row.get(1)?, gone: row.get(2)?, newest: row.get(3)? })
+    })
+}
+
+/// Whether what `writer` writes in a group comes to `reader` without its content.
+pub(super) fn is_hidden_from(tx: &Tx<'_>, writer: &Owner, reader: &Owner) -> rusqlite::Result<bool> {
+    Ok(writer != reader && people::entry(tx, reader, writer)?.blocked)
+}

@@ -1,0 +1,141 @@
+//! How far each member of a group has got. A message has no row for each of them: a position is all there is.
+
+use super::message::by_row;
+use super::{Group, Member};
+use crate::chat::contact::tells_back;
+use crate::chat::group::RECEIPTS_MAX;
+use crate::chat::id::{Owner, Row};
+use crate::chat::principal::Role;
+use crate::chat::status::Status;
+use crate::chat::suffix::read::read_document;
+use crate::chat::suffix::receipts::ReceiptDocument;
+use crate::store::Writer;
+use crate::store::sqlite::chat::position::Reader;
+use crate::store::sqlite::chat::{Call, ChatRow, mention, notified, people, tell};
+use crate::store::sqlite::column::sql_ms;
+use crate::store::sqlite::tx::Tx;
+use rusqlite::params;
+use std::collections::BTreeMap;
+
+/// Messages whose writers are told of one step of a position, at most: the newest.
+const TOLD_MAX: i64 = 1_000;
+const RECEIVED: &str = "UPDATE members SET received = ?3 WHERE gid = ?1 AND user = ?2 AND received < ?3";
+const READ: &str = "UPDATE members SET read = ?3, read_counted = ?4, received = max(received, ?3)
+    WHERE gid = ?1 AND user = ?2";
+pub(in crate::store::sqlite) const BETWEEN: &str = chat_rows!(
+    "WHERE peer = ?1 AND hidden = 0 AND row > ?2 AND row <= ?3 AND writer <> ?4 AND kind < 2 AND receipt = 1
+    ORDER BY row DESC LIMIT ?5"
+);
+
+/// A device of a member has a message, and what came before it.
+pub(in crate::store::sqlite::chat) fn received(
+    tx: &mut Tx<'_>,
+    user: &Owner,
+    row: &ChatRow,
+    at: u64,
+) -> rusqlite::Result<()> {
+    let Some(member) = Member::load(tx, &row.peer, user)? else { return Ok(()) };
+    if tx.execute(RECEIVED, params![row.peer.as_str(), user.as_str(), row.sid.row()])? == 0 {
+        return Ok(());
+    }
+    let Some(group) = Group::load(tx, &row.peer)? else { return Ok(()) };
+    let between = (member.received.max(before(member.came)), row.sid.row());
+    tell_writers(tx, (&group, &row.peer), user, between, (Status::Delivered, at))
+}
+
+/// The last row before this one.
+fn before(row: Row) -> Row {
+    Row(row.0.saturating_sub(1))
+}
+
+/// A member has read up to a message.
+pub(in crate::store::sqlite::chat) fn read(
+    tx: &mut Tx<'_>,
+    reader: &Reader<'_>,
+    row: &ChatRow,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<()> {
+    let Some(member) = Member::load(tx, &row.peer, reader.user)? else { return Ok(()) };
+    let Some(group) = Group::load(tx, &row.peer)? else { return Ok(()) };
+    read_up_to(tx, reader, row, (&group, &member), call)
+}
+
+fn read_up_to(
+    tx: &mut Tx<'_>,
+    reader: &Reader<'_>,
+    row: &ChatRow,
+    (group, member): (&Group, &Member),
+    call: &mut Call<'_>,
+) -> rusqlite::Result<()> {
+    let (name, place) = (&row.peer, row.sid.row());
+    if place <= member.read {
+        return Ok(());
+    }
+    let user = reader.user;
+    tx.execute(READ, params![name.as_str(), user.as_str(), place, sql_ms(row.theirs_reader)])?;
+    mention::read(tx, user, name, place)?;
+    let unread = group.unread(tx, (name, user), (place, row.theirs_reader))?;
+    tell(tx, user, "read", &read_document(name, row.sid, unread), call.at)?;
+    let since = before(member.came);
+    let delivered = (member.received.max(since), place);
+    tell_writers(tx, (group, name), user, delivered, (Status::Delivered, call.at))?;
+    tell_writers(tx, (group, name), user, (member.read.max(since), place), (Status::Read, call.at))?;
+    let seen = notified::Seen { user, peer: name, sid: row.sid, up_to: true };
+    notified::clear(tx, &seen, reader.dev, reader.connected, call)
+}
+
+/// Whoever writes in a group has read what is in it.
+pub(super) fn read_all(
+    tx: &mut Tx<'_>,
+    writer: &Writer,
+    name: &Owner,
+    (group, member): (&Group, &Member),
+    call: &mut Call<'_>,
+) -> rusqlite::Result<()> {
+    if group.newest <= member.read {
+        return Ok(());
+    }
+    // What is not kept any more is read by what is written now.
+    let Some(newest) = by_row(tx, group.newest)?.filter(|row| row.peer == *name) else { return Ok(()) };
+    let reader = Reader { user: &writer.name, dev: writer.dev.as_ref(), connected: &writer.connected };
+    read_up_to(tx, &reader, &newest, (group, member), call)
+}
+
+/// Tells those who wrote something between two places of a small group that a member has it, or has read it: of the newest
+/// of each, and so of all before it.
+fn tell_writers(
+    tx: &mut Tx<'_>,
+    (group, name): (&Group, &Owner),
+    member: &Owner,
+    (behind, up_to): (Row, Row),
+    (status, at): (Status, u64),
+) -> rusqlite::Result<()> {
+    if group.members > RECEIPTS_MAX || behind >= up_to {
+        return Ok(());
+    }
+    let rows = tx.all(BETWEEN, params![name.as_str(), behind, up_to, member.as_str(), TOLD_MAX], ChatRow::read)?;
+    let mut newest: BTreeMap<String, (ChatRow, bool)> = BTreeMap::new();
+    for row in rows {
+        newest.entry(row.writer.as_str().to_owned()).and_modify(|(_, several)| *several = true).or_insert((row, false));
+    }
+    for (row, several) in newest.into_values() {
+        if may_tell(tx, member, &row.writer, status)? {
+            let up_to = several || status == Status::Read;
+            let document = ReceiptDocument {
+                up_to,
+                by: Some(member.as_str()),
+                ..ReceiptDocument::new(row.id.as_deref(), row.sid, status, at)
+            };
+            tell(tx, &row.writer, "receipts", &document.to_payload(), at)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the writer may hear how far the member has got: as between two, contacts alone do.
+fn may_tell(tx: &Tx<'_>, member: &Owner, writer: &Owner, status: Status) -> rusqlite::Result<bool> {
+    let is_read = status == Status::Read;
+    let hide_read = is_read && people::settings(tx, member)?.unwrap_or_default().hide_read;
+    let entry = people::entry(tx, member, writer)?;
+    Ok(tells_back(Role::User, entry, is_read, hide_read) && !people::entry(tx, writer, member)?.blocked)
+}

@@ -1,0 +1,358 @@
+//! Which members of a group are pushed for a message: the same decision as between two, for each device of each member.
+//!
+//! The message row keeps what is not the rule: of each member whose push was not made at once, by which rule that is. What
+//! was made is found by its id, which is that of the message and the device: one push for each, whatever path makes it.
+
+use super::{Group, Member, message};
+use crate::chat::attention::Attended;
+use crate::chat::contact::Entry;
+use crate::chat::group::EVERYBODY;
+use crate::chat::id::{Owner, Row, Sid};
+use crate::chat::push_decision::{Asked, Matter, PushDecision, PushWhen, Rule, Verdict, Wish};
+use crate::chat::push_document::title;
+use crate::chat::suffix::messages::UserMessage;
+use crate::chat::topic::Device;
+use crate::store::sqlite::chat::push::{Asking, Decided, Registered, Told, push_id, registered};
+use crate::store::sqlite::chat::{Call, ChatRow, json, mention, owner, people, push};
+use crate::store::sqlite::column::state;
+use crate::store::sqlite::request::BY_ID;
+use crate::store::sqlite::tx::Tx;
+use crate::store::{ExplainedDevice, ExplainedPush, PushExplanation};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everybody who is in the group, what each has set about the writer and about the group, and whether it has a device.
+pub(in crate::store::sqlite) const READERS: &str = "SELECT m.user, w.entry, g.entry,
+        EXISTS (SELECT 1 FROM devices d WHERE d.user = m.user)
+    FROM members m
+    LEFT JOIN contacts w ON w.user = m.user AND w.other = ?2
+    LEFT JOIN contacts g ON g.user = m.user AND g.other = ?1
+    WHERE m.gid = ?1 AND m.gone IS NULL ORDER BY m.user";
+const DECIDED: &str = "SELECT decided FROM chat WHERE row = ?1";
+const IS_NOTED: &str = "SELECT 1 FROM pushed WHERE user = ?1 AND peer = ?2 AND row = ?3 AND dev = ?4";
+const CONFIRMED: &str = "SELECT dev FROM group_confirmed WHERE user = ?1 AND row = ?2";
+const CONFIRM: &str = "INSERT INTO group_confirmed (user, row, dev) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+pub(in crate::store::sqlite) const FORGET_CONFIRMED: &str = "DELETE FROM group_confirmed WHERE user = ?1 AND row <= ?2";
+pub(in crate::store::sqlite) const UNDECIDED: &str =
+    chat_rows!("INDEXED BY chat_waits WHERE waits = 1 AND peer > 'g-' AND peer < 'g.'");
+
+/// What the decision of a message to a group came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::store::sqlite::chat) struct GroupDecided {
+    matter: Matter,
+    wish: Wish,
+    /// When, in Unix milliseconds.
+    at: u64,
+    /// Members by the rule that said so, but for those who were pushed because nobody was looking.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    rules: BTreeMap<Rule, Vec<String>>,
+    /// Those with a push that was not made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    waiting: Vec<String>,
+}
+
+impl GroupDecided {
+    /// Whether a push of some member waits for room in the queue.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.rules.contains_key(&Rule::NoRoom)
+    }
+
+    /// The rule for a member, and whether a push was not made.
+    fn of(&self, user: &Owner) -> (Rule, bool) {
+        let names = |users: &Vec<String>| users.iter().any(|one| one == user.as_str());
+        let rule = self.rules.iter().find(|(_, users)| names(users)).map(|(rule, _)| *rule);
+        (rule.unwrap_or(Rule::Unattended), names(&self.waiting))
+    }
+}
+
+/// The same, and who waits.
+pub(super) struct Rules {
+    pub(super) decided: GroupDecided,
+    pub(super) waiting: Vec<Owner>,
+}
+
+/// A message whose members are told of it.
+pub(super) struct Deciding<'a> {
+    pub(super) row: &'a ChatRow,
+    pub(super) message: &'a UserMessage,
+    pub(super) group: &'a Group,
+    pub(super) attended: &'a [(Owner, Attended)],
+}
+
+/// A member, as far as a message to it goes.
+struct Reader {
+    user: Owner,
+    about_writer: Entry,
+    about_group: Entry,
+    has_device: bool,
+}
+
+impl Deciding<'_> {
+    /// Gives every member the message, and queues the pushes that go now.
+    pub(super) fn tell_members(&self, tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<Rules> {
+        let (row, at) = (self.row, call.at);
+        let UserMessage { matter, wish, .. } = *self.message;
+        let mut decided = GroupDecided { matter, wish, at, rules: BTreeMap::new(), waiting: Vec::new() };
+        let mut waiting = Vec::new();
+        let writer_name = people::profile_name(tx, &row.writer)?;
+        for reader in readers(tx, row)?.into_iter().filter(|reader| reader.user != row.writer) {
+            message::tell(tx, row, (&reader.user, reader.about_writer.blocked), at)?;
+            let is_mentioned = self.message.mentions_all || self.message.mentions.contains(&reader.user);
+            if is_mentioned && matter == Matter::Message && !reader.about_writer.blocked {
+                mention::note(tx, &reader.user, &row.peer, row.sid.row())?;
+            }
+            if !reader.has_device {
+                continue;
+            }
+            let title = self.group.push_title(row, writer_name.as_deref(), &reader.about_writer);
+            let told = self.decide_for(tx, &reader, &title, call)?;
+            let Some(of_devices) = told.decided else { continue };
+            let exceptions =
+                of_devices.devices.values().map(|decision| decision.rule).filter(|rule| *rule != Rule::Unattended);
+            if let Some(rule) = exceptions.min() {
+                decided.rules.entry(rule).or_default().push(reader.user.as_str().to_owned());
+            }
+            if told.waits {
+                decided.waiting.push(reader.user.as_str().to_owned());
+                waiting.push(reader.user);
+            }
+        }
+        Ok(Rules { decided, waiting })
+    }
+
+    fn decide_for(&self, tx: &mut Tx<'_>, reader: &Reader, title: &str, call: &mut Call<'_>) -> rusqlite::Result<Told> {
+        let nobody = Attended::default();
+        let known = self.attended.binary_search_by(|(name, _)| name.cmp(&reader.user));
+        let attended = known.map_or(&nobody, |at| &self.attended[at].1);
+        let mentioned = self.message.mentions_all || self.message.mentions.contains(&reader.user);
+        let asked = reader.asked((self.message.matter, self.message.wish), mentioned, attended, call.at);
+        let body = self.message.body().unwrap_or_default();
+        let (reader, title) = (&reader.user, Some(title));
+        let asking = Asking { reader, row: self.row, body, title, asked, attended, before: None, call: None };
+        push::decide(tx, &asking, call)
+    }
+}
+
+impl Reader {
+    fn asked(&self, (matter, wish): (Matter, Wish), mentioned: bool, attended: &Attended, at: u64) -> Asked {
+        Asked {
+            matter,
+            wish,
+            own: false,
+            blocked: self.about_writer.blocked,
+            muted: self.about_group.is_silenced(at),
+            mentions_only: self.about_group.hears_mentions_only(at),
+            mentioned,
+            attended: attended.any(),
+        }
+    }
+}
+
+impl Group {
+    /// What a push shows as its title: the group's name if it has one, and who wrote.
+    fn push_title(&self, row: &ChatRow, writer_name: Option<&str>, about_writer: &Entry) -> String {
+        let writer = title(&row.writer, writer_name, about_writer.is_contact());
+        match self.settings.name.as_deref().map(crate::chat::suffix::profile::shown_name) {
+            Some(name) => format!("{name}: {writer}"),
+            None => writer,
+        }
+    }
+}
+
+fn readers(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Vec<Reader>> {
+    tx.all(READERS, params![row.peer.as_str(), row.writer.as_str()], |found| {
+        let entry = |column| match found.get_ref(column)? {
+            ValueRef::Null => Ok(Entry::default()),
+            _ => json(found, column),
+        };
+        Ok(Reader {
+            user: owner(found, 0)?,
+            about_writer: entry(1)?,
+            about_group: entry(2)?,
+            has_device: found.get(3)?,
+        })
+    })
+}
+
+/// Decides anew about the pushes to one member. Whether some wait further.
+pub(in crate::store::sqlite::chat) fn decide_again(
+    tx: &mut Tx<'_>,
+    user: &Owner,
+    row: &ChatRow,
+    attended: &Attended,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<bool> {
+    let Some(GroupDecided { matter, wish, .. }) = decided_of(tx.conn, row.sid.row())? else { return Ok(false) };
+    let Some(member) = Member::load(tx, &row.peer, user)? else { return Ok(false) };
+    let Some(group) = Group::load(tx, &row.peer)? else { return Ok(false) };
+    if row.writer == *user || !member.may_read(row.sid.row()) || member.read >= row.sid.row() {
+        return Ok(false);
+    }
+    let (about_writer, about_group) = (people::entry(tx, user, &row.writer)?, people::entry(tx, user, &row.peer)?);
+    let reader = Reader { user: user.clone(), about_writer, about_group, has_device: true };
+    let kept: serde_json::Value =
+        serde_json::from_slice(&crate::store::sqlite::chat::message::document_of(tx, row, user)?).unwrap_or_default();
+    let title = group.push_title(row, people::profile_name(tx, &row.writer)?.as_deref(), &about_writer);
+    let asking = Asking {
+        reader: user,
+        row,
+        body: kept["body"].as_str().unwrap_or_default(),
+        title: Some(&title),
+        asked: reader.asked((matter, wish), is_mentioned(&kept, user), attended, call.at),
+        attended,
+        before: Some(done_before(tx, user, row, call.at)?),
+        call: None,
+    };
+    Ok(push::decide(tx, &asking, call)?.waits)
+}
+
+fn is_mentioned(kept: &serde_json::Value, user: &Owner) -> bool {
+    let names = kept["mentions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    names.iter().any(|name| name == EVERYBODY || name == user.as_str())
+}
+
+/// What was done for the devices of a member: pushed, or confirmed where each waits for itself.
+fn done_before(tx: &Tx<'_>, user: &Owner, row: &ChatRow, at: u64) -> rusqlite::Result<Decided> {
+    let asked = Asked {
+        matter: Matter::Message,
+        wish: Wish::Auto,
+        own: false,
+        blocked: false,
+        muted: false,
+        mentions_only: false,
+        mentioned: false,
+        attended: false,
+    };
+    let confirmed = tx.all(CONFIRMED, params![user.as_str(), row.sid.row()], |found| found.get(0))?;
+    let mut devices = BTreeMap::new();
+    for device in registered(tx, user)? {
+        if is_pushed(tx, user, row, &device)? {
+            let pushed = PushDecision { verdict: Verdict::Push, rule: Rule::Unattended };
+            devices.insert(device.dev.as_str().to_owned(), pushed);
+        }
+    }
+    Ok(Decided { asked, attended: Vec::new(), devices, pushes: BTreeMap::new(), confirmed, at })
+}
+
+fn is_pushed(tx: &Tx<'_>, user: &Owner, row: &ChatRow, device: &Registered) -> rusqlite::Result<bool> {
+    let dev = device.dev.as_str();
+    Ok(tx.exists(IS_NOTED, params![user.as_str(), row.peer.as_str(), row.sid.row(), dev])?
+        || tx.exists(BY_ID, params![push_id(row.sid, dev), user.as_str()])?)
+}
+
+fn decided_of(conn: &Connection, row: Row) -> rusqlite::Result<Option<GroupDecided>> {
+    let text = conn.prepare_cached(DECIDED)?.query_row([row], |row| row.get::<_, Option<String>>(0)).optional()?;
+    Ok(text.flatten().and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+/// An attended device of a member has a message of the group.
+pub(in crate::store::sqlite::chat) fn confirmed(
+    tx: &Tx<'_>,
+    user: &Owner,
+    row: Row,
+    dev: &Device,
+    call: &Call<'_>,
+) -> rusqlite::Result<()> {
+    if call.policy.push_when == PushWhen::PerDevice {
+        tx.execute(CONFIRM, params![user.as_str(), row, dev.as_str()])?;
+    }
+    Ok(())
+}
+
+/// Members with messages of groups whose pushes waited at the last stop, and that none of their devices has confirmed.
+pub(in crate::store::sqlite::chat) fn undecided(tx: &Tx<'_>) -> rusqlite::Result<Vec<(Owner, Sid)>> {
+    let mut found = Vec::new();
+    for row in tx.all(UNDECIDED, [], ChatRow::read)? {
+        for user in decided_of(tx.conn, row.sid.row())?.map(|decided| decided.waiting).unwrap_or_default() {
+            let Ok(user) = Owner::new(user) else { continue };
+            let member = Member::load(tx, &row.peer, &user)?;
+            if member.is_some_and(|member| member.received < row.sid.row()) {
+                found.push((user, row.sid));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Members whose pushes for a message waited for room in the queue, and were not made since. Nobody: it waits for none.
+pub(in crate::store::sqlite::chat) fn without_room(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Vec<Owner>> {
+    let decided = decided_of(tx.conn, row.sid.row())?;
+    let names = decided.and_then(|mut decided| decided.rules.remove(&Rule::NoRoom)).unwrap_or_default();
+    let mut waiting = Vec::new();
+    for user in names.into_iter().filter_map(|name| Owner::new(name).ok()) {
+        let member = Member::load(tx, &row.peer, &user)?;
+        if !member.is_some_and(|member| member.read < row.sid.row()) {
+            continue;
+        }
+        for device in registered(tx, &user)? {
+            if !is_pushed(tx, &user, row, &device)? {
+                waiting.push(user);
+                break;
+            }
+        }
+    }
+    Ok(waiting)
+}
+
+/// Why the devices of a member, as they are now, were pushed for a message to the group, or were not.
+pub(in crate::store::sqlite::chat) fn explain(
+    conn: &Connection,
+    user: &Owner,
+    row: &ChatRow,
+) -> rusqlite::Result<PushExplanation> {
+    const DEVICES: &str = "SELECT dev FROM devices WHERE user = ?1 ORDER BY dev";
+    let decided = decided_of(conn, row.sid.row())?;
+    let (rule, mut waits) = decided.as_ref().map_or((Rule::Unattended, false), |decided| decided.of(user));
+    let mut devices = Vec::new();
+    let names = conn
+        .prepare_cached(DEVICES)?
+        .query_map([user.as_str()], |row| row.get::<_, String>(0))?
+        .collect::<Result<Vec<_>, _>>()?;
+    for dev in names {
+        let push = pushed(conn, user, row.sid, &dev)?;
+        let verdict = match (&push, waits) {
+            (Some(_), _) => Verdict::Push,
+            (None, true) => Verdict::Wait,
+            (None, false) => Verdict::None,
+        };
+        waits &= push.is_none();
+        devices.push(ExplainedDevice { dev, verdict, rule, confirmed: false, push });
+    }
+    Ok(PushExplanation {
+        sid: row.sid.to_string(),
+        from: row.writer.as_str().to_owned(),
+        ts: row.at,
+        decided_at: decided.as_ref().map(|decided| decided.at),
+        asked: decided.map(|decided| Asked {
+            matter: decided.matter,
+            wish: decided.wish,
+            own: false,
+            blocked: rule == Rule::Blocked,
+            muted: rule == Rule::Muted,
+            mentions_only: false,
+            mentioned: false,
+            attended: rule == Rule::Attended,
+        }),
+        attended: Vec::new(),
+        waits,
+        received: false,
+        devices,
+    })
+}
+
+/// What became of the push of a message to a device.
+fn pushed(conn: &Connection, user: &Owner, sid: Sid, dev: &str) -> rusqlite::Result<Option<ExplainedPush>> {
+    const PUSH: &str = "SELECT row, tail, way, state, attempt, code FROM deliveries WHERE id = ?1 AND bal = ?2";
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(ExplainedPush {
+            sid: crate::store::sqlite::column::sid(row, 0, 1)?.to_string(),
+            transport: row.get(2)?,
+            state: state(row, 3)?,
+            attempt: row.get(4)?,
+            code: row.get(5)?,
+        })
+    };
+    conn.prepare_cached(PUSH)?.query_row(params![push_id(sid, dev), user.as_str()], read).optional()
+}

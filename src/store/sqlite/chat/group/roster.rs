@@ -1,0 +1,445 @@
+//! The roster of a group: who is in it, and the changes of that. Each change is one version and one notice.
+
+use super::message::{notice, notice_row};
+use super::{Group, Member, role};
+use crate::chat::contact::What;
+use crate::chat::group::{
+    GroupChange, GroupRole, GroupSettings, MEMBERS_MAX, Notice, NoticeEvent, SettingsChange, Shown, heir, not_member,
+};
+use crate::chat::id::{GroupId, Owner, Row, Sid};
+use crate::chat::message::{ErrorCode, Rejection};
+use crate::chat::principal::Role;
+use crate::chat::suffix::invitations::{Invitation, Kind};
+use crate::chat::topic::Device;
+use crate::store::sqlite::chat::message::admission;
+use crate::store::sqlite::chat::notified::{self, Seen};
+use crate::store::sqlite::chat::{Call, invitation, owner, people};
+use crate::store::sqlite::column::sql_ms;
+use crate::store::sqlite::tx::Tx;
+use crate::store::{
+    ChatCall, ChatOutcome, GroupAction, GroupChanged, GroupPage, Named, NewGroupChange, NewInvitation, ROSTER_BYTES,
+    USER_GROUPS_MAX, Writer,
+};
+use rusqlite::params;
+
+pub(in crate::store::sqlite) const NAMES: &str =
+    "SELECT user FROM members WHERE gid = ?1 AND gone IS NULL ORDER BY user";
+pub(in crate::store::sqlite) const PAGE: &str = "SELECT user, owner FROM members
+    WHERE gid = ?1 AND user > ?2 AND gone IS NULL ORDER BY user LIMIT ?3";
+const BY_AGE: &str = "SELECT user, owner FROM members WHERE gid = ?1 AND gone IS NULL ORDER BY came, user";
+const COUNT_OF: &str = "SELECT count(*) FROM members WHERE user = ?1 AND gone IS NULL";
+const INSERT: &str = "INSERT INTO members (gid, user, owner, came, reads_from, gone, read, read_counted, received)
+    VALUES (?1, ?2, ?3, ?4, ?5, NULL, ?4, ?6, ?7)
+    ON CONFLICT (gid, user) DO UPDATE SET owner = excluded.owner, came = excluded.came,
+        reads_from = excluded.reads_from, gone = NULL, read = excluded.read, read_counted = excluded.read_counted,
+        received = excluded.received";
+const GONE: &str = "UPDATE members SET gone = ?3, owner = 0 WHERE gid = ?1 AND user = ?2 AND gone IS NULL";
+const SET_ROLE: &str = "UPDATE members SET owner = ?3 WHERE gid = ?1 AND user = ?2 AND gone IS NULL AND owner <> ?3";
+const OWNERS: &str = "SELECT count(*) FROM members WHERE gid = ?1 AND gone IS NULL AND owner = 1";
+
+/// What is refused leaves nothing behind: everything is looked at before anything is written.
+pub(in crate::store) fn change(
+    tx: &mut Tx<'_>,
+    new: &NewGroupChange,
+    call: &ChatCall,
+) -> rusqlite::Result<Result<GroupChanged, Rejection>> {
+    let call = &mut Call::of(call);
+    let name = Owner::from(new.group.clone());
+    if new.by.role != Role::User {
+        return refuse(ErrorCode::Forbidden, "a BAL is in no group");
+    }
+    let change = match &new.what {
+        GroupAction::Create(settings) => return create(tx, new, (&name, settings), call),
+        GroupAction::Change(change) => change,
+    };
+    let Some(group) = Group::load(tx, &name)? else { return Ok(Err(not_member())) };
+    let member = Member::load(tx, &name, &new.by.name)?;
+    if let Err(rejection) = change.check(member.map(|member| member.role)) {
+        return Ok(Err(rejection));
+    }
+    let mut writing = Writing { name, group, by: &new.by, sid: Some(new.sid) };
+    match change {
+        GroupChange::Add(_) => writing.add(tx, &new.named, call),
+        GroupChange::Remove(users) => writing.remove(tx, users, NoticeEvent::Removed, call),
+        GroupChange::Leave => writing.remove(tx, std::slice::from_ref(&new.by.name), NoticeEvent::Left, call),
+        GroupChange::Promote(users) => writing.set_role(tx, users, GroupRole::Owner, call),
+        GroupChange::Demote(users) => writing.set_role(tx, users, GroupRole::Member, call),
+        GroupChange::Dissolve => {
+            let everybody = names(tx, &new.group)?;
+            writing.remove(tx, &everybody, NoticeEvent::Dissolved, call)
+        }
+        GroupChange::Set(settings) => {
+            let mut changed = writing.group.settings.clone();
+            settings.apply(&mut changed);
+            if changed != writing.group.settings {
+                writing.group.settings = changed;
+                writing.announce(tx, (NoticeEvent::Changed, &[]), settings, call)?;
+            }
+            writing.done(Vec::new())
+        }
+    }
+}
+
+fn refuse<T>(code: ErrorCode, detail: impl Into<String>) -> rusqlite::Result<Result<T, Rejection>> {
+    Ok(Err(Rejection::new(code, detail)))
+}
+
+fn create(
+    tx: &mut Tx<'_>,
+    new: &NewGroupChange,
+    (name, settings): (&Owner, &SettingsChange),
+    call: &mut Call<'_>,
+) -> rusqlite::Result<Result<GroupChanged, Rejection>> {
+    if Group::load(tx, name)?.is_some() {
+        return refuse(ErrorCode::Duplicate, "there is a group of this name");
+    }
+    if let Err(rejection) = has_room(tx, &new.by.name)? {
+        return Ok(Err(rejection));
+    }
+    let mut own = GroupSettings::default();
+    settings.apply(&mut own);
+    let mut writing = Writing { name: name.clone(), group: Group::new(own), by: &new.by, sid: Some(new.sid) };
+    let sorted = match writing.sort(tx, &new.named, call)? {
+        Ok(sorted) => sorted,
+        Err(rejection) => return Ok(Err(rejection)),
+    };
+    people::ensure(tx, &new.by.name)?;
+    writing.group.members = 1 + sorted.added.len() as u64;
+    // The notice names those who are in it beside its maker, and all of them get it.
+    let sid = new.sid;
+    writing.insert(tx, &new.by.name, GroupRole::Owner, sid.row())?;
+    for user in &sorted.added {
+        writing.insert(tx, user, GroupRole::Member, sid.row())?;
+    }
+    writing.announce(tx, (NoticeEvent::Created, &sorted.added), settings, call)?;
+    writing.invite(tx, sorted, call)
+}
+
+/// Whether a user may be in one more group.
+fn has_room(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Result<(), Rejection>> {
+    let count = tx.one(COUNT_OF, [user.as_str()], |row| row.get::<_, i64>(0))?.unwrap_or_default();
+    if count >= USER_GROUPS_MAX as i64 {
+        return refuse(ErrorCode::RateLimited, format!("a user is in {USER_GROUPS_MAX} groups"));
+    }
+    Ok(Ok(()))
+}
+
+/// Those who are to be in a group: who is put into it, and who is asked.
+struct Sorted<'a> {
+    added: Vec<Owner>,
+    invited: Vec<&'a Named>,
+}
+
+/// A change on its way to the disk.
+struct Writing<'a> {
+    name: Owner,
+    group: Group,
+    by: &'a Writer,
+    /// Of the first notice. Further ones take ids of pushes.
+    sid: Option<Sid>,
+}
+
+impl Writing<'_> {
+    fn done(&self, done: Vec<Owner>) -> rusqlite::Result<Result<GroupChanged, Rejection>> {
+        let version = self.group.version;
+        Ok(Ok(GroupChanged { version, done, invited: Vec::new(), seen: Vec::new() }))
+    }
+
+    fn add(
+        &mut self,
+        tx: &mut Tx<'_>,
+        named: &[Named],
+        call: &mut Call<'_>,
+    ) -> rusqlite::Result<Result<GroupChanged, Rejection>> {
+        let sorted = match self.sort(tx, named, call)? {
+            Ok(sorted) => sorted,
+            Err(rejection) => return Ok(Err(rejection)),
+        };
+        if !sorted.added.is_empty() {
+            let Some(sid) = self.next_sid(call) else { return refuse(ErrorCode::RateLimited, "too much at once") };
+            for user in &sorted.added {
+                self.insert(tx, user, GroupRole::Member, sid.row())?;
+            }
+            self.group.members += sorted.added.len() as u64;
+            self.announce(tx, (NoticeEvent::Added, &sorted.added), &SettingsChange::default(), call)?;
+            for one in named.iter().filter(|one| sorted.added.contains(&one.peer.name)) {
+                let looking = &one.peer.attended.devices;
+                self.clear_before(tx, (&one.peer.name, looking), sid, call)?;
+            }
+        }
+        self.invite(tx, sorted, call)
+    }
+
+    /// Who has the asker as a contact is put into the group, and others are asked.
+    fn sort<'a>(
+        &self,
+        tx: &Tx<'_>,
+        named: &'a [Named],
+        call: &Call<'_>,
+    ) -> rusqlite::Result<Result<Sorted<'a>, Rejection>> {
+        let mut sorted = Sorted { added: Vec::new(), invited: Vec::new() };
+        for one in named {
+            let user = &one.peer.name;
+            if *user == self.by.name || Member::load(tx, &self.name, user)?.is_some() {
+                continue;
+            }
+            if one.peer.role == Some(Role::Bal) {
+                return refuse(ErrorCode::BadField, "`members` names a BAL, and a BAL is in no group");
+            }
+            let from = Writer { strangers: one.strangers, ..self.by.clone() };
+            if let Err(rejection) = admission(tx, What::Invitation, &from, &one.peer, call)? {
+                return Ok(Err(rejection));
+            }
+            if !people::entry(tx, user, &self.by.name)?.is_contact() {
+                sorted.invited.push(one);
+                continue;
+            }
+            if let Err(rejection) = has_room(tx, user)? {
+                return Ok(Err(rejection));
+            }
+            sorted.added.push(user.clone());
+        }
+        if self.group.members as usize + sorted.added.len() > MEMBERS_MAX {
+            return refuse(ErrorCode::RateLimited, format!("a group has {MEMBERS_MAX} members at most"));
+        }
+        Ok(Ok(sorted))
+    }
+
+    /// Who comes back has nothing unread of before: what devices still show of it goes.
+    fn clear_before(
+        &self,
+        tx: &mut Tx<'_>,
+        (user, connected): (&Owner, &[Device]),
+        sid: Sid,
+        call: &mut Call<'_>,
+    ) -> rusqlite::Result<()> {
+        notified::clear(tx, &Seen { user, peer: &self.name, sid, up_to: true }, None, connected, call)
+    }
+
+    fn invite(
+        &mut self,
+        tx: &mut Tx<'_>,
+        sorted: Sorted<'_>,
+        call: &mut Call<'_>,
+    ) -> rusqlite::Result<Result<GroupChanged, Rejection>> {
+        let (mut invited, mut seen) = (Vec::new(), Vec::new());
+        for Named { peer, sid, strangers } in sorted.invited {
+            let invitation = Invitation {
+                id: None,
+                to: peer.name.clone(),
+                kind: Kind::Request { body: None, expires: None, group: self.name.group() },
+                dev: None,
+            };
+            let from = Writer { strangers: *strangers, ..self.by.clone() };
+            let new = NewInvitation { sid: *sid, from, to: peer.clone(), invitation };
+            if let ChatOutcome::Done { seen: more, waits, .. } = invitation::invite_admitted(tx, &new, call)? {
+                seen.extend(more);
+                invited.push((peer.name.clone(), *sid, waits));
+            }
+        }
+        let version = self.group.version;
+        Ok(Ok(GroupChanged { version, done: sorted.added, invited, seen }))
+    }
+
+    fn remove(
+        &mut self,
+        tx: &mut Tx<'_>,
+        users: &[Owner],
+        event: NoticeEvent,
+        call: &mut Call<'_>,
+    ) -> rusqlite::Result<Result<GroupChanged, Rejection>> {
+        let mut gone = Vec::new();
+        let row = self.next_row(call);
+        for user in users {
+            if tx.execute(GONE, params![self.name.as_str(), user.as_str(), row])? > 0 {
+                gone.push(user.clone());
+            }
+        }
+        if gone.is_empty() {
+            return refuse(ErrorCode::NotFound, "`members` names nobody who is in the group");
+        }
+        self.group.members = self.group.members.saturating_sub(gone.len() as u64);
+        let who: &[Owner] = if event == NoticeEvent::Dissolved { &[] } else { &gone };
+        self.announce_also((NoticeEvent::clone(&event), who), &SettingsChange::default(), &gone, (tx, call))?;
+        self.promote_heir(tx, call)?;
+        self.done(gone)
+    }
+
+    /// A group with members has an owner.
+    fn promote_heir(&mut self, tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<()> {
+        let left = tx.all(BY_AGE, [self.name.as_str()], |row| Ok((owner(row, 0)?, role(row.get(1)?))))?;
+        let Some(heir) = heir(left.iter().map(|(user, role)| (user, *role))).cloned() else { return Ok(()) };
+        tx.execute(SET_ROLE, params![self.name.as_str(), heir.as_str(), true])?;
+        self.announce(tx, (NoticeEvent::Promoted, &[heir]), &SettingsChange::default(), call)
+    }
+
+    fn set_role(
+        &mut self,
+        tx: &mut Tx<'_>,
+        users: &[Owner],
+        to: GroupRole,
+        call: &mut Call<'_>,
+    ) -> rusqlite::Result<Result<GroupChanged, Rejection>> {
+        let mut others = Vec::new();
+        for user in users {
+            match Member::load(tx, &self.name, user)? {
+                Some(member) if member.role != to => others.push(user.clone()),
+                Some(_) => {}
+                None => return refuse(ErrorCode::NotFound, "`members` names somebody who is not in the group"),
+            }
+        }
+        let owners = tx.one(OWNERS, [self.name.as_str()], |row| row.get::<_, i64>(0))?.unwrap_or_default();
+        if to == GroupRole::Member && others.len() as i64 >= owners {
+            return refuse(ErrorCode::Forbidden, "a group has an owner");
+        }
+        if others.is_empty() {
+            return self.done(others);
+        }
+        for user in &others {
+            tx.execute(SET_ROLE, params![self.name.as_str(), user.as_str(), to == GroupRole::Owner])?;
+        }
+        let event = if to == GroupRole::Owner { NoticeEvent::Promoted } else { NoticeEvent::Demoted };
+        self.announce(tx, (event, &others), &SettingsChange::default(), call)?;
+        self.done(others)
+    }
+
+    /// The row of the notice that comes next.
+    fn next_row(&self, call: &Call<'_>) -> Row {
+        self.next_sid(call).map_or(Row(0), Sid::row)
+    }
+
+    fn next_sid(&self, call: &Call<'_>) -> Option<Sid> {
+        self.sid.or_else(|| call.push_sids.as_slice().first().copied())
+    }
+
+    fn insert(&self, tx: &Tx<'_>, user: &Owner, role: GroupRole, row: Row) -> rusqlite::Result<()> {
+        people::ensure(tx, user)?;
+        let reads_from = if self.group.settings.history == Shown::All { Row(0) } else { row };
+        let values = params![
+            self.name.as_str(),
+            user.as_str(),
+            role == GroupRole::Owner,
+            row,
+            reads_from,
+            sql_ms(self.group.counted),
+            Row(row.0 - 1)
+        ];
+        tx.execute(INSERT, values).map(drop)
+    }
+
+    fn announce(
+        &mut self,
+        tx: &mut Tx<'_>,
+        what: (NoticeEvent, &[Owner]),
+        changed: &SettingsChange,
+        call: &mut Call<'_>,
+    ) -> rusqlite::Result<()> {
+        self.announce_also(what, changed, &[], (tx, call))
+    }
+
+    /// Tells everybody who is in the group, and those who went by it.
+    fn announce_also(
+        &mut self,
+        (event, who): (NoticeEvent, &[Owner]),
+        changed: &SettingsChange,
+        also: &[Owner],
+        (tx, call): (&mut Tx<'_>, &mut Call<'_>),
+    ) -> rusqlite::Result<()> {
+        let Some(sid) = self.sid.take().or_else(|| call.push_sids.next().copied()) else { return Ok(()) };
+        self.group.version += 1;
+        let place = self.group.place(sid, false);
+        self.group.save(tx, &self.name)?;
+        let Some(group) = self.name.group() else { return Ok(()) };
+        let told = Notice { group: &group, event, who, by: &self.by.name, version: self.group.version, changed };
+        let row = notice_row((&self.name, &self.by.name), sid, place, call.at);
+        let mut readers = names(tx, &group)?;
+        readers.extend_from_slice(also);
+        notice(tx, &row, &told.to_bytes(), &readers, call.at)
+    }
+}
+
+/// `user` accepts an invitation into a group. Its id comes from those for pushes.
+///
+/// The refusal is for the one who accepts.
+pub(in crate::store::sqlite::chat) fn join(
+    tx: &mut Tx<'_>,
+    group: &GroupId,
+    user: &Writer,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<Result<(), Rejection>> {
+    let name = Owner::from(group.clone());
+    let Some(loaded) = Group::load(tx, &name)?.filter(|group| group.members > 0) else {
+        return refuse(ErrorCode::NotFound, "the group has ended");
+    };
+    if Member::load(tx, &name, &user.name)?.is_some() {
+        return Ok(Ok(()));
+    }
+    if let Err(rejection) = has_room(tx, &user.name)? {
+        return Ok(Err(rejection));
+    }
+    if loaded.members as usize >= MEMBERS_MAX {
+        return refuse(ErrorCode::RateLimited, format!("a group has {MEMBERS_MAX} members at most"));
+    }
+    let mut writing = Writing { name, group: loaded, by: user, sid: None };
+    let Some(sid) = writing.next_sid(call) else { return refuse(ErrorCode::RateLimited, "too much at once") };
+    writing.insert(tx, &user.name, GroupRole::Member, sid.row())?;
+    writing.group.members += 1;
+    let who = [user.name.clone()];
+    writing.announce(tx, (NoticeEvent::Joined, &who), &SettingsChange::default(), call)?;
+    writing.clear_before(tx, (&user.name, &user.connected), sid, call)?;
+    Ok(Ok(()))
+}
+
+/// Whether `by` may ask `user` to come into a group, and how the group is called.
+pub(in crate::store::sqlite::chat) fn may_invite(
+    tx: &Tx<'_>,
+    group: &GroupId,
+    by: &Owner,
+    user: &Owner,
+) -> rusqlite::Result<Result<Option<String>, Rejection>> {
+    let name = Owner::from(group.clone());
+    let Some(loaded) = Group::load(tx, &name)? else { return Ok(Err(not_member())) };
+    let member = Member::load(tx, &name, by)?;
+    if let Err(rejection) = GroupChange::Add(Vec::new()).check(member.map(|member| member.role)) {
+        return Ok(Err(rejection));
+    }
+    if Member::load(tx, &name, user)?.is_some() {
+        return refuse(ErrorCode::Duplicate, "`to` is in the group");
+    }
+    Ok(Ok(loaded.settings.name))
+}
+
+/// Everybody who is in a group, by name.
+pub(in crate::store) fn names(tx: &Tx<'_>, group: &GroupId) -> rusqlite::Result<Vec<Owner>> {
+    tx.all(NAMES, [group.as_str()], |row| owner(row, 0))
+}
+
+/// A group, as a member sees it, and members behind `after`.
+pub(in crate::store) fn page(
+    tx: &Tx<'_>,
+    user: &Owner,
+    group: &GroupId,
+    after: &str,
+) -> rusqlite::Result<Result<GroupPage, Rejection>> {
+    let name = Owner::from(group.clone());
+    let (Some(loaded), Some(member)) = (Group::load(tx, &name)?, Member::load(tx, &name, user)?) else {
+        return Ok(Err(not_member()));
+    };
+    let mut items = tx
+        .all(PAGE, params![group.as_str(), after, MEMBERS_MAX as i64], |row| Ok((owner(row, 0)?, role(row.get(1)?))))?;
+    let (found, mut bytes) = (items.len(), 0);
+    let fits = |(user, _): &&(Owner, GroupRole)| {
+        bytes += user.as_str().len();
+        bytes <= ROSTER_BYTES
+    };
+    let kept = items.iter().take_while(fits).count();
+    items.truncate(kept);
+    Ok(Ok(GroupPage {
+        settings: loaded.settings,
+        version: loaded.version,
+        members: loaded.members,
+        role: member.role,
+        complete: kept == found,
+        items,
+    }))
+}

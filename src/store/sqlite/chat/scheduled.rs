@@ -1,0 +1,199 @@
+//! Messages that are to be sent at a time: a row each until then. All rules are asked when it comes; only whether its times can
+//! be kept to, and how many wait, is asked before.
+//!
+//! ```text
+//!   a message with `not_before` ──▶ scheduled ──its time──▶ written like any other, in the same transaction
+//!                                       │
+//!                                       └──cancel──▶ gone
+//! ```
+
+use super::message::{status_note, write_now};
+use super::{Call, owner, tell};
+use crate::chat::id::{MessageId, Owner, Row, Sid};
+use crate::chat::message::{ErrorCode, Rejection};
+use crate::chat::principal::Role;
+use crate::chat::suffix::scheduled::{ScheduledStatus, scheduled_document};
+use crate::chat::topic::Device;
+use crate::store::sqlite::column::{from_sql, sid, sql_ms};
+use crate::store::sqlite::tx::Tx;
+use crate::store::{ChatCall, ChatOutcome, NewChatMessage, SYNC_BYTES, SYNC_MAX, ScheduledMessage, ScheduledPage};
+use rusqlite::params;
+
+/// How much later one for which its BAL has no room is tried again, in milliseconds.
+const FULL_MS: u64 = 1_000;
+
+macro_rules! scheduled_rows {
+    ($rest:literal) => {
+        concat!("SELECT row, tail, writer, by_bal, id, dev, not_before, ttl, document FROM scheduled ", $rest)
+    };
+}
+
+const INSERT: &str = "INSERT INTO scheduled (row, tail, writer, by_bal, id, dev, not_before, ttl, document)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+pub(in crate::store::sqlite) const BY_ID: &str = scheduled_rows!("WHERE writer = ?1 AND id = ?2");
+pub(in crate::store::sqlite) const OF_WRITER: &str =
+    scheduled_rows!("WHERE writer = ?1 AND row > ?2 ORDER BY row LIMIT ?3");
+pub(in crate::store::sqlite) const DUE: &str =
+    scheduled_rows!("WHERE not_before <= ?1 ORDER BY not_before, row LIMIT ?2");
+pub(in crate::store::sqlite) const NEXT: &str = "SELECT not_before FROM scheduled ORDER BY not_before LIMIT 1";
+pub(in crate::store::sqlite) const COUNT: &str = "SELECT count(*) FROM scheduled WHERE writer = ?1";
+const IS_THERE: &str = "SELECT id FROM scheduled WHERE row = ?1";
+const DELETE: &str = "DELETE FROM scheduled WHERE row = ?1";
+const PUT_OFF: &str = "UPDATE scheduled SET not_before = ?2 WHERE row = ?1";
+
+fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<ScheduledMessage> {
+    let id = row.get::<_, String>(4)?;
+    let id = MessageId::new(id)
+        .map_err(|_| rusqlite::Error::InvalidColumnType(4, "id".into(), rusqlite::types::Type::Text))?;
+    Ok(ScheduledMessage {
+        sid: sid(row, 0, 1)?,
+        writer: owner(row, 2)?,
+        role: if row.get(3)? { Role::Bal } else { Role::User },
+        id,
+        dev: row.get::<_, Option<String>>(5)?.and_then(|dev| Device::new(dev).ok()),
+        not_before: from_sql(row.get(6)?),
+        ttl_ms: from_sql(row.get(7)?),
+        document: row.get::<_, Vec<u8>>(8)?.into(),
+    })
+}
+
+/// What is said of a message whose id waits already.
+pub(super) fn known(tx: &mut Tx<'_>, new: &NewChatMessage, at: u64) -> rusqlite::Result<Option<ChatOutcome>> {
+    let Some(id) = new.message.id.as_ref().filter(|_| tx.memory_draft.figures.chat_scheduled > 0) else {
+        return Ok(None);
+    };
+    let writer = &new.from.name;
+    let Some(waiting) = tx.one(BY_ID, params![writer.as_str(), id.as_str()], read)? else { return Ok(None) };
+    if new.message.not_before != Some(waiting.not_before) || !new.message.says_the_same(&waiting.document) {
+        let detail = "another message of the same writer has this `id`, and waits for its time";
+        let rejection = Rejection::new(ErrorCode::Duplicate, detail).about(Some(id.clone()));
+        return Ok(Some(ChatOutcome::Refused(rejection)));
+    }
+    let status = ScheduledStatus::Scheduled(waiting.not_before);
+    told(tx, (writer, new.from.role), &scheduled_document(id.as_str(), &status, at, true), at)?;
+    Ok(Some(ChatOutcome::Repeated))
+}
+
+/// Keeps a message until its time, and tells its writer so. Without an id it gets one, by which it can be taken back.
+pub(super) fn keep(
+    tx: &mut Tx<'_>,
+    new: &NewChatMessage,
+    not_before: u64,
+    call: &Call<'_>,
+) -> rusqlite::Result<ChatOutcome> {
+    let writer = &new.from.name;
+    let waiting = tx.one(COUNT, [writer.as_str()], |row| row.get(0).map(from_sql))?.unwrap_or(0);
+    if waiting >= u64::from(call.policy.scheduled_max) {
+        let detail = format!("{waiting} messages of the same writer wait for their time");
+        return Ok(ChatOutcome::Refused(Rejection::new(ErrorCode::RateLimited, detail).about(new.message.id.clone())));
+    }
+    let id = new.message.id.clone().unwrap_or_else(|| MessageId::from(new.sid));
+    let document = new.message.clone().named(id.clone()).to_bytes();
+    let (row, tail) = new.sid.parts();
+    let values = params![
+        row,
+        tail,
+        writer.as_str(),
+        new.from.role == Role::Bal,
+        id.as_str(),
+        new.from.dev.as_ref().map(Device::as_str),
+        sql_ms(not_before),
+        sql_ms(new.deadline_ms.saturating_sub(call.at)),
+        document,
+    ];
+    tx.execute(INSERT, values)?;
+    tx.memory_draft.figures.chat_scheduled += 1;
+    let status = ScheduledStatus::Scheduled(not_before);
+    told(tx, (writer, new.from.role), &scheduled_document(id.as_str(), &status, call.at, false), call.at)?;
+    Ok(ChatOutcome::Scheduled)
+}
+
+fn told(tx: &mut Tx<'_>, (writer, role): (&Owner, Role), document: &[u8], at: u64) -> rusqlite::Result<()> {
+    match role {
+        Role::Bal => status_note(tx, writer, document, at),
+        _ => tell(tx, writer, "receipts", document, at),
+    }
+}
+
+/// Takes a message back; false if none of this id waits.
+pub(in crate::store) fn cancel(tx: &mut Tx<'_>, writer: (&Owner, Role), id: &str, at: u64) -> rusqlite::Result<bool> {
+    let Some(waiting) = tx.one(BY_ID, params![writer.0.as_str(), id], read)? else { return Ok(false) };
+    remove(tx, waiting.sid.row())?;
+    told(tx, writer, &scheduled_document(id, &ScheduledStatus::Cancelled, at, false), at)?;
+    Ok(true)
+}
+
+fn remove(tx: &mut Tx<'_>, row: Row) -> rusqlite::Result<()> {
+    let removed = tx.execute(DELETE, [row])? as u64;
+    let figures = &mut tx.memory_draft.figures;
+    figures.chat_scheduled = figures.chat_scheduled.saturating_sub(removed);
+    Ok(())
+}
+
+/// What waits of a writer, in the order in which it was written: a page behind `after`.
+pub(in crate::store) fn of_writer(tx: &Tx<'_>, writer: &Owner, after: Option<Sid>) -> rusqlite::Result<ScheduledPage> {
+    let after = after.map_or(Row(0), Sid::row);
+    let found = tx.all(OF_WRITER, params![writer.as_str(), after, SYNC_MAX as i64 + 1], read)?;
+    let (mut page, mut bytes) = (ScheduledPage { items: Vec::new(), complete: found.len() <= SYNC_MAX }, 0);
+    for waiting in found.into_iter().take(SYNC_MAX) {
+        if bytes > 0 && bytes + waiting.document.len() > SYNC_BYTES {
+            page.complete = false;
+            break;
+        }
+        bytes += waiting.document.len();
+        page.items.push(waiting);
+    }
+    Ok(page)
+}
+
+/// When the next one is to be sent.
+pub(in crate::store) fn next(tx: &Tx<'_>) -> rusqlite::Result<Option<u64>> {
+    tx.one(NEXT, [], |row| row.get(0).map(from_sql))
+}
+
+/// Those whose time has come, at most `limit`, in their order.
+pub(in crate::store) fn due(tx: &Tx<'_>, at: u64, limit: usize) -> rusqlite::Result<Vec<ScheduledMessage>> {
+    tx.all(DUE, params![sql_ms(at), i64::try_from(limit).unwrap_or(i64::MAX)], read)
+}
+
+/// Its time has come: it is written like any other, and waits no longer, in one transaction. If it was taken back meanwhile,
+/// nothing is done ([`ChatOutcome::Repeated`]); if it is refused, its writer is told in the same transaction.
+pub(in crate::store) fn send(
+    tx: &mut Tx<'_>,
+    waiting: Sid,
+    new: &NewChatMessage,
+    call: &ChatCall,
+) -> rusqlite::Result<ChatOutcome> {
+    let row = waiting.row();
+    let Some(id) = tx.one(IS_THERE, [row], |row| row.get::<_, String>(0))? else { return Ok(ChatOutcome::Repeated) };
+    let outcome = match new.message.check_times(call.at) {
+        Ok(()) => write_now(tx, new, false, &mut Call::of(call))?,
+        Err(rejection) => ChatOutcome::Refused(rejection),
+    };
+    match &outcome {
+        ChatOutcome::Full => {
+            tx.execute(PUT_OFF, params![row, sql_ms(call.at.saturating_add(FULL_MS))])?;
+            return Ok(outcome);
+        }
+        ChatOutcome::Refused(rejection) => {
+            let status = ScheduledStatus::Failed(rejection.clone());
+            let document = scheduled_document(&id, &status, call.at, false);
+            told(tx, (&new.from.name, new.from.role), &document, call.at)?;
+        }
+        ChatOutcome::Done { .. } | ChatOutcome::Repeated | ChatOutcome::Scheduled => {}
+    }
+    remove(tx, row)?;
+    Ok(outcome)
+}
+
+/// A message that cannot be read any more is refused, and goes.
+pub(in crate::store) fn give_up(
+    tx: &mut Tx<'_>,
+    waiting: &ScheduledMessage,
+    why: &Rejection,
+    at: u64,
+) -> rusqlite::Result<()> {
+    remove(tx, waiting.sid.row())?;
+    let document = scheduled_document(waiting.id.as_str(), &ScheduledStatus::Failed(why.clone()), at, false);
+    told(tx, (&waiting.writer, waiting.role), &document, at)
+}

@@ -1,0 +1,185 @@
+//! Messages that are to be sent at a time.
+
+use super::*;
+
+impl Chat {
+    /// Alice writes to bob, to be sent so much later.
+    async fn schedule(&mut self, id: &str, later: u64, more: &Value) -> ChatOutcome {
+        let not_before = self.at + later;
+        self.schedule_at(id, not_before, more).await
+    }
+
+    async fn schedule_at(&mut self, id: &str, not_before: u64, more: &Value) -> ChatOutcome {
+        let mut written = json!({ "id": id, "to": "bob", "body": format!("body {id}"), "not_before": not_before });
+        written.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+        self.send(writer("alice"), peer("bob", &[]), &written).await.1
+    }
+
+    /// Sends what is due, as the bridge does.
+    pub(in crate::store::tests) async fn send_due(&mut self) -> Vec<(Sid, ChatOutcome)> {
+        self.at += 1;
+        let due = self.rig.store.chat_scheduled_due(self.at, 100).await.unwrap().await.unwrap();
+        let mut outcomes = Vec::new();
+        for waiting in due {
+            outcomes.push(self.send_one(waiting).await);
+        }
+        outcomes
+    }
+
+    async fn send_one(&mut self, waiting: ScheduledMessage) -> (Sid, ChatOutcome) {
+        let limits = PayloadLimits::default();
+        let sender = crate::chat::message::Sender::User;
+        let message = UserMessage::parse(sender, &waiting.document, &limits).unwrap();
+        let (from, to) = (writer(waiting.writer.as_str()), peer(message.to.as_str(), &[]));
+        let sid = self.rig.sids.next(self.at, 0);
+        let new = NewChatMessage { sid, from, to, message, deadline_ms: self.at + waiting.ttl_ms, route: None };
+        let call = self.call();
+        (sid, self.rig.store.chat_send_scheduled(waiting.sid, new, call).await.unwrap().await.unwrap())
+    }
+
+    async fn cancel(&self, id: &str) -> bool {
+        self.cancel_of("alice", id).await
+    }
+
+    pub(in crate::store::tests) async fn cancel_of(&self, user: &str, id: &str) -> bool {
+        let id = MessageId::new(id).unwrap();
+        self.rig.store.chat_cancel(owner(user), Role::User, id, self.at).await.unwrap().await.unwrap()
+    }
+
+    fn waiting(&self) -> i64 {
+        let waiting = self.count("SELECT count(*) FROM scheduled");
+        assert_eq!(self.rig.store.figures().chat_scheduled, waiting as u64);
+        waiting
+    }
+
+    async fn next(&self) -> Option<u64> {
+        self.rig.store.chat_scheduled_next().await.unwrap().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_sent_when_its_time_comes_once_and_not_before_across_a_crash() {
+    let mut chat = Chat::of_two().await;
+    chat.register("bob", "phone", "T").await;
+    let not_before = chat.at + DAY;
+    assert_eq!(chat.schedule_at("m1", not_before, &json!({})).await, ChatOutcome::Scheduled);
+    let told = chat.told("alice", "receipts").await;
+    assert_eq!(told, [json!({ "id": "m1", "status": "scheduled", "not_before": not_before, "ts": told[0]["ts"] })]);
+    assert!(chat.told("alice", "messages").await.is_empty() && chat.told("bob", "messages").await.is_empty());
+    assert!(chat.send_due().await.is_empty(), "not before");
+    assert_eq!(chat.next().await, Some(not_before));
+    let mut chat = chat.crash().await;
+    chat.at = not_before;
+    let [(_, ChatOutcome::Done { .. })] = chat.send_due().await[..] else { panic!() };
+    let (own, theirs) = (chat.told("alice", "messages").await, chat.told("bob", "messages").await);
+    assert_eq!((&own[0]["id"], &own[0]["dev"], own[0].get("not_before")), (&json!("m1"), &json!("phone"), None));
+    assert!(own[0]["ts"].as_u64().unwrap() >= not_before);
+    assert_eq!((theirs.len(), &theirs[0]["n"], &theirs[0]["sid"]), (1, &json!(4), &own[0]["sid"]));
+    assert_eq!(chat.told("alice", "receipts").await[0]["status"], "sent");
+    assert_eq!(chat.pushes().await.len(), 1);
+    let mut chat = chat.crash().await;
+    assert!(chat.send_due().await.is_empty() && chat.waiting() == 0 && chat.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_repetition_is_told_again_and_another_message_of_the_same_id_is_refused() {
+    let mut chat = Chat::of_two().await;
+    let at = chat.at + DAY;
+    chat.schedule_at("m1", at, &json!({})).await;
+    chat.told("alice", "receipts").await;
+    assert_eq!(chat.schedule_at("m1", at, &json!({})).await, ChatOutcome::Repeated);
+    let again = chat.told("alice", "receipts").await;
+    assert_eq!((&again[0]["status"], &again[0]["redelivered"]), (&json!("scheduled"), &json!(true)));
+    for other in
+        [chat.schedule_at("m1", at + 1, &json!({})).await, chat.schedule_at("m1", at, &json!({ "x": 1 })).await]
+    {
+        assert_eq!(code(&other), Some(ErrorCode::Duplicate));
+    }
+    let (_, now) =
+        chat.send(writer("alice"), peer("bob", &[]), &json!({ "id": "m1", "to": "bob", "body": "body m1" })).await;
+    assert_eq!(code(&now), Some(ErrorCode::Duplicate));
+    // Once it was sent, the publish that was repeated for too long is known as that message.
+    chat.at = at;
+    chat.send_due().await;
+    chat.forget("alice").await;
+    assert_eq!(chat.schedule_at("m1", at, &json!({})).await, ChatOutcome::Repeated);
+    assert_eq!(chat.told("alice", "messages").await[0]["redelivered"], true);
+    assert_eq!(chat.waiting(), 0);
+}
+
+#[tokio::test]
+async fn what_is_taken_back_is_never_sent_and_what_waits_is_shown() {
+    let mut chat = Chat::of_two().await;
+    chat.schedule("m1", DAY, &json!({})).await;
+    chat.schedule("m2", 2 * DAY, &json!({ "push": "never" })).await;
+    assert_eq!(code(&chat.schedule("m3", DAY, &json!({ "to": "bob" })).await), None);
+    assert_eq!(code(&chat.schedule("m4", DAY, &json!({})).await), Some(ErrorCode::RateLimited));
+    chat.forget("alice").await;
+    assert!(chat.cancel("m1").await && !chat.cancel("m1").await && !chat.cancel("m9").await);
+    let told = chat.told("alice", "receipts").await;
+    assert_eq!(told, [json!({ "id": "m1", "status": "cancelled", "ts": chat.at })]);
+    let page = chat.rig.store.chat_scheduled(owner("alice"), None).await.unwrap().await.unwrap();
+    let ids: Vec<_> = page.items.iter().map(|item| item.id.as_str()).collect();
+    assert_eq!((ids, page.complete), (vec!["m2", "m3"], true));
+    let document: Value = serde_json::from_slice(&page.items[0].document).unwrap();
+    assert_eq!((&document["body"], &document["push"]), (&json!("body m2"), &json!("never")));
+    let behind = chat.rig.store.chat_scheduled(owner("alice"), Some(page.items[0].sid)).await.unwrap().await.unwrap();
+    assert_eq!(behind.items.len(), 1);
+    // Taken back between the look and the send.
+    chat.at += 3 * DAY;
+    let due = chat.rig.store.chat_scheduled_due(chat.at, 100).await.unwrap().await.unwrap();
+    assert_eq!(due.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(), ["m3", "m2"], "by their time");
+    chat.cancel("m2").await;
+    let outcomes = [chat.send_one(due[0].clone()).await, chat.send_one(due[1].clone()).await];
+    assert!(matches!(outcomes, [(_, ChatOutcome::Done { .. }), (_, ChatOutcome::Repeated)]), "{outcomes:?}");
+    assert_eq!(chat.told("bob", "messages").await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_rules_are_asked_when_the_time_comes_and_reading_is_not_meant_by_it() {
+    let mut chat = Chat::of_two().await;
+    chat.schedule("m1", DAY, &json!({})).await;
+    let unknown = json!({ "reply_to": chat.rig.sid().to_string() });
+    chat.schedule("m2", DAY, &unknown).await;
+    let short = json!({ "expires": chat.at + DAY + 2 * MINUTE });
+    chat.schedule("m3", DAY, &short).await;
+    chat.forget("alice").await;
+    chat.set("bob", SettingChange::Writers(Writers::Contacts)).await;
+    chat.set("bob", SettingChange::About(owner("alice"), EntryChange::RemoveContact)).await;
+    chat.at += DAY + MINUTE;
+    let outcomes = chat.send_due().await;
+    let codes: Vec<_> = outcomes.iter().map(|(_, outcome)| code(outcome)).collect();
+    assert_eq!(codes, [Some(ErrorCode::Forbidden), Some(ErrorCode::Forbidden), Some(ErrorCode::Forbidden)]);
+    let told = chat.told("alice", "receipts").await;
+    assert_eq!((told.len(), &told[0]["status"], &told[0]["code"]), (3, &json!("failed"), &json!("FORBIDDEN")));
+    assert_eq!(chat.waiting(), 0);
+
+    let mut chat = Chat::of_two().await;
+    chat.schedule("m1", DAY, &json!({})).await;
+    let unknown = json!({ "reply_to": chat.rig.sid().to_string() });
+    chat.schedule("m2", DAY, &unknown).await;
+    let short = json!({ "expires": chat.at + DAY + 2 * MINUTE });
+    chat.schedule("m3", DAY, &short).await;
+    let unread = chat.write("bob", "alice", "while she is away").await;
+    chat.at += DAY + 3 * MINUTE;
+    let codes: Vec<_> = chat.send_due().await.iter().map(|(_, outcome)| code(outcome)).collect();
+    assert_eq!(codes, [None, Some(ErrorCode::NotFound), Some(ErrorCode::BadField)], "its time is over by now");
+    assert_eq!(chat.count("SELECT unread FROM users WHERE user = 'alice'"), 1, "nobody was there to read");
+    chat.read("alice", "bob", unread).await;
+    assert_eq!(chat.count("SELECT unread FROM users WHERE user = 'alice'"), 0);
+}
+
+#[tokio::test]
+async fn a_time_that_is_over_is_now_and_one_too_far_ahead_is_refused() {
+    let mut chat = Chat::of_two().await;
+    let over = chat.at - 1;
+    assert!(matches!(chat.schedule_at("m1", over, &json!({})).await, ChatOutcome::Done { .. }));
+    assert_eq!(code(&chat.schedule("m2", 367 * DAY, &json!({})).await), Some(ErrorCode::BadField));
+    let (_, unnamed) = chat
+        .send(writer("alice"), peer("bob", &[]), &json!({ "to": "bob", "body": "hi", "not_before": chat.at + DAY }))
+        .await;
+    assert_eq!(unnamed, ChatOutcome::Scheduled);
+    let told = chat.told("alice", "receipts").await;
+    let id = told.last().unwrap()["id"].as_str().unwrap();
+    assert!(chat.cancel(id).await, "the bridge gave it an id");
+}
