@@ -342,6 +342,8 @@ async fn on_an_external_broker_the_births_of_the_devices_make_one_document() {
     scene.hears("alice online").await;
     user_says(&scene.harness, "alice/self/presence/laptop", json!({"state": "online", "conn": "l1"})).await;
     user_says(&scene.harness, "alice/self/presence/phone", json!({"state": "offline", "conn": "p1"})).await;
+    // The user is looked at again when the pause after the first document is over.
+    pass(&scene.harness, PAUSE).await;
     scene.clears("alice/self/presence/phone").await;
     user_says(&scene.harness, "alice/self/presence/laptop", json!({"state": "offline", "conn": "l0"})).await;
     user_says(&scene.harness, "alice/self/presence/laptop", json!({"state": "online", "active": false})).await;

@@ -90,15 +90,8 @@ pub(super) enum Kind {
 
 impl Kind {
     fn from_code(code: i64) -> Option<Self> {
-        let stored = [
-            Self::Message,
-            Self::Reaction,
-            Self::Invitation,
-            Self::Answer,
-            Self::Amendment,
-            Self::Notice,
-            Self::Call,
-        ];
+        let stored =
+            [Self::Message, Self::Reaction, Self::Invitation, Self::Answer, Self::Amendment, Self::Notice, Self::Call];
         stored.into_iter().find(|kind| *kind as i64 == code)
     }
 }

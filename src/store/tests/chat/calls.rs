@@ -519,3 +519,161 @@ impl Chat {
         undecided.into_iter().flat_map(|of| of.sids).collect()
     }
 }
+
+const MISSED: &str = "SELECT unread FROM users WHERE user = 'bob'";
+
+/// The newest item in a list of conversations, and what is unread there.
+async fn first_item(chat: &Chat, user: &str) -> (Value, u64) {
+    let page = chat.conversations(user).await;
+    let last = page.items[0].last.as_ref().map(|last| serde_json::from_slice(last).unwrap());
+    assert_eq!(page.unread, page.items[0].unread);
+    (last.unwrap_or_default(), page.unread)
+}
+
+async fn history(chat: &Chat, user: &str, with: &str) -> Vec<Value> {
+    let query = HistoryQuery { with: owner(with), from: HistoryFrom::Newest, limit: PAGE_MAX };
+    let page = ask!(chat.rig, chat_history, owner(user), query);
+    page.items.iter().map(|item| serde_json::from_slice(item).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn how_a_call_ended_is_an_item_of_the_list_of_history_and_of_sync() {
+    let mut chat = Chat::of_two().await;
+    chat.ring(&[]).await;
+    let (missed, _) = chat.end_due(chat.at + 60_000, &[]).await;
+    for (user, with, n, unread) in [("alice", "bob", 4, 0), ("bob", "alice", 4, 1)] {
+        let (last, count) = first_item(&chat, user).await;
+        assert_eq!((&last["type"], &last["outcome"], &last["call"]), (&json!("call"), &json!("missed"), &json!("c1")));
+        assert_eq!((&last["sid"], &last["n"], count), (&json!(missed[0].to_string()), &json!(n), unread), "{user}");
+        assert_eq!(history(&chat, user, with).await.last(), Some(&last));
+        let page = ask!(chat.rig, chat_sync, owner(user), None);
+        assert_eq!(serde_json::from_slice::<Value>(page.items.last().unwrap()).unwrap(), last);
+    }
+    chat.ring_again("c2").await;
+    chat.signals(writer("alice"), peer("bob", &[]), &json!({ "type": "end", "call": "c2" })).await;
+    let (last, count) = first_item(&chat, "bob").await;
+    assert_eq!((&last["outcome"], count), (&json!("cancelled"), 1), "which is not unread");
+    chat.read("bob", "alice", missed[0]).await;
+    assert_eq!(first_item(&chat, "bob").await.1, 0);
+}
+
+#[tokio::test]
+async fn a_missed_call_that_its_user_deletes_is_not_unread_wherever_one_reads_up_to() {
+    let mut chat = Chat::of_two().await;
+    let before = chat.write("alice", "bob", "before").await;
+    let mut missed = Vec::new();
+    for word in ["c1", "c2", "c3"] {
+        chat.ring_again(word).await;
+        missed.extend(chat.end_due(chat.at + 60_000, &[]).await.0);
+    }
+    assert_eq!(chat.count(MISSED), 4);
+    chat.deletes("bob", &[missed[0], missed[1]]).await;
+    assert_eq!(chat.count(MISSED), 2);
+    // Of one of them nothing is left on any side.
+    chat.deletes("alice", &[missed[0]]).await;
+    assert_eq!(chat.count("SELECT count(*) FROM chat WHERE gone = 1"), 1);
+    chat.read("bob", "alice", before).await;
+    assert_eq!((chat.count(MISSED), first_item(&chat, "bob").await.1), (1, 1), "the third one");
+    let kinds: Vec<Value> =
+        history(&chat, "bob", "alice").await.iter_mut().map(|item| item["type"].take()).skip(4).collect();
+    assert_eq!(kinds, ["tombstone", "tombstone", "call"]);
+    chat.deletes("bob", &[missed[2]]).await;
+    let (last, unread) = first_item(&chat, "bob").await;
+    assert_eq!((&last["body"], unread), (&json!("before"), 0));
+    assert_eq!(first_item(&chat, "alice").await.0["type"], "call");
+}
+
+#[tokio::test]
+async fn an_offer_rings_through_one_push_an_absence_silently_by_night_and_not_through_a_mute() {
+    let mut chat = Chat::of_two().await;
+    let with = |more: &Value| registers("bob", "phone", Some(registration("T", more)));
+    chat.change_device(with(&json!({ "first": true }))).await;
+    chat.ring_again("c1").await;
+    chat.alice_says("end").await;
+    chat.write("alice", "bob", "one").await;
+    chat.write("alice", "bob", "two").await;
+    chat.ring_again("c2").await;
+    let pushes = chat.pushes().await;
+    // The call that ended before its push left is taken back, and was not the push of the absence.
+    assert_eq!(whats(&pushes), [("T", "message"), ("T", "call")]);
+    assert_eq!(pushes[1].push["priority"], "high");
+
+    let day = json!({ "quiet": { "from": "00:00", "to": "23:59", "tz": "UTC" } });
+    chat.change_device(with(&day)).await;
+    let quiet = chat.ring_again("c3").await;
+    let silent = chat.pushes().await;
+    assert_eq!((whats(&silent), silent[0].push["priority"].as_str()), (vec![("T", "call")], Some("normal")));
+    assert_eq!(chat.rule_of(quiet).await, Rule::Quiet);
+
+    for level in [MuteLevel::Mentions, MuteLevel::None] {
+        let mute = EntryChange::Mute(Some((u64::MAX, level)));
+        chat.set("bob", SettingChange::About(owner("alice"), mute)).await;
+        let muted = chat.ring_again(&format!("{level:?}")).await;
+        assert_eq!(chat.rule_of(muted).await, Rule::Muted);
+    }
+    chat.end_due(chat.at + 60_000, &[]).await;
+    assert!(chat.pushes().await.iter().all(|push| push.data("type") == "clear"), "nor is it told that it was missed");
+}
+
+#[tokio::test]
+async fn an_offer_without_room_waits_for_it_no_longer_than_it_rings() {
+    let limits = Limits { queue_rows: 1, ..Limits::default() };
+    let mut chat = Chat::with(&["alice", "bob", "carol"], limits).await;
+    chat.register("bob", "phone", "T").await;
+    chat.register("carol", "phone", "C").await;
+    chat.write("bob", "alice", "are you there").await;
+    chat.write("alice", "carol", "it is full").await;
+    let offer = chat.ring_again("c1").await;
+    assert_eq!(chat.rule_of(offer).await, Rule::NoRoom);
+    assert_eq!(chat.rig.store.figures().chat_unpushed, 1);
+    let mut chat = chat.crash().await;
+    assert_eq!(chat.undecided().await, [], "it waits for room");
+    for push in chat.pushes().await {
+        chat.rig.record(push.sid, accepted(), chat.at).await;
+    }
+    assert_eq!(chat.decides_without_room().await, [offer]);
+    assert_eq!(chat.rig.store.figures().chat_unpushed, 0);
+    assert_eq!(whats(&chat.pushes().await), [("T", "call")]);
+
+    chat.alice_says("end").await;
+    for push in chat.pushes().await {
+        chat.rig.record(push.sid, accepted(), chat.at).await;
+    }
+    chat.write("alice", "carol", "full again").await;
+    let late = chat.ring_again("c2").await;
+    chat.at += 60_000;
+    for push in chat.pushes().await {
+        chat.rig.record(push.sid, accepted(), chat.at).await;
+    }
+    assert_eq!(chat.decides_without_room().await, [late]);
+    assert_eq!(chat.rig.store.figures().chat_unpushed, 0);
+    assert!(chat.pushes().await.is_empty(), "its time is over");
+}
+
+impl Chat {
+    /// Alice rings Bob by this word.
+    async fn ring_again(&mut self, word: &str) -> Sid {
+        let offer = json!({ "type": "offer", "call": word });
+        self.signals(writer("alice"), peer("bob", &[]), &offer).await.0
+    }
+
+    async fn deletes(&mut self, user: &str, sids: &[Sid]) {
+        self.delete(user, DeletionOf::Each(sids.to_vec())).await.unwrap();
+    }
+
+    async fn rule_of(&self, offer: Sid) -> Rule {
+        self.explain_of("bob", offer).await.unwrap().devices[0].rule
+    }
+
+    /// Decides once more about what waits for room; which that was.
+    async fn decides_without_room(&mut self) -> Vec<Sid> {
+        let waiting = ask!(self.rig, chat_unpushed, 100);
+        let mut decided = Vec::new();
+        for Undecided { user, sids } in waiting {
+            let (nobody, call) = (Attended::default(), self.call());
+            ask!(self.rig, chat_decide_again, user, sids.clone(), nobody, call);
+            decided.extend(sids);
+        }
+        decided
+    }
+}

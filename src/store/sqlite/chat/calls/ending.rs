@@ -144,5 +144,9 @@ fn decide(tx: &mut Tx<'_>, row: &ChatRow, attended: &Attended, call: &mut Call<'
         mentioned: false,
         attended: attended.any(),
     };
-    push::decide(tx, &Asking { reader: &row.peer, row, body: "", title: None, asked, attended, before: None, call: None }, call)
+    push::decide(
+        tx,
+        &Asking { reader: &row.peer, row, body: "", title: None, asked, attended, before: None, call: None },
+        call,
+    )
 }

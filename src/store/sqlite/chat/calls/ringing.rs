@@ -28,9 +28,10 @@ const DECIDED: &str = "SELECT decided FROM calls WHERE row = ?1 AND waits = 1";
 const SET_DECIDED: &str = "UPDATE calls SET waits = ?2, decided = ?3 WHERE row = ?1";
 const STOP_WAITING: &str = "UPDATE calls SET waits = 0 WHERE row = ?1";
 const RECEIVED: &str = "UPDATE calls SET received = 1 WHERE row = ?1 AND tail = ?2 AND callee = ?3 AND hidden = 0";
-pub(in crate::store::sqlite) const UNDECIDED: &str =
-    call_rows!("INDEXED BY calls_waits WHERE waits = 1 AND received = 0
-    AND row NOT IN (SELECT row FROM unpushed) ORDER BY callee, row");
+pub(in crate::store::sqlite) const UNDECIDED: &str = call_rows!(
+    "INDEXED BY calls_waits WHERE waits = 1 AND received = 0
+    AND row NOT IN (SELECT row FROM unpushed) ORDER BY callee, row"
+);
 const BY_ROW: &str = call_rows!("WHERE row = ?1");
 
 /// Decides for each device of the callee, and queues the pushes that go now.
