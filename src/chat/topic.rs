@@ -311,6 +311,11 @@ pub fn inbox_topic(owner: &Owner, suffix: &str) -> String {
     format!("{owner}/others/{suffix}")
 }
 
+/// Whether a topic is the inbox into which a user is told of calls.
+pub fn is_inbox_of_calls(topic: &str) -> bool {
+    topic.ends_with("/others/calls")
+}
+
 /// Where the statuses of `owner`'s messages go, unless it names another topic.
 pub fn status_topic(owner: &str) -> String {
     format!("{owner}/others/receipts")

@@ -256,7 +256,7 @@ pub(super) fn with_body(tx: &Tx<'_>, document: OutboxDocument) -> rusqlite::Resu
 /// Whether it offers a call that was answered since, or is over: a device that comes now must not ring.
 pub(super) fn is_obsolete(tx: &Tx<'_>, document: &OutboxDocument) -> rusqlite::Result<bool> {
     match document.reference.origin {
-        Origin::ChatCopy(offer) if calls::is_topic(&document.reference.topic) => Ok(!calls::rings(tx, offer)?),
+        Origin::ChatCopy(offer) if is_inbox_of_calls(&document.reference.topic) => Ok(!calls::rings(tx, offer)?),
         _ => Ok(false),
     }
 }

@@ -32,8 +32,6 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 pub(in crate::store::sqlite) const BY_NAME: &str = call_rows!("WHERE call = ?1 AND caller = ?2 AND callee = ?3");
 pub(in crate::store::sqlite) const BY_SID: &str = call_rows!("WHERE row = ?1 AND tail = ?2");
-/// The end of the topic on which a user is told of calls.
-const OTHERS_CALLS: &str = "/others/calls";
 const RINGS: &str = "SELECT state FROM calls WHERE row = ?1 AND tail = ?2";
 const SAVE: &str = "UPDATE calls SET state = ?2, look_at = ?3 WHERE row = ?1";
 
@@ -134,11 +132,6 @@ impl CallRow {
             gone: false,
         }
     }
-}
-
-/// Whether signals of calls come on this topic.
-pub(in crate::store::sqlite) fn is_topic(topic: &str) -> bool {
-    topic.ends_with(OTHERS_CALLS)
 }
 
 /// Whether this is the offer of a call that rings.
