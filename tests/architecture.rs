@@ -74,6 +74,7 @@ const NAMES_THE_BACK_END: &[&str] = &[
     "store/handle.rs",
     "store/handle/calls.rs",
     "store/handle/chat.rs",
+    "store/handle/group.rs",
     "store/handle/sessions.rs",
 ];
 

@@ -13,7 +13,7 @@ use crate::chat::suffix::messages::UserMessage;
 /// Most groups in which a user is.
 pub const USER_GROUPS_MAX: usize = 50;
 /// Largest page of a roster, in bytes of its names.
-pub const ROSTER_BYTES: usize = 32_768;
+pub const MEMBERS_BYTES: usize = 32_768;
 
 /// A message to a group.
 #[derive(Debug, Clone)]

@@ -99,7 +99,7 @@ pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{COMMIT_LIMITS, CommitTimes, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use first_screen::{Archiving, ConversationItem, ConversationPage, Deletion, HistoryPage, HistoryQuery};
 pub use group::{
-    GroupAction, GroupChanged, GroupOutcome, GroupPage, Named, NewGroupChange, NewGroupMessage, ROSTER_BYTES,
+    GroupAction, GroupChanged, GroupOutcome, GroupPage, MEMBERS_BYTES, Named, NewGroupChange, NewGroupMessage,
     USER_GROUPS_MAX,
 };
 pub use handle::{Committed, Store};

@@ -187,9 +187,6 @@ RESERVED = {
     "a notice": {"type": "notice"},
     "a call": {"type": "call"},
     "a tombstone": {"type": "tombstone"},
-    "sent later": {"not_before": 1_900_000_000_000},
-    "gone later": {"expires": 1_900_000_000_000},
-    "to a group": {"to": "g-1"},
 }
 
 

@@ -39,7 +39,7 @@ def test_a_message_is_sent_at_its_time_across_a_kill_and_deleted_at_another(chat
     with chat.visit("bob") as bob:
         items = bob.told("sync")["items"]
     [left] = [item for item in items if item["sid"] == copy["sid"]]
-    assert (left["type"], left["n"]) == ("expired", items[-2]["n"] + 1)
+    assert (left["type"], left["why"], left["n"]) == ("tombstone", "expired", items[-2]["n"] + 1)
     assert "at its time" not in json.dumps(items) and "never" not in json.dumps(items)
 
 

@@ -6,7 +6,7 @@ use crate::chat::message::Rejection;
 use crate::store::chat::ChatCall;
 use crate::store::error::StoreError;
 use crate::store::group::{GroupChanged, GroupOutcome, GroupPage, NewGroupChange, NewGroupMessage};
-use crate::store::sqlite::chat::group::{message, roster};
+use crate::store::sqlite::chat::group::{membership, message};
 
 impl Store {
     /// Takes a message of a member to its group: stored once, told to every member, and pushed to the devices of those at
@@ -25,7 +25,7 @@ impl Store {
         new: NewGroupChange,
         call: ChatCall,
     ) -> Result<Committed<Result<GroupChanged, Rejection>>, StoreError> {
-        self.queue.submit(move |tx| roster::change(tx, &new, &call)).await
+        self.queue.submit(move |tx| membership::change(tx, &new, &call)).await
     }
 
     /// A group and its members behind `after`, by name, as `user` sees them; [`ErrorCode::NotMember`](crate::chat::message::ErrorCode)
@@ -36,11 +36,11 @@ impl Store {
         group: GroupId,
         after: String,
     ) -> Result<Committed<Result<GroupPage, Rejection>>, StoreError> {
-        self.queue.submit(move |tx| roster::page(tx, &user, &group, &after)).await
+        self.queue.submit(move |tx| membership::page(tx, &user, &group, &after)).await
     }
 
     /// Everybody who is in a group, by name.
     pub async fn group_members(&self, group: GroupId) -> Result<Committed<Vec<Owner>>, StoreError> {
-        self.queue.submit(move |tx| roster::names(tx, &group)).await
+        self.queue.submit(move |tx| membership::names(tx, &group)).await
     }
 }

@@ -9,7 +9,7 @@ use super::upstream;
 use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{Row, Sid};
 use crate::chat::refusal::RetryClock;
-use crate::chat::topic::Side;
+use crate::chat::topic::{Side, is_inbox_of_calls};
 use crate::store::{AckedBy, CommitEvent, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Recorded, Seen};
 use bytes::Bytes;
 use rusqlite::params;

@@ -4,11 +4,11 @@
 //! member gets a document without a payload, which is composed when somebody reads it.
 
 pub(in crate::store) mod amend;
+pub(in crate::store) mod membership;
 pub(in crate::store) mod message;
 pub(in crate::store) mod own_copy;
 pub(in crate::store) mod position;
 pub(in crate::store) mod push;
-pub(in crate::store) mod roster;
 pub(in crate::store) mod screen;
 
 use super::message::document_of;
@@ -126,7 +126,7 @@ pub(super) fn handle_dropped(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<()>
     let names = kept["mentions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let Some(group) = row.peer.group().filter(|_| !names.is_empty()) else { return Ok(()) };
     let is_named = |user: &Owner| names.iter().any(|name| name == EVERYBODY || name == user.as_str());
-    let members = roster::names(tx, &group)?;
+    let members = membership::names(tx, &group)?;
     members
         .iter()
         .filter(|user| is_named(user))

@@ -154,7 +154,7 @@ fn request(
     let (from, to) = (&new.from, &new.to);
     let mut group_name = None;
     if let Some(group) = group {
-        match group::roster::may_invite(tx, group, &from.name, &to.name)? {
+        match group::membership::may_invite(tx, group, &from.name, &to.name)? {
             Ok(name) => group_name = name,
             Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.invitation.id.clone()))),
         }
@@ -216,7 +216,7 @@ fn answer(
     let mut seen = Vec::new();
     let into = if answer == Answer::Accept { group_of(tx, &asked)? } else { None };
     if let Some(group) = &into {
-        if let Err(rejection) = group::roster::join(tx, group, from, call)? {
+        if let Err(rejection) = group::membership::join(tx, group, from, call)? {
             return Ok(ChatOutcome::Refused(rejection.about(new.invitation.id.clone())));
         }
     } else if answer == Answer::Accept {

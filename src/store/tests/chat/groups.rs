@@ -110,7 +110,7 @@ impl Chat {
         sid
     }
 
-    async fn roster(&self) -> Vec<(String, GroupRole)> {
+    async fn members_of_group(&self) -> Vec<(String, GroupRole)> {
         let page = self.rig.store.group_page(owner("alice"), group(), String::new()).await.unwrap().await.unwrap();
         let items = page.unwrap().items.into_iter();
         items.map(|(user, role)| (user.to_string(), role)).collect()
@@ -194,7 +194,7 @@ async fn a_new_group_is_told_to_everybody_in_it_and_the_others_are_asked() {
     assert_eq!(bodies(&chat.told("bob", "messages").await), ["joined"]);
     use GroupRole::{Member, Owner as Owns};
     let roster = [("alice", Owns), ("bob", Member), ("carol", Member)].map(|(name, role)| (name.to_owned(), role));
-    assert_eq!(chat.roster().await, roster);
+    assert_eq!(chat.members_of_group().await, roster);
     assert_eq!(chat.create(&[], SettingsChange::default()).await, Err(ErrorCode::Duplicate));
 }
 

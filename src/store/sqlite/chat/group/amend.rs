@@ -1,7 +1,7 @@
 //! Edits and retracts in a group: by the writer of the message, and retracts by owners as well.
 
 use super::message::{refused, tell};
-use super::{Group, Member, is_hidden_from, roster};
+use super::{Group, Member, is_hidden_from, membership};
 use crate::chat::amendment::{Amendment, EDITED_BYTES_MAX, Why, edited, is_tombstone, tombstone};
 use crate::chat::group::{EVERYBODY, GroupRole, may_write, not_member};
 use crate::chat::id::{Owner, Row};
@@ -119,7 +119,7 @@ fn follow(
     let Some(group) = message.peer.group() else { return Ok(()) };
     let after: Value = serde_json::from_slice(after).unwrap_or_default();
     let before: Value = serde_json::from_slice(before).unwrap_or_default();
-    for user in roster::names(tx, &group)? {
+    for user in membership::names(tx, &group)? {
         let may_read = Member::load(tx, &message.peer, &user)?.is_some_and(|member| member.may_read(message.sid.row()));
         if user != row.writer && may_read && !deletion::is_deleted(tx, &user, message)? {
             let is_blocked = is_hidden_from(tx, &message.writer, &user)?;
@@ -154,7 +154,7 @@ pub(in crate::store::sqlite::chat) fn clear_all(
     call: &mut Call<'_>,
 ) -> rusqlite::Result<()> {
     let Some(group) = message.peer.group() else { return Ok(()) };
-    for user in roster::names(tx, &group)? {
+    for user in membership::names(tx, &group)? {
         mention::forget(tx, &user, &message.peer, message.sid.row())?;
         let seen = Seen { user: &user, peer: &message.peer, sid: message.sid, up_to: false };
         notified::clear(tx, &seen, None, &[], call)?;

@@ -283,7 +283,7 @@ pub(in crate::store::sqlite::chat) fn without_room(tx: &Tx<'_>, row: &ChatRow) -
     let mut waiting = Vec::new();
     for user in names.into_iter().filter_map(|name| Owner::new(name).ok()) {
         let member = Member::load(tx, &row.peer, &user)?;
-        if !member.is_some_and(|member| member.read < row.sid.row()) {
+        if member.is_none_or(|member| member.read >= row.sid.row()) {
             continue;
         }
         for device in registered(tx, &user)? {

@@ -17,7 +17,7 @@ use crate::store::sqlite::chat::{Call, invitation, owner, people};
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{
-    ChatCall, ChatOutcome, GroupAction, GroupChanged, GroupPage, Named, NewGroupChange, NewInvitation, ROSTER_BYTES,
+    ChatCall, ChatOutcome, GroupAction, GroupChanged, GroupPage, MEMBERS_BYTES, Named, NewGroupChange, NewInvitation,
     USER_GROUPS_MAX, Writer,
 };
 use rusqlite::params;
@@ -73,7 +73,7 @@ pub(in crate::store) fn change(
             settings.apply(&mut changed);
             if changed != writing.group.settings {
                 writing.group.settings = changed;
-                writing.announce(tx, (NoticeEvent::Changed, &[]), settings, call)?;
+                writing.notify(tx, (NoticeEvent::Changed, &[]), settings, call)?;
             }
             writing.done(Vec::new())
         }
@@ -111,7 +111,7 @@ fn create(
     for user in &sorted.added {
         writing.insert(tx, user, GroupRole::Member, sid.row())?;
     }
-    writing.announce(tx, (NoticeEvent::Created, &sorted.added), settings, call)?;
+    writing.notify(tx, (NoticeEvent::Created, &sorted.added), settings, call)?;
     writing.invite(tx, sorted, call)
 }
 
@@ -161,7 +161,7 @@ impl Writing<'_> {
                 self.insert(tx, user, GroupRole::Member, sid.row())?;
             }
             self.group.members += sorted.added.len() as u64;
-            self.announce(tx, (NoticeEvent::Added, &sorted.added), &SettingsChange::default(), call)?;
+            self.notify(tx, (NoticeEvent::Added, &sorted.added), &SettingsChange::default(), call)?;
             for one in named.iter().filter(|one| sorted.added.contains(&one.peer.name)) {
                 let looking = &one.peer.attended.devices;
                 self.clear_before(tx, (&one.peer.name, looking), sid, call)?;
@@ -260,7 +260,7 @@ impl Writing<'_> {
         }
         self.group.members = self.group.members.saturating_sub(gone.len() as u64);
         let who: &[Owner] = if event == NoticeEvent::Dissolved { &[] } else { &gone };
-        self.announce_also((NoticeEvent::clone(&event), who), &SettingsChange::default(), &gone, (tx, call))?;
+        self.notify_also((NoticeEvent::clone(&event), who), &SettingsChange::default(), &gone, (tx, call))?;
         self.promote_heir(tx, call)?;
         self.done(gone)
     }
@@ -270,7 +270,7 @@ impl Writing<'_> {
         let left = tx.all(BY_AGE, [self.name.as_str()], |row| Ok((owner(row, 0)?, role(row.get(1)?))))?;
         let Some(heir) = heir(left.iter().map(|(user, role)| (user, *role))).cloned() else { return Ok(()) };
         tx.execute(SET_ROLE, params![self.name.as_str(), heir.as_str(), true])?;
-        self.announce(tx, (NoticeEvent::Promoted, &[heir]), &SettingsChange::default(), call)
+        self.notify(tx, (NoticeEvent::Promoted, &[heir]), &SettingsChange::default(), call)
     }
 
     fn set_role(
@@ -299,7 +299,7 @@ impl Writing<'_> {
             tx.execute(SET_ROLE, params![self.name.as_str(), user.as_str(), to == GroupRole::Owner])?;
         }
         let event = if to == GroupRole::Owner { NoticeEvent::Promoted } else { NoticeEvent::Demoted };
-        self.announce(tx, (event, &others), &SettingsChange::default(), call)?;
+        self.notify(tx, (event, &others), &SettingsChange::default(), call)?;
         self.done(others)
     }
 
@@ -327,18 +327,18 @@ impl Writing<'_> {
         tx.execute(INSERT, values).map(drop)
     }
 
-    fn announce(
+    fn notify(
         &mut self,
         tx: &mut Tx<'_>,
         what: (NoticeEvent, &[Owner]),
         changed: &SettingsChange,
         call: &mut Call<'_>,
     ) -> rusqlite::Result<()> {
-        self.announce_also(what, changed, &[], (tx, call))
+        self.notify_also(what, changed, &[], (tx, call))
     }
 
     /// Tells everybody who is in the group, and those who went by it.
-    fn announce_also(
+    fn notify_also(
         &mut self,
         (event, who): (NoticeEvent, &[Owner]),
         changed: &SettingsChange,
@@ -385,7 +385,7 @@ pub(in crate::store::sqlite::chat) fn join(
     writing.insert(tx, &user.name, GroupRole::Member, sid.row())?;
     writing.group.members += 1;
     let who = [user.name.clone()];
-    writing.announce(tx, (NoticeEvent::Joined, &who), &SettingsChange::default(), call)?;
+    writing.notify(tx, (NoticeEvent::Joined, &who), &SettingsChange::default(), call)?;
     writing.clear_before(tx, (&user.name, &user.connected), sid, call)?;
     Ok(Ok(()))
 }
@@ -430,7 +430,7 @@ pub(in crate::store) fn page(
     let (found, mut bytes) = (items.len(), 0);
     let fits = |(user, _): &&(Owner, GroupRole)| {
         bytes += user.as_str().len();
-        bytes <= ROSTER_BYTES
+        bytes <= MEMBERS_BYTES
     };
     let kept = items.iter().take_while(fits).count();
     items.truncate(kept);
