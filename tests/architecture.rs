@@ -72,6 +72,7 @@ const NAMES_THE_BACK_END: &[&str] = &[
     "app.rs",
     "store/mod.rs",
     "store/handle.rs",
+    "store/handle/calls.rs",
     "store/handle/chat.rs",
     "store/handle/erase.rs",
     "store/handle/group.rs",

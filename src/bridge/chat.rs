@@ -10,6 +10,7 @@
 //! A verb decides by what is on disk; what only the bridge knows (who is there, who looks) goes with it. BALs use the same
 //! topics, but for those of devices.
 
+mod calls;
 mod erase;
 mod first_screen;
 mod gatekeeper;
@@ -23,6 +24,7 @@ mod requests;
 mod schedule;
 mod typing;
 
+pub(super) use calls::{CallsKept, tell_late};
 pub(super) use groups::is_for_group;
 pub(super) use kept_copies::KeptCopies;
 pub(super) use pushes::run as watch_pushes;
@@ -44,6 +46,7 @@ use crate::chat::user_limits::Limited;
 use crate::mqtt::{AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::store::{ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, Peer, StoreError, USER_DEVICES_MAX};
+use calls::CallClock;
 use gatekeeper::Gatekeeper;
 use limits::Limits;
 use std::collections::HashSet;
@@ -72,6 +75,7 @@ pub(super) struct ChatIntake {
     typing: Typing,
     /// If there is one.
     gatekeeper: Option<Gatekeeper>,
+    calls: CallClock,
     /// Of whom the store was told.
     users: HashSet<Owner>,
 }
@@ -82,7 +86,8 @@ impl ChatIntake {
         let (limits, typing) = (Limits::new(context.settings.limits.of_user()), Typing::default());
         // The name was checked with the configuration.
         let gatekeeper = context.settings.chat.gatekeeper().ok().flatten().map(Gatekeeper::new);
-        Self { context, policy, refusing, limits, typing, gatekeeper, users: HashSet::new() }
+        let calls = CallClock::new();
+        Self { context, policy, refusing, limits, typing, gatekeeper, calls, users: HashSet::new() }
     }
 
     /// How much later what a user publishes is to be acknowledged: not at once, where it is more than its limit allows.
@@ -127,6 +132,7 @@ impl ChatIntake {
             ChatTopic::ChatState => self.chat_state(owner, publish).await,
             ChatTopic::Profile => self.profile(owner, publish).await,
             ChatTopic::Invitations => self.invitation(owner, publish).await,
+            ChatTopic::Calls => self.signal(owner, publish).await,
             ChatTopic::Devices(_) if publish.principal.role == Role::Bal => {
                 Err(Rejection::new(ErrorCode::Forbidden, "a BAL has no devices to push to").into())
             }

@@ -96,6 +96,12 @@ impl Intake {
                 () = stop.cancelled() => break,
                 (done, ack) = waiting.next() => release(done?, ack),
                 () = at(summaries) => waiting.beside(self.refusing.summaries()).await?,
+                due = self.chat.calls_due() => {
+                    let (now, due) = due?;
+                    for over in waiting.beside(self.chat.end_calls(now, due)).await? {
+                        waiting.push(Order::Free, None, over);
+                    }
+                }
                 Some(notice) = notices.recv() => match notice {
                     Notice::SetAside(document) => waiting.beside(self.set_aside(&document)).await?,
                     Notice::QueueFull { session, refused } => {

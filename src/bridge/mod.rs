@@ -47,6 +47,7 @@ use crate::chat::id::SidSource;
 use crate::chat::status::Status;
 use crate::chat::transport::Transport;
 use crate::mqtt;
+use crate::ops::clock::now_ms;
 use crate::ops::control::ControlCall;
 use crate::ops::health::Readiness;
 use crate::ops::message_log;
@@ -55,6 +56,7 @@ use crate::store::{Recorded, Recovery, Store, StoreError};
 use crate::transport;
 use announce::{Announcer, Watched, Watches};
 use attentions::Attentions;
+use chat::CallsKept;
 use commands::Commands;
 use context::Context;
 use dispatcher::Dispatcher;
@@ -129,6 +131,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         publish,
         bal_presences,
         sending: Default::default(),
+        calls_kept: CallsKept::new(now_ms()),
         attentions,
         scheduled: Notify::new(),
         broker,

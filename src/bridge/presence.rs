@@ -15,6 +15,7 @@
 mod schedule;
 
 use self::schedule::{Due, Schedule};
+use super::chat::tell_late;
 use super::context::Context;
 use super::settings::PublishedPresence;
 use crate::chat::id::Owner;
@@ -129,7 +130,12 @@ impl UserPresences {
                 Some(done) = self.pending.next() => {
                     match done? {
                         Done::Told { user, published } => self.schedule.told(&user, published, self.clock.now()),
-                        Done::Token(user, device, has_token) => self.schedule.token(&user, &device, has_token),
+                        Done::Token(user, device, has_token) => {
+                            self.schedule.token(&user, &device, has_token);
+                            // It has come to a broker that gives this to all devices: they know it by its sid.
+                            let now = self.clock.now();
+                            self.pending.push(Box::pin(late(Arc::clone(&self.context), user, None, now)));
+                        }
                         Done::Nothing => {}
                     }
                 }
@@ -189,7 +195,10 @@ impl UserPresences {
                 self.context.attentions.came(&user, &device, connection, now);
                 self.schedule.came(&user, &device, connection, now);
                 // It reads what it missed by itself, so pushes go to it one by one again.
-                let _committed = self.context.store.chat_device_spoke(user, device, now).await?;
+                let _committed = self.context.store.chat_device_spoke(user.clone(), device.clone(), now).await?;
+                if !sighting.resumed {
+                    self.pending.push(Box::pin(late(Arc::clone(&self.context), user, Some(device), now)));
+                }
                 return Ok(());
             }
             ClientChange::Left => End::Left,
@@ -252,6 +261,11 @@ async fn clear(context: Arc<Context>, user: Owner, device: Device) -> Result<Don
     }
     context.publish_retained(&ClientTopic::Presence(user, Some(device)), Vec::new()).await;
     Ok(Done::Nothing)
+}
+
+/// Tells a device that has come of calls that began before.
+async fn late(context: Arc<Context>, user: Owner, device: Option<Device>, now: u64) -> Result<Done, StoreError> {
+    tell_late(context, user, device, now).await.map(|()| Done::Nothing)
 }
 
 /// Whether a device that has come has registered a token.

@@ -18,6 +18,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, TryFutureExt};
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -272,7 +273,12 @@ impl Publisher {
     }
 
     fn send(&mut self, document: OutboxDocument, flags: PublishFlags) {
-        let OutboxDocument { reference, payload, correlation, redelivered } = document;
+        let OutboxDocument { reference, payload, correlation, redelivered, expires_at } = document;
+        if expires_at.is_some_and(|at| at <= now_ms()) {
+            // Nobody needs it any more.
+            self.answers.push(Box::pin(ready((reference, Outcome::Confirmed))));
+            return;
+        }
         let again = flags.again || redelivered;
         if again {
             self.context.metrics.count(Metric::Republished);
@@ -281,7 +287,7 @@ impl Publisher {
         let marked = if again { mark_redelivered(&payload) } else { None };
         let (outbound, outcome) = Outbound::new(&reference.topic, marked.map_or(payload, Into::into));
         let dropped_unread = reference.origin.is_dropped_unread();
-        self.outgoing.push_back(Outbound { correlation, dropped_unread, resume: flags.resume, ..outbound });
+        self.outgoing.push_back(Outbound { correlation, dropped_unread, expires_at, resume: flags.resume, ..outbound });
         self.answers.push(Box::pin(answer(reference, outcome)));
     }
 

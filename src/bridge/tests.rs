@@ -1,5 +1,6 @@
 //! The tasks with a real store on disk; the test is the other end of both ports.
 
+mod calls;
 mod chat;
 mod chat_full_queue;
 mod chat_limits;

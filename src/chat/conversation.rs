@@ -175,6 +175,12 @@ impl Conversation {
         Places { writer, reader: Some(reader.count) }
     }
 
+    /// A message about a call that `by` rang comes in. Nobody wrote it, so nobody has read the conversation; `counts`: it counts
+    /// as unread on the other side.
+    pub fn handle_call(&mut self, sid: Sid, by: Side, swallowed: bool, counts: bool) -> Places {
+        self.handle_written(Written { sid, by, swallowed, counts, to_self: false, reads: false })
+    }
+
     /// An invitation, or an answer to one, comes in: it has no place among the messages. A `hidden` one is its writer's alone.
     pub fn handle_beside(&mut self, sid: Sid, by: Side, hidden: bool) {
         self.of_mut(by).last = Some(sid.row());

@@ -10,6 +10,7 @@ pub mod access;
 pub mod amendment;
 pub mod attention;
 pub mod bal_event;
+pub mod call;
 pub mod command;
 pub mod contact;
 pub mod conversation;

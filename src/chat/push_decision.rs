@@ -25,6 +25,8 @@ pub enum Matter {
     Reaction,
     /// An invitation.
     Invitation,
+    /// A call that rings. How it ended is a message.
+    Call,
 }
 
 /// The field `push` of a message: what its writer wishes.
@@ -289,13 +291,16 @@ mod tests {
             (AnyActiveSuppresses, Asked { wish: Wish::Always, ..reaction }, DEVICE, (Push, Rule::Always)),
             (Always, reaction, DEVICE, (None, Rule::Reaction)),
             (AnyActiveSuppresses, Asked { matter: Matter::Invitation, ..MESSAGE }, DEVICE, (Push, Rule::Unattended)),
+            (AnyActiveSuppresses, Asked { matter: Matter::Call, ..MESSAGE }, DEVICE, (Push, Rule::Unattended)),
+            (AnyActiveSuppresses, Asked { matter: Matter::Call, ..attended }, DEVICE, (Wait, Rule::Attended)),
         ] {
             assert_eq!(decided(when, message, device), expected, "{when:?} {message:?} {device:?}");
         }
     }
 
     fn any_message() -> impl Strategy<Value = Asked> {
-        let matter = prop_oneof![Just(Matter::Message), Just(Matter::Reaction), Just(Matter::Invitation)];
+        let matter =
+            prop_oneof![Just(Matter::Message), Just(Matter::Reaction), Just(Matter::Invitation), Just(Matter::Call)];
         let wish = prop_oneof![Just(Wish::Auto), Just(Wish::Always), Just(Wish::Never), Just(Wish::Silent)];
         (matter, wish, any::<[bool; 6]>()).prop_map(|(matter, wish, is)| {
             let [own, blocked, muted, mentions_only, mentioned, attended] = is;

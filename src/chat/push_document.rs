@@ -5,6 +5,7 @@
 
 use super::id::{Owner, Sid, Token};
 use super::push::{Priority, Push, Target};
+use super::suffix::calls::CallName;
 use super::suffix::devices::{Badge, Format, Platform};
 use super::suffix::profile::shown_name;
 use serde_json::{Map, Value, json};
@@ -21,7 +22,7 @@ pub const COLLAPSE: &str = "chat";
 /// What a push says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content<'a> {
-    /// A message, or an invitation.
+    /// A message, an invitation, or a call.
     Item(Item<'a>),
     /// What was pushed up to here is seen elsewhere: notifications of the conversation go away.
     Clear {
@@ -32,6 +33,15 @@ pub enum Content<'a> {
         /// This message alone: those before it are still to be seen.
         only: bool,
     },
+    /// The device rings no longer.
+    ClearCall {
+        /// The other side.
+        with: &'a Owner,
+        /// The bridge's id of the offer.
+        sid: Sid,
+        /// The word of the call.
+        call: &'a CallName,
+    },
     /// There is more than single pushes could say: the app asks for it.
     Sync,
     /// Whoever has this token is to prove it by repeating the word.
@@ -41,11 +51,34 @@ pub enum Content<'a> {
     },
 }
 
-/// A message or an invitation, as a push tells of it.
+/// What a push tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemKind<'a> {
+    /// A message.
+    Message,
+    /// An invitation.
+    Invitation,
+    /// A call that rings. It has no text.
+    Call(&'a CallName),
+    /// The message about a call that nobody took: the text is the bridge's.
+    MissedCall,
+}
+
+impl ItemKind<'_> {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Message | Self::MissedCall => "message",
+            Self::Invitation => "invitation",
+            Self::Call(_) => "call",
+        }
+    }
+}
+
+/// A message, an invitation or a call, as a push tells of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item<'a> {
-    /// An invitation instead of a message.
-    pub invitation: bool,
+    /// What it is.
+    pub kind: ItemKind<'a>,
     /// The other side of the conversation.
     pub with: &'a Owner,
     /// In a group: who wrote it.
@@ -95,7 +128,9 @@ pub fn title(user: &Owner, name: Option<&str>, is_contact: bool) -> String {
 pub fn push(to: &Addressee<'_>, content: &Content<'_>) -> Push {
     let mut draft = Draft::new(to);
     match content {
-        Content::Item(item) if to.format == Format::Doorbell => draft.doorbell(item.silent),
+        Content::Item(item) if to.format == Format::Doorbell => {
+            draft.doorbell(Some(item.kind).filter(|_| !item.silent))
+        }
         Content::Item(item) => draft.item(item),
         Content::Clear { with, sid, only } => {
             draft.put("type", "clear");
@@ -106,7 +141,15 @@ pub fn push(to: &Addressee<'_>, content: &Content<'_>) -> Push {
             }
             draft.unread();
         }
-        Content::Sync => draft.doorbell(true),
+        Content::ClearCall { with, sid, call } => {
+            draft.put("type", "clear");
+            draft.put("call", call.as_str());
+            draft.put("with", with.as_str());
+            draft.put("sid", sid.to_string());
+            draft.unread();
+            draft.priority = Priority::High;
+        }
+        Content::Sync => draft.doorbell(None),
         Content::Verify { proof } => {
             draft.put("type", "verify");
             draft.put("proof", *proof);
@@ -148,18 +191,22 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn doorbell(&mut self, silent: bool) {
+    /// `seen`: of what something is to be seen.
+    fn doorbell(&mut self, seen: Option<ItemKind<'_>>) {
         self.put("type", "sync");
         self.unread();
         self.collapse = Some(COLLAPSE.to_owned());
-        if !silent {
+        if let Some(kind) = seen {
             self.priority = Priority::High;
-            self.show(fixed_text(self.to.lang), "");
+            self.show(fixed_text(kind, self.to.lang), "");
         }
     }
 
     fn item(&mut self, item: &Item<'_>) {
-        self.put("type", if item.invitation { "invitation" } else { "message" });
+        self.put("type", item.kind.name());
+        if let ItemKind::Call(call) = item.kind {
+            self.put("call", call.as_str());
+        }
         self.put("with", item.with.as_str());
         if let Some(by) = item.by {
             self.put("by", by.as_str());
@@ -172,15 +219,25 @@ impl<'a> Draft<'a> {
         }
         if self.to.format == Format::Id {
             if !item.silent {
-                self.show(fixed_text(self.to.lang), "");
+                self.show(fixed_text(item.kind, self.to.lang), "");
             }
             return;
         }
         self.put("title", item.title);
+        let text = match item.kind {
+            ItemKind::Message | ItemKind::Invitation => item.body,
+            ItemKind::MissedCall => fixed_text(item.kind, self.to.lang),
+            ItemKind::Call(_) => {
+                if !item.silent {
+                    self.show(item.title, fixed_text(item.kind, self.to.lang));
+                }
+                return;
+            }
+        };
         // On iOS what is to be seen stands a second time in the notification.
         let shown = !item.silent && self.to.platform == Platform::Ios;
         let icon = self.icon.as_ref().map_or(0, |icon| "badge".len() + icon.len());
-        let body = put_text(&mut self.data, item.body, shown.then_some(item.title), icon);
+        let body = put_text(&mut self.data, text, shown.then_some(item.title), icon);
         if shown {
             self.show(item.title, body);
         }
@@ -256,15 +313,20 @@ pub fn with_text(mut push: Push, text: &str) -> Push {
     push
 }
 
-/// What is shown where no word of the message may be.
-fn fixed_text(lang: Option<&str>) -> &'static str {
-    match lang.map(|lang| lang.split(['-', '_']).next().unwrap_or(lang)) {
-        Some("de") => "Neue Nachricht",
-        Some("es") => "Mensaje nuevo",
-        Some("fr") => "Nouveau message",
-        Some("it") => "Nuovo messaggio",
-        Some("pt") => "Nova mensagem",
-        _ => "New message",
+/// What is shown where no word of the message may be, or where there is none.
+fn fixed_text(kind: ItemKind<'_>, lang: Option<&str>) -> &'static str {
+    let [message, call, missed] = match lang.map(|lang| lang.split(['-', '_']).next().unwrap_or(lang)) {
+        Some("de") => ["Neue Nachricht", "Anruf", "Verpasster Anruf"],
+        Some("es") => ["Mensaje nuevo", "Llamada", "Llamada perdida"],
+        Some("fr") => ["Nouveau message", "Appel", "Appel manqué"],
+        Some("it") => ["Nuovo messaggio", "Chiamata", "Chiamata persa"],
+        Some("pt") => ["Nova mensagem", "Chamada", "Chamada perdida"],
+        _ => ["New message", "Call", "Missed call"],
+    };
+    match kind {
+        ItemKind::Message | ItemKind::Invitation => message,
+        ItemKind::Call(_) => call,
+        ItemKind::MissedCall => missed,
     }
 }
 
@@ -315,7 +377,7 @@ mod tests {
 
         fn item<'a>(&'a self, body: &'a str) -> Item<'a> {
             Item {
-                invitation: false,
+                kind: ItemKind::Message,
                 with: &self.alice,
                 by: None,
                 sid: self.sid,
@@ -421,6 +483,45 @@ mod tests {
         let verify = push(&android, &Content::Verify { proof: "p" });
         assert_eq!(Value::Object(verify.data), json!({"account": "bob", "type": "verify", "proof": "p"}));
         assert_eq!(verify.priority, Priority::High);
+    }
+
+    #[test]
+    fn a_call_rings_on_every_platform_and_a_clear_of_it_is_in_time() {
+        let (names, call) = (names(), CallName::new("c1".to_owned()).unwrap());
+        let item = Item { kind: ItemKind::Call(&call), ..names.item("unused") };
+        let rings = push(&names.to(Platform::Android, Format::Full), &Content::Item(item));
+        let sid = names.sid.to_string();
+        assert_eq!(
+            Value::Object(rings.data),
+            json!({"account": "bob", "type": "call", "call": "c1", "with": "alice", "sid": sid, "ts": "5", "unread": "3", "title": "Alice"})
+        );
+        assert_eq!((rings.priority, rings.notification, rings.collapse), (Priority::High, None, None));
+        let rings = push(&names.to(Platform::Ios, Format::Full), &Content::Item(item));
+        assert_eq!(Value::Object(rings.notification.unwrap()), json!({"title": "Alice", "body": "Anruf"}));
+        assert_eq!((rings.priority, Value::Object(rings.fcm)), (Priority::High, json!({"mutable_content": true})));
+        let rings = push(&names.to(Platform::Ios, Format::Id), &Content::Item(item));
+        assert_eq!(Value::Object(rings.notification.unwrap()), json!({"title": "Anruf"}));
+        assert_eq!((&rings.data["call"], rings.data.get("title")), (&json!("c1"), None));
+
+        let content = Content::ClearCall { with: &names.alice, sid: names.sid, call: &call };
+        let clear = push(&names.to(Platform::Android, Format::Doorbell), &content);
+        assert_eq!(
+            Value::Object(clear.data),
+            json!({"account": "bob", "type": "clear", "call": "c1", "with": "alice", "sid": sid, "unread": "3"})
+        );
+        assert_eq!(clear.priority, Priority::High);
+        let clear = push(&names.to(Platform::Ios, Format::Full), &content);
+        assert_eq!((clear.priority, Value::Object(clear.fcm)), (Priority::Normal, json!({"content_available": true})));
+    }
+
+    #[test]
+    fn a_missed_call_is_a_message_in_the_words_of_the_bridge() {
+        let names = names();
+        let item = Item { kind: ItemKind::MissedCall, ..names.item("unused") };
+        let missed = push(&names.to(Platform::Android, Format::Full), &Content::Item(item));
+        assert_eq!((&missed.data["type"], &missed.data["body"]), (&json!("message"), &json!("Verpasster Anruf")));
+        let missed = push(&names.to(Platform::Ios, Format::Id), &Content::Item(item));
+        assert_eq!(Value::Object(missed.notification.unwrap()), json!({"title": "Verpasster Anruf"}));
     }
 
     #[test]

@@ -24,10 +24,10 @@ pub const FORMER_FILTERS: [&str; 4] = ["+/self/messages", "+/self/receipts", "+/
 /// Where an app confirms a push: below its own user's name, which it knows and the bridge does not.
 pub const APP_RECEIPTS: &str = "self/receipts";
 /// What an owner may write below its `self/`, as far as the bridge reads it.
-const SUFFIXES: [&str; 9] =
-    ["messages", "receipts", "presence", "read", "chatstate", "profile", "devices", "invitations", "requests"];
+const SUFFIXES: [&str; 10] =
+    ["messages", "receipts", "presence", "read", "chatstate", "profile", "devices", "invitations", "calls", "requests"];
 /// First levels below `self/` that a later release gives a meaning (topics.md, "Reserved for later").
-const RESERVED: [&str; 5] = ["state", "groups", "history", "calls", "replies"];
+const RESERVED: [&str; 4] = ["state", "groups", "history", "replies"];
 /// Those of them that are followed by the name of a device.
 const OF_DEVICES: [&str; 3] = ["presence", "devices", "requests"];
 /// Inboxes of others into which a chat user of the embedded broker may publish.
@@ -329,6 +329,11 @@ pub fn is_command_topic(topic: &str) -> bool {
     Side::of(topic).is_command()
 }
 
+/// Whether a topic is the inbox into which a user is told of calls.
+pub fn is_inbox_of_calls(topic: &str) -> bool {
+    topic.ends_with("/others/calls")
+}
+
 /// Where the statuses of `owner`'s messages go, unless it names another topic.
 pub fn status_topic(owner: &str) -> String {
     format!("{owner}/others/receipts")
@@ -583,6 +588,7 @@ mod tests {
             ("device/phone", "devices"),
             ("devices", "devices"),
             ("invitation", "invitations"),
+            ("call", "calls"),
         ] {
             assert_eq!(suffix(text).nearest(), Some(nearest), "{text}");
         }
@@ -593,7 +599,7 @@ mod tests {
         assert_eq!(
             suffix("push").fault(),
             "there is no such topic; below `self/` there are `messages`, `receipts`, `presence`, `read`, `chatstate`, \
-             `profile`, `devices`, `invitations`, `requests`"
+             `profile`, `devices`, `invitations`, `calls`, `requests`"
         );
         assert_eq!(suffix("presence/").fault(), "the device in the topic is empty");
         assert_eq!(suffix("presence/a/b").fault(), "the device in the topic has a character that is not allowed: '/'");
@@ -603,7 +609,7 @@ mod tests {
 
     #[test]
     fn what_a_later_release_gives_a_meaning_is_reserved() {
-        for text in ["calls", "history", "groups/g-1", "replies/phone"] {
+        for text in ["history", "groups/g-1", "replies/phone"] {
             assert!(suffix(text).is_reserved(), "{text}");
         }
         for text in ["device", "foo", ""] {

@@ -133,10 +133,12 @@ pub struct Outbound {
     pub retain: bool,
     /// It is for those who read the topic now: without any it is [`Outcome::Confirmed`] as well.
     pub dropped_unread: bool,
-    /// At QoS 0: for these devices of the owner of the topic alone, where the broker knows devices.
+    /// For these devices of the owner of the topic alone, as far as they read it now, where the broker knows devices.
     pub devices: Option<Vec<Arc<str>>>,
     /// MQTT 5 correlation data.
     pub correlation: Option<Bytes>,
+    /// It is of no use from this time on, in Unix milliseconds: MQTT 5 message expiry.
+    pub expires_at: Option<u64>,
     /// The first one of its topic after a failure. After a failure, the broker answers everything of the topic
     /// with [`Outcome::Unsent`] until it sees one of these, so that order survives ([`barrier::Barrier`]).
     pub resume: bool,
@@ -151,9 +153,19 @@ impl Outbound {
         let (topic, payload) = (topic.to_string(), payload.into());
         let (tell, outcome) = oneshot::channel();
         let (qos, retain, dropped_unread, resume) = (1, false, false, true);
-        let (devices, correlation) = (None, None);
-        let outbound =
-            Self { topic, payload, qos, retain, dropped_unread, devices, correlation, resume, outcome: tell };
+        let (devices, correlation, expires_at) = (None, None, None);
+        let outbound = Self {
+            topic,
+            payload,
+            qos,
+            retain,
+            dropped_unread,
+            devices,
+            correlation,
+            expires_at,
+            resume,
+            outcome: tell,
+        };
         (outbound, outcome)
     }
 
@@ -192,6 +204,8 @@ pub struct Sighting {
     pub connection: u64,
     /// What happened.
     pub change: ClientChange,
+    /// It goes on with a session that was kept, in which it finds what it missed.
+    pub resumed: bool,
 }
 
 /// What happened to a connection.

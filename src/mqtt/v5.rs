@@ -3,6 +3,7 @@
 use super::config::{Endpoint, Plan};
 use super::link::{Acknowledged, Answer, Arrived, BATCH, Event, Failure, Gone, Leave, Protocol, Retain, Terms, qos};
 use super::{AckWord, Outbound, tls};
+use crate::ops::clock::now_ms;
 use rumqttc_v5::{
     AckMode, AsyncClient, Broker, ConnAck, ConnectReturnCode, ConnectionError, DisconnectReasonCode, EventLoop,
     IncomingPacketSizeLimit, LastWill, ManualAck, MqttOptions, Packet, PersistedAckMode, PersistedSession, PubAck,
@@ -68,6 +69,7 @@ impl Protocol for V5 {
             payload_format_indicator: Some(1),
             content_type: Some(CONTENT_TYPE.into()),
             correlation_data: outbound.correlation.clone(),
+            message_expiry_interval: outbound.expires_at.map(seconds_until),
             ..PublishProperties::default()
         };
         let options = PublishOptions::new(qos(outbound.qos)).retain(outbound.retain).properties(properties);
@@ -100,6 +102,11 @@ impl Protocol for V5 {
             Leave::AtOnce => client.disconnect_now().await,
         };
     }
+}
+
+/// Whole seconds, rather too few: a broker may count the one that has begun as well. At least one: 0 is no time for all brokers.
+fn seconds_until(at_ms: u64) -> u32 {
+    u32::try_from(at_ms.saturating_sub(now_ms()) / 1_000).unwrap_or(u32::MAX).max(1)
 }
 
 fn options(plan: &Plan, window: u16) -> MqttOptions {

@@ -35,7 +35,7 @@ pub enum Origin {
     Note,
     /// This delivery into an inbox: the document is what its message says.
     Delivery(Sid),
-    /// A copy of this message between chat users, for one side of the conversation.
+    /// A copy of this message between chat users, for one side of the conversation; or of the offer of a call.
     ChatCopy(Sid),
     /// Anything else that a chat user is told.
     UserNote,
@@ -80,6 +80,8 @@ pub struct OutboxDocument {
     pub correlation: Option<Bytes>,
     /// Whether it may have been published before.
     pub redelivered: bool,
+    /// It is of no use from this time on, in Unix milliseconds.
+    pub expires_at: Option<u64>,
 }
 
 /// A document for a chat user, which is [dropped unread](Origin::is_dropped_unread).

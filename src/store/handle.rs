@@ -1,5 +1,6 @@
 //! The handle: the verbs, as the rest of the program sees them.
 
+mod calls;
 mod chat;
 mod erase;
 mod group;

@@ -41,7 +41,9 @@
 //! | `acknowledged` | does nothing more |
 //! | `import_session`, `import_retained` | leave what is there as it is |
 //! | `hand_on`, `imported` | do nothing more |
-//! | `chat_message`, `chat_invite` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
+//! | `chat_message`, `chat_invite`, `call_signal` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
+//! | `calls_due`, `calls_of` | give the same again |
+//! | `call_over` | does nothing more |
 //! | `group_message` | the same |
 //! | `group_change` | changes the group again, where that is a change; a new group is refused as a duplicate |
 //! | `group_page`, `group_members` | give the same again |
@@ -64,6 +66,7 @@
 //! message of another process is passed on to it. A process whose part may be taken from it while it sleeps has to look
 //! once more before each send: then a [`Claimed`] says until when it may be sent.
 
+mod calls;
 mod chat;
 mod documents;
 mod downstream;
@@ -83,6 +86,7 @@ mod tests;
 mod trace;
 mod upstream;
 
+pub use calls::{CALLS_DUE_MAX, DueCall, DueCalls, KeptSignal, NewSignal, OverdueCall};
 pub use chat::{
     CONTACTS_PAGE, ChatCall, ChatOutcome, ChatPolicy, Contact, ContactPage, DeviceChange, EntryChange, ExplainedDevice,
     ExplainedPush, Keep, KnownDevice, NewChatMessage, NewInvitation, NewReceipt, Peer, PushExplanation, ReceiptOf,

@@ -355,6 +355,8 @@ pub enum CommitEvent {
         payload: Bytes,
         /// MQTT 5 correlation data.
         correlation: Option<Bytes>,
+        /// It is of no use from this time on, in Unix milliseconds.
+        expires_at: Option<u64>,
     },
 }
 

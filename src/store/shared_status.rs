@@ -161,7 +161,7 @@ impl PendingEvents {
             (CommitEvent::Row { message, .. }, _) => {
                 message.topic.len() + message.payload.len() + message.properties.len()
             }
-            (CommitEvent::Document { reference, payload, correlation }, _) => {
+            (CommitEvent::Document { reference, payload, correlation, .. }, _) => {
                 reference.topic.len() + payload.len() + correlation.as_ref().map_or(0, bytes::Bytes::len)
             }
         };

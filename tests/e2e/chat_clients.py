@@ -86,7 +86,7 @@ class Inbox:
 
     def publish(self, suffix: str, document, retain=False, qos=1) -> str:
         """Publishes into the outbox. On a broker of others the device names itself."""
-        names_itself = suffix in ("messages", "receipts", "read", "invitations") and self.is_user()
+        names_itself = suffix in ("messages", "receipts", "read", "invitations", "calls") and self.is_user()
         if self.chat.kind == MOSQUITTO and names_itself and isinstance(document, dict):
             document = {"dev": self.dev, **document}
         return self.publish_to(f"{self.user}/self/{suffix}", document, retain, qos)

@@ -36,32 +36,65 @@ class Folder(http.server.SimpleHTTPRequestHandler):
 
 
 def test_the_page_shows_a_conversation_and_reads_it(chat, tmp_path):
-    assert BROWSER, "there is no Chromium; tests/run installs it"
     chat.befriend("alice", "bob")
     alice = chat.device("alice")
     sid = alice.sent("bob", "before the page")
-    folder = tmp_path / "page"
-    folder.mkdir()
-    (folder / "chat.html").write_bytes((EXAMPLES / "chat.html").read_bytes())
-    (folder / "mqtt.min.js").write_bytes(MQTT_JS.read_bytes())
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Folder, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    login = {"url": f"ws://127.0.0.1:{chat.ws_port}/mqtt", "user": "bob", "password": chat.secret("bob"), "peer": "alice"}
-    page = f"http://127.0.0.1:{server.server_port}/chat.html#{urllib.parse.quote(json.dumps(login))}"
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path}/profile"]
-    browser = Process([*options, page], tmp_path / "browser.log", program=BROWSER)
+    login = {**of_page(chat, "bob"), "peer": "alice"}
+    browser = browse(tmp_path, f"chat.html#{fragment(login)}")
     # What it missed it has asked for, and it says that it has been read; and so it does for what comes while it is there.
     alice.wait(lambda: "read" in alice.statuses(sid), "the page reads what it missed", 90)
     later = alice.sent("bob", "on the page")
     alice.wait(lambda: "read" in alice.statuses(later), "the page reads what comes")
     browser.close()
-    server.shutdown()
 
 
-def test_both_examples_make_ids_as_the_bridge_does(chat):
+def test_two_pages_ring_each_other_and_one_of_them_answers_and_hangs_up(chat, tmp_path):
+    chat.befriend("alice", "bob")
+    alice, bob = chat.device("alice"), chat.device("bob")
+    caller = {**of_page(chat, "alice"), "peer": "bob", "auto": "ring", "seconds": 1}
+    callee = {**of_page(chat, "bob"), "peer": "alice", "auto": "answer"}
+    frames = [f'<iframe src="call.html#{fragment(login)}"></iframe>' for login in (callee, caller)]
+    (tmp_path / "pages.html").write_text("".join(frames))
+    browser = browse(tmp_path, "pages.html")
+    bob.wait(lambda: bob.on("calls", type="answer", dev="web"), "the page answers", 90)
+    for device in (alice, bob):
+        ended = device.wait_for("messages", type="call")
+        assert (ended["from"], ended["outcome"]) == ("alice", "answered") and ended["seconds"] >= 1
+    assert bob.on("calls", type="ringing", dev="web") and bob.on("calls", type="taken", dev="web")
+    assert bob.on("calls", type="end", **{"from": "alice", "dev": "web"})
+    browser.close()
+
+
+def of_page(chat, user: str) -> dict:
+    return {"url": f"ws://127.0.0.1:{chat.ws_port}/mqtt", "user": user, "password": chat.secret(user)}
+
+
+def fragment(login: dict) -> str:
+    return urllib.parse.quote(json.dumps(login))
+
+
+def browse(tmp_path, page: str) -> Process:
+    """A browser with one of the example pages, or with one of the test's own beside them."""
+    assert BROWSER, "there is no Chromium; tests/run installs it"
+    folder = tmp_path / "page"
+    folder.mkdir()
+    for source in [*EXAMPLES.glob("*.html"), *tmp_path.glob("*.html")]:
+        (folder / source.name).write_bytes(source.read_bytes())
+    (folder / "mqtt.min.js").write_bytes(MQTT_JS.read_bytes())
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Folder, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path}/profile"]
+    return Process([*options, f"http://127.0.0.1:{server.server_port}/{page}"], tmp_path / "browser.log", program=BROWSER)
+
+
+def test_the_examples_make_ids_as_the_bridge_does(chat):
     python = "import sys; sys.path.insert(0, sys.argv[1]); sys.argv = ['']; import chat; print('\\n'.join(chat.new_id() for _ in range(1000)))"
-    text = (EXAMPLES / "chat.html").read_text()
-    script = text[text.index("let lastId") : text.index("// One device.")] + "for (let n = 0; n < 1000; n++) console.log(newId());"
+    script, call = [
+        text[text.index("let lastId") : text.index("\n  }\n", text.index("function newId")) + 4]
+        for text in [(EXAMPLES / name).read_text() for name in ("chat.html", "call.html")]
+    ]
+    assert script == call, "both pages have the same"
+    script += "for (let n = 0; n < 1000; n++) console.log(newId());"
     for words in [[sys.executable, "-c", python, str(EXAMPLES)], ["node", "-e", script]]:
         done = subprocess.run(words, capture_output=True, text=True, timeout=60)
         ids = done.stdout.split()

@@ -524,7 +524,7 @@ class TestInput:
             assert (error["code"], error["topic"]) == ("UNKNOWN_TOPIC", f"client1/self/{suffix}") and hint in error["detail"]
             bal.messages.clear()
         # What is kept for a later release is no error.
-        bal.wait_acked(bal.publish('{"call":"x"}', "client1/self/calls"))
+        bal.wait_acked(bal.publish('{"call":"x"}', "client1/self/history"))
         bal.push("a1", "phone")
         bal.wait_words("a1", TOLD)
         assert bal.on("errors") == [] and bal.words("a0") == []

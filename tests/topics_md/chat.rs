@@ -3,13 +3,15 @@
 
 use super::blocks;
 use fcm_mqtt_bridge::chat::bal_event::BalEvent;
+use fcm_mqtt_bridge::chat::call::Ending;
 use fcm_mqtt_bridge::chat::command::CommandRequest;
 use fcm_mqtt_bridge::chat::gatekeeper::{GateAnswer, question};
 use fcm_mqtt_bridge::chat::group::{Notice, NoticeEvent, SettingsChange};
 use fcm_mqtt_bridge::chat::id::{GroupId, Owner, Sid, Token};
 use fcm_mqtt_bridge::chat::message::{Limits, Presence, Sender};
-use fcm_mqtt_bridge::chat::push_document::{Addressee, Content, Item, push};
+use fcm_mqtt_bridge::chat::push_document::{Addressee, Content, Item, ItemKind, push};
 use fcm_mqtt_bridge::chat::status::Status;
+use fcm_mqtt_bridge::chat::suffix::calls::{CallName, Parties, Signal};
 use fcm_mqtt_bridge::chat::suffix::chatstate::ChatState;
 use fcm_mqtt_bridge::chat::suffix::devices::{Badge, DeviceDocument, DeviceEvent, DeviceWord, Format, Platform};
 use fcm_mqtt_bridge::chat::suffix::invitations::{Invitation, OPEN_MS};
@@ -110,6 +112,7 @@ fn every_document_of_chat_that_a_client_would_publish_is_taken() {
             ClientTopic::Chat(_, ChatTopic::ChatState) => ChatState::parse(&payload, &limits).err(),
             ClientTopic::Chat(_, ChatTopic::Profile) => Profile::parse(&payload, &limits).err(),
             ClientTopic::Chat(_, ChatTopic::Invitations) => Invitation::parse(&payload, &limits).err(),
+            ClientTopic::Chat(_, ChatTopic::Calls) => Signal::parse(&payload, &limits).err(),
             ClientTopic::Chat(_, ChatTopic::Devices(_)) => DeviceWord::parse(&payload, &limits).err(),
             ClientTopic::Chat(_, ChatTopic::Requests(_)) => Request::parse(&payload, &limits).err(),
             ClientTopic::Other(_, suffix) if suffix.is_replies() => {
@@ -122,8 +125,18 @@ fn every_document_of_chat_that_a_client_would_publish_is_taken() {
         let suffix = shown.topic.split('/').nth(2).unwrap();
         seen.insert(suffix.to_owned());
     }
-    let expected =
-        ["chatstate", "devices", "invitations", "messages", "presence", "profile", "read", "receipts", "requests"];
+    let expected = [
+        "calls",
+        "chatstate",
+        "devices",
+        "invitations",
+        "messages",
+        "presence",
+        "profile",
+        "read",
+        "receipts",
+        "requests",
+    ];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected, "each has an example");
 }
 
@@ -143,6 +156,7 @@ fn every_document_of_chat_that_a_client_would_get_is_what_the_bridge_writes() {
         match &*suffix {
             "messages" => check_message(&shown, of),
             "invitations" => check_invitation(&shown),
+            "calls" => check_signal(&shown),
             "receipts" => check_receipt(&shown),
             "read" => shown.is(&read_document(&shown.owner("with"), shown.sid(), shown.number("unread"))),
             "chatstate" => {
@@ -170,6 +184,7 @@ fn every_document_of_chat_that_a_client_would_get_is_what_the_bridge_writes() {
         seen.insert(suffix);
     }
     let expected = [
+        "calls",
         "changes",
         "chatstate",
         "devices",
@@ -185,7 +200,31 @@ fn every_document_of_chat_that_a_client_would_get_is_what_the_bridge_writes() {
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected, "each has an example");
 }
 
+/// What one side wrote, or the word of the bridge that another device has answered.
+fn check_signal(shown: &Shown) {
+    let (from, dev) = (shown.owner("from"), Device::new(shown.text("dev")).unwrap());
+    if shown.text("type") == "taken" {
+        let (call, caller) = (CallName::new(shown.text("call").to_owned()).unwrap(), shown.owner("to"));
+        let parties = Parties { call: &call, caller: &caller, callee: &from };
+        return shown.is(&parties.taken(shown.sid(), shown.number("ts"), Some(&dev)));
+    }
+    let written = Signal::parse(&shown.without(&["sid", "ts", "from", "dev"]), &Limits::default()).unwrap();
+    shown.is(&stamped(&written.to_bytes(), &Stamp { dev: Some(&dev), ..stamp_of(shown, &from) }));
+}
+
+/// The message about a call, which the bridge writes.
+fn check_ending(shown: &Shown) {
+    let (from, to) = (shown.owner("from"), shown.owner("to"));
+    let (call, seconds) = (CallName::new(shown.text("call").to_owned()).unwrap(), shown.number("seconds"));
+    let outcome = serde_json::from_value(shown.document["outcome"].clone()).unwrap();
+    let message = Parties { call: &call, caller: &from, callee: &to }.message(Ending { outcome, seconds });
+    shown.is(&stamped(&message, &Stamp { n: Some(shown.number("n")), ..stamp_of(shown, &from) }));
+}
+
 fn check_message(shown: &Shown, of: &str) {
+    if shown.text("type") == "call" {
+        return check_ending(shown);
+    }
     let shows_device = of.starts_with("bal") || shown.text("from") == of;
     let is_notice = shown.text("type") == "notice";
     assert_eq!(shown.document.contains_key("dev"), shows_device && !is_notice, "of {of}");
@@ -270,9 +309,10 @@ fn check_push(shown: &Shown) {
         badge: Badge::Client,
     };
     let with = shown.document.contains_key("with").then(|| shown.owner("with"));
+    let call = shown.document.contains_key("call").then(|| CallName::new(shown.text("call").to_owned()).unwrap());
     let content = match shown.text("type") {
         "message" => Content::Item(Item {
-            invitation: false,
+            kind: ItemKind::Message,
             with: with.as_ref().unwrap(),
             by: None,
             sid: shown.sid(),
@@ -281,6 +321,19 @@ fn check_push(shown: &Shown) {
             ts: shown.text("ts").parse().unwrap(),
             silent: false,
         }),
+        "call" => Content::Item(Item {
+            kind: ItemKind::Call(call.as_ref().unwrap()),
+            with: with.as_ref().unwrap(),
+            by: None,
+            sid: shown.sid(),
+            title: shown.text("title"),
+            body: "",
+            ts: shown.text("ts").parse().unwrap(),
+            silent: false,
+        }),
+        "clear" if call.is_some() => {
+            Content::ClearCall { with: with.as_ref().unwrap(), sid: shown.sid(), call: call.as_ref().unwrap() }
+        }
         "clear" => {
             Content::Clear { with: with.as_ref().unwrap(), sid: shown.sid(), only: shown.document.contains_key("only") }
         }

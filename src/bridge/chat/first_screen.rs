@@ -15,9 +15,9 @@ use serde_json::{Map, Value, json};
 /// Longest `body` of the newest item of a conversation, in characters.
 const BODY_SHOWN: usize = 200;
 /// The fields of the newest item that are shown: none that a writer could make long, but for the body.
-const SHOWN: [&str; 22] = [
+const SHOWN: [&str; 23] = [
     "sid", "n", "ts", "from", "dev", "group", "by", "id", "to", "type", "ref", "reply_to", "thread", "body", "edited",
-    "why", "expires", "event", "who", "version", "outcome", "seconds",
+    "why", "expires", "event", "who", "version", "call", "outcome", "seconds",
 ];
 
 /// The conversations of a user, as many as fit into one answer.

@@ -44,7 +44,7 @@ impl Limits {
             return Ok(());
         }
         let of_what = match what {
-            Limited::Message(_) => "messages and invitations, or bytes of them",
+            Limited::Message(_) => "messages, invitations and signals of calls, or bytes of them",
             Limited::Request => "requests",
             Limited::TestPush => "test pushes",
             Limited::Registration => "registrations",

@@ -17,13 +17,13 @@ use crate::store::{ChatOutcome, Committed, NewChatMessage, NewInvitation, Peer, 
 use std::sync::Arc;
 
 /// Something that is written to somebody, on its way to the store.
-struct Written<'a> {
+pub(super) struct Written<'a> {
     owner: &'a Owner,
     publish: &'a Inbound,
-    sid: Sid,
-    at: u64,
-    from: Writer,
-    to: Peer,
+    pub(super) sid: Sid,
+    pub(super) at: u64,
+    pub(super) from: Writer,
+    pub(super) to: Peer,
     /// If the writer is a user, and the other one may be a stranger.
     meeting: Option<Meeting>,
 }
@@ -47,7 +47,7 @@ impl ChatIntake {
         let in_order = context.next_written().await;
         // Whoever takes a message back writes to nobody anew.
         let to = (&message.to, message.amends != Some(Amendment::Retract));
-        let written = self.written((owner, publish), (id, payload.len()), to, (dev, in_order.id()))?;
+        let written = self.written((owner, publish), (id, payload.len()), to, (dev, true, in_order.id()))?;
         if let Some(gatekeeper) = self.gatekeeper.clone().filter(|_| publish.principal.role == Role::User) {
             return Ok(self.behind_gatekeeper(gatekeeper, written, message));
         }
@@ -102,7 +102,7 @@ impl ChatIntake {
         let context = Arc::clone(&self.context);
         let in_order = context.next_written().await;
         let to = (&invitation.to, counts);
-        let written = self.written((owner, publish), (id, payload.len()), to, (dev, in_order.id()))?;
+        let written = self.written((owner, publish), (id, payload.len()), to, (dev, true, in_order.id()))?;
         let Written { sid, at, ref from, ref to, .. } = written;
         let new = NewInvitation { sid, from: from.clone(), to: to.clone(), invitation };
         let committed = self.context.store.chat_invite(new, self.call(at)).await?;
@@ -110,18 +110,20 @@ impl ChatIntake {
     }
 
     /// Counts what is written, also as written to somebody who may be a stranger.
-    fn written<'a>(
+    pub(super) fn written<'a>(
         &self,
         (owner, publish): (&'a Owner, &'a Inbound),
         (id, bytes): (&Option<MessageId>, usize),
         (to, counts): (&Owner, bool),
-        (dev, (sid, at)): (Option<&Device>, (Sid, u64)),
+        (dev, is_sign, (sid, at)): (Option<&Device>, bool, (Sid, u64)),
     ) -> Result<Written<'a>, TakeError> {
         let role = publish.principal.role;
         let counted = self.limits.take(owner, role, Limited::Message(bytes as u64));
         counted.map_err(|rejection| rejection.about(id.clone()))?;
         let dev = device(&publish.principal, dev);
-        self.sign(owner, dev.as_ref(), publish);
+        if is_sign {
+            self.sign(owner, dev.as_ref(), publish);
+        }
         let known = peer(&self.context, to, at);
         let to = if known.name == *owner { Peer { role: Some(role), ..known } } else { known };
         let may_be_stranger = counts && role == Role::User && to.role != Some(Role::Bal) && to.name != *owner;
@@ -133,7 +135,7 @@ impl ChatIntake {
     }
 
     /// What follows once the store was asked: pushes may wait for the devices of the reader that somebody looks at.
-    fn remaining(&self, written: Written<'_>, committed: Committed<ChatOutcome>) -> Remaining {
+    pub(super) fn remaining(&self, written: Written<'_>, committed: Committed<ChatOutcome>) -> Remaining {
         let Written { owner, publish, sid, at, to, meeting, .. } = written;
         let (reader, waits) = (to.name, to.attended.any());
         if waits {

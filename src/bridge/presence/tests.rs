@@ -39,6 +39,7 @@ impl Scene {
             erasing: Default::default(),
             sending: Default::default(),
             bal_presences: BalPresences::default(),
+            calls_kept: crate::bridge::chat::CallsKept::new(0),
             attentions,
             scheduled: tokio::sync::Notify::new(),
             broker,
@@ -53,7 +54,7 @@ impl Scene {
 
     async fn sees(&mut self, role: Role, connection: u64, change: ClientChange) {
         let (user, client, device) = ("alice".into(), "alice:phone".into(), "phone".into());
-        let sighting = Sighting { user, role, client, device, connection, change };
+        let sighting = Sighting { user, role, client, device, connection, change, resumed: false };
         self.presences.on_sighting(&sighting).await.unwrap();
     }
 

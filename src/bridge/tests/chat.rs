@@ -21,7 +21,7 @@ pub(super) fn at(client: &str) -> Principal {
 }
 
 /// A chat user on a broker of others.
-fn by_topic(name: &str) -> Principal {
+pub(super) fn by_topic(name: &str) -> Principal {
     Principal { name: name.into(), role: Role::User, device: None, background: false, proof: Proof::TopicRules }
 }
 
@@ -92,7 +92,7 @@ impl Harness {
         for (client, change) in [(client, change), (&*stranger, ClientChange::Came)] {
             let (user, device) = client.split_once(':').unwrap();
             let (user, device, client) = (user.into(), device.into(), client.into());
-            let sighting = Sighting { user, role: Role::User, client, device, connection, change };
+            let sighting = Sighting { user, role: Role::User, client, device, connection, change, resumed: false };
             self.mqtt.sightings.send(sighting).await.unwrap();
         }
         let known = format!("{name}/self/presence");
@@ -132,7 +132,7 @@ impl Harness {
 }
 
 /// alice and bob are contacts of each other, and bob's phone has the token `T`.
-async fn friends(mut harness: Harness) -> Harness {
+pub(super) async fn friends(mut harness: Harness) -> Harness {
     let (alice, bob) = (at("alice:phone"), at("bob:phone"));
     harness.says(&alice, "profile", &json!({"name": "Alice"})).await;
     harness.says(&bob, "profile", &json!({"name": "Bob"})).await;
@@ -145,7 +145,7 @@ async fn friends(mut harness: Harness) -> Harness {
 
 impl Harness {
     /// alice writes to bob; the bridge's id of it.
-    async fn alice_writes(&mut self, body: &str) -> String {
+    pub(super) async fn alice_writes(&mut self, body: &str) -> String {
         self.says(&at("alice:phone"), "messages", &json!({"to": "bob", "body": body})).await;
         let told = self.told().await;
         told.one("bob/others/messages")["sid"].as_str().unwrap().to_owned()
@@ -160,7 +160,7 @@ impl Harness {
     }
 
     /// By which rule bob's phone was pushed for a message, or was not.
-    async fn rule(&mut self, sid: &str) -> String {
+    pub(super) async fn rule(&mut self, sid: &str) -> String {
         self.says(&at("bob:phone"), "requests/phone", &json!({"id": "why", "op": "explain", "sid": sid})).await;
         let told = self.told().await;
         let devices = &told.one("bob/others/replies/phone")["items"];

@@ -75,7 +75,7 @@ async fn what_a_user_publishes_is_its_own_unless_it_looks_like_a_slip() {
 #[tokio::test]
 async fn what_is_kept_for_a_later_release_is_no_error_to_anybody() {
     let mut harness = Harness::open();
-    for suffix in ["calls", "history", "groups/g-1"] {
+    for suffix in ["replies", "history", "groups/g-1"] {
         let word = harness.publish_as(who("bal1", Role::Bal), &format!("bal1/self/{suffix}"), &json!({})).await;
         assert_eq!(timeout(word).await, Ok(AckWord::Done), "{suffix}");
     }

@@ -9,6 +9,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 const GRACE: Duration = Duration::from_secs(2);
 /// As in the window.
 const PAUSE: Duration = Duration::from_secs(1);
+const LATE_WILL: Duration = Duration::from_millis(crate::chat::presence::LATE_WILL_MS);
 const OVERWRITTEN: Duration = Duration::from_millis(500);
 
 /// While this lives the paused clock does not move by itself when everybody waits for the disk. After [`PATIENCE`] it
@@ -46,7 +47,7 @@ impl Scene {
     async fn sees_a(&self, role: Role, client: &str, connection: u64, change: ClientChange) {
         let (user, device) = client.split_once(':').unwrap_or((client, "default"));
         let (user, device, client) = (user.into(), device.into(), client.into());
-        let sighting = Sighting { user, role, client, device, connection, change };
+        let sighting = Sighting { user, role, client, device, connection, change, resumed: false };
         self.harness.mqtt.sightings.send(sighting).await.unwrap();
     }
 
@@ -342,6 +343,8 @@ async fn on_an_external_broker_the_births_of_the_devices_make_one_document() {
     scene.hears("alice online").await;
     user_says(&scene.harness, "alice/self/presence/laptop", json!({"state": "online", "conn": "l1"})).await;
     user_says(&scene.harness, "alice/self/presence/phone", json!({"state": "offline", "conn": "p1"})).await;
+    // A will that the broker has delayed might still follow.
+    pass(&scene.harness, LATE_WILL).await;
     scene.clears("alice/self/presence/phone").await;
     user_says(&scene.harness, "alice/self/presence/laptop", json!({"state": "offline", "conn": "l0"})).await;
     user_says(&scene.harness, "alice/self/presence/laptop", json!({"state": "online", "active": false})).await;
@@ -349,8 +352,10 @@ async fn on_an_external_broker_the_births_of_the_devices_make_one_document() {
     user_says(&scene.harness, "bob/self/presence/phone", json!({"state": "online"})).await;
     scene.hears("bob online").await;
     user_says(&scene.harness, "alice/self/presence/laptop", json!({"state": "offline", "conn": "l1"})).await;
+    pass(&scene.harness, GRACE).await;
     let (said, last_seen) = scene.told().await;
     assert!(said == "alice offline" && last_seen.is_some(), "{said}");
+    pass(&scene.harness, LATE_WILL).await;
     scene.clears("alice/self/presence/laptop").await;
     scene.close().await;
 }

@@ -104,7 +104,6 @@ impl Hub {
                 return Err(refusal.into());
             }
         };
-        self.tell_sighting(&session, handle, ClientChange::Came).await;
         for SendQueue { queue, member } in session.send_queues() {
             match member {
                 Some(_) => self.attach_member(&queue, handle).await,
@@ -114,6 +113,8 @@ impl Hub {
                 queue.read(Queue::look_for_topics);
             }
         }
+        // From now on what is published for this device alone reaches it.
+        self.tell_sighting(&session, handle, (ClientChange::Came, present)).await;
         let IdentifiedClient { caller, client, assigned, login_permit, .. } = identified;
         Ok(Admitted {
             packet_ids,

@@ -83,12 +83,12 @@ impl Hub {
                     queue.notify(|queue| _ = queue.notify_row(seq, OutgoingMessage::row(seq, message, target)));
                 }
             }
-            CommitEvent::Document { reference, payload, correlation } => {
+            CommitEvent::Document { reference, payload, correlation, expires_at } => {
                 let routes = self.routes_of(&reference.topic, None);
                 if routes.is_empty() {
                     return unread.add(&reference);
                 }
-                let message = document_message(&reference.topic, payload, correlation.as_ref(), false);
+                let message = document_message(&reference.topic, payload, correlation.as_ref(), (false, expires_at));
                 for MatchedQueue { queue, qos, ids, .. } in routes {
                     let item = OutgoingMessage::document(Arc::clone(&message), reference.clone(), qos, ids, false);
                     queue.notify(|queue| _ = queue.notify_document(&reference, item));
@@ -321,12 +321,13 @@ async fn let_read(queue: &SharedQueue, document: &DocumentRef) {
 /// A document as its reader gets it: as it was when it became a row of the queue, or as the subscription has it now. None if
 /// there is no such subscription any more.
 fn document(found: QueuedDocument, route: Option<&MatchedQueue>) -> Option<OutgoingMessage> {
-    let QueuedDocument { waiting: OutboxDocument { reference, payload, correlation, redelivered }, own } = found;
+    let QueuedDocument { waiting: OutboxDocument { reference, payload, correlation, redelivered, expires_at }, own } =
+        found;
     let (qos, ids) = match own {
         Some(target) => (target.qos, target.ids),
         None => route.map(|route| (route.qos, route.ids.clone()))?,
     };
-    let message = document_message(&reference.topic, payload, correlation.as_ref(), redelivered);
+    let message = document_message(&reference.topic, payload, correlation.as_ref(), (redelivered, expires_at));
     Some(OutgoingMessage::document(message, reference, qos, ids, redelivered))
 }
 

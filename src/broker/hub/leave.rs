@@ -40,7 +40,8 @@ impl Hub {
         leaving: Leaving,
     ) {
         let left = matches!(leaving, Leaving::Goodbye { with_will: false, .. });
-        self.tell_sighting(session, handle, if left { ClientChange::Left } else { ClientChange::Broke }).await;
+        let change = if left { ClientChange::Left } else { ClientChange::Broke };
+        self.tell_sighting(session, handle, (change, false)).await;
         let ends = {
             let mut state = session.lock();
             if let Leaving::Goodbye { expiry_s: Some(expiry_s), .. } = leaving

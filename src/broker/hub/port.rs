@@ -62,7 +62,7 @@ impl Hub {
 
     fn publish_outbound(self: &Arc<Self>, outbound: Outbound) -> impl Future<Output = ()> + use<> {
         let may_be_unread = outbound.may_be_unread();
-        let Outbound { topic, payload, qos, retain, devices, outcome, .. } = outbound;
+        let Outbound { topic, payload, qos, retain, devices, expires_at, outcome, .. } = outbound;
         let is_read = may_be_unread || qos == 0 || !self.routes.of(&topic, None).is_empty();
         let message = Message {
             topic: topic.into(),
@@ -70,7 +70,7 @@ impl Hub {
             properties: Bytes::new(),
             qos: QoS::from_u8(qos).unwrap_or(QoS::AtLeastOnce),
             retain,
-            expires_at: None,
+            expires_at,
         };
         if let Some(devices) = devices {
             self.pass_to_devices(message, &devices);
@@ -99,16 +99,16 @@ impl Hub {
         })
     }
 
-    /// Gives a message at QoS 0 to those of these devices of its owner that are connected and read its topic.
+    /// Gives a message to those of these devices of its owner that are connected and read its topic. It is in memory alone.
     fn pass_to_devices(&self, message: Message, devices: &[Arc<str>]) {
         let message = Arc::new(message);
-        for MatchedQueue { queue, ids, .. } in self.routes_of(&message.topic, None) {
+        for MatchedQueue { queue, ids, qos, .. } in self.routes_of(&message.topic, None) {
             let owner = Side::of(&message.topic).owner();
             let is_one = |handle: &Arc<ConnectionHandle>| {
                 handle.who().device_of(owner).is_some_and(|device| devices.iter().any(|one| **one == *device))
             };
             if queue.consumers().iter().any(is_one) {
-                let target = Target { queue: QueueId(0), qos: QoS::AtMostOnce, retain: false, ids };
+                let target = Target { queue: QueueId(0), qos: qos.min(message.qos), retain: false, ids };
                 queue.push(OutgoingMessage::memory(Arc::clone(&message), target), self.last_notified());
             }
         }
@@ -126,7 +126,12 @@ impl Hub {
 
     /// The bridge is told of each connection of somebody who logged in, but for those in the background: that it came, before
     /// anything that it publishes, and that it ended. A bridge that is behind slows connecting down.
-    pub(super) async fn tell_sighting(&self, session: &Session, handle: &ConnectionHandle, change: ClientChange) {
+    pub(super) async fn tell_sighting(
+        &self,
+        session: &Session,
+        handle: &ConnectionHandle,
+        (change, resumed): (ClientChange, bool),
+    ) {
         if session.is_background() {
             return;
         }
@@ -135,7 +140,7 @@ impl Hub {
             return;
         };
         let (client, connection) = (Arc::clone(&session.client), handle.number());
-        let sighting = Sighting { user, role, client, device, connection, change };
+        let sighting = Sighting { user, role, client, device, connection, change, resumed };
         let _ = self.stop.run_until_cancelled(self.sightings.send(sighting)).await;
     }
 }

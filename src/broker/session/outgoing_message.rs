@@ -97,12 +97,13 @@ impl From<QueueRow> for OutgoingMessage {
     }
 }
 
-/// A document as a message. One that may have been published before says so in its payload, too.
+/// A document as a message. One that may have been published before says so in its payload, too; one may be of no use from a
+/// time on, in Unix milliseconds.
 pub(crate) fn document_message(
     topic: &Arc<str>,
     payload: Bytes,
     correlation: Option<&Bytes>,
-    redelivered: bool,
+    (redelivered, expires_at): (bool, Option<u64>),
 ) -> Arc<Message> {
     let marked = if redelivered { mark_redelivered(&payload) } else { None };
     Arc::new(Message {
@@ -111,7 +112,7 @@ pub(crate) fn document_message(
         properties: correlation.map_or_else(Bytes::new, correlation_data),
         qos: QoS::AtLeastOnce,
         retain: false,
-        expires_at: None,
+        expires_at,
     })
 }
 

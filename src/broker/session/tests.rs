@@ -39,7 +39,7 @@ fn reference(topic: &Arc<str>, seq: u64) -> DocumentRef {
 }
 
 fn document(topic: &Arc<str>, seq: u64, size: usize, redelivered: bool) -> OutgoingMessage {
-    let message = document_message(topic, Bytes::from_static(&PAYLOAD[..size]), None, redelivered);
+    let message = document_message(topic, Bytes::from_static(&PAYLOAD[..size]), None, (redelivered, None));
     OutgoingMessage::document(message, reference(topic, seq), QoS::AtLeastOnce, vec![seq as u32], redelivered)
 }
 

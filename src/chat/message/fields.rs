@@ -25,6 +25,11 @@ impl Fields {
         }
     }
 
+    /// One field alone.
+    pub(in crate::chat) fn of(name: &str, value: Value) -> Self {
+        Self(Map::from_iter([(name.to_owned(), value)]))
+    }
+
     pub(in crate::chat) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }

@@ -29,7 +29,8 @@ pub const AHEAD_MAX_MS: u64 = 366 * 86_400_000;
 /// Fields of a push to a token. A message to a user is pushed in a form of the bridge's own.
 const OF_PUSHES: [&str; 6] = ["token", "topic", "condition", "notification", "collapse", "fcm"];
 /// What the bridge stamps: taken off, whatever a client writes.
-const STAMPED: [&str; 10] = ["from", "sid", "ts", "n", "group", "by", "edited", "redelivered", "status", "read"];
+pub(super) const STAMPED: [&str; 10] =
+    ["from", "sid", "ts", "n", "group", "by", "edited", "redelivered", "status", "read"];
 /// Fields that say nothing of an edit or a retract: neither is pushed, nor answers anything, nor is told `delivered`.
 const NOT_OF_AMENDMENTS: [&str; 7] = ["reply_to", "thread", "push", "ttl", "receipt", "not_before", "expires"];
 /// What an edit changes: it has one of these, and a retract none.

@@ -3,6 +3,7 @@
 //! Invariant: any bytes give a value or a [`Rejection`](super::message::Rejection), never a panic; what was taken keeps to
 //! the limits. A new suffix is one file here and one line in [`ALL`].
 
+pub mod calls;
 pub mod chatstate;
 pub mod devices;
 pub mod invitations;
@@ -40,7 +41,7 @@ const PAYLOAD: usize = 65_536;
 const SMALL: usize = 4_096;
 
 /// Every suffix.
-pub const ALL: [Rules; 9] = [
+pub const ALL: [Rules; 10] = [
     Rules {
         arrives: Some("messages"),
         stored: true,
@@ -62,6 +63,8 @@ pub const ALL: [Rules; 9] = [
         sign: true,
         ..of("invitations", SMALL)
     },
+    // How a call ended can be read again. Its push is high as long as it rings.
+    Rules { arrives: Some("calls"), stored: true, push: Some(Priority::High), sign: true, ..of("calls", PAYLOAD) },
     Rules { arrives: Some("replies"), ..of("requests", PAYLOAD) },
 ];
 
@@ -96,6 +99,6 @@ mod tests {
     #[test]
     fn only_what_a_person_does_is_a_sign_of_one() {
         let signs: Vec<&str> = ALL.iter().filter(|rules| rules.sign).map(|rules| rules.name).collect();
-        assert_eq!(signs, ["messages", "read", "chatstate", "invitations"]);
+        assert_eq!(signs, ["messages", "read", "chatstate", "invitations", "calls"]);
     }
 }

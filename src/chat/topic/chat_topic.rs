@@ -14,6 +14,8 @@ pub enum ChatTopic {
     Profile,
     /// `invitations`: how strangers become contacts.
     Invitations,
+    /// `calls`: what sets up a call.
+    Calls,
     /// `devices/{device}`: the token by which it is pushed.
     Devices(Device),
     /// `requests/{device}`: what it asks the bridge.
@@ -27,6 +29,7 @@ impl ChatTopic {
             "chatstate" => Self::ChatState,
             "profile" => Self::Profile,
             "invitations" => Self::Invitations,
+            "calls" => Self::Calls,
             _ => {
                 let (name, device) = suffix.split_once('/')?;
                 let of_device = match name {
@@ -46,6 +49,7 @@ impl ChatTopic {
             Self::ChatState => "chatstate",
             Self::Profile => "profile",
             Self::Invitations => "invitations",
+            Self::Calls => "calls",
             Self::Devices(_) => "devices",
             Self::Requests(_) => "requests",
         }
@@ -57,7 +61,7 @@ impl fmt::Display for ChatTopic {
         f.write_str(self.name())?;
         match self {
             Self::Devices(device) | Self::Requests(device) => write!(f, "/{}", device.as_str()),
-            Self::Read | Self::ChatState | Self::Profile | Self::Invitations => Ok(()),
+            Self::Read | Self::ChatState | Self::Profile | Self::Invitations | Self::Calls => Ok(()),
         }
     }
 }

@@ -45,6 +45,7 @@ fn inputs(asked: &Asked) -> String {
         Matter::Message => "a message",
         Matter::Reaction => "a reaction",
         Matter::Invitation => "an invitation",
+        Matter::Call => "a call",
     };
     let wish = match asked.wish {
         Wish::Auto => "auto",

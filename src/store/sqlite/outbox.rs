@@ -1,7 +1,7 @@
 //! The outbox: documents that wait to be published over MQTT, in order per topic.
 
 use super::chat::group::message::shared_copy;
-use super::chat::position;
+use super::chat::{calls, position};
 use super::column::{NEVER, from_sql, sql_ms};
 use super::delivery::Delivery;
 use super::tx::Tx;
@@ -9,19 +9,22 @@ use super::upstream;
 use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{Row, Sid};
 use crate::chat::refusal::RetryClock;
-use crate::chat::topic::Side;
+use crate::chat::topic::{Side, is_inbox_of_calls};
 use crate::store::{AckedBy, CommitEvent, DocumentRef, NOTES_PER_TOPIC, Note, Origin, OutboxDocument, Recorded, Seen};
 use bytes::Bytes;
 use rusqlite::params;
 use std::sync::Arc;
 use std::time::Duration;
 
-const INSERT: &str = "INSERT INTO outbox (topic, seq, kind, about, tail, queued_at, redelivered, corr, payload)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8)";
+const INSERT: &str =
+    "INSERT INTO outbox (topic, seq, kind, about, tail, queued_at, redelivered, corr, payload, expires_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8, ?9)";
 pub(super) const OLDEST_NOTE: &str = "SELECT min(seq) FROM outbox WHERE kind = 3 AND topic = ?1 HAVING count(*) >= ?2";
-pub(super) const PAGE: &str = "SELECT seq, kind, about, tail, redelivered, corr, payload FROM outbox
+pub(super) const PAGE: &str = "SELECT seq, kind, about, tail, redelivered, corr, payload, expires_at FROM outbox
     WHERE topic = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
-const ONE: &str = "SELECT seq, kind, about, tail, redelivered, corr, payload FROM outbox WHERE topic = ?1 AND seq = ?2";
+const ONE: &str =
+    "SELECT seq, kind, about, tail, redelivered, corr, payload, expires_at FROM outbox WHERE topic = ?1 AND seq = ?2";
+pub(super) const EXPIRED: &str = "SELECT topic, seq FROM outbox WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
 const CLAIM: &str = "INSERT INTO claims (topic, seq) VALUES (?1, ?2)
     ON CONFLICT (topic) DO UPDATE SET seq = max(seq, excluded.seq)";
 const LENGTH: &str = "SELECT length(payload) FROM outbox WHERE topic = ?1 AND seq = ?2";
@@ -95,12 +98,18 @@ pub(super) struct Document<'a> {
 
 /// Puts a document at the end of its topic; returns its number.
 pub(super) fn queue(tx: &mut Tx<'_>, document: &Document<'_>) -> rusqlite::Result<i64> {
+    queue_until(tx, document, None)
+}
+
+/// The same for a document that is of no use from a time on (Unix milliseconds): it waits no longer, neither here nor in a
+/// session.
+pub(super) fn queue_until(tx: &mut Tx<'_>, document: &Document<'_>, expires_at: Option<u64>) -> rusqlite::Result<i64> {
     let seq = tx.next_seq()?;
     let (about, tail) = document.origin.parts();
     let at = sql_ms(document.at);
     let kind = document.origin.code();
     let Document { topic, correlation, payload, .. } = *document;
-    tx.execute(INSERT, params![topic, seq, kind, about, tail, at, correlation, payload])?;
+    tx.execute(INSERT, params![topic, seq, kind, about, tail, at, correlation, payload, expires_at.map(sql_ms)])?;
     wake(tx, topic);
     let origin = document.origin;
     notify(tx, topic, || OutboxDocument {
@@ -108,6 +117,7 @@ pub(super) fn queue(tx: &mut Tx<'_>, document: &Document<'_>) -> rusqlite::Resul
         payload: Bytes::copy_from_slice(payload),
         correlation: correlation.map(Bytes::copy_from_slice),
         redelivered: false,
+        expires_at,
     });
     Ok(seq)
 }
@@ -129,8 +139,8 @@ fn notify(tx: &mut Tx<'_>, topic: &str, document: impl FnOnce() -> OutboxDocumen
     if topic != NO_TOPIC
         && let Some(events) = &mut tx.memory_draft.events
     {
-        let OutboxDocument { reference, payload, correlation, .. } = document();
-        events.push(CommitEvent::Document { reference, payload, correlation });
+        let OutboxDocument { reference, payload, correlation, expires_at, .. } = document();
+        events.push(CommitEvent::Document { reference, payload, correlation, expires_at });
     }
 }
 
@@ -219,12 +229,18 @@ pub(super) fn waiting(topic: &Arc<str>, row: &rusqlite::Row<'_>) -> rusqlite::Re
         redelivered: row.get(4)?,
         correlation: row.get::<_, Option<Vec<u8>>>(5)?.map(Bytes::from),
         payload: Bytes::from(row.get::<_, Vec<u8>>(6)?),
+        expires_at: row.get::<_, Option<i64>>(7)?.map(from_sql),
     })
 }
 
 /// The document, with the body of its message if it is a delivery of one, or with that of a message to a group. Without a body,
-/// because of damage or because the message is not kept any more, the document is removed.
+/// because of damage or because the message is not kept any more, the document is removed; so is one that is
+/// obsolete.
 pub(super) fn with_body(tx: &Tx<'_>, document: OutboxDocument) -> rusqlite::Result<Option<OutboxDocument>> {
+    if is_obsolete(tx, &document)? {
+        withdraw(tx, &document.reference.topic, sql_ms(document.reference.seq))?;
+        return Ok(None);
+    }
     let payload = match document.reference.origin {
         Origin::Delivery(sid) => body(tx, sid)?,
         Origin::ChatCopy(sid) if document.payload.is_empty() => shared_copy(tx, sid)?,
@@ -235,6 +251,22 @@ pub(super) fn with_body(tx: &Tx<'_>, document: OutboxDocument) -> rusqlite::Resu
         return Ok(None);
     };
     Ok(Some(OutboxDocument { payload, ..document }))
+}
+
+/// Whether it offers a call that was answered since, or is over: a device that comes now must not ring.
+pub(super) fn is_obsolete(tx: &Tx<'_>, document: &OutboxDocument) -> rusqlite::Result<bool> {
+    match document.reference.origin {
+        Origin::ChatCopy(offer) if is_inbox_of_calls(&document.reference.topic) => Ok(!calls::rings(tx, offer)?),
+        _ => Ok(false),
+    }
+}
+
+/// Removes documents whose time is over, a chunk of them; returns how many.
+pub(super) fn drop_expired(tx: &Tx<'_>, now: u64, chunk: usize) -> rusqlite::Result<usize> {
+    let expired: Vec<(String, i64)> =
+        tx.all(EXPIRED, params![sql_ms(now), chunk as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    expired.iter().try_for_each(|(topic, seq)| withdraw(tx, topic, *seq))?;
+    Ok(expired.len())
 }
 
 fn body(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Bytes>> {

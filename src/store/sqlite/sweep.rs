@@ -4,6 +4,7 @@
 use super::column::{NEVER, from_sql, sql_ms, state};
 use super::delivery::Delivery;
 use super::message::{FanOutMessage, SEVERAL};
+use super::outbox;
 use super::shrink;
 use super::tx::{OutboxScan, Tx};
 use crate::chat::delivery::State;
@@ -26,6 +27,7 @@ pub(super) const SCAN: &str = "SELECT topic, seq, kind = 3 AND queued_at < ?4
         OR kind IN (0, 4) AND NOT EXISTS (SELECT 1 FROM deliveries WHERE row = about)
         OR kind IN (5, 6) AND queued_at < (SELECT chat_since FROM marks WHERE only = 1)
         OR kind = 5 AND NOT EXISTS (SELECT 1 FROM chat WHERE row = about)
+            AND NOT EXISTS (SELECT 1 FROM calls WHERE row = about)
     FROM outbox WHERE (topic, seq) > (?1, ?2) ORDER BY topic, seq LIMIT ?3";
 const DROP: &str = "DELETE FROM outbox WHERE topic = ?1 AND seq = ?2";
 
@@ -37,7 +39,8 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Swe
         tx.memory_draft.outbox_scan = OutboxScan::After(String::new(), 0);
     }
     let scanned = scan_outbox(tx, now)?;
-    let more = [overdue, forgotten, scanned].iter().any(|rows| *rows >= CHUNK);
+    let dropped = outbox::drop_expired(tx, now, CHUNK)?;
+    let more = [overdue, forgotten, scanned, dropped].iter().any(|rows| *rows >= CHUNK);
     // Pages are given back only after the last chunk was forgotten. One chunk a sweep, so that no verb waits long.
     if !more {
         shrink::give_back(tx, now)?;

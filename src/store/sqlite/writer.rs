@@ -287,15 +287,19 @@ impl Writer {
                     if self.status.set_health(StoreHealth::Ok) {
                         tracing::info!("the store works again");
                     }
-                    self.status.notify(std::mem::take(&mut memory_draft.topics), memory_draft.due);
-                    self.status.notify_claimed_on_accept(std::mem::take(&mut memory_draft.claimed_on_accept));
-                    self.status.notify_events(memory_draft.events.take().unwrap_or_default());
+                    let (topics, due) = (std::mem::take(&mut memory_draft.topics), memory_draft.due);
+                    let claimed = std::mem::take(&mut memory_draft.claimed_on_accept);
+                    let events = memory_draft.events.take().unwrap_or_default();
                     memory_draft.figures.commits += 1;
                     memory_draft.figures.verbs += batch.len() as u64;
                     self.checkpoints.committed(batch.len());
                     let (shrunk, scrub) = (memory_draft.shrunk, memory_draft.scrub);
                     self.memory.adopt(memory_draft);
+                    // Whoever hears of the batch sees its figures.
                     self.status.show(self.memory.figures);
+                    self.status.notify(topics, due);
+                    self.status.notify_claimed_on_accept(claimed);
+                    self.status.notify_events(events);
                     if shrunk && let Err(error) = shrink::cut(&self.conn) {
                         tracing::warn!(%error, "the store could not be made shorter yet");
                     }

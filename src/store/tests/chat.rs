@@ -1,6 +1,7 @@
 //! Chat between users: a store with some, and what they do.
 
 mod amend;
+mod calls;
 mod deletion;
 mod devices;
 mod erase;
@@ -188,7 +189,7 @@ impl Chat {
 
     /// Everything that a user was told so far.
     pub(super) async fn forget(&self, user: &str) {
-        for suffix in ["messages", "receipts", "read", "changes", "devices", "invitations"] {
+        for suffix in ["messages", "receipts", "read", "changes", "devices", "invitations", "calls"] {
             self.told(user, suffix).await;
         }
     }

@@ -1,5 +1,6 @@
 //! The store from outside: its verbs and its promises.
 
+mod call_model;
 mod chat;
 mod chat_later_model;
 mod chat_model;

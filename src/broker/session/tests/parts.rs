@@ -15,7 +15,8 @@ fn topics(count: usize) -> Vec<Arc<str>> {
 
 #[test]
 fn a_document_for_a_qos_2_reader_has_qos_1_and_its_correlation_data_in_wire_form() {
-    let message = document_message(&topic("d"), Bytes::from_static(b"{}"), Some(&Bytes::from_static(&[1, 2])), true);
+    let message =
+        document_message(&topic("d"), Bytes::from_static(b"{}"), Some(&Bytes::from_static(&[1, 2])), (true, None));
     assert_eq!(message.properties[..], [9, 0, 2, 1, 2]);
     assert_eq!(message.payload[..], *b"{\"redelivered\":true}");
     let item = OutgoingMessage::document(message, reference(&topic("d"), 1), QoS::ExactlyOnce, vec![], true);

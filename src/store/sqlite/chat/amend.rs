@@ -185,7 +185,7 @@ impl Amended {
 /// The reader has the message no more: it is not unread, and names nobody.
 pub(in crate::store::sqlite) fn forget_unread(tx: &Tx<'_>, reader: &Owner, message: &ChatRow) -> rusqlite::Result<()> {
     mention::forget(tx, reader, &message.writer, message.sid.row())?;
-    if message.kind != Kind::Message || message.hidden || deletion::is_deleted(tx, reader, message)? {
+    if !message.counts() || message.hidden || deletion::is_deleted(tx, reader, message)? {
         return Ok(());
     }
     let (mut conversation, side) = load(tx, reader, &message.writer)?;

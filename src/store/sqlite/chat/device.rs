@@ -1,7 +1,7 @@
 //! Devices of users: the tokens by which they are pushed.
 
 use super::push::DevicePush;
-use super::{Call, events, json_text, notified, owner, people, push, tell};
+use super::{Call, calls, events, json_text, notified, owner, people, push, tell};
 use crate::chat::bal_event::BalEvent;
 use crate::chat::id::{Owner, Recipient, Token, short_hash};
 use crate::chat::message::{ErrorCode, Rejection};
@@ -204,6 +204,7 @@ fn remove(tx: &mut Tx<'_>, user: &Owner, dev: &str, at: u64) -> rusqlite::Result
     let Some((token, recipient)) = known else { return Ok(None) };
     tx.execute(DELETE, params![user.as_str(), dev])?;
     tx.execute(FORGET_PUSHED, params![user.as_str(), dev])?;
+    calls::ringing::forget_device(tx, user, dev)?;
     notified::withdraw_all(tx, user, dev, recipient, at)?;
     Ok(Some(short_hash(&token)))
 }

@@ -1,7 +1,7 @@
 //! Why a push was sent or not, for its user and for operators.
 
 use super::push::Decided;
-use super::{BY_SID, ChatRow, group};
+use super::{BY_SID, ChatRow, calls, group};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::store::sqlite::column::{from_sql, sid, state};
 use crate::store::sqlite::tx::Tx;
@@ -9,11 +9,12 @@ use crate::store::{ExplainedDevice, ExplainedPush, PushExplanation, UserSummary}
 use rusqlite::{Connection, OptionalExtension, params};
 
 const DECIDED: &str = "SELECT decided, received FROM chat WHERE row = ?1";
+const OFFER_DECIDED: &str = "SELECT decided, received FROM calls WHERE row = ?1";
 const PUSH: &str = "SELECT row, tail, way, state, attempt, code FROM deliveries WHERE row = ?1";
 const USERS: &str = "SELECT user, (SELECT count(*) FROM devices d WHERE d.user = users.user), unread FROM users
     ORDER BY user";
 
-/// Why the devices of `user` were pushed for a message to it, or were not.
+/// Why the devices of `user` were pushed for a message to it, or for the offer of a call, or were not.
 pub(in crate::store::sqlite) fn of_message(
     conn: &Connection,
     user: &Owner,
@@ -21,6 +22,10 @@ pub(in crate::store::sqlite) fn of_message(
 ) -> rusqlite::Result<Option<PushExplanation>> {
     let (row, tail) = sid.parts();
     let found = conn.prepare_cached(BY_SID)?.query_row(params![row, tail], ChatRow::read).optional()?;
+    let (found, decided) = match found {
+        Some(found) => (Some(found), DECIDED),
+        None => (calls::offer(conn, sid)?, OFFER_DECIDED),
+    };
     let Some(found) = found else { return Ok(None) };
     if found.peer.is_group() {
         let is_readers = found.writer != *user && group::is_member_of(conn, &found, user)?;
@@ -30,7 +35,7 @@ pub(in crate::store::sqlite) fn of_message(
         return Ok(None);
     }
     let (text, received) =
-        conn.prepare_cached(DECIDED)?.query_row([row], |row| Ok((row.get::<_, Option<String>>(0)?, row.get(1)?)))?;
+        conn.prepare_cached(decided)?.query_row([row], |row| Ok((row.get::<_, Option<String>>(0)?, row.get(1)?)))?;
     let decided = text.and_then(|text| serde_json::from_str::<Decided>(&text).ok());
     let mut explanation = PushExplanation {
         sid: sid.to_string(),

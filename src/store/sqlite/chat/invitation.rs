@@ -183,7 +183,8 @@ fn decide(tx: &mut Tx<'_>, new: &NewInvitation, row: &ChatRow, call: &mut Call<'
     };
     let body = if let Says::Request { body: Some(body), .. } = &new.invitation.kind { body } else { "" };
     let attended = &new.to.attended;
-    push::decide(tx, &Asking { reader: &row.peer, row, body, title: None, asked, attended, before: None }, call)
+    let asking = Asking { reader: &row.peer, row, body, title: None, asked, attended, before: None, call: None };
+    push::decide(tx, &asking, call)
 }
 
 fn answer(

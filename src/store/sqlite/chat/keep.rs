@@ -68,7 +68,7 @@ fn drop_row(tx: &mut Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
     tx.execute(UNNOTE, params![row.peer.as_str(), row.writer.as_str(), number])?;
     mention::forget(tx, &row.peer, &row.writer, number)?;
     // Before it is forgotten who has deleted it.
-    let of_two = row.kind == Kind::Message && !row.hidden && !row.peer.is_group();
+    let of_two = row.counts() && !row.hidden && !row.peer.is_group();
     let counts = of_two && !row.gone && !deletion::is_deleted(tx, &row.peer, row)?;
     deletion::forget(tx, row)?;
     tx.execute(FLOOR, [number])?;

@@ -1,5 +1,6 @@
 //! A message: decided, stored, and told to both sides, in one transaction.
 
+use super::calls::ringing;
 use super::push::{Asking, Told};
 use super::{
     Call, ChatRow, Kind, amend, document, events, expired, json_text, load, mention, people, position, push, save,
@@ -278,7 +279,7 @@ fn tell_both(
         };
         let body = new.message.body().unwrap_or_default();
         let (reader, attended) = (&row.peer, &new.to.attended);
-        let asking = Asking { reader, row, body, title: None, asked, attended, before: None };
+        let asking = Asking { reader, row, body, title: None, asked, attended, before: None, call: None };
         told = push::decide(tx, &asking, call)?;
     }
     insert(tx, &ChatRow { waits: told.waits, ..row.clone() }, told.decided.as_ref(), document)?;
@@ -400,13 +401,13 @@ pub(super) fn status_note(tx: &mut Tx<'_>, bal: &Owner, payload: &[u8], at: u64)
     crate::store::sqlite::outbox::queue(tx, &document).map(drop)
 }
 
-/// The sids among `sids` that are messages to this user, in their order.
+/// The sids among `sids` that are messages to this user, or offers of calls, in their order.
 pub(in crate::store) fn messages_to(tx: &Tx<'_>, user: &Owner, sids: &[Sid]) -> rusqlite::Result<Vec<Sid>> {
     let mut found = Vec::with_capacity(sids.len());
     for sid in sids {
         let is_own = match ChatRow::by_sid(tx, *sid)? {
             Some(row) => row.went_to(tx, user)?,
-            None => false,
+            None => ringing::is_to(tx, user, *sid)?,
         };
         found.extend(is_own.then_some(*sid));
     }

@@ -16,6 +16,7 @@ macro_rules! chat_rows {
 }
 
 pub(in crate::store) mod amend;
+pub(in crate::store) mod calls;
 pub(in crate::store) mod conversations;
 pub(in crate::store) mod deletion;
 pub(in crate::store) mod device;
@@ -83,12 +84,17 @@ pub(in crate::store::sqlite) enum Kind {
     Amendment = 4,
     /// Of a change of a group.
     Notice = 5,
+    /// How a call ended.
+    Call = 6,
+    /// The offer of a call while it rings, which is a row of `calls` instead.
+    Offer = -1,
 }
 
 impl Kind {
     fn from_code(code: i64) -> Option<Self> {
-        let all = [Self::Message, Self::Reaction, Self::Invitation, Self::Answer, Self::Amendment, Self::Notice];
-        all.into_iter().find(|kind| *kind as i64 == code)
+        let stored =
+            [Self::Message, Self::Reaction, Self::Invitation, Self::Answer, Self::Amendment, Self::Notice, Self::Call];
+        stored.into_iter().find(|kind| *kind as i64 == code)
     }
 }
 
@@ -165,6 +171,11 @@ impl ChatRow {
     /// The other side of its conversation, as `user` sees it: another user, or the group.
     pub(super) fn other(&self, user: &Owner) -> &Owner {
         if self.writer == *user || self.peer.is_group() { &self.peer } else { &self.writer }
+    }
+
+    /// Whether it counts as unread: a message, or a call that was missed. Of how calls ended, that alone has a time for pushes.
+    pub(super) fn counts(&self) -> bool {
+        self.kind == Kind::Message || self.kind == Kind::Call && self.deadline > self.at
     }
 
     /// Its place among all that `user` has of the conversation.

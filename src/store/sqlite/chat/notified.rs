@@ -1,6 +1,7 @@
 //! Which devices were pushed for which messages: pushes that are taken back, notifications that are cleared, and what the push
 //! services say.
 
+use super::calls::ringing;
 use super::message::document_of;
 use super::position::BY_ROW;
 use super::push::{DevicePush, MARK, News, TTL_MS, queue, registered, replace_body, stop_waiting};
@@ -116,11 +117,13 @@ pub(in crate::store) fn attended(
     sid: Sid,
     call: &ChatCall,
 ) -> rusqlite::Result<()> {
-    let Some(row) = ChatRow::by_sid(tx, sid)? else { return Ok(()) };
-    if !row.went_to(tx, user)? {
-        return Ok(());
+    match ChatRow::by_sid(tx, sid)? {
+        Some(row) if row.went_to(tx, user)? => {
+            withdraw(tx, &Seen { user, peer: row.other(user), sid, up_to: false }, dev, &Call::of(call))?;
+        }
+        Some(_) => return Ok(()),
+        None => ringing::attended(tx, user, dev, sid, &Call::of(call))?,
     }
-    withdraw(tx, &Seen { user, peer: row.other(user), sid, up_to: false }, dev, &Call::of(call))?;
     device_spoke(tx, user, dev, call.at)
 }
 
@@ -128,12 +131,18 @@ pub(in crate::store) fn attended(
 /// for messages of which the device knows nothing, and those that come later do not wait behind it.
 pub(in crate::store) fn device_spoke(tx: &mut Tx<'_>, user: &Owner, dev: &Device, at: u64) -> rusqlite::Result<()> {
     let sync = tx.one(SYNC_ROW, params![user.as_str(), dev.as_str()], |row| row.get::<_, Row>(0))?;
-    if let Some(row) = sync
-        && tx.execute(GO_NOW, [row])? > 0
-    {
-        tx.now_due();
+    if let Some(row) = sync {
+        go_now(tx, row)?;
     }
     tx.execute(SPOKE, params![user.as_str(), dev.as_str(), sql_ms(at), sql_ms(SEEN_STEP_MS)]).map(drop)
+}
+
+/// A `sync` that waits for its time goes now.
+pub(super) fn go_now(tx: &mut Tx<'_>, sync: Row) -> rusqlite::Result<()> {
+    if tx.execute(GO_NOW, [sync])? > 0 {
+        tx.now_due();
+    }
+    Ok(())
 }
 
 /// Takes back the pushes that nobody needs any more, because the attended device `dev` has the message: those that still wait
@@ -152,7 +161,7 @@ pub(super) fn withdraw(tx: &mut Tx<'_>, seen: &Seen<'_>, dev: &Device, call: &Ca
 }
 
 /// Takes the push of a message back unless it was sent; one that stands for several messages stays.
-fn cancel(tx: &mut Tx<'_>, delivery: Row, at: u64) -> rusqlite::Result<bool> {
+pub(super) fn cancel(tx: &mut Tx<'_>, delivery: Row, at: u64) -> rusqlite::Result<bool> {
     match Delivery::by_row(tx, delivery)?.filter(|delivery| delivery.chat().is_some_and(|push| push.about.is_some())) {
         Some(delivery) => take_back(tx, delivery, at),
         None => Ok(false),
@@ -259,17 +268,23 @@ pub(in crate::store::sqlite) fn moved(
     match delivery.life.state {
         State::Sent => {
             tx.execute(PUSHED_AT, params![user, dev, sql_ms(at)])?;
-            if let Some((message, peer)) = &push.about {
-                Pushed { user, peer, dev }.sent(tx, Row(*message), row)?;
+            match &push.about {
+                Some((offer, _)) if push.rings => ringing::sent(tx, Row(*offer), dev, row)?,
+                Some((message, peer)) => Pushed { user, peer, dev }.sent(tx, Row(*message), row)?,
+                None => {}
             }
             if let Some(token) = delivery.new_token() {
                 device::canonical(tx, push, (delivery.recipient(), token), at)?;
             }
         }
         State::Failed | State::Expired | State::Cancelled => {
-            if let Some((message, peer)) = &push.about {
-                tx.execute(UNNOTE, params![user, peer, message, dev, row])?;
-                tx.execute(NOT_TOLD, params![user, dev, row])?;
+            match &push.about {
+                Some((offer, _)) if push.rings => ringing::unnote(tx, Row(*offer), dev, row)?,
+                Some((message, peer)) => {
+                    tx.execute(UNNOTE, params![user, peer, message, dev, row])?;
+                    tx.execute(NOT_TOLD, params![user, dev, row])?;
+                }
+                None => {}
             }
             if delivery.life.state == State::Failed {
                 failed(tx, push, delivery, at)?;

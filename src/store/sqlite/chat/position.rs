@@ -1,5 +1,6 @@
 //! How far each side has got: what devices have confirmed, and what users have read.
 
+use super::calls::ringing;
 use super::message::{receipt, receipt_up_to};
 use super::{Call, ChatRow, Kind, group, load, mention, notified, people, save, tell};
 use crate::chat::contact::tells_back;
@@ -37,13 +38,15 @@ pub(in crate::store::sqlite) const NEWEST_MESSAGE: &str = chat_rows!(
     AND receipt >= ?5 ORDER BY row DESC LIMIT 1"
 );
 pub(in crate::store::sqlite) const BY_ROW: &str = chat_rows!("WHERE row = ?1");
-/// Messages that were counted as unread and are not any more, behind a row: retracted ones, and those of which the reader has
+/// Messages (and calls that were missed) that were counted as unread and are not any more, behind a row: retracted ones, and those of which the reader has
 /// deleted the own copy.
 pub(in crate::store::sqlite) const RETRACTED_BEHIND: &str = "SELECT count(*) FROM chat INDEXED BY chat_gone
-    WHERE peer = ?1 AND writer = ?2 AND row > ?3 AND gone = 1 AND kind = 0 AND hidden = 0";
+    WHERE peer = ?1 AND writer = ?2 AND row > ?3 AND gone = 1
+    AND (kind = 0 OR kind = 6 AND deadline > at) AND hidden = 0";
 pub(in crate::store::sqlite) const DELETED_BEHIND: &str =
     "SELECT count(*) FROM deleted d CROSS JOIN chat c ON c.row = d.row
-    WHERE d.user = ?1 AND d.peer = ?2 AND d.row > ?3 AND c.writer = ?2 AND c.gone = 0 AND c.kind = 0 AND c.hidden = 0";
+    WHERE d.user = ?1 AND d.peer = ?2 AND d.row > ?3 AND c.writer = ?2 AND c.gone = 0
+    AND (c.kind = 0 OR c.kind = 6 AND c.deadline > c.at) AND c.hidden = 0";
 
 /// Who says something about what it has.
 pub(super) struct Reader<'a> {
@@ -76,6 +79,9 @@ pub(in crate::store) fn receipt_of_user(
             None => false,
         };
         let Some(row) = row.filter(|_| is_own) else {
+            if ringing::receipt(tx, new, *sid, call)? {
+                continue;
+            }
             let detail = "a `sid` is that of no message that went to this user";
             return Ok(ChatOutcome::Refused(Rejection::new(ErrorCode::NotFound, detail)));
         };
@@ -126,7 +132,7 @@ fn waited_before(tx: &Tx<'_>, new: &NewReceipt, row: &ChatRow) -> rusqlite::Resu
 
 /// The device acknowledged the copy of a message to its user, over MQTT.
 pub(in crate::store::sqlite) fn acknowledged(tx: &mut Tx<'_>, user: &str, sid: Sid, at: u64) -> rusqlite::Result<()> {
-    let Some(row) = ChatRow::by_sid(tx, sid)? else { return Ok(()) };
+    let Some(row) = ChatRow::by_sid(tx, sid)? else { return ringing::acknowledged(tx, user, sid).map(drop) };
     if row.peer.is_group() {
         let Ok(user) = Owner::new(user) else { return Ok(()) };
         return if row.writer == user { Ok(()) } else { group::position::received(tx, &user, &row, at) };

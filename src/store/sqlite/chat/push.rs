@@ -3,15 +3,17 @@
 //! A push is a row of `deliveries` of its own. Nobody is told a status of it; what became of it is noted at the device
 //! ([`super::notified`]).
 
-use super::notified::{Pushed, Seen};
-use super::{Call, ChatRow, group, json, json_text, owner, people, unpushed};
+use super::calls::ringing;
+use super::notified::{Pushed, Seen, go_now};
+use super::{Call, ChatRow, Kind, group, json, json_text, owner, people, unpushed};
 use crate::chat::attention::Attended;
 use crate::chat::id::{MessageId, Owner, Row, Sid, Token};
 use crate::chat::push::{Push, TTL_MAX};
 use crate::chat::push_budget::{Next, PushBudget};
 use crate::chat::push_decision::{Asked, AskedDevice, PushDecision, Rule, Verdict, decide as decide_for};
-use crate::chat::push_document::{Addressee, BYTES_MAX, Content, Item, push as push_of, title};
+use crate::chat::push_document::{Addressee, BYTES_MAX, Content, Item, ItemKind, push as push_of, title};
 use crate::chat::status::Source;
+use crate::chat::suffix::calls::CallName;
 use crate::chat::suffix::devices::PushForm;
 use crate::chat::topic::{APP_RECEIPTS, Device};
 use crate::chat::transport::Transport;
@@ -66,6 +68,9 @@ pub(in crate::store::sqlite) struct DevicePush {
     /// It was taken back while it was in flight: it is not sent again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) withdrawn: bool,
+    /// What it tells of is the offer of a call.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) rings: bool,
 }
 
 impl DevicePush {
@@ -85,6 +90,8 @@ pub(super) struct Asking<'a> {
     pub(super) attended: &'a Attended,
     /// What was decided before.
     pub(super) before: Option<Decided>,
+    /// Of the offer of a call, its word.
+    pub(super) call: Option<&'a CallName>,
 }
 
 /// What was asked and answered, in the column `decided`.
@@ -105,12 +112,20 @@ pub(in crate::store::sqlite) struct Decided {
 
 impl Decided {
     /// Whether the push of any device waits for a confirmation that has not come.
-    fn waits(&self) -> bool {
+    pub(super) fn waits(&self) -> bool {
         self.devices.iter().any(|(dev, decision)| decision.verdict == Verdict::Wait && !self.confirmed.contains(dev))
     }
 
+    /// The same, where this device has confirmed what it was decided about.
+    pub(super) fn confirmed_by(mut self, dev: &Device) -> Self {
+        if !self.confirmed.iter().any(|known| known == dev.as_str()) {
+            self.confirmed.push(dev.as_str().to_owned());
+        }
+        self
+    }
+
     /// Whether the push of any device waits for room in the queue.
-    fn waits_for_room(&self) -> bool {
+    pub(super) fn waits_for_room(&self) -> bool {
         self.devices.values().any(|decision| decision.rule == Rule::NoRoom)
     }
 
@@ -171,7 +186,8 @@ pub(super) fn decide(tx: &mut Tx<'_>, asking: &Asking<'_>, call: &mut Call<'_>) 
         let asked = AskedDevice {
             has_token: true,
             attended: asking.attended.is(&device.dev),
-            was_told: device.form.first && device.budget.was_told(),
+            // What rings is over before anybody comes back: it is no news of the absence.
+            was_told: asking.call.is_none() && device.form.first && device.budget.was_told(),
             is_quiet: device.form.quiet.as_ref().is_some_and(|quiet| quiet.covers(call.at)),
             has_room,
         };
@@ -211,6 +227,12 @@ pub(in crate::store) fn decide_again(
             }
             continue;
         }
+        if row.is_none()
+            && let Some(waits) = ringing::decide_again(tx, user, *sid, attended, call)?
+        {
+            waiting.extend(waits.then_some(*sid));
+            continue;
+        }
         let row = row.filter(|row| row.peer == *user);
         let before = tx.one(DECIDED, [sid.row()], |row| json::<Decided>(row, 0))?;
         let (Some(row), Some(before)) = (row, before) else {
@@ -229,7 +251,8 @@ pub(in crate::store) fn decide_again(
             ..before.asked
         };
         let body = document["body"].as_str().unwrap_or_default();
-        let asking = Asking { reader: user, row: &row, body, title: None, asked, attended, before: Some(before) };
+        let (reader, before) = (user, Some(before));
+        let asking = Asking { reader, row: &row, body, title: None, asked, attended, before, call: None };
         let told = decide(tx, &asking, call)?;
         set_decided(tx, sid.row(), told.waits, told.decided.as_ref())?;
         if told.waits {
@@ -255,9 +278,9 @@ pub(super) fn stop_waiting(tx: &Tx<'_>, seen: &Seen<'_>, dev: Option<&Device>) -
             tx.execute(STOP_WAITING, [row])?;
             continue;
         };
-        let Some(mut decided) = tx.one(DECIDED, [row], |row| json::<Decided>(row, 0))? else { continue };
+        let Some(decided) = tx.one(DECIDED, [row], |row| json::<Decided>(row, 0))? else { continue };
         if !decided.confirmed.iter().any(|known| known == dev.as_str()) {
-            decided.confirmed.push(dev.as_str().to_owned());
+            let decided = decided.confirmed_by(dev);
             set_decided(tx, row, decided.waits(), Some(&decided))?;
         }
     }
@@ -283,9 +306,9 @@ fn tell_device(
     asking: &Asking<'_>,
     device: &mut Registered,
     silent: bool,
-    call: &mut Call<'_>,
+    verb: &mut Call<'_>,
 ) -> rusqlite::Result<Option<Row>> {
-    let Asking { reader, row, body, .. } = *asking;
+    let Asking { reader, row, body, call, .. } = *asking;
     let writer = &row.writer;
     let title = match asking.title {
         Some(title) => title.to_owned(),
@@ -294,11 +317,16 @@ fn tell_device(
             title(writer, name.as_deref(), people::entry(tx, reader, writer)?.is_contact() || row.by_bal)
         }
     };
-    let invitation = row.kind == super::Kind::Invitation;
+    let kind = match (row.kind, call) {
+        (_, Some(call)) => ItemKind::Call(call),
+        (Kind::Invitation, _) => ItemKind::Invitation,
+        (Kind::Call, _) => ItemKind::MissedCall,
+        _ => ItemKind::Message,
+    };
     let (with, by) = (row.other(reader), Some(writer).filter(|_| row.peer.is_group()));
-    let item = Item { invitation, with, by, sid: row.sid, title: &title, body, ts: row.at, silent };
+    let item = Item { kind, with, by, sid: row.sid, title: &title, body, ts: row.at, silent };
     let news = News { user: reader, content: Content::Item(item), deadline: row.deadline, about: Some(row) };
-    queue(tx, &news, device, call)
+    queue(tx, &news, device, verb)
 }
 
 /// Something that a device is to be told.
@@ -310,6 +338,13 @@ pub(super) struct News<'a> {
     pub(super) about: Option<&'a ChatRow>,
 }
 
+impl News<'_> {
+    /// Whether it is a call.
+    fn rings(&self) -> bool {
+        self.about.is_some_and(|row| row.kind == Kind::Offer)
+    }
+}
+
 /// Queues a push, or a `sync` that stands for it; returns its row, `None` if there is no id for it.
 pub(super) fn queue(
     tx: &mut Tx<'_>,
@@ -317,7 +352,13 @@ pub(super) fn queue(
     device: &mut Registered,
     call: &mut Call<'_>,
 ) -> rusqlite::Result<Option<Row>> {
-    let next = device.budget.handle_news(call.at);
+    // A call is over before a `sync` would come, and what is pushed of it does not stay with the push service.
+    let is_of_call = matches!(&news.content, Content::ClearCall { .. }) || news.rings();
+    let next = if is_of_call { Next::Single } else { device.budget.handle_news(call.at) };
+    if let Some(sync) = device.sync_row.filter(|_| is_of_call) {
+        // What goes to a device goes in order: a call must not wait for the time of a `sync` before it.
+        go_now(tx, sync)?;
+    }
     let content = if next == Next::Single { news.content } else { Content::Sync };
     let to = Addressee {
         account: news.user,
@@ -348,7 +389,7 @@ pub(super) fn queue(
     let (user, dev) = (news.user.as_str().to_owned(), device.dev.as_str().to_owned());
     let about = news.about.filter(|_| next == Next::Single);
     let about = about.map(|row| (row.sid.row().0, row.other(news.user).as_str().to_owned()));
-    let mark = DevicePush { user, dev, about, edited: false, withdrawn: false };
+    let mark = DevicePush { user, dev, about, edited: false, withdrawn: false, rings: news.rings() };
     tx.execute(MARK, params![sid.row(), json_text(&mark)?])?;
     if let Some(due) = due {
         tx.execute(PUT_OFF, params![sid.row(), sql_ms(due)])?;
@@ -357,7 +398,7 @@ pub(super) fn queue(
     if next != Next::Single {
         device.sync_row = Some(sid.row());
     }
-    if device.form.first && matches!(news.content, Content::Item(_)) {
+    if device.form.first && matches!(news.content, Content::Item(_)) && !news.rings() {
         device.budget.handle_told(sid.row());
     }
     note(tx, news, &device.dev, (next == Next::Single).then_some(sid.row()))?;
@@ -374,6 +415,9 @@ pub(super) fn push_id(sid: Sid, dev: &str) -> String {
 /// Remembers that the device was pushed for a message, be it by a `sync`.
 fn note(tx: &Tx<'_>, news: &News<'_>, dev: &Device, delivery: Option<Row>) -> rusqlite::Result<()> {
     let Some(row) = news.about else { return Ok(()) };
+    if let Some(delivery) = delivery.filter(|_| news.rings()) {
+        return ringing::note(tx, row.sid.row(), dev.as_str(), delivery);
+    }
     let pushed = Pushed { user: news.user.as_str(), peer: row.other(news.user).as_str(), dev: dev.as_str() };
     pushed.note(tx, row.sid.row(), delivery)
 }
@@ -429,7 +473,7 @@ pub(super) fn queue_proof(
     let new = new_push(to.account, sid, &push, (transport, call.at + PROOF_MS), call.at);
     accept::queue_push(tx, &new, true)?;
     let user = to.account.as_str().to_owned();
-    let mark = DevicePush { user, dev: String::new(), about: None, edited: false, withdrawn: false };
+    let mark = DevicePush { user, dev: String::new(), about: None, edited: false, withdrawn: false, rings: false };
     tx.execute(MARK, params![sid.row(), json_text(&mark)?])?;
     Ok(true)
 }
@@ -440,6 +484,7 @@ pub(in crate::store) fn undecided(tx: &Tx<'_>, since: u64) -> rusqlite::Result<V
     tx.execute(FORGET_UNDECIDED, [sql_ms(since)])?;
     let mut waiting = tx.all(UNDECIDED, [], |row| Ok((owner(row, 0)?, sid(row, 1, 2)?)))?;
     waiting.extend(group::push::undecided(tx)?);
+    waiting.extend(ringing::undecided(tx)?);
     waiting.sort();
     Ok(by_user(waiting))
 }

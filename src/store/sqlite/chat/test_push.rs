@@ -3,7 +3,7 @@
 use super::push::{News, PROOF_MS, queue, registered};
 use super::{Call, people};
 use crate::chat::id::{Owner, short_hash};
-use crate::chat::push_document::{BYTES_MAX, Content, Item, title};
+use crate::chat::push_document::{BYTES_MAX, Content, Item, ItemKind, title};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{ChatCall, TEST_PUSH_SKIPS, TestPush};
 
@@ -23,7 +23,7 @@ pub(in crate::store) fn test(tx: &mut Tx<'_>, user: &Owner, call: &ChatCall) -> 
         // Its own id stands for the message that there is none of.
         let Some(sid) = call.push_sids.as_slice().first().copied() else { break };
         let item = Item {
-            invitation: false,
+            kind: ItemKind::Message,
             with: user,
             by: None,
             sid,

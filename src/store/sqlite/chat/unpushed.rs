@@ -1,6 +1,7 @@
 //! Messages of which a push waits for room in the queue: remembered until it is decided about them once more, however long that
 //! takes.
 
+use super::calls::ringing;
 use super::position::BY_ROW;
 use super::{ChatRow, group, push};
 use crate::chat::id::{Owner, Row, Sid};
@@ -9,7 +10,7 @@ use crate::store::sqlite::tx::Tx;
 
 const NOTE: &str = "INSERT INTO unpushed (row) VALUES (?1) ON CONFLICT DO NOTHING";
 const FORGET: &str = "DELETE FROM unpushed WHERE row = ?1";
-/// What is not in `chat` any more has no reader.
+/// What is neither in `chat` nor rings has no reader.
 pub(in crate::store::sqlite) const OLDEST: &str = "SELECT row FROM unpushed ORDER BY row LIMIT ?1";
 
 /// Whether a push of the message waits for room.
@@ -28,6 +29,10 @@ pub(in crate::store) fn oldest(tx: &mut Tx<'_>, limit: usize) -> rusqlite::Resul
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut kept: Vec<(Owner, Sid)> = Vec::new();
     for row in tx.all(OLDEST, [limit], |row| row.get::<_, Row>(0))? {
+        if let Some(offer) = ringing::without_room(tx, row)? {
+            kept.push(offer);
+            continue;
+        }
         let message = tx.one(BY_ROW, [row], ChatRow::read)?;
         let readers = match &message {
             Some(message) if message.peer.is_group() => group::push::without_room(tx, message)?,

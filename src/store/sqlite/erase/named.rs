@@ -10,7 +10,7 @@ const CHUNK: i64 = 250;
 /// What it is called in the answer, and how rows of it go: `?1` is the name, `?2` how many at most.
 ///
 /// A further table is a line here. Where a row of somebody else has to stay, under the other name, it is a step of its own.
-const DROPPED: [(&str, &str); 14] = [
+const DROPPED: [(&str, &str); 18] = [
     (
         "contacts",
         "DELETE FROM contacts WHERE user = ?1 AND other IN (SELECT other FROM contacts WHERE user = ?1 LIMIT ?2)",
@@ -63,6 +63,21 @@ const DROPPED: [(&str, &str); 14] = [
         "copies that wait for their end",
         "DELETE FROM expiring_documents WHERE (row, seq) IN (
             SELECT row, seq FROM expiring_documents WHERE topic > ?1 || '/' AND topic < ?1 || '0' LIMIT ?2)",
+    ),
+    (
+        "devices that ring",
+        "DELETE FROM ringing WHERE (call, dev) IN (SELECT r.call, r.dev FROM ringing r
+            JOIN calls c ON c.row = r.call WHERE c.caller = ?1 OR c.callee = ?1 LIMIT ?2)",
+    ),
+    (
+        "signals of calls",
+        "DELETE FROM signals WHERE (writer, id) IN (SELECT s.writer, s.id FROM signals s
+            JOIN calls c ON c.row = s.call WHERE c.caller = ?1 OR c.callee = ?1 LIMIT ?2)",
+    ),
+    ("calls", "DELETE FROM calls WHERE row IN (SELECT row FROM calls WHERE caller = ?1 OR callee = ?1 LIMIT ?2)"),
+    (
+        "signals of calls that are forgotten",
+        "DELETE FROM signals WHERE (writer, id) IN (SELECT writer, id FROM signals WHERE writer = ?1 LIMIT ?2)",
     ),
     ("presence", "DELETE FROM presence WHERE user = ?1 AND ?2 > 0"),
     ("settings and profile", "DELETE FROM users WHERE user = ?1 AND ?2 > 0"),

@@ -16,8 +16,7 @@ use bytes::Bytes;
 use rusqlite::params;
 use std::sync::Arc;
 
-pub(in crate::store::sqlite) const UNSETTLED: &str =
-    "SELECT seq, kind, about, tail, redelivered, corr, payload FROM outbox WHERE topic = ?1 AND seq > ?2 ORDER BY seq";
+pub(in crate::store::sqlite) const UNSETTLED: &str = "SELECT seq, kind, about, tail, redelivered, corr, payload, expires_at FROM outbox WHERE topic = ?1 AND seq > ?2 ORDER BY seq";
 pub(in crate::store::sqlite) const OWN: &str =
     "SELECT q.seq, q.how, q.bytes, q.packet_id, q.expires_at, q.about, q.tail, q.ids,
         q.topic, q.properties, q.payload, b.topic, b.properties, b.payload
@@ -84,7 +83,7 @@ fn own_documents(
     page: Page,
 ) -> rusqlite::Result<DocumentPage> {
     let crashed = tx.one(CRASHED, [queue], |row| row.get::<_, i64>(0))?.unwrap_or_default();
-    let (mut found, mut bytes) = (DocumentPage::default(), 0);
+    let (mut found, mut bytes, mut obsolete) = (DocumentPage::default(), 0, Vec::new());
     let mut statement = tx.conn.prepare_cached(OWN)?;
     let mut rows = statement.query(params![queue, &**topic, after])?;
     while let Some(row) = rows.next()? {
@@ -96,10 +95,18 @@ fn own_documents(
         bytes += message.payload.len();
         let reference =
             DocumentRef { topic: topic.clone(), seq: from_sql(seq), origin: origin.unwrap_or(Origin::Note) };
-        let Message { payload, properties, .. } = message;
+        let Message { payload, properties, expires_at, .. } = message;
         let correlation = (!properties.is_empty()).then_some(properties);
-        let waiting = OutboxDocument { reference, payload, correlation, redelivered: seq <= crashed };
+        let waiting = OutboxDocument { reference, payload, correlation, redelivered: seq <= crashed, expires_at };
+        if outbox::is_obsolete(tx, &waiting)? {
+            obsolete.push(seq);
+            continue;
+        }
         found.documents.push(QueuedDocument { waiting, own: Some(target) });
+    }
+    drop(rows);
+    for seq in obsolete {
+        row::remove(tx, queue, seq)?;
     }
     Ok(found)
 }
@@ -195,9 +202,9 @@ pub(in crate::store) fn acknowledged(tx: &mut Tx<'_>, what: &Acknowledged) -> ru
 }
 
 fn hand_on(tx: &mut Tx<'_>, document: OutboxDocument, others: &[crate::store::Target]) -> rusqlite::Result<()> {
-    let OutboxDocument { reference, payload, correlation, .. } = document;
+    let OutboxDocument { reference, payload, correlation, expires_at, .. } = document;
     let properties: Bytes = correlation.unwrap_or_default();
-    let expires_at = expired::time_of(tx, reference.origin)?;
+    let expires_at = expires_at.map_or_else(|| expired::time_of(tx, reference.origin), |at| Ok(Some(at)))?;
     let (qos, topic) = (QoS::AtLeastOnce, reference.topic);
     let message = Message { topic, payload, properties, qos, retain: false, expires_at };
     NewRows { seq: sql_ms(reference.seq), message: &message, origin: Some(reference.origin) }.put(tx, others).map(drop)

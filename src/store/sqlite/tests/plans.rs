@@ -1,5 +1,6 @@
 //! The statements of the hot path find their rows through an index, whatever the planner thinks of an empty file.
 
+use super::super::chat::calls::{self, ending, kept, ringing, signal};
 use super::super::chat::{
     self, amend, conversations, deletion, device, expired, export, history, keep, mention, message as chat_message,
     notified, position, push, scheduled, sync, unpushed,
@@ -94,6 +95,17 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (notified::NOTED, "PRIMARY KEY (user=? AND peer=? AND row>? AND row<?)"),
         (notified::OF_DEVICE, "INDEX deliveries_chat (recipient=?)"),
         (device::OF_TOKEN, "INDEX devices_recipient (recipient=?)"),
+        (calls::BY_NAME, "INDEX calls_name (call=? AND caller=? AND callee=?)"),
+        (calls::BY_SID, "INTEGER PRIMARY KEY (rowid=?)"),
+        (ending::DUE, "INDEX calls_look (look_at<?)"),
+        (ending::NEXT, "INDEX calls_look (look_at>?)"),
+        (ending::FORGET_SIGNALS, "INDEX signals_call (call=?)"),
+        (kept::TO_CALLEE, "INDEX calls_callee (callee=? AND kept_until>?)"),
+        (kept::TO_CALLER, "INDEX calls_caller (caller=? AND kept_until>?)"),
+        (ringing::FORGET_DEVICE, "PRIMARY KEY (call=? AND dev=?)"),
+        (ringing::NOTED, "PRIMARY KEY (call=?)"),
+        (signal::KNOWN, "PRIMARY KEY (writer=? AND id=?)"),
+        (outbox::EXPIRED, "INDEX outbox_expiry (expires_at<?)"),
         (keep::OVER, "INDEX chat_open (deadline<?)"),
         (keep::SILENT, "INDEX devices_seen (stale=? AND seen_at<?)"),
         (expired::OVER, "INDEX expiring_at (at<?)"),
@@ -141,6 +153,7 @@ fn what_waited_at_a_stop_is_found_along_its_index() {
     assert_eq!(plan(&conn, push::FORGET_UNDECIDED), format!("SCAN chat USING INDEX chat_waits\n{by_row}"));
     let oldest = "SCAN unpushed\n";
     assert_eq!(plan(&conn, unpushed::OLDEST), oldest, "along the rows, as far as the chunk goes");
+    assert_eq!(plan(&conn, ringing::UNDECIDED), format!("SCAN calls USING INDEX calls_waits\n{by_row}"));
     assert_eq!(plan(&conn, keep::OLDEST), "SCAN chat\n", "along the rows, as far as the chunk goes");
 }
 

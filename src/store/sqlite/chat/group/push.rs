@@ -129,8 +129,8 @@ impl Deciding<'_> {
         let mentioned = self.message.mentions_all || self.message.mentions.contains(&reader.user);
         let asked = reader.asked((self.message.matter, self.message.wish), mentioned, attended, call.at);
         let body = self.message.body().unwrap_or_default();
-        let asking =
-            Asking { reader: &reader.user, row: self.row, body, title: Some(title), asked, attended, before: None };
+        let (reader, title) = (&reader.user, Some(title));
+        let asking = Asking { reader, row: self.row, body, title, asked, attended, before: None, call: None };
         push::decide(tx, &asking, call)
     }
 }
@@ -203,6 +203,7 @@ pub(in crate::store::sqlite::chat) fn decide_again(
         asked: reader.asked((matter, wish), is_mentioned(&kept, user), attended, call.at),
         attended,
         before: Some(done_before(tx, user, row, call.at)?),
+        call: None,
     };
     Ok(push::decide(tx, &asking, call)?.waits)
 }
