@@ -188,7 +188,7 @@ def test_apps_and_lists_come_from_the_environment(make_bridge):
     assert shown["routes"] == {"com.Example.Chat": "client1", "com.Example.Other": "client2", "default_bal": "client3"}
     assert shown["broker"]["ws_origins"] == ["https://a.example", "https://b.example"]
     assert shown["transport"]["categories"] == {"com.Example.Chat": "ccs"}
-    assert shown["bals"] == {"client1": {"ack": "explicit"}}
+    assert shown["bals"] == {"client1": {"ack": "explicit", "events": False}}
 
 
 def test_what_is_nearly_a_key_is_refused_and_what_only_looks_like_one_is_warned_of(make_bridge):
