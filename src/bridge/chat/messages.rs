@@ -72,14 +72,14 @@ impl ChatIntake {
             let (sid, at) = in_order.id();
             let to = Peer { attended: context.attentions.attended(&to.name, at), ..to };
             let (reader, waits) = (to.name.clone(), to.attended.any());
-            if waits {
-                context.attentions.given(&reader, sid, at);
-            }
             let route = (to.role == Some(Role::Bal)).then(|| context.route_to(&to.name));
             let seconds = expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
             let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
             let new = NewChatMessage { sid, from: Writer { let_in, ..from }, to, message, deadline_ms, route };
             let committed = context.store.chat_message(new, context.chat_call(at, PUSHES, &policy)).await?;
+            if waits {
+                context.attentions.given(&reader, sid, at);
+            }
             drop(in_order);
             let outcome = committed.await?;
             if waits && !matches!(outcome, ChatOutcome::Done { waits: true, .. }) {
