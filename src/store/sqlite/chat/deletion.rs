@@ -18,9 +18,10 @@ use serde_json::{Map, Value};
 /// Rows of a conversation that are looked at in one verb, for text that no side has any more.
 const CHUNK: usize = 250;
 
-const DELETED: &str = "SELECT 1 FROM deleted WHERE user = ?1 AND peer = ?2 AND row = ?3";
+const DELETED: &str = "SELECT blocked FROM deleted WHERE user = ?1 AND peer = ?2 AND row = ?3";
 pub(super) const DELETE: &str = "INSERT INTO deleted (user, peer, row) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-const FORGET: &str = "DELETE FROM deleted WHERE user = ?1 AND peer = ?2 AND row = ?3";
+const HIDE: &str = "INSERT INTO deleted (user, peer, row, blocked) VALUES (?1, ?2, ?3, 1) ON CONFLICT DO NOTHING";
+pub(in crate::store::sqlite) const FORGET: &str = "DELETE FROM deleted WHERE row = ?1";
 pub(super) const FORGET_ALL: &str = "DELETE FROM deleted WHERE user = ?1 AND peer = ?2 AND row <= ?3";
 const PURGE: &str = "INSERT INTO purges (user, peer, done, up_to) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (user, peer) DO UPDATE SET up_to = excluded.up_to";
@@ -40,6 +41,8 @@ pub(super) enum OwnCopy {
     Deleted,
     /// The user has deleted all of the conversation up to it, or behind it.
     DeletedWithAll,
+    /// The user had blocked its writer: of what is written in a group there is a place, and no content.
+    Blocked,
 }
 
 /// Whether `user` still has a row that is on its side. An edit or retract goes with the message that it is about.
@@ -54,21 +57,27 @@ pub(super) fn own_copy(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Re
     if up_to.is_some_and(|up_to| item <= up_to || row.sid.row() <= up_to) {
         return Ok(OwnCopy::DeletedWithAll);
     }
-    let is_deleted = tx.exists(DELETED, params![user.as_str(), with.as_str(), item])?;
-    Ok(if is_deleted { OwnCopy::Deleted } else { OwnCopy::Whole })
+    let values = params![user.as_str(), with.as_str(), item];
+    Ok(match tx.one(DELETED, values, |row| row.get::<_, bool>(0))? {
+        None => OwnCopy::Whole,
+        Some(false) => OwnCopy::Deleted,
+        Some(true) => OwnCopy::Blocked,
+    })
 }
 
-/// Whether `user` has deleted the own copy of a row.
+/// A member has blocked the writer of a row of a group: that member never gets its content, also when the block has ended.
+pub(super) fn hide(tx: &Tx<'_>, member: &Owner, row: &ChatRow) -> rusqlite::Result<()> {
+    tx.execute(HIDE, params![member.as_str(), row.peer.as_str(), row.sid.row()]).map(drop)
+}
+
+/// Whether `user` has no own copy of a row: deleted, or never got.
 pub(super) fn is_deleted(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<bool> {
     Ok(own_copy(tx, user, row)? != OwnCopy::Whole)
 }
 
 /// The row is not kept any more.
 pub(super) fn forget(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
-    for (user, peer) in [(&row.writer, &row.peer), (&row.peer, &row.writer)] {
-        tx.execute(FORGET, params![user.as_str(), peer.as_str(), row.sid.row()])?;
-    }
-    Ok(())
+    tx.execute(FORGET, [row.sid.row()]).map(drop)
 }
 
 /// Deletes, and tells the user's devices. Returns up to where, if it is all of a conversation in which there is anything.

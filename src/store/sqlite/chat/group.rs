@@ -39,9 +39,9 @@ pub(in crate::store::sqlite) const UNREAD: &str =
 pub(in crate::store::sqlite) const EXPORTED: &str =
     "SELECT gid FROM members WHERE user = ?1 AND gid > ?2 ORDER BY gid LIMIT ?3";
 /// Messages that were counted as unread and are not any more, behind a row: retracted ones, and those of which the member has
-/// deleted the own copy.
+/// no own copy.
 pub(in crate::store::sqlite) const RETRACTED_BEHIND: &str =
-    "SELECT count(*) FROM chat INDEXED BY chat_gone WHERE peer = ?1 AND gone = 1 AND row > ?2 AND kind = 0";
+    "SELECT count(*) FROM chat INDEXED BY chat_gone_behind WHERE peer = ?1 AND gone = 1 AND kind = 0 AND row > ?2";
 pub(in crate::store::sqlite) const DELETED_BEHIND: &str =
     "SELECT count(*) FROM deleted d CROSS JOIN chat c ON c.row = d.row
     WHERE d.user = ?2 AND d.peer = ?1 AND d.row > ?3 AND c.gone = 0 AND c.kind = 0";

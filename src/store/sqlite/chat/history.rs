@@ -34,7 +34,7 @@ pub(in crate::store::sqlite) const LAST: &str =
 
 /// What a user gets of a row that is on its side.
 pub(super) enum Shown {
-    /// The stamped document; of a single item that the user has deleted, its tombstone.
+    /// The stamped document; of a single item that the user has deleted, or whose writer was blocked, its tombstone.
     Item(Vec<u8>),
     /// It belongs to what the user has deleted as a whole, or changes what the user has deleted.
     Nothing,
@@ -42,13 +42,11 @@ pub(super) enum Shown {
 
 /// What `user` gets of a row that is on its side.
 pub(super) fn shown(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Shown> {
-    let is_of_blocked = row.peer.is_group() && group::is_hidden_from(tx, &row.writer, user)?;
     let document = match deletion::own_copy(tx, user, row)? {
-        OwnCopy::Whole | OwnCopy::Deleted if is_of_blocked && row.amends.is_some() => return Ok(Shown::Nothing),
-        OwnCopy::Whole | OwnCopy::Deleted if is_of_blocked => return Ok(Shown::Item(group::message::hidden(row))),
         OwnCopy::Whole => document_of(tx, row, user)?,
         OwnCopy::Deleted if row.amends.is_none() => tombstone(&document_of(tx, row, user)?, Why::Deleted),
-        OwnCopy::Deleted | OwnCopy::DeletedWithAll => return Ok(Shown::Nothing),
+        OwnCopy::Blocked if row.amends.is_none() => return Ok(Shown::Item(group::message::hidden(row))),
+        OwnCopy::Deleted | OwnCopy::DeletedWithAll | OwnCopy::Blocked => return Ok(Shown::Nothing),
     };
     Ok(Shown::Item(stamped_for(row, &document, user, false)))
 }

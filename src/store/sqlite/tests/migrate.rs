@@ -115,6 +115,36 @@ fn a_store_with_chat_keeps_its_messages_and_what_phones_show() {
 }
 
 #[test]
+fn what_blocked_members_wrote_in_groups_is_a_place_without_content() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(&STEPS[..13].concat()).unwrap();
+    // Bob came with row 5 and has blocked eve.
+    old.execute_batch(
+        r#"INSERT INTO contacts VALUES ('bob', 'eve', '{"blocked":true}'), ('carol', 'eve', '{"contact":true}');
+        INSERT INTO members (gid, user, owner, came, reads_from, read, read_counted, received)
+            VALUES ('g-1', 'bob', 0, 5, 5, 0, 0, 0), ('g-1', 'carol', 0, 1, 1, 0, 0, 0), ('g-1', 'eve', 0, 1, 1, 0, 0, 0)"#,
+    )
+    .unwrap();
+    for (row, kind, writer, peer) in
+        [(3, 0, "eve", "g-1"), (6, 0, "eve", "g-1"), (7, 0, "carol", "g-1"), (8, 5, "eve", "g-1"), (9, 0, "eve", "bob")]
+    {
+        let insert =
+            "INSERT INTO chat (row, tail, kind, writer, by_bal, peer, at, theirs_writer, theirs_reader, received,
+            hidden, waits, deadline, document) VALUES (?1, 1, ?2, ?3, 0, ?4, 5, 0, 1, 0, 0, 0, 9, x'7b7d')";
+        old.execute(insert, (row, kind, writer, peer)).unwrap();
+    }
+    mark(&old, 13);
+    drop(old);
+    let (conn, _lock) = open(&path).unwrap();
+    let mut places = conn.prepare("SELECT user, peer, row, blocked FROM deleted").unwrap();
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+    let places: Vec<(String, String, i64, bool)> = places.query_map([], read).unwrap().map(Result::unwrap).collect();
+    assert_eq!(places, [("bob".to_owned(), "g-1".to_owned(), 6, true)]);
+}
+
+#[test]
 fn a_store_with_chat_gets_the_order_of_its_conversations() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
@@ -203,7 +233,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
             phases[..],
             [
                 Phase::Copying { done: 1.., of: 1.. },
-                Phase::Changing { step: 1, of: 9 },
+                Phase::Changing { step: 1, of: 10 },
                 Phase::Committing,
                 Phase::Rebuilding,
                 Phase::Checkpointing

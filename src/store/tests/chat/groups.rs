@@ -437,6 +437,46 @@ async fn what_a_blocked_member_writes_is_a_place_without_content() {
     assert_eq!(pushes.iter().map(|pushed| pushed.data("body")).collect::<Vec<_>>(), ["1", "2"]);
     let explained = chat.rig.store.chat_explain(owner("bob"), hidden).await.unwrap().await.unwrap().unwrap();
     assert_eq!(explained.devices[0].rule, crate::chat::push_decision::Rule::Blocked);
+    assert_eq!(chat.group_shown("bob").await.unread, 2, "there is nothing to read in a place");
+
+    // What the block swallowed comes back neither with its end, nor to be answered.
+    chat.block("bob", "carol", false).await;
+    assert_eq!(places(&chat.items("bob", Some(before)).await), expected[1..]);
+    assert_eq!(places(&chat.group_history("bob", HistoryFrom::After(before), 10).await.0), expected[1..]);
+    assert_eq!(chat.group_shown("bob").await.unread, 2);
+    let answer = chat.post("bob", &json!({ "body": "what?", "reply_to": hidden.to_string() }), &[]).await;
+    assert_eq!(code_of(&answer.1), Some(ErrorCode::NotFound));
+    chat.says("carol", "sorry").await;
+    assert_eq!(chat.items("bob", Some(hidden)).await.last().unwrap()["body"], "sorry");
+}
+
+#[tokio::test]
+async fn what_came_before_a_block_stays_until_its_writer_changes_it() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    chat.register("bob", "phone", "T-bob").await;
+    let first = chat.says("carol", "1").await;
+    let second = chat.says("carol", "2").await;
+    chat.block("bob", "carol", true).await;
+    let bodies = async |chat: &Chat| {
+        let items = chat.group_history("bob", HistoryFrom::Newest, 10).await.0;
+        items.iter().filter(|item| item["type"] != "notice").map(|item| item["body"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(bodies(&chat).await, ["1", "2"]);
+    assert_eq!(chat.group_shown("bob").await.unread, 2);
+    chat.pushes().await;
+    chat.forget("bob").await;
+    chat.post("carol", &json!({ "type": "edit", "ref": second.to_string(), "body": "nasty" }), &[]).await;
+    assert_eq!(bodies(&chat).await, [json!("1"), Value::Null]);
+    assert_eq!(chat.group_shown("bob").await.unread, 1);
+    assert!(chat.told("bob", "messages").await.is_empty());
+    let cleared = chat.pushes().await;
+    assert_eq!(whats(&cleared), [("T-bob", "clear")]);
+    assert_eq!(cleared[0].data("sid"), second.to_string());
+    chat.block("bob", "carol", false).await;
+    chat.post("carol", &json!({ "type": "edit", "ref": second.to_string(), "body": "nastier" }), &[]).await;
+    chat.post("carol", &json!({ "type": "edit", "ref": first.to_string(), "body": "one" }), &[]).await;
+    assert_eq!(bodies(&chat).await, [json!("one"), Value::Null]);
+    assert_eq!(chat.told("bob", "messages").await.len(), 1);
 }
 
 #[tokio::test]

@@ -121,21 +121,24 @@ fn follow(
     let before: Value = serde_json::from_slice(before).unwrap_or_default();
     for user in membership::names(tx, &group)? {
         let may_read = Member::load(tx, &message.peer, &user)?.is_some_and(|member| member.may_read(message.sid.row()));
-        if user != row.writer && may_read && !deletion::is_deleted(tx, &user, message)? {
-            let is_blocked = is_hidden_from(tx, &message.writer, &user)?;
-            if !is_blocked {
-                tell(tx, row, (&user, false), call.at)?;
-            }
+        let is_hidden = is_hidden_from(tx, &message.writer, &user)?;
+        if user != row.writer && may_read && !is_hidden && !deletion::is_deleted(tx, &user, message)? {
+            tell(tx, row, (&user, false), call.at)?;
         }
         if user == message.writer {
             continue;
         }
         let seen = Seen { user: &user, peer: &message.peer, sid: message.sid, up_to: false };
-        if names(&before, &user) && !names(&after, &user) {
+        if is_hidden || names(&before, &user) && !names(&after, &user) {
             mention::forget(tx, &user, &message.peer, message.sid.row())?;
         }
         match amends {
             Amendment::Retract => notified::clear(tx, &seen, None, &[], call)?,
+            // All members have one text, and this one is not for whoever has blocked its writer.
+            Amendment::Edit if is_hidden => {
+                deletion::hide(tx, &user, message)?;
+                notified::clear(tx, &seen, None, &[], call)?;
+            }
             Amendment::Edit => {
                 notified::retext(tx, &seen, after["body"].as_str().unwrap_or_default())?;
                 if names(&after, &user) && !names(&before, &user) {

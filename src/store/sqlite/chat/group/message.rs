@@ -10,6 +10,7 @@ use crate::chat::principal::Role;
 use crate::chat::push_decision::Matter;
 use crate::chat::status::Status;
 use crate::chat::suffix::messages::{Stamp, stamped};
+use crate::store::sqlite::chat::deletion::{self, OwnCopy};
 use crate::store::sqlite::chat::message::{self, by_id, document_of, insert, receipt};
 use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, events, expired, unpushed};
 use crate::store::sqlite::tx::Tx;
@@ -94,7 +95,8 @@ fn is_about_own(tx: &Tx<'_>, new: &NewGroupMessage, group: &Owner) -> rusqlite::
     for sid in &new.message.about {
         let row = ChatRow::by_sid(tx, *sid)?.filter(|row| row.peer == *group);
         let Some(row) = row else { return Ok(false) };
-        if !may_read(tx, &row, &new.from.name)? {
+        let writer = &new.from.name;
+        if !may_read(tx, &row, writer)? || deletion::own_copy(tx, writer, &row)? == OwnCopy::Blocked {
             return Ok(false);
         }
     }

@@ -13,7 +13,7 @@ use crate::chat::push_document::title;
 use crate::chat::suffix::messages::UserMessage;
 use crate::chat::topic::Device;
 use crate::store::sqlite::chat::push::{Asking, Decided, Registered, Told, push_id, registered};
-use crate::store::sqlite::chat::{Call, ChatRow, json, json_text, mention, owner, people, push};
+use crate::store::sqlite::chat::{Call, ChatRow, deletion, json, json_text, mention, owner, people, push};
 use crate::store::sqlite::column::state;
 use crate::store::sqlite::request::BY_ID;
 use crate::store::sqlite::tx::Tx;
@@ -99,6 +99,9 @@ impl Deciding<'_> {
         let writer_name = people::profile_name(tx, &row.writer)?;
         for reader in readers(tx, row)?.into_iter().filter(|reader| reader.user != row.writer) {
             message::tell(tx, row, (&reader.user, reader.about_writer.blocked), at)?;
+            if reader.about_writer.blocked {
+                deletion::hide(tx, &reader.user, row)?;
+            }
             let is_mentioned = self.message.mentions_all || self.message.mentions.contains(&reader.user);
             if is_mentioned && matter == Matter::Message && !reader.about_writer.blocked {
                 mention::note(tx, &reader.user, &row.peer, row.sid.row())?;
