@@ -6,7 +6,7 @@
 
 use super::message::{admission, copy, document_of, for_bal, insert, is_full, refused, tell_writer};
 use super::notified::{self, Seen};
-use super::{Call, ChatRow, Kind, deletion, load, mention, people, save};
+use super::{Call, ChatRow, Kind, deletion, expired, load, mention, people, save};
 use crate::chat::amendment::{Amendment, EDITED_BYTES_MAX, Why, edited, is_tombstone, tombstone};
 use crate::chat::contact::What;
 use crate::chat::id::{Owner, Row};
@@ -19,7 +19,8 @@ use crate::store::{ChatOutcome, NewChatMessage};
 use rusqlite::params;
 use serde_json::Value;
 
-pub(in crate::store::sqlite) const EARLIER: &str = chat_rows!("INDEXED BY chat_amends WHERE amends = ?1");
+/// Earlier changes of a message that may have a text: the newest, and one more where a block swallowed some.
+pub(in crate::store::sqlite) const EARLIER: &str = chat_rows!("INDEXED BY chat_amends WHERE amends = ?1 AND gone = 0");
 const LENGTH: &str = "SELECT length(document) + coalesce(length(own), 0) FROM chat WHERE row = ?1";
 pub(super) const REPLACE: &str = "UPDATE chat SET document = ?2, own = NULL WHERE row = ?1";
 const REPLACE_OWN: &str = "UPDATE chat SET own = ?2 WHERE row = ?1";
@@ -49,31 +50,26 @@ pub(super) fn write(
         return Ok(refused(new, ErrorCode::Forbidden, "`ref` names a message of somebody else"));
     }
     let document = new.message.to_bytes();
-    let kept = document_of(tx, &message, &from.name)?;
-    let after = match amends {
-        Amendment::Edit if is_tombstone(&kept) => {
-            return Ok(refused(new, ErrorCode::NotFound, "the message is retracted or deleted"));
-        }
-        Amendment::Retract if is_tombstone(&kept) => {
-            return Ok(refused(new, ErrorCode::Duplicate, "the message is retracted or deleted"));
-        }
-        Amendment::Edit => edited(&kept, &document, call.at),
-        Amendment::Retract => tombstone(&kept, Why::Retracted),
-    };
-    if after.len() > EDITED_BYTES_MAX {
+    let before = Texts::of(tx, &message)?;
+    let amendment = Amended { message, amends, swallowed: admission.is_swallowed() };
+    if let Err(code) = amendment.may_change(&before) {
+        return Ok(refused(new, code, "the message is retracted or deleted"));
+    }
+    let after = before.changed(amends, &document, call.at);
+    if after.own.len().max(after.theirs.len()) > EDITED_BYTES_MAX {
         let detail = format!("the message would be longer than {EDITED_BYTES_MAX} bytes");
         return Ok(refused(new, ErrorCode::TooBig, &detail));
     }
     if is_full(tx, new, &document) {
         return Ok(ChatOutcome::Full);
     }
-    let amendment = Amended { message, amends, swallowed: admission.is_swallowed() };
     let row = amendment.row(tx, new, call.at)?;
-    amendment.replace(tx, &after)?;
+    expired::note_amendment(tx, &row)?;
+    amendment.replace(tx, &before, &after)?;
     tell(tx, new, (&amendment, &row), &document, call.at)?;
     insert(tx, &row, None::<&()>, &document)?;
     if !row.hidden && to.role != Some(Role::Bal) {
-        amendment.follow_at_reader(tx, new, &after, call)?;
+        amendment.follow_at_reader(tx, new, &after.theirs, call)?;
     }
     Ok(ChatOutcome::Done {
         seen: Vec::new(),
@@ -81,6 +77,28 @@ pub(super) fn write(
         waits: false,
         confirmed: Vec::new(),
     })
+}
+
+/// What a message says: as its writer has it, and as its reader does. They differ where a block swallowed what was changed.
+struct Texts {
+    own: Vec<u8>,
+    theirs: Vec<u8>,
+}
+
+impl Texts {
+    fn of(tx: &Tx<'_>, message: &ChatRow) -> rusqlite::Result<Self> {
+        Ok(Self { own: document_of(tx, message, &message.writer)?, theirs: document_of(tx, message, &message.peer)? })
+    }
+
+    /// Each of them changed by itself: nobody gets by a later change what was swallowed before.
+    fn changed(&self, amends: Amendment, change: &[u8], at: u64) -> Self {
+        let changed = |kept: &[u8]| match amends {
+            Amendment::Edit if is_tombstone(kept) => kept.to_vec(),
+            Amendment::Edit => edited(kept, change, at),
+            Amendment::Retract => tombstone(kept, Why::Retracted),
+        };
+        Self { own: changed(&self.own), theirs: changed(&self.theirs) }
+    }
 }
 
 /// A message that is edited or retracted.
@@ -92,6 +110,19 @@ struct Amended {
 }
 
 impl Amended {
+    /// Whether there is still something that can be changed. What its writer took back while the reader had blocked it can be
+    /// taken back for the reader.
+    fn may_change(&self, before: &Texts) -> Result<(), ErrorCode> {
+        let is_over = is_tombstone(&before.own);
+        match self.amends {
+            Amendment::Edit if is_over => Err(ErrorCode::NotFound),
+            Amendment::Retract if is_over && (self.swallowed || is_tombstone(&before.theirs)) => {
+                Err(ErrorCode::Duplicate)
+            }
+            Amendment::Edit | Amendment::Retract => Ok(()),
+        }
+    }
+
     /// The row of the edit or retract itself: beside the messages of the conversation, without a place.
     fn row(&self, tx: &Tx<'_>, new: &NewChatMessage, at: u64) -> rusqlite::Result<ChatRow> {
         let (conversation, by) = load(tx, &new.from.name, &new.to.name)?;
@@ -119,22 +150,27 @@ impl Amended {
     }
 
     /// The message gets its text, or its tombstone. No other row has an earlier text any more.
-    fn replace(&self, tx: &mut Tx<'_>, after: &[u8]) -> rusqlite::Result<()> {
+    fn replace(&self, tx: &mut Tx<'_>, before: &Texts, after: &Texts) -> rusqlite::Result<()> {
         let why = if self.amends == Amendment::Retract { Why::Retracted } else { Why::Edited };
         for earlier in tx.all(EARLIER, [self.message.sid.row()], ChatRow::read)? {
             let kept = document_of(tx, &earlier, &earlier.writer)?;
-            self.replace_one(tx, &earlier, &tombstone(&kept, why))?;
+            if self.is_for_writer_alone(&earlier) {
+                replace_by(tx, REPLACE_OWN, earlier.sid.row(), &tombstone(&kept, why))?;
+            } else {
+                bury_one(tx, &earlier, &tombstone(&kept, why))?;
+            }
         }
-        self.replace_one(tx, &self.message, after)?;
-        if self.amends == Amendment::Retract && !self.is_for_writer_alone(&self.message) {
-            tx.execute(GONE, [self.message.sid.row()])?;
+        let message = self.message.sid.row();
+        if self.is_for_writer_alone(&self.message) {
+            return replace_by(tx, REPLACE_OWN, message, &after.own);
+        }
+        replace_by(tx, REPLACE, message, &after.theirs)?;
+        if self.amends == Amendment::Retract {
+            tx.execute(GONE, [message])?;
+        } else if before.own != before.theirs {
+            replace_by(tx, REPLACE_OWN, message, &after.own)?;
         }
         Ok(())
-    }
-
-    fn replace_one(&self, tx: &mut Tx<'_>, row: &ChatRow, document: &[u8]) -> rusqlite::Result<()> {
-        let sql = if self.is_for_writer_alone(row) { REPLACE_OWN } else { REPLACE };
-        replace_by(tx, sql, row.sid.row(), document)
     }
 
     /// The reader keeps another document of this row than its writer.
@@ -226,10 +262,15 @@ pub(super) fn bury_as(tx: &mut Tx<'_>, row: &ChatRow, why: Why) -> rusqlite::Res
     rows.push(row.clone());
     for row in rows.iter().filter(|row| !row.gone) {
         let kept = document_of(tx, row, &row.peer)?;
-        replace_by(tx, REPLACE, row.sid.row(), &tombstone(&kept, why))?;
-        tx.execute(GONE, [row.sid.row()])?;
+        bury_one(tx, row, &tombstone(&kept, why))?;
     }
     Ok(())
+}
+
+/// A tombstone takes the place of what a row says, on both sides.
+pub(super) fn bury_one(tx: &mut Tx<'_>, row: &ChatRow, tombstone: &[u8]) -> rusqlite::Result<()> {
+    replace_by(tx, REPLACE, row.sid.row(), tombstone)?;
+    tx.execute(GONE, [row.sid.row()]).map(drop)
 }
 
 pub(super) fn replace_by(tx: &mut Tx<'_>, sql: &str, row: Row, document: &[u8]) -> rusqlite::Result<()> {

@@ -35,6 +35,15 @@ pub(super) fn note(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// An edit or retract is to be deleted with its message. To be said before its copies are made.
+pub(super) fn note_amendment(tx: &mut Tx<'_>, amendment: &ChatRow) -> rusqlite::Result<()> {
+    if tx.memory_draft.figures.chat_expiring == 0 {
+        return Ok(());
+    }
+    let at = tx.one(AT, [amendment.amends], |row| row.get(0).map(from_sql))?;
+    at.map_or(Ok(()), |at| note(tx, amendment.sid.row(), at))
+}
+
 /// When the message that a document is a copy of is to be deleted.
 pub(in crate::store::sqlite) fn time_of(tx: &Tx<'_>, origin: Origin) -> rusqlite::Result<Option<u64>> {
     match origin {
@@ -65,17 +74,14 @@ pub(super) fn sweep(tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<bo
     }
     let values = params![sql_ms(call.at), limit as i64];
     let over: Vec<Row> = tx.all(OVER, values, |row| row.get(0))?;
-    let (mut more, mut shown) = (over.len() == limit, Vec::with_capacity(over.len()));
-    if !over.is_empty() {
-        more |= queues::drop_documents(tx, call.at)?;
+    if over.is_empty() {
+        return Ok(false);
     }
-    for row in over {
-        if let Some(message) = tx.one(super::position::BY_ROW, [row], ChatRow::read)? {
-            delete(tx, &message, call.at)?;
-            shown.extend((!message.hidden).then_some(message));
-        }
-        forget(tx, row)?;
-    }
+    let more = queues::drop_documents(tx, call.at)? || over.len() == limit;
+    tx.conn.pragma_update(None, "secure_delete", "ON")?;
+    let deleted = over.into_iter().map(|row| delete_row(tx, row, call.at)).collect::<rusqlite::Result<Vec<_>>>();
+    tx.conn.pragma_update(None, "secure_delete", "OFF")?;
+    let shown = deleted?.into_iter().flatten().filter(|message| !message.hidden && message.amends.is_none());
     // What is unread is known by now.
     for message in shown {
         if message.peer.is_group() {
@@ -86,6 +92,16 @@ pub(super) fn sweep(tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<bo
         notified::clear(tx, &seen, None, &[], call)?;
     }
     Ok(more)
+}
+
+/// The row of a message whose time is over, or of a change of one. Yields what it was, if it is still kept.
+fn delete_row(tx: &mut Tx<'_>, row: Row, now: u64) -> rusqlite::Result<Option<ChatRow>> {
+    let message = tx.one(super::position::BY_ROW, [row], ChatRow::read)?;
+    if let Some(message) = &message {
+        delete(tx, message, now)?;
+    }
+    forget(tx, row)?;
+    Ok(message)
 }
 
 /// Deletes what a message says, wherever it is, and leaves a tombstone in its place.

@@ -277,6 +277,56 @@ async fn what_is_swallowed_changes_the_message_for_its_writer_alone() {
 }
 
 #[tokio::test]
+async fn what_a_block_swallowed_does_not_come_with_a_later_change() {
+    let mut chat = Chat::of_two().await;
+    let sid = chat.write("alice", "bob", "first").await;
+    let other = chat.write("alice", "bob", "other").await;
+    chat.block("bob", "alice", true).await;
+    chat.edit("alice", "bob", sid, "swallowed").await;
+    chat.retract("alice", "bob", other).await;
+    chat.block("bob", "alice", false).await;
+    let data = json!({ "type": "edit", "ref": sid.to_string(), "data": { "x": 1 } });
+    assert!(matches!(chat.amend("alice", "bob", &data).await.1, ChatOutcome::Done { .. }));
+    let of = async |chat: &Chat, user: &str, with: &str| {
+        let items = chat.history(user, with).await;
+        items.into_iter().find(|item| item["sid"] == sid.to_string()).unwrap()
+    };
+    let (bobs, own) = (of(&chat, "bob", "alice").await, of(&chat, "alice", "bob").await);
+    assert_eq!((&bobs["body"], &bobs["data"]), (&json!("first"), &json!({ "x": 1 })));
+    assert_eq!((&own["body"], &own["data"]), (&json!("swallowed"), &json!({ "x": 1 })));
+    chat.bytes_are_counted();
+    // What was taken back for its writer alone is taken back for the reader as well, and once.
+    let again = json!({ "type": "retract", "ref": other.to_string() });
+    assert!(matches!(chat.amend("alice", "bob", &again).await.1, ChatOutcome::Done { .. }));
+    assert!(matches!(chat.amend("alice", "bob", &again).await.1,
+        ChatOutcome::Refused(rejection) if rejection.code() == ErrorCode::Duplicate));
+    assert_eq!(chat.unread("bob"), 1);
+    assert!(!chat.is_kept("other"));
+}
+
+/// A change looks at the one before it, however many there were.
+#[tokio::test]
+async fn of_a_message_that_is_edited_often_one_row_has_a_text() {
+    let mut chat = Chat::of_two().await;
+    let sid = chat.write("alice", "bob", "text 0").await;
+    for n in 1..=20 {
+        if n == 10 {
+            chat.block("bob", "alice", true).await;
+        }
+        if n == 15 {
+            chat.block("bob", "alice", false).await;
+        }
+        chat.edit("alice", "bob", sid, &format!("text {n}")).await;
+        let rows = chat.count("SELECT count(*) FROM chat WHERE amends IS NOT NULL AND gone = 0");
+        assert!(rows <= 2, "{rows} rows after edit {n}");
+        chat.bytes_are_counted();
+    }
+    assert_eq!(bodies(&chat.history("bob", "alice").await).last(), Some(&"text 20"));
+    chat.retract("alice", "bob", sid).await;
+    assert!(!chat.is_kept("text "));
+}
+
+#[tokio::test]
 async fn a_retract_is_taken_where_messages_of_strangers_are_not() {
     let mut chat = Chat::of(&["alice", "bob"]).await;
     let sid = chat.write("alice", "bob", "hi").await;

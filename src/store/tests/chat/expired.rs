@@ -72,6 +72,40 @@ async fn a_message_whose_time_is_over_is_gone_everywhere_and_keeps_its_place() {
 }
 
 #[tokio::test]
+async fn what_an_edit_says_goes_with_its_message() {
+    let mut chat = Chat::of_two().await;
+    for to in ["bob", "bal1"] {
+        let (sid, _) = chat.write_for(to, MINUTE, &json!({ "body": "harmless" })).await;
+        for text in [SECRET, "harmless again"] {
+            let edit = json!({ "to": to, "type": "edit", "ref": sid.to_string(), "body": text });
+            let role = (to == "bal1").then_some(Role::Bal);
+            let outcome = chat.send(writer("alice"), Peer { role, ..peer(to, &[]) }, &edit).await.1;
+            assert!(matches!(outcome, ChatOutcome::Done { .. }), "{outcome:?}");
+        }
+    }
+    assert_eq!(chat.tables_with(SECRET), ["outbox"], "copies of the edit wait");
+    chat.pass(2 * MINUTE).await;
+    assert_eq!(chat.tables_with(SECRET), Vec::<String>::new());
+    assert_eq!(chat.rig.store.figures().chat_expiring, 0);
+}
+
+#[tokio::test]
+async fn the_file_does_not_have_what_was_deleted_at_its_time() {
+    let mut chat = Chat::of_two().await;
+    let text = SECRET.repeat(400);
+    chat.write_for("bob", MINUTE, &json!({ "body": text })).await;
+    let in_file = |chat: &Chat| {
+        let file = rusqlite::Connection::open(&chat.rig.settings.path).unwrap();
+        file.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        let bytes = std::fs::read(&chat.rig.settings.path).unwrap();
+        bytes.windows(SECRET.len()).filter(|window| *window == SECRET.as_bytes()).count()
+    };
+    assert!(in_file(&chat) > 0);
+    chat.pass(2 * MINUTE).await;
+    assert_eq!(in_file(&chat), 0);
+}
+
+#[tokio::test]
 async fn what_was_deleted_is_never_unread_again_wherever_one_reads_up_to() {
     let mut chat = Chat::of_two().await;
     let unread = |chat: &Chat| chat.count("SELECT unread FROM users WHERE user = 'bob'");

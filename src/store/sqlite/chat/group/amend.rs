@@ -8,10 +8,10 @@ use crate::chat::id::{Owner, Row};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::status::Status;
-use crate::store::sqlite::chat::amend::{EARLIER, GONE, REPLACE, replace_by};
+use crate::store::sqlite::chat::amend::{EARLIER, GONE, REPLACE, bury_one, replace_by};
 use crate::store::sqlite::chat::message::{self, document_of, insert, receipt};
 use crate::store::sqlite::chat::notified::{self, Seen};
-use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, mention};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, expired, mention};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{GroupOutcome, NewGroupMessage};
 use serde_json::Value;
@@ -39,13 +39,14 @@ pub(super) fn write(
     let why = if amends == Amendment::Retract { Why::Retracted } else { Why::Edited };
     for earlier in tx.all(EARLIER, [message.sid.row()], ChatRow::read)? {
         let text = document_of(tx, &earlier, &earlier.writer)?;
-        replace_by(tx, REPLACE, earlier.sid.row(), &tombstone(&text, why))?;
+        bury_one(tx, &earlier, &tombstone(&text, why))?;
     }
     replace_by(tx, REPLACE, message.sid.row(), &after)?;
     if amends == Amendment::Retract {
         tx.execute(GONE, [message.sid.row()])?;
     }
     let row = row(new, &message, call.at);
+    expired::note_amendment(tx, &row)?;
     message::copy(tx, &row, &document, &new.from.name, false, call.at)?;
     receipt(tx, &row, Status::Sent, call.at)?;
     insert(tx, &row, None::<&()>, &document)?;
