@@ -315,6 +315,59 @@ async fn a_blocked_caller_is_not_taken_and_does_not_learn_why() {
 }
 
 #[tokio::test]
+async fn a_block_during_a_call_lets_nothing_of_it_through_but_its_end() {
+    let mut chat = with_phones().await;
+    chat.ring(&[]).await;
+    assert!(matches!(chat.bob_says("phone", "answer").await, ChatOutcome::Done { .. }));
+    chat.block("bob", "alice", true).await;
+    chat.forget("alice").await;
+    chat.forget("bob").await;
+    let ice = json!({ "type": "ice", "data": { "candidate": "x" } });
+    assert!(matches!(chat.signals(writer("alice"), peer("bob", &[]), &ice).await.1, ChatOutcome::Done { .. }));
+    assert_eq!(pairs(&chat.of_calls("alice").await), [("ice", "phone")], "a block is not betrayed");
+    assert!(chat.of_calls("bob").await.is_empty());
+    let end = json!({ "type": "end", "data": "a last word" });
+    chat.signals(writer("alice"), peer("bob", &[]), &end).await;
+    let told = chat.told("bob", "calls").await;
+    assert_eq!(told.iter().map(|d| (&d["type"], d.get("data"))).collect::<Vec<_>>(), [(&json!("end"), None)]);
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_a_call_and_how_many_ring_is_limited() {
+    let mut chat = with_phones().await;
+    chat.ring(&[]).await;
+    let refused = |outcome: &ChatOutcome| match outcome {
+        ChatOutcome::Refused(rejection) => Some(rejection.code()),
+        _ => None,
+    };
+    for n in 0..1_000 {
+        let ice = json!({ "type": "ice", "id": format!("i{n}") });
+        let outcome = chat.signals(writer("alice"), peer("bob", &[]), &ice).await.1;
+        assert_eq!(refused(&outcome), None, "{n}");
+    }
+    let ice = json!({ "type": "ice", "id": "one-more" });
+    let outcome = chat.signals(writer("alice"), peer("bob", &[]), &ice).await.1;
+    assert_eq!(refused(&outcome), Some(ErrorCode::RateLimited));
+    assert_eq!(refused(&chat.alice_says("end").await), None, "it can be ended all the same");
+    for n in 2..=20 {
+        let offer = json!({ "type": "offer", "call": format!("c{n}") });
+        assert_eq!(refused(&chat.signals(writer("alice"), peer("bob", &[]), &offer).await.1), None, "{n}");
+    }
+    let offer = json!({ "type": "offer", "call": "c21" });
+    let outcome = chat.signals(writer("alice"), peer("bob", &[]), &offer).await.1;
+    assert_eq!(refused(&outcome), Some(ErrorCode::RateLimited));
+    // What was said of calls that ended long ago goes in pieces.
+    let mut looks = 0;
+    chat.end_due(chat.at + MINUTE, &[]).await;
+    while chat.count("SELECT count(*) FROM calls") > 0 {
+        chat.end_due(chat.at + KEPT_MS, &[]).await;
+        looks += 1;
+    }
+    assert!((1..10).contains(&looks), "{looks}");
+    assert_eq!(chat.count("SELECT count(*) FROM signals"), 0);
+}
+
+#[tokio::test]
 async fn strangers_ring_only_whoever_lets_them_and_an_answer_makes_contacts() {
     let mut chat = Chat::of(&["alice", "bob"]).await;
     chat.set("bob", SettingChange::Writers(Writers::Contacts)).await;

@@ -20,15 +20,22 @@ pub(in crate::store::sqlite) const NEXT: &str = "SELECT look_at FROM calls WHERE
 const FORGET: &str = "DELETE FROM calls WHERE row = ?1";
 pub(in crate::store::sqlite) const FORGET_SIGNALS: &str = "DELETE FROM signals WHERE call = ?1";
 
+/// Signals that are forgotten in one transaction, at most, and those of one more call.
+const FORGOTTEN_MAX: usize = 1_000;
+
 /// Calls whose time is over. Those that ended long ago are forgotten.
 pub(in crate::store) fn due(tx: &Tx<'_>, at: u64) -> rusqlite::Result<DueCalls> {
     let found = tx.all(DUE, params![sql_ms(at), CALLS_DUE_MAX as i64], CallRow::read)?;
-    let is_all = found.len() < CALLS_DUE_MAX;
-    let mut calls = DueCalls::default();
+    let mut is_all = found.len() < CALLS_DUE_MAX;
+    let (mut calls, mut forgotten) = (DueCalls::default(), 0);
     for row in found {
         if row.state.deadline().is_none() {
+            if forgotten >= FORGOTTEN_MAX {
+                is_all = false;
+                continue;
+            }
             tx.execute(FORGET, [row.sid.row()])?;
-            tx.execute(FORGET_SIGNALS, [row.sid.row()])?;
+            forgotten += tx.execute(FORGET_SIGNALS, [row.sid.row()])?;
             continue;
         }
         calls.due.push(DueCall { offer: row.sid, callee: row.callee });

@@ -11,9 +11,9 @@ use rusqlite::params;
 
 const KEEP: &str = "UPDATE calls SET to_caller = ?2, to_callee = ?3, kept_until = ?4 WHERE row = ?1";
 pub(in crate::store::sqlite) const TO_CALLEE: &str = "SELECT to_callee, kept_until FROM calls INDEXED BY calls_callee
-    WHERE callee = ?1 AND kept_until > ?2";
+    WHERE callee = ?1 AND kept_until > ?2 ORDER BY kept_until DESC LIMIT 100";
 pub(in crate::store::sqlite) const TO_CALLER: &str = "SELECT to_caller, kept_until FROM calls INDEXED BY calls_caller
-    WHERE caller = ?1 AND kept_until > ?2";
+    WHERE caller = ?1 AND kept_until > ?2 ORDER BY kept_until DESC LIMIT 100";
 
 /// A document that begins with the same sid.
 const WAITS: &str = "SELECT 1 FROM outbox WHERE topic = ?1 AND substr(payload, 1, 25) = substr(?2, 1, 25)";
@@ -28,7 +28,8 @@ pub(super) fn keep(
     tx.execute(KEEP, params![offer.row(), to_caller, to_callee, sql_ms(until)]).map(drop)
 }
 
-/// What a device of `user` that comes now has to know; where it `reads_waiting` documents, without those that no device has had.
+/// What a device of `user` that comes now has to know, of 100 calls of each direction at most; where it `reads_waiting` documents,
+/// without those that no device has had.
 pub(in crate::store) fn of_user(
     tx: &Tx<'_>,
     user: &Owner,
@@ -41,7 +42,7 @@ pub(in crate::store) fn of_user(
         let kept = tx.all(sql, params![user.as_str(), sql_ms(at)], |row| {
             Ok((row.get::<_, Option<Vec<u8>>>(0)?, from_sql(row.get(1)?)))
         })?;
-        for (payload, until) in kept {
+        for (payload, until) in kept.into_iter().rev() {
             let Some(payload) = payload else { continue };
             if reads_waiting && tx.exists(WAITS, params![&*topic, payload])? {
                 continue;

@@ -28,6 +28,14 @@ const INSERT: &str = "INSERT INTO calls (row, tail, caller, by_bal, callee, call
     received, waits, until, decided, to_callee, kept_until)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, ?12, ?13, ?14, ?15, ?13)";
 
+/// Signals of one call that are remembered by their ids, at most.
+const SIGNALS_MAX: i64 = 1_000;
+const IS_FULL: &str = "SELECT 1 FROM signals WHERE call = ?1 LIMIT 1 OFFSET ?2 - 1";
+/// Calls of one user to another of which devices that come late are told, at most.
+const OFFERS_MAX: i64 = 20;
+pub(in crate::store::sqlite) const RINGS_TOO_OFTEN: &str = "SELECT 1 FROM calls INDEXED BY calls_callee
+    WHERE callee = ?1 AND kept_until > ?2 AND caller = ?3 LIMIT 1 OFFSET ?4 - 1";
+
 pub(in crate::store) fn take(tx: &mut Tx<'_>, new: &NewSignal, call: &ChatCall) -> rusqlite::Result<ChatOutcome> {
     let call = &mut Call::of(call);
     if let Some(known) = known(tx, new, call.at)? {
@@ -39,7 +47,10 @@ pub(in crate::store) fn take(tx: &mut Tx<'_>, new: &NewSignal, call: &ChatCall) 
     };
     match taken {
         Ok(Taken { of, outcome }) => {
-            remember(tx, new, of, call.at)?;
+            // Of an end that comes later than the other side's nothing follows, however often.
+            if !tx.exists(IS_FULL, params![of.row(), 2 * SIGNALS_MAX])? {
+                remember(tx, new, of, call.at)?;
+            }
             Ok(outcome)
         }
         Err(outcome) => Ok(outcome),
@@ -108,6 +119,11 @@ fn offer(tx: &mut Tx<'_>, new: &NewSignal, call: &mut Call<'_>) -> rusqlite::Res
     };
     if CallRow::by_name(tx, &new.signal.call, &from.name, &to.name)?.is_some() {
         return Ok(Err(refused(new, ErrorCode::Duplicate, "another call of these two has this `call`")));
+    }
+    let of_pair = params![to.name.as_str(), sql_ms(call.at), from.name.as_str(), OFFERS_MAX];
+    if tx.exists(RINGS_TOO_OFTEN, of_pair)? {
+        let detail = format!("{OFFERS_MAX} calls to this user ring, or have just ended");
+        return Ok(Err(refused(new, ErrorCode::RateLimited, &detail)));
     }
     let seen = if from.role == Role::User { contact(tx, &from.name, &to.name, call.at)? } else { None };
     let row = CallRow {
@@ -189,9 +205,15 @@ fn of_call(tx: &mut Tx<'_>, new: &NewSignal, call: &mut Call<'_>) -> rusqlite::R
             return Ok(Err(refused(new, ErrorCode::Forbidden, detail)));
         }
     };
+    if follows == Follows::Passed && tx.exists(IS_FULL, params![row.sid.row(), SIGNALS_MAX])? {
+        let detail = format!("{SIGNALS_MAX} signals of this call are known");
+        return Ok(Err(refused(new, ErrorCode::RateLimited, &detail)));
+    }
     let payload = stamped(&new.signal.to_bytes(), &stamp(new, call.at));
+    // The call may have begun before the block.
+    let is_heard = !row.hidden && !people::entry(tx, to, from)?.blocked;
     if follows != Follows::Nothing {
-        pass_on(tx, new, &row, &payload, call.at)?;
+        pass_on(tx, new, is_heard, &payload, call.at)?;
     }
     let mut seen = None;
     match follows {
@@ -200,6 +222,11 @@ fn of_call(tx: &mut Tx<'_>, new: &NewSignal, call: &mut Call<'_>) -> rusqlite::R
         Follows::Ended(ending) => {
             let by = new.from.dev.as_ref().filter(|_| party == Party::Callee);
             let ended = Ended { ending, sid: new.sid, message: new.message, until: until(new, call.at) };
+            if !is_heard && !row.hidden {
+                // In the bridge's own words.
+                let over = row.parties().end(new.sid, call.at, ending.outcome);
+                tell(tx, to, (Origin::UserNote, &over), call.at, ended.until)?;
+            }
             // Only a missed call is pushed, and this is none.
             end(tx, &row, &ended, (by, &Attended::default()), call)?;
         }
@@ -209,13 +236,13 @@ fn of_call(tx: &mut Tx<'_>, new: &NewSignal, call: &mut Call<'_>) -> rusqlite::R
     Ok(Ok(Taken { of: row.sid, outcome }))
 }
 
-/// The writer's devices get the copy, unless it is a BAL, and so does the other side.
-fn pass_on(tx: &mut Tx<'_>, new: &NewSignal, row: &CallRow, payload: &[u8], at: u64) -> rusqlite::Result<()> {
+/// The writer's devices get the copy, unless it is a BAL, and so does the other side if it is to hear anything.
+fn pass_on(tx: &mut Tx<'_>, new: &NewSignal, is_heard: bool, payload: &[u8], at: u64) -> rusqlite::Result<()> {
     let until = until(new, at);
     if new.from.role == Role::User {
         tell(tx, &new.from.name, (Origin::UserNote, payload), at, until)?;
     }
-    if row.hidden { Ok(()) } else { tell(tx, &new.to.name, (Origin::UserNote, payload), at, until) }
+    if is_heard { tell(tx, &new.to.name, (Origin::UserNote, payload), at, until) } else { Ok(()) }
 }
 
 /// The other devices of the callee stop ringing.
