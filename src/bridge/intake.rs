@@ -34,7 +34,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use waiting::{Order, Taken, Waiting};
+use waiting::{Order, Taken, Waiting, crowded};
 
 /// How often a stopped intake looks whether there is room again.
 const ROOM_CHECK: Duration = Duration::from_millis(100);
@@ -108,15 +108,9 @@ impl Intake {
                         self.context.emit_event(BridgeEvent::QueueFull { session: session.to_string(), refused });
                     }
                 },
-                Some(publish) = outboxes.recv(), if waiting.len() < limit => {
-                    let taken = waiting.beside(self.take(publish)).await?;
-                    waiting.extend(taken);
-                }
+                Some(publish) = outboxes.recv(), if waiting.len() < limit => self.begin(&mut waiting, publish).await?,
                 next = inbound.next(has_room), if waiting.len() < limit => match next {
-                    Some(publish) => {
-                        let taken = waiting.beside(self.take(publish)).await?;
-                        waiting.extend(taken);
-                    }
+                    Some(publish) => self.begin(&mut waiting, publish).await?,
                     None => break,
                 },
                 () = tokio::time::sleep(ROOM_CHECK), if !has_room => {}
@@ -155,8 +149,17 @@ impl Intake {
         !self.is_stopped
     }
 
-    /// Begins with a publish; what remains of it goes on beside others.
-    async fn take(&mut self, publish: Inbound) -> Result<Option<Taken>, StoreError> {
+    /// Begins with a publish, beside those that wait.
+    async fn begin(&mut self, waiting: &mut Waiting, publish: Inbound) -> Result<(), StoreError> {
+        let is_crowded = waiting.is_crowded(&publish.principal.name);
+        let taken = waiting.beside(self.take(publish, is_crowded)).await?;
+        waiting.extend(taken);
+        Ok(())
+    }
+
+    /// Begins with a publish; what remains of it goes on beside others. `is_crowded`: nothing of this user may wait behind
+    /// another one.
+    async fn take(&mut self, publish: Inbound, is_crowded: bool) -> Result<Option<Taken>, StoreError> {
         if is_command_topic(&publish.topic) {
             self.command(publish);
             return Ok(None);
@@ -178,6 +181,7 @@ impl Intake {
             publish.ack.release(AckWord::Done);
             return Ok(None);
         }
+        let order = self.order(&topic, &publish);
         let taken = match &topic {
             ClientTopic::Presence(..) if publish.principal.background => {
                 let detail = "a connection in the background (`:bg`) has no presence";
@@ -201,28 +205,35 @@ impl Intake {
                     Err(rejection) => Err(rejection.into()),
                 }
             }
+            _ if is_crowded && matches!(order, Order::OfUser(_)) => Err(crowded(&publish.payload).into()),
             topic => self.taken(topic, &publish).await,
         };
-        let remaining = match taken {
-            Ok(remaining) => remaining,
+        let (order, remaining) = match taken {
+            Ok(remaining) => (order, remaining),
             Err(TakeError::Input(rejection)) => {
-                self.refusing.refuse(topic.owner(), &rejection, &Refused::of(&publish)).await?
+                let refused = self.refusing.refuse(topic.owner(), &rejection, &Refused::of(&publish)).await?;
+                // Nothing was done that the user's next one could come too early for.
+                (if matches!(order, Order::OfUser(_)) { Order::Free } else { order }, refused)
             }
             Err(TakeError::Store(error)) => return Err(error),
         };
         // A broker of others has acknowledged it long ago, and would be held up with what it sends of everybody else.
         let is_late = !delay.is_zero() && self.context.broker.answers_publishers;
         let ack_time = is_late.then(|| AckTime { at: Instant::now() + delay, user: topic.owner().clone() });
-        let order = match (&topic, publish.principal.role) {
+        Ok(Some((order, ack_time, (remaining, publish.ack))))
+    }
+
+    /// For what a publish has to wait.
+    fn order(&self, topic: &ClientTopic, publish: &Inbound) -> Order {
+        match (topic, publish.principal.role) {
             // What a request does and its answer are several steps, and the next request may take them back.
             (_, Role::Bal | Role::Admin) => Order::Kept,
             (ClientTopic::Chat(user, ChatTopic::Requests(_)), Role::User) => Order::OfUser(user.clone()),
-            (ClientTopic::Messages(user), Role::User) if self.chat.keeps_order() || is_for_group(&publish) => {
+            (ClientTopic::Messages(user), Role::User) if self.chat.keeps_order() || is_for_group(publish) => {
                 Order::OfUser(user.clone())
             }
             (_, Role::User) => Order::Free,
-        };
-        Ok(Some((order, ack_time, (remaining, publish.ack))))
+        }
     }
 
     /// Passes on what an admin asks. Nothing of it is kept: without a reply it is asked again.

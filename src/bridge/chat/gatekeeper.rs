@@ -5,7 +5,7 @@ use crate::chat::gatekeeper::{GateAnswer, GateAnswers, question};
 use crate::chat::id::{Owner, Sid};
 use crate::chat::suffix::requests::Writers;
 use crate::chat::topic::inbox_topic;
-use crate::mqtt::Outbound;
+use crate::mqtt::{Outbound, Outcome};
 use crate::ops::clock::now_ms;
 use crate::store::StoreError;
 use std::collections::HashMap;
@@ -83,12 +83,16 @@ impl Gatekeeper {
             state.open.insert(id, tell);
         }
         let _open = Open(self, id);
-        let (outbound, _outcome) = Outbound::new(inbox_topic(&self.bal, "requests"), question(id, from, to, at));
+        let (outbound, outcome) = Outbound::new(inbox_topic(&self.bal, "requests"), question(id, from, to, at));
         let asked = async {
-            let _ = context.publish.send(Outbound { dropped_unread: true, ..outbound }).await;
-            told.await
+            context.publish.send(outbound).await.ok()?;
+            tokio::select! {
+                answer = told => answer.ok(),
+                // Nobody is there who could answer.
+                Ok(Outcome::NoReader) = outcome => None,
+            }
         };
-        let Ok(Ok(answer)) = timeout(ANSWER, asked).await else { return false };
+        let Ok(Some(answer)) = timeout(ANSWER, asked).await else { return false };
         self.state().answers.keep(from, to, answer, now_ms());
         answer.ok
     }

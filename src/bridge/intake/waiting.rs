@@ -8,6 +8,7 @@ use super::delayed::{AckTime, Delayed};
 use super::{Remaining, release};
 use crate::bridge::context::oldest;
 use crate::chat::id::Owner;
+use crate::chat::message::{ErrorCode, Rejection, document_id};
 use crate::mqtt::{Ack, AckWord};
 use crate::ops::clock::at;
 use crate::store::StoreError;
@@ -17,6 +18,11 @@ use futures_util::stream::FuturesUnordered;
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use tokio::time::Instant;
+
+/// Publishes of one user that wait behind another one, at most: as many as a user may write at once.
+const BEHIND_OF_USER_MAX: usize = 100;
+/// The same of all users. Who has none under way may begin all the same.
+const BEHIND_MAX: usize = 1_000;
 
 /// What came of a publish, and where its publisher is told.
 pub(super) type Done = (Result<Option<AckWord>, StoreError>, Ack);
@@ -39,6 +45,12 @@ pub(super) enum Order {
     Free,
 }
 
+/// Why nothing more of a user is taken.
+pub(super) fn crowded(payload: &[u8]) -> Rejection {
+    let detail = format!("{BEHIND_OF_USER_MAX} messages and requests of this user wait to be done");
+    Rejection::new(ErrorCode::RateLimited, detail).about(document_id(payload))
+}
+
 /// All that is not acknowledged yet.
 #[derive(Default)]
 pub(super) struct Waiting {
@@ -53,9 +65,20 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// How many are on their way to the disk. Those that wait for their time alone take nobody's place.
+    /// How many are on their way to the disk. Those that wait behind another one of their user, or for their time, take nobody's
+    /// place.
     pub(super) fn len(&self) -> usize {
-        self.kept.len() + self.behind + self.free.len()
+        self.kept.len() + self.free.len()
+    }
+
+    /// Whether nothing more may wait behind what this user has under way: each may wait for the answer of a BAL.
+    pub(super) fn is_crowded(&self, user: &str) -> bool {
+        // Below this nobody has too many.
+        if self.behind < BEHIND_OF_USER_MAX {
+            return false;
+        }
+        let behind = Owner::new(user).ok().and_then(|user| self.of_users.get(&user));
+        behind.is_some_and(|behind| behind.len() >= BEHIND_OF_USER_MAX || self.behind >= BEHIND_MAX)
     }
 
     /// Nothing is on its way to the disk, or waits for its time.
@@ -187,11 +210,26 @@ mod tests {
         waiting.push(Order::OfUser(alice), None, word(AckWord::NoSuchTopic));
         waiting.push(Order::OfUser(bob), None, word(AckWord::Done));
         assert_eq!(waiting.next().await.0.unwrap(), Some(AckWord::Done));
-        assert_eq!(waiting.len(), 2);
+        assert_eq!((waiting.len(), waiting.behind), (1, 1));
         go.send(()).unwrap();
         assert_eq!(waiting.next().await.0.unwrap(), Some(AckWord::Quota));
         assert_eq!(waiting.next().await.0.unwrap(), Some(AckWord::NoSuchTopic));
         assert!(waiting.is_empty() && waiting.of_users.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_wait_behind_one_and_take_nobodys_place() {
+        let names: Vec<Owner> = (0..12).map(|n| Owner::new(format!("user{n}")).unwrap()).collect();
+        let mut waiting = Waiting::default();
+        for (n, name) in names.iter().enumerate() {
+            waiting.push(Order::OfUser(name.clone()), None, (Box::pin(pending()), Ack::new().0));
+            while !waiting.is_crowded(name.as_str()) {
+                waiting.push(Order::OfUser(name.clone()), None, word(AckWord::Done));
+            }
+            assert_eq!(waiting.behind, BEHIND_MAX.min(BEHIND_OF_USER_MAX * (n + 1)));
+        }
+        assert_eq!(waiting.len(), names.len());
+        assert!(!waiting.is_crowded("somebody"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -107,6 +107,28 @@ async fn a_gatekeeper_that_is_silent_for_two_seconds_lets_nobody_in_and_holds_no
     harness.close().await;
 }
 
+/// Of one user's messages each waits for the one before it. They are more than the intake works on at one time.
+#[tokio::test]
+async fn what_waits_behind_a_question_takes_the_place_of_nobody_else() {
+    let mut settings = guarded();
+    settings.limits.inflight_publishes = 4;
+    let mut harness = Harness::open_for(settings);
+    harness.exists("bob").await;
+    let mut words = Vec::new();
+    for n in 0..20 {
+        words.push(harness.begins("mallory", "bob", &format!("m{n}")).await);
+    }
+    let (question, _) = harness.questioned().await;
+    harness.exists("carol").await;
+    let push = json!({"id": "p1", "token": "T", "data": {"a": "b"}});
+    let word = harness.publish_as(gate(), "keeper/self/messages", &push).await;
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    harness.answers(&question, json!({"ok": false, "for": 60})).await;
+    for word in words {
+        assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    }
+}
+
 #[tokio::test]
 async fn without_a_gatekeeper_nobody_can_leave_it_to_one() {
     let mut harness = Harness::open();
