@@ -1,5 +1,6 @@
 //! The data of the verbs about all that is kept of a person: that erase it, export it, and report it.
 
+use super::Note;
 use crate::chat::id::{Owner, Sid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -86,4 +87,6 @@ pub struct NewReport {
     pub sids: Vec<Sid>,
     /// Why.
     pub reason: Option<String>,
+    /// What the operator is told.
+    pub event: Note,
 }

@@ -141,14 +141,12 @@ async fn execute(context: &Context, asked: Asked, call: ChatCall) -> Result<Repl
         }
         Op::Erase(_) => return Ok(Err(Rejection::new(ErrorCode::Forbidden, "only a chat user can be erased"))),
         Op::Report { with, sids, reason } => {
-            let report = NewReport { by: user.clone(), with: with.clone(), sids: sids.clone(), reason: reason.clone() };
-            if !call.policy.listeners.is_empty() {
-                store.chat_report(report, call.clone()).await?.await?;
-            }
-            let sids = sids.iter().map(Sid::to_string).collect();
-            let event = BridgeEvent::Reported { by: user.to_string(), with: with.to_string(), sids, reason };
+            let (names, by, whom) = (sids.iter().map(Sid::to_string).collect(), user.to_string(), with.to_string());
+            let event = BridgeEvent::Reported { by, with: whom, sids: names, reason: reason.clone() };
             let (topic, payload) = (BridgeTopic::Events.to_string(), event.to_payload(call.at).into());
-            store.queue_note(Note { topic, payload, correlation: None, at: call.at }).await?.await?;
+            let event = Note { topic, payload, correlation: None, at: call.at };
+            let report = NewReport { by: user.clone(), with, sids, reason, event };
+            store.chat_report(report, call).await?.await?;
             return Ok(Ok(Map::new()));
         }
         Op::Mute { with, level, seconds } => {

@@ -226,10 +226,9 @@ impl Store {
         self.queue.submit(move |tx| export::page(tx, &user, &after)).await
     }
 
-    /// Tells BALs that ask for events what a user reports of another one, with copies of the messages.
+    /// Tells the operator what a user reports of another one, and BALs that ask for events, with copies of the messages.
     pub async fn chat_report(&self, report: NewReport, call: ChatCall) -> Result<Committed<()>, StoreError> {
-        let NewReport { by, with, sids, reason } = report;
-        self.queue.submit(move |tx| events::reported(tx, (&by, &with), &sids, reason.as_deref(), &call)).await
+        self.queue.submit(move |tx| events::reported(tx, &report, &call)).await
     }
 
     /// At most `limit` conversations of a user, newest first, whose newest item is older than `before`, as they are at `at` (Unix

@@ -3,10 +3,10 @@
 use super::history::{Shown, shown};
 use super::{Call, ChatRow, Kind};
 use crate::chat::bal_event::{BalEvent, REPORT_BYTES};
-use crate::chat::id::{Owner, Sid};
-use crate::store::ChatCall;
+use crate::chat::id::Sid;
 use crate::store::sqlite::tx::Tx;
-use crate::store::sqlite::upstream;
+use crate::store::sqlite::{outbox, upstream};
+use crate::store::{ChatCall, NewReport};
 
 /// Tells every BAL that asks for events. Beyond the limits of the spool nothing is kept for them: chat goes on.
 pub(in crate::store::sqlite) fn tell(
@@ -36,15 +36,14 @@ pub(super) fn stored(tx: &mut Tx<'_>, row: &ChatRow, call: &mut Call<'_>) -> rus
     tell(tx, &BalEvent::MessageStored { sid: row.sid.to_string(), from, to, kind }, call)
 }
 
-/// A user reports another one: with the messages as far as they are of their conversation.
-pub(in crate::store) fn reported(
-    tx: &mut Tx<'_>,
-    (by, with): (&Owner, &Owner),
-    sids: &[Sid],
-    reason: Option<&str>,
-    call: &ChatCall,
-) -> rusqlite::Result<()> {
+/// A user reports another one, to the operator and to BALs: to them with the messages as far as they are of their conversation.
+pub(in crate::store) fn reported(tx: &mut Tx<'_>, report: &NewReport, call: &ChatCall) -> rusqlite::Result<()> {
+    let NewReport { by, with, sids, reason, event } = report;
+    outbox::queue_note(tx, event)?;
     let call = &mut Call::of(call);
+    if call.policy.listeners.is_empty() {
+        return Ok(());
+    }
     let (mut messages, mut bytes) = (Vec::new(), 0);
     for sid in sids {
         let Some(row) = ChatRow::by_sid(tx, *sid)?.filter(|row| row.other(by) == with) else { continue };
@@ -59,5 +58,6 @@ pub(in crate::store) fn reported(
         messages.extend(serde_json::from_slice(&copy));
     }
     let sids = sids.iter().map(Sid::to_string).collect();
-    tell(tx, &BalEvent::Reported { by: by.as_str(), with: with.as_str(), sids, reason, messages }, call)
+    let (by, with, reason) = (by.as_str(), with.as_str(), reason.as_deref());
+    tell(tx, &BalEvent::Reported { by, with, sids, reason, messages }, call)
 }

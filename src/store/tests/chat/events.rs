@@ -28,9 +28,12 @@ async fn a_bal_that_asks_is_told_and_what_it_has_not_confirmed_waits_over_a_cras
     chat.register("bob", "phone", "T1").await;
     let sid = chat.write("alice", "bob", "hi").await;
     let (by, with, reason) = (owner("bob"), owner("alice"), Some("spam".to_owned()));
-    let report = NewReport { by, with, sids: vec![sid, chat.rig.sid()], reason };
+    let (topic, payload) = ("_bridge/events".to_owned(), Bytes::from_static(b"{}"));
+    let event = Note { topic, payload, correlation: None, at: chat.at };
+    let report = NewReport { by, with, sids: vec![sid, chat.rig.sid()], reason, event };
     let call = chat.call();
     chat.rig.store.chat_report(report, call).await.unwrap().await.unwrap();
+    assert_eq!(chat.rig.next("_bridge/events", 0).await.len(), 1, "with the other");
     let events = chat.events().await;
     assert_eq!(names(&events), ["device_registered", "message_stored", "reported"]);
     assert!(!events[0].to_string().contains("T1"), "no token");
