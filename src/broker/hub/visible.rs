@@ -5,8 +5,7 @@
 //! begins, and changed as the bridge says. Everybody sees their own.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use super::Hub;
 use crate::broker::identity::Authenticator;
@@ -23,15 +22,30 @@ pub(crate) struct VisibleUsers {
     authenticator: Arc<Authenticator>,
     /// A lock because all deliveries to the user ask, and the bridge changes it; held for an operation on a set.
     state: RwLock<State>,
-    /// The user sees no presence of others, because nobody sees that of the user.
-    hides: AtomicBool,
 }
 
 #[derive(Debug)]
 enum State {
     /// What was changed while the store is asked: it may answer as it was before.
-    Loading(HashMap<Box<str>, bool>),
-    Known(HashSet<Box<str>>),
+    Loading { changes: HashMap<Box<str>, bool>, hides: Option<bool> },
+    /// `hides`: the user sees no presence of others, because nobody sees that of the user.
+    Known { users: HashSet<Box<str>>, hides: bool },
+}
+
+impl State {
+    fn hides(&self) -> bool {
+        match self {
+            Self::Loading { hides, .. } => hides.unwrap_or(false),
+            Self::Known { hides, .. } => *hides,
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Loading { changes, .. } => changes.get(name).is_some_and(|is_visible| *is_visible),
+            Self::Known { users, .. } => users.contains(name),
+        }
+    }
 }
 
 /// Those of all users who have a session. A lock because connections come in their own tasks; held for map operations.
@@ -45,19 +59,20 @@ impl VisibleUsers {
         if *owner == *self.user {
             return true;
         }
-        let is_hidden = self.hides.load(Relaxed) && Side::of(topic).is_presence();
-        !is_hidden && (self.has(owner) || self.authenticator.role_of(owner) == Some(Role::Bal))
+        let state = self.read();
+        let is_hidden = state.hides() && Side::of(topic).is_presence();
+        !is_hidden && (state.has(owner) || self.authenticator.role_of(owner) == Some(Role::Bal))
     }
 
     pub(super) fn is_known(&self) -> bool {
-        matches!(*self.read(), State::Known(_))
+        matches!(*self.read(), State::Known { .. })
     }
 
     /// What the store has. What was said meanwhile is newer.
     pub(super) fn load(&self, VisibleTo { users: names, presence }: VisibleTo) {
-        self.hides.store(!presence, Relaxed);
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let State::Loading(changes) = &mut *state else { return };
+        let mut state = self.write();
+        let State::Loading { changes, hides } = &mut *state else { return };
+        let hides = hides.unwrap_or(!presence);
         let mut known: HashSet<Box<str>> = names.into_iter().map(|name| name.as_str().into()).collect();
         for (name, is_visible) in changes.drain() {
             if is_visible {
@@ -66,22 +81,26 @@ impl VisibleUsers {
                 known.remove(&name)
             };
         }
-        *state = State::Known(known);
+        *state = State::Known { users: known, hides };
     }
 
     fn change(&self, name: &str, is_visible: bool) {
-        match &mut *self.state.write().unwrap_or_else(PoisonError::into_inner) {
-            State::Loading(changes) => _ = changes.insert(name.into(), is_visible),
-            State::Known(known) if is_visible => _ = known.insert(name.into()),
-            State::Known(known) => _ = known.remove(name),
+        match &mut *self.write() {
+            State::Loading { changes, .. } => _ = changes.insert(name.into(), is_visible),
+            State::Known { users, .. } if is_visible => _ = users.insert(name.into()),
+            State::Known { users, .. } => _ = users.remove(name),
         }
     }
 
-    fn has(&self, name: &str) -> bool {
-        match &*self.read() {
-            State::Loading(changes) => changes.get(name).is_some_and(|is_visible| *is_visible),
-            State::Known(known) => known.contains(name),
+    fn hide(&self, on: bool) {
+        match &mut *self.write() {
+            State::Loading { hides, .. } => *hides = Some(on),
+            State::Known { hides, .. } => *hides = on,
         }
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -96,9 +115,8 @@ impl Visibilities {
         if let Some(there) = users.get(user).and_then(Weak::upgrade) {
             return there;
         }
-        let (authenticator, state) = (Arc::clone(authenticator), RwLock::new(State::Loading(HashMap::new())));
-        let hides = AtomicBool::new(false);
-        let new = Arc::new(VisibleUsers { user: Arc::clone(user), authenticator, state, hides });
+        let state = RwLock::new(State::Loading { changes: HashMap::new(), hides: None });
+        let new = Arc::new(VisibleUsers { user: Arc::clone(user), authenticator: Arc::clone(authenticator), state });
         users.insert(Arc::clone(user), Arc::downgrade(&new));
         new
     }
@@ -108,7 +126,7 @@ impl Visibilities {
         let there = self.lock().get(watcher).and_then(Weak::upgrade);
         match (there, of) {
             (Some(there), Some(of)) => there.change(of, *visible),
-            (Some(there), None) => there.hides.store(!visible, Relaxed),
+            (Some(there), None) => there.hide(!visible),
             (None, _) => {}
         }
     }
@@ -141,5 +159,32 @@ impl Hub {
             self.go_on(load).await;
         }
         Some(visible)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::BrokerConfig;
+
+    #[test]
+    fn what_is_said_while_the_store_is_asked_is_newer_than_its_answer() {
+        let authenticator = Arc::new(Authenticator::new(&BrokerConfig::default()).unwrap());
+        let visibilities = Visibilities::default();
+        let visible = visibilities.of(&"alice".into(), &authenticator);
+        let say = |of: Option<&str>, visible| {
+            visibilities.change(&Visibility { watcher: "alice".into(), of: of.map(Into::into), visible });
+        };
+        say(Some("carol"), false);
+        say(None, false);
+        let users = ["bob", "carol"].map(|name| Owner::new(name).unwrap()).into();
+        visible.load(VisibleTo { users, presence: true });
+        let shown = |topic: &str| visible.shows(topic);
+        assert_eq!(["bob/self/profile", "carol/self/profile", "bob/self/presence"].map(shown), [true, false, false]);
+        // What an answer said that comes later still, because two sessions asked, is older as well.
+        visible.load(VisibleTo { users: Vec::new(), presence: true });
+        assert_eq!(["bob/self/profile", "bob/self/presence"].map(shown), [true, false]);
+        say(None, true);
+        assert!(shown("bob/self/presence"));
     }
 }
