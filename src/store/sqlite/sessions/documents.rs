@@ -63,14 +63,21 @@ fn unsettled(tx: &Tx<'_>, topic: &Arc<str>, after: &mut i64, page: Page) -> rusq
             break;
         }
         let document = outbox::waiting(topic, row)?;
-        *after = sql_ms(document.reference.seq);
         bytes += document.payload.len();
         documents.push(document);
     }
     drop(rows);
+    // Of a document that is composed when it is read the length is known only now.
+    bytes = 0;
     for document in documents {
-        let whole = outbox::with_body(tx, document)?;
-        found.documents.extend(whole.map(|waiting| QueuedDocument { waiting, own: None }));
+        if is_full(found.documents.len(), bytes, page) {
+            found.more = true;
+            break;
+        }
+        *after = sql_ms(document.reference.seq);
+        let Some(waiting) = outbox::with_body(tx, document)? else { continue };
+        bytes += waiting.payload.len();
+        found.documents.push(QueuedDocument { waiting, own: None });
     }
     Ok(found)
 }

@@ -6,9 +6,10 @@ use crate::chat::group::{GroupChange, GroupRole, Post, SettingsChange, Shown};
 use crate::chat::id::GroupId;
 use crate::chat::suffix::invitations::{Answer, Invitation, Kind};
 use crate::chat::suffix::requests::{DeletionOf, HistoryFrom};
+use crate::store::tests::sessions::ask;
 use crate::store::{
     Archiving, ConversationItem, Deletion, GroupAction, GroupChanged, GroupOutcome, HistoryQuery, Named,
-    NewGroupChange, NewGroupMessage, NewInvitation, USER_GROUPS_MAX,
+    NewGroupChange, NewGroupMessage, NewInvitation, Page, USER_GROUPS_MAX,
 };
 
 pub(in crate::store::tests) fn group() -> GroupId {
@@ -234,6 +235,29 @@ async fn a_message_is_one_row_and_comes_to_every_member_once() {
     assert!(chat.told("bob", "messages").await.is_empty() && chat.pushes().await.is_empty());
     let (_, other) = chat.post("alice", &json!({ "id": "m1", "body": "other" }), &[]).await;
     assert_eq!(code_of(&other), Some(ErrorCode::Duplicate));
+}
+
+/// The documents of members have no payload before they are read: what is read at one time is limited all the same.
+#[tokio::test]
+async fn a_page_of_copies_has_no_more_bytes_than_it_may() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    chat.forget("bob").await;
+    let text = "x".repeat(10_000);
+    for _ in 0..20 {
+        chat.says("alice", &text).await;
+    }
+    let page = Page { rows: 1_000, bytes: 50_000 };
+    let (mut after, mut read) = (0, 0);
+    loop {
+        let found = ask!(chat.rig, read_documents, "bob/others/messages".into(), None, after, page);
+        assert!(found.documents.len() <= 5, "{}", found.documents.len());
+        read += found.documents.len();
+        after = found.documents.last().unwrap().waiting.reference.seq;
+        if !found.more {
+            break;
+        }
+    }
+    assert_eq!(read, 20);
 }
 
 #[tokio::test]
