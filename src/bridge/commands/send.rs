@@ -32,7 +32,8 @@ impl Commands {
             answers.refuse(&Rejection::new(ErrorCode::MissingField, detail)).await;
             return Ok(());
         };
-        let (sid, at) = self.context.next_sid();
+        let in_order = self.context.next_written().await;
+        let (sid, at) = in_order.id();
         let written = match self.written(sid, at, from, to, text) {
             Ok(written) => written,
             Err(rejection) => {
@@ -41,11 +42,13 @@ impl Commands {
             }
         };
         let waits = written.to.attended.any();
+        let call = self.context.chat_call(at, 2 * USER_DEVICES_MAX, &self.policy);
+        let committed = self.context.store.chat_message(written, call).await?;
         if waits {
             self.context.attentions.given(to, sid, at);
         }
-        let call = self.context.chat_call(at, 2 * USER_DEVICES_MAX, &self.policy);
-        let outcome = self.context.store.chat_message(written, call).await?.await?;
+        drop(in_order);
+        let outcome = committed.await?;
         if waits && !matches!(outcome, ChatOutcome::Done { waits: true, .. }) {
             self.context.attentions.taken_back(to, sid);
         }
