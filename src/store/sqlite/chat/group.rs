@@ -4,6 +4,7 @@
 //! member gets a document without a payload, which is composed when somebody reads it.
 
 pub(in crate::store) mod amend;
+pub(in crate::store) mod explain;
 pub(in crate::store) mod membership;
 pub(in crate::store) mod message;
 pub(in crate::store) mod own_copy;

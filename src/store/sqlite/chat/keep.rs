@@ -63,6 +63,9 @@ fn drop_row(tx: &mut Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
     if row.peer.is_group() && row.kind == Kind::Message {
         group::handle_dropped(tx, row)?;
     }
+    if row.peer.is_group() {
+        group::push::dropped(tx, number)?;
+    }
     let bytes = tx.one(LENGTH, [number], |row| row.get(0).map(from_sql))?.unwrap_or_default();
     tx.execute(DROP, [number])?;
     tx.execute(UNNOTE, params![row.peer.as_str(), row.writer.as_str(), number])?;

@@ -11,6 +11,7 @@ use crate::chat::status::Status;
 use crate::store::sqlite::chat::amend::{EARLIER, GONE, REPLACE, replace_by};
 use crate::store::sqlite::chat::message::{self, document_of, insert, receipt};
 use crate::store::sqlite::chat::notified::{self, Seen};
+use crate::store::sqlite::chat::push::STOP_WAITING;
 use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, mention};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{GroupOutcome, NewGroupMessage};
@@ -44,6 +45,7 @@ pub(super) fn write(
     replace_by(tx, REPLACE, message.sid.row(), &after)?;
     if amends == Amendment::Retract {
         tx.execute(GONE, [message.sid.row()])?;
+        tx.execute(STOP_WAITING, [message.sid.row()])?;
     }
     let row = row(new, &message, call.at);
     message::copy(tx, &row, &document, &new.from.name, false, call.at)?;

@@ -12,7 +12,7 @@ use crate::chat::status::Status;
 use crate::chat::suffix::messages::{Stamp, stamped};
 use crate::store::sqlite::chat::deletion::{self, OwnCopy};
 use crate::store::sqlite::chat::message::{self, by_id, document_of, insert, receipt};
-use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, events, expired, unpushed};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, events, expired};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{ChatCall, GroupOutcome, NewGroupMessage, Origin};
 use bytes::Bytes;
@@ -65,7 +65,6 @@ pub(in crate::store) fn write(
     events::stored(tx, &row, call)?;
     let deciding = Deciding { row: &row, message: &new.message, group: &group, attended: &new.attended };
     let Rules { decided, waiting } = deciding.tell_members(tx, call)?;
-    unpushed::note(tx, row.sid.row(), decided.waits_for_room())?;
     insert(tx, &ChatRow { waits: !waiting.is_empty(), ..row }, Some(&decided), &kept)?;
     Ok(GroupOutcome::Done { waiting })
 }
