@@ -5,6 +5,7 @@
 
 pub(in crate::store) mod amend;
 pub(in crate::store) mod explain;
+pub(in crate::store) mod former;
 pub(in crate::store) mod membership;
 pub(in crate::store) mod message;
 pub(in crate::store) mod own_copy;
@@ -19,6 +20,7 @@ use crate::chat::id::{Owner, Row, Sid};
 use crate::store::EXPORT_PAGE;
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
+use former::GroupView;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json as object};
 
@@ -198,9 +200,10 @@ pub(super) fn exported(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Resu
         };
         let is_in = member.gone.is_none();
         let read = message::by_row(tx, member.read)?.map(|row| row.sid.to_string());
+        let view = GroupView::of(tx, (&name, user), (&group, &member))?;
         let unread = if is_in { group.unread(tx, (&name, user), (member.read, member.read_counted))? } else { 0 };
         let item = object!({
-            "kind": "group", "group": name.as_str(), "settings": group.settings, "version": group.version,
+            "kind": "group", "group": name.as_str(), "settings": view.settings, "version": view.version,
             "member": is_in, "role": member.role, "unread": unread, "read": read,
         });
         items.push((name.as_str().to_owned(), item));

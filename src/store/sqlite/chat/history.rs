@@ -6,7 +6,7 @@
 use super::deletion::{self, OwnCopy};
 use super::message::{document_of, stamped_for};
 use super::{ChatRow, group, load};
-use crate::chat::amendment::{Why, tombstone};
+use crate::chat::amendment::{Why, is_tombstone, tombstone};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::suffix::requests::HistoryFrom;
 use crate::store::sqlite::tx::Tx;
@@ -43,12 +43,21 @@ pub(super) enum Shown {
 /// What `user` gets of a row that is on its side.
 pub(super) fn shown(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Shown> {
     let document = match deletion::own_copy(tx, user, row)? {
-        OwnCopy::Whole => document_of(tx, row, user)?,
+        OwnCopy::Whole => whole(tx, user, row)?,
         OwnCopy::Deleted if row.amends.is_none() => tombstone(&document_of(tx, row, user)?, Why::Deleted),
         OwnCopy::Blocked if row.amends.is_none() => return Ok(Shown::Item(group::message::hidden(row))),
         OwnCopy::Deleted | OwnCopy::DeletedWithAll | OwnCopy::Blocked => return Ok(Shown::Nothing),
     };
     Ok(Shown::Item(stamped_for(row, &document, user, false)))
+}
+
+/// What `user` reads of a row of which it has the own copy: what was edited when it had gone from the group is not for it.
+fn whole(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Vec<u8>> {
+    let kept = document_of(tx, row, user)?;
+    if !row.peer.is_group() || is_tombstone(&kept) {
+        return Ok(kept);
+    }
+    Ok(if group::former::is_changed_since(tx, user, row)? { tombstone(&kept, Why::Edited) } else { kept })
 }
 
 /// A page of the conversation of `user` with another one.

@@ -2,10 +2,57 @@
 
 use super::groups::{bodies, code_of, group, named_settings, owners};
 use super::*;
+use crate::chat::contact::MuteLevel;
 use crate::chat::group::{GroupChange, GroupRole, Post, SettingsChange, Shown};
 use crate::chat::id::GroupId;
 use crate::chat::suffix::invitations::{Answer, Invitation, Kind};
-use crate::store::{GroupAction, GroupOutcome, NewGroupChange, NewInvitation, USER_GROUPS_MAX};
+use crate::store::{
+    GroupAction, GroupOutcome, NewGroupChange, NewInvitation, OutboxDocument, USER_FORMER_GROUPS_MAX, USER_GROUPS_MAX,
+};
+
+impl Chat {
+    /// Accepts an invitation of `by`.
+    async fn accept(&mut self, user: &str, by: &str, asked: Sid) -> ChatOutcome {
+        self.at += 1;
+        let sid = self.rig.sids.next(self.at, 0);
+        let invitation = Invitation { id: None, to: owner(by), kind: Kind::Answer(Answer::Accept, asked), dev: None };
+        let new = NewInvitation { sid, from: writer(user), to: peer(by, &[]), invitation };
+        let call = self.call();
+        self.rig.store.chat_invite(new, call).await.unwrap().await.unwrap()
+    }
+
+    /// The invitations that a user got since.
+    async fn invitations_to(&self, user: &str) -> Vec<Sid> {
+        let told = self.told(user, "invitations").await;
+        let requests = told.iter().filter(|document| document["type"] == "request");
+        requests.map(|document| Sid::parse(document["sid"].as_str().unwrap()).unwrap()).collect()
+    }
+
+    /// A user makes a group of its own, with nobody.
+    async fn create_own(&mut self, user: &str, name: &str) -> Result<(), ErrorCode> {
+        let what = GroupAction::Create(SettingsChange::default());
+        self.change_other(user, name, what).await
+    }
+
+    async fn change_other(&mut self, user: &str, name: &str, what: GroupAction) -> Result<(), ErrorCode> {
+        self.at += 1;
+        let (sid, group) = (self.rig.sids.next(self.at, 0), GroupId::new(name).unwrap());
+        let new = NewGroupChange { sid, by: writer(user), group, what, named: Vec::new() };
+        let call = self.call();
+        let changed = self.rig.store.group_change(new, call).await.unwrap().await.unwrap();
+        changed.map(drop).map_err(|rejection| rejection.code())
+    }
+
+    /// What the session of a user would be given now.
+    async fn in_session(&self, user: &str) -> Vec<Value> {
+        let waiting: Vec<OutboxDocument> = self.rig.next(&format!("{user}/others/messages"), 0).await;
+        waiting.iter().map(|document| serde_json::from_slice(&document.payload).unwrap()).collect()
+    }
+
+    async fn remove(&mut self, user: &str) {
+        assert_eq!(self.change("alice", GroupChange::Remove(owners(&[user]))).await.unwrap().done, owners(&[user]));
+    }
+}
 
 #[tokio::test]
 async fn a_new_group_is_told_to_everybody_in_it_and_the_others_are_asked() {
@@ -160,13 +207,120 @@ async fn a_user_is_in_so_many_groups() {
     let mut chat = Chat::of_group(&["bob"]).await;
     let mut last = Ok(());
     for n in 0..USER_GROUPS_MAX {
-        chat.at += 1;
-        let (sid, group) = (chat.rig.sids.next(chat.at, 0), GroupId::new(format!("g-{n}")).unwrap());
-        let what = GroupAction::Create(SettingsChange::default());
-        let new = NewGroupChange { sid, by: writer("bob"), group, what, named: Vec::new() };
-        let call = chat.call();
-        let changed = chat.rig.store.group_change(new, call).await.unwrap().await.unwrap();
-        last = changed.map(drop).map_err(|rejection| rejection.code());
+        last = chat.create_own("bob", &format!("g-{n}")).await;
     }
     assert_eq!(last, Err(ErrorCode::RateLimited), "the first one counts");
+}
+
+#[tokio::test]
+async fn who_was_removed_hears_nothing_more_of_the_group() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    chat.write("bob", "carol", "so she is a contact of his").await;
+    let edited = chat.says("bob", "old words").await;
+    let retracted = chat.says("bob", "rude words").await;
+    let own = chat.says("carol", "hers").await;
+    chat.told("carol", "receipts").await;
+    chat.remove("carol").await;
+    let removed = chat.in_session("carol").await.last().unwrap().clone();
+    assert_eq!(removed["event"], "removed");
+    chat.read_group("bob", own).await;
+    assert!(chat.told("carol", "receipts").await.is_empty(), "who read it is not hers to know");
+    chat.post("bob", &json!({ "type": "edit", "ref": edited.to_string(), "body": "new words" }), &[]).await;
+    chat.post("bob", &json!({ "type": "retract", "ref": retracted.to_string(), "body": null }), &[]).await;
+    chat.change("alice", GroupChange::Set(named_settings("Conspiracy"))).await.unwrap();
+
+    let (history, _) = chat.group_history("carol", HistoryFrom::Newest, 9).await;
+    let (mut export, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = chat.rig.store.chat_export(owner("carol"), after).await.unwrap().await.unwrap().unwrap();
+        export.extend(page.items);
+        let Some(next) = page.next else { break };
+        after = next;
+    }
+    for (what, items) in [
+        ("history", history),
+        ("sync", chat.items("carol", None).await),
+        ("export", export.iter().map(|item| item["message"].clone()).collect()),
+        ("session", chat.in_session("carol").await),
+    ] {
+        let of = |sid: Sid| items.iter().find(|item| item["sid"] == sid.to_string()).unwrap();
+        assert_eq!((&of(edited)["type"], &of(edited)["why"]), (&json!("tombstone"), &json!("edited")), "{what}");
+        assert_eq!(of(retracted)["type"], "tombstone", "{what}");
+        let all = json!(items).to_string();
+        assert!(!all.contains("new words") && !all.contains("rude") && !all.contains("Conspiracy"), "{what}: {all}");
+    }
+    let (of_bob, _) = chat.group_history("bob", HistoryFrom::Newest, 9).await;
+    assert!(json!(of_bob).to_string().contains("new words"));
+
+    // She sees the group as she left it, also when nothing of it is kept any more.
+    chat.says("alice", "after").await;
+    for _ in 0..2 {
+        let item = chat.group_shown("carol").await;
+        let profile: Value = serde_json::from_str(item.profile.as_deref().unwrap()).unwrap();
+        assert_eq!((&profile["name"], item.count, item.unread), (&json!("Team"), 5, 0));
+        let page = chat.rig.store.chat_export(owner("carol"), "groups".to_owned()).await.unwrap().await.unwrap();
+        let group = page.unwrap().items.remove(0);
+        assert_eq!((&group["settings"]["name"], &group["version"]), (&json!("Team"), &json!(2)));
+        // The notice goes, and the place of it stays.
+        let file = rusqlite::Connection::open(&chat.rig.settings.path).unwrap();
+        file.execute("DELETE FROM chat WHERE kind = 5", []).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_the_phones_of_a_removed_member_show_goes_and_so_does_what_names_it() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    chat.register("carol", "phone", "T-carol").await;
+    chat.post("alice", &json!({ "mentions": ["carol"] }), &[]).await;
+    assert_eq!(whats(&chat.pushes().await), [("T-carol", "message")]);
+    let second = chat.says("alice", "not sent yet").await;
+    assert_eq!(chat.first_screen_of("carol").await.2, 1);
+    chat.remove("carol").await;
+    let pushes = chat.pushes().await;
+    assert_eq!(
+        (whats(&pushes), pushes[0].data("with"), pushes[0].data("unread")),
+        (vec![("T-carol", "clear")], "g-team", "0")
+    );
+    assert_eq!((chat.first_screen_of("carol").await.1, chat.first_screen_of("carol").await.2), (0, 0));
+    assert_eq!(chat.count("SELECT count(*) FROM pushed") + chat.count("SELECT count(*) FROM mentions"), 0);
+    chat.told("carol", "read").await;
+    assert_eq!(code(&chat.read_group("carol", second).await), None);
+    let read = json!({ "with": "g-team", "sid": second.to_string(), "unread": 0 });
+    assert_eq!(chat.told("carol", "read").await, [read], "what was hers to read");
+    chat.forget("alice").await;
+    chat.told("alice", "receipts").await;
+    // Whoever goes by itself holds the device in its hands.
+    chat.register("bob", "phone", "T-bob").await;
+    chat.register("bob", "tablet", "T-tablet").await;
+    chat.says("alice", "to bob").await;
+    assert_eq!(chat.pushes().await.len(), 2);
+    chat.change("bob", GroupChange::Leave).await.unwrap();
+    assert_eq!(whats(&chat.pushes().await), [("T-tablet", "clear")]);
+}
+
+#[tokio::test]
+async fn a_membership_that_has_ended_is_kept_no_longer_than_what_was_written_then() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    let mute = EntryChange::Mute(Some((chat.at + 100 * DAY, MuteLevel::None)));
+    chat.set("carol", SettingChange::About(group().into(), mute)).await;
+    chat.remove("carol").await;
+    chat.create_own("bob", "g-other").await.unwrap();
+    chat.change_other("bob", "g-other", GroupAction::Change(GroupChange::Dissolve)).await.unwrap();
+    while chat.sweep(DAY, u64::MAX).await {}
+    assert_eq!(chat.count("SELECT count(*) FROM members WHERE gone IS NOT NULL"), 2);
+    chat.at += 10 * DAY;
+    while chat.sweep(DAY, u64::MAX).await {}
+    assert_eq!(chat.count("SELECT count(*) FROM members WHERE gone IS NOT NULL"), 0);
+    assert_eq!(chat.count("SELECT count(*) FROM contacts WHERE other LIKE 'g-%'"), 0);
+    assert_eq!((chat.count("SELECT count(*) FROM chat_groups"), chat.members_of_group().await.len()), (1, 2));
+    chat.says("bob", "it goes on").await;
+
+    // Of all that one person leaves, the newest are kept.
+    for n in 0..=USER_FORMER_GROUPS_MAX {
+        chat.create_own("bob", &format!("g-{n}")).await.unwrap();
+        chat.change_other("bob", &format!("g-{n}"), GroupAction::Change(GroupChange::Leave)).await.unwrap();
+    }
+    let kept = chat.count("SELECT count(*) FROM members WHERE user = 'bob' AND gone IS NOT NULL");
+    assert_eq!(kept, USER_FORMER_GROUPS_MAX as i64);
+    assert_eq!(chat.count("SELECT count(*) FROM members WHERE gid = 'g-0'"), 0, "the oldest went");
 }

@@ -1,7 +1,7 @@
 //! The roster of a group: who is in it, and the changes of that. Each change is one version and one notice.
 
 use super::message::{notice, notice_row};
-use super::{Group, Member, role};
+use super::{Group, Member, former, role};
 use crate::chat::bal_event::BalEvent;
 use crate::chat::contact::What;
 use crate::chat::group::{
@@ -34,7 +34,6 @@ const INSERT: &str = "INSERT INTO members (gid, user, owner, came, reads_from, g
     ON CONFLICT (gid, user) DO UPDATE SET owner = excluded.owner, came = excluded.came,
         reads_from = excluded.reads_from, gone = NULL, read = excluded.read, read_counted = excluded.read_counted,
         received = excluded.received";
-const GONE: &str = "UPDATE members SET gone = ?3, owner = 0 WHERE gid = ?1 AND user = ?2 AND gone IS NULL";
 const SET_ROLE: &str = "UPDATE members SET owner = ?3 WHERE gid = ?1 AND user = ?2 AND gone IS NULL AND owner <> ?3";
 const OWNERS: &str = "SELECT count(*) FROM members WHERE gid = ?1 AND gone IS NULL AND owner = 1";
 
@@ -250,9 +249,9 @@ impl Writing<'_> {
         call: &mut Call<'_>,
     ) -> rusqlite::Result<Result<GroupChanged, Rejection>> {
         let mut gone = Vec::new();
-        let row = self.next_row(call);
+        let Some(sid) = self.next_sid(call) else { return refuse(ErrorCode::RateLimited, "too much at once") };
         for user in users {
-            if tx.execute(GONE, params![self.name.as_str(), user.as_str(), row])? > 0 {
+            if former::go(tx, (&self.group, &self.name), user, sid.row())? {
                 gone.push(user.clone());
             }
         }
@@ -263,6 +262,12 @@ impl Writing<'_> {
         let who: &[Owner] = if event == NoticeEvent::Dissolved { &[] } else { &gone };
         self.notify_also((NoticeEvent::clone(&event), who), &SettingsChange::default(), &gone, (tx, call))?;
         self.promote_heir(tx, call)?;
+        for user in &gone {
+            let is_by = *user == self.by.name;
+            let looking: (Option<&Device>, &[Device]) =
+                if is_by { (self.by.dev.as_ref(), &self.by.connected) } else { (None, &[]) };
+            former::clear(tx, (user, &self.name), sid, looking, call)?;
+        }
         self.done(gone)
     }
 
@@ -304,11 +309,7 @@ impl Writing<'_> {
         self.done(others)
     }
 
-    /// The row of the notice that comes next.
-    fn next_row(&self, call: &Call<'_>) -> Row {
-        self.next_sid(call).map_or(Row(0), Sid::row)
-    }
-
+    /// The id of the notice that comes next.
     fn next_sid(&self, call: &Call<'_>) -> Option<Sid> {
         self.sid.or_else(|| call.push_sids.as_slice().first().copied())
     }
@@ -403,7 +404,8 @@ pub(in crate::store::sqlite) fn leave_erased(
     };
     let Some(group) = Group::load(tx, name)? else { return Ok(()) };
     let mut writing = Writing { name: name.clone(), group, by: &by, sid: None };
-    tx.execute(GONE, params![name.as_str(), user.as_str(), writing.next_row(call)])?;
+    let row = writing.next_sid(call).map_or(Row(0), Sid::row);
+    former::go(tx, (&writing.group, name), user, row)?;
     writing.group.members = writing.group.members.saturating_sub(1);
     writing.notify(tx, (NoticeEvent::Left, std::slice::from_ref(alias)), &SettingsChange::default(), call)?;
     writing.promote_heir(tx, call)

@@ -48,14 +48,14 @@ fn before(row: Row) -> Row {
     Row(row.0.saturating_sub(1))
 }
 
-/// A member has read up to a message.
+/// A member has read up to a message. Who is gone may read what there was.
 pub(in crate::store::sqlite::chat) fn read(
     tx: &mut Tx<'_>,
     reader: &Reader<'_>,
     row: &ChatRow,
     call: &mut Call<'_>,
 ) -> rusqlite::Result<()> {
-    let Some(member) = Member::load(tx, &row.peer, reader.user)? else { return Ok(()) };
+    let Some(member) = Member::now_or_before(tx, &row.peer, reader.user)? else { return Ok(()) };
     let Some(group) = Group::load(tx, &row.peer)? else { return Ok(()) };
     read_up_to(tx, reader, row, (&group, &member), call)
 }
@@ -74,12 +74,15 @@ fn read_up_to(
     let user = reader.user;
     tx.execute(READ, params![name.as_str(), user.as_str(), place, sql_ms(row.theirs_reader)])?;
     mention::read(tx, user, name, place)?;
-    let unread = group.unread(tx, (name, user), (place, row.theirs_reader))?;
+    let is_in = member.gone.is_none();
+    let unread = if is_in { group.unread(tx, (name, user), (place, row.theirs_reader))? } else { 0 };
     tell(tx, user, "read", &read_document(name, row.sid, unread), call.at)?;
-    let since = before(member.came);
-    let delivered = (member.received.max(since), place);
-    tell_writers(tx, (group, name), user, delivered, (Status::Delivered, call.at))?;
-    tell_writers(tx, (group, name), user, (member.read.max(since), place), (Status::Read, call.at))?;
+    if is_in {
+        let since = before(member.came);
+        let delivered = (member.received.max(since), place);
+        tell_writers(tx, (group, name), user, delivered, (Status::Delivered, call.at))?;
+        tell_writers(tx, (group, name), user, (member.read.max(since), place), (Status::Read, call.at))?;
+    }
     let seen = notified::Seen { user, peer: name, sid: row.sid, up_to: true };
     notified::clear(tx, &seen, reader.dev, reader.connected, call)
 }
@@ -119,7 +122,8 @@ fn tell_writers(
         newest.entry(row.writer.as_str().to_owned()).and_modify(|(_, several)| *several = true).or_insert((row, false));
     }
     for (row, several) in newest.into_values() {
-        if may_tell(tx, member, &row.writer, status)? {
+        // Who is out of the group hears no more of it.
+        if Member::load(tx, name, &row.writer)?.is_some() && may_tell(tx, member, &row.writer, status)? {
             let up_to = several || status == Status::Read;
             let document = ReceiptDocument {
                 up_to,

@@ -1,12 +1,12 @@
 //! Groups on the first screen, and the history of one.
 
+use super::former::GroupView;
 use super::{Group, Member};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::suffix::requests::HistoryFrom;
 use crate::store::sqlite::chat::conversations::stamped;
 use crate::store::sqlite::chat::position::BY_ROW;
 use crate::store::sqlite::chat::{ChatRow, json_text, mention, owner, people};
-use crate::store::sqlite::column::from_sql;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{ConversationItem, HistoryQuery};
 use rusqlite::params;
@@ -27,7 +27,6 @@ pub(in crate::store::sqlite) const NEWEST: &str = chat_rows!(
     AND NOT EXISTS (SELECT 1 FROM deleted d WHERE d.user = ?4 AND d.peer = ?1 AND d.row = chat.row)
     ORDER BY row DESC LIMIT 1"
 );
-const PLACE: &str = "SELECT n_reader FROM chat WHERE row = ?1";
 
 /// The groups of a user whose newest item is older than `before`, each with that item's row.
 pub(in crate::store::sqlite::chat) fn groups(
@@ -54,20 +53,15 @@ pub(in crate::store::sqlite::chat) fn item(
     let last = newest_item(tx, &with, user, &member)?;
     let read = tx.one(BY_ROW, [member.read], ChatRow::read)?.map(|row| row.sid);
     let is_in = member.gone.is_none();
-    let count = match member.gone {
-        None => group.count,
-        Some(gone) => {
-            tx.one(PLACE, [gone], |row| row.get::<_, Option<i64>>(0))?.flatten().map_or(group.count, from_sql)
-        }
-    };
+    let view = GroupView::of(tx, (&with, user), (&group, &member))?;
     let entry = people::entry(tx, user, &with)?;
     let counted = (member.read, member.read_counted);
     Ok(Some(ConversationItem {
         place,
-        profile: Some(json_text(&group.settings)?),
+        profile: Some(json_text(&view.settings)?),
         sees_profile: true,
         last: last.map_or(Ok(None), |last| stamped(tx, user, &last))?,
-        count,
+        count: view.count,
         unread: if is_in { group.unread(tx, (&with, user), counted)? } else { 0 },
         mentions: mention::in_conversation(tx, user, &with)?,
         read,
