@@ -82,13 +82,7 @@ async fn a_new_group_is_told_to_everybody_in_it_and_the_others_are_asked() {
 
     // Carol accepts.
     let asked = Sid::parse(invitation["sid"].as_str().unwrap()).unwrap();
-    chat.at += 1;
-    let sid = chat.rig.sids.next(chat.at, 0);
-    let kind = Kind::Answer(Answer::Accept, asked);
-    let invitation = Invitation { id: None, to: owner("alice"), kind, dev: None };
-    let new = NewInvitation { sid, from: writer("carol"), to: peer("alice", &[]), invitation };
-    let call = chat.call();
-    let outcome = chat.rig.store.chat_invite(new, call).await.unwrap().await.unwrap();
+    let outcome = chat.accept("carol", "alice", asked).await;
     assert!(matches!(outcome, ChatOutcome::Done { .. }), "{outcome:?}");
     assert_eq!(bodies(&chat.told("bob", "messages").await), ["joined"]);
     use GroupRole::{Member, Owner as Owns};
@@ -210,6 +204,48 @@ async fn a_user_is_in_so_many_groups() {
         last = chat.create_own("bob", &format!("g-{n}")).await;
     }
     assert_eq!(last, Err(ErrorCode::RateLimited), "the first one counts");
+
+    // Who has no room is asked, and hears why when there is none.
+    chat.change("alice", GroupChange::Remove(owners(&["bob"]))).await.unwrap();
+    chat.create_own("bob", "g-last").await.unwrap();
+    chat.rig.store.chat_user_seen(owner("carol")).await.unwrap().await.unwrap();
+    chat.write("carol", "alice", "hi").await;
+    chat.forget("bob").await;
+    let changed = chat.change("alice", GroupChange::Add(owners(&["bob", "carol"]))).await.unwrap();
+    assert_eq!((changed.done, changed.invited.len()), (owners(&["carol"]), 1));
+    let asked = chat.invitations_to("bob").await[0];
+    assert_eq!(code(&chat.accept("bob", "alice", asked).await), Some(ErrorCode::RateLimited));
+    chat.change_other("bob", "g-last", GroupAction::Change(GroupChange::Leave)).await.unwrap();
+    assert_eq!(code(&chat.accept("bob", "alice", asked).await), None);
+}
+
+#[tokio::test]
+async fn who_was_removed_comes_back_by_no_older_invitation() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    for user in ["carol", "dave"] {
+        chat.rig.store.chat_user_seen(owner(user)).await.unwrap().await.unwrap();
+    }
+    for _ in 0..2 {
+        chat.change("alice", GroupChange::Add(owners(&["carol"]))).await.unwrap();
+    }
+    let asked = chat.invitations_to("carol").await;
+    assert_eq!(code(&chat.accept("carol", "alice", asked[0]).await), None);
+    chat.remove("carol").await;
+    assert_eq!(code(&chat.accept("carol", "alice", asked[1]).await), Some(ErrorCode::NotFound));
+    chat.change("alice", GroupChange::Add(owners(&["carol"]))).await.unwrap();
+    let again = chat.invitations_to("carol").await[0];
+    assert_eq!(code(&chat.accept("carol", "alice", again).await), None, "asked anew, she may");
+
+    // Whoever is no owner any more has nobody to let in.
+    chat.change("alice", GroupChange::Promote(owners(&["bob"]))).await.unwrap();
+    chat.change("bob", GroupChange::Add(owners(&["dave"]))).await.unwrap();
+    let asked = chat.invitations_to("dave").await[0];
+    chat.change("alice", GroupChange::Demote(owners(&["bob"]))).await.unwrap();
+    assert_eq!(code(&chat.accept("dave", "bob", asked).await), Some(ErrorCode::NotFound));
+    chat.remove("bob").await;
+    assert_eq!(code(&chat.accept("dave", "bob", asked).await), Some(ErrorCode::NotFound));
+    let names: Vec<String> = chat.members_of_group().await.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["alice", "carol"]);
 }
 
 #[tokio::test]

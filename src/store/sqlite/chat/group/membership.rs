@@ -14,7 +14,7 @@ use crate::chat::suffix::invitations::{Invitation, Kind};
 use crate::chat::topic::Device;
 use crate::store::sqlite::chat::message::admission;
 use crate::store::sqlite::chat::notified::{self, Seen};
-use crate::store::sqlite::chat::{Call, events, invitation, owner, people};
+use crate::store::sqlite::chat::{Call, ChatRow, events, invitation, owner, people};
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{
@@ -411,21 +411,28 @@ pub(in crate::store::sqlite) fn leave_erased(
     writing.promote_heir(tx, call)
 }
 
-/// `user` accepts an invitation into a group. Its id comes from those for pushes.
+/// `user` accepts the invitation `asked` into a group. The id of the notice comes from those for pushes.
 ///
 /// The refusal is for the one who accepts.
 pub(in crate::store::sqlite::chat) fn join(
     tx: &mut Tx<'_>,
     group: &GroupId,
-    user: &Writer,
+    (user, asked): (&Writer, &ChatRow),
     call: &mut Call<'_>,
 ) -> rusqlite::Result<Result<(), Rejection>> {
     let name = Owner::from(group.clone());
     let Some(loaded) = Group::load(tx, &name)?.filter(|group| group.members > 0) else {
         return refuse(ErrorCode::NotFound, "the group has ended");
     };
-    if Member::load(tx, &name, &user.name)?.is_some() {
-        return Ok(Ok(()));
+    match Member::now_or_before(tx, &name, &user.name)? {
+        Some(Member { gone: None, .. }) => return Ok(Ok(())),
+        Some(Member { gone: Some(gone), .. }) if gone > asked.sid.row() => {
+            return refuse(ErrorCode::NotFound, "the invitation is of before you went from the group");
+        }
+        _ => {}
+    }
+    if Member::load(tx, &name, &asked.writer)?.is_none_or(|inviter| inviter.role != GroupRole::Owner) {
+        return refuse(ErrorCode::NotFound, "whoever invited is no owner of the group any more");
     }
     if let Err(rejection) = has_room(tx, &user.name)? {
         return Ok(Err(rejection));
