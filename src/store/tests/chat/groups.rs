@@ -516,3 +516,20 @@ async fn what_a_member_deletes_is_gone_for_that_member_alone() {
     chat.says("alice", "4").await;
     assert_eq!((chat.group_shown("bob").await.unread, bodies(&chat.items("bob", Some(second)).await)), (1, vec!["4"]));
 }
+
+#[tokio::test]
+async fn who_reads_up_to_an_edit_has_read_what_came_before_it() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    let first = chat.says("alice", "1").await;
+    chat.says("alice", "2").await;
+    chat.says("alice", "3").await;
+    let (edit, _) = chat.post("alice", &json!({ "type": "edit", "ref": first.to_string(), "body": "one" }), &[]).await;
+    chat.says("alice", "4").await;
+    let since = chat.items("bob", Some(edit)).await;
+    assert_eq!(bodies(&since), ["4"]);
+    chat.read_group("bob", edit).await;
+    let told = chat.told("bob", "read").await;
+    assert_eq!(told, [json!({ "with": "g-team", "sid": edit.to_string(), "unread": 1 })]);
+    assert_eq!(chat.group_shown("bob").await.unread, 1);
+}
+

@@ -24,13 +24,13 @@ pub(super) fn write(
     call: &mut Call<'_>,
 ) -> rusqlite::Result<GroupOutcome> {
     let name = Owner::from(new.group.clone());
-    let (message, kept) = match amended(tx, new, &name, amends)? {
+    let (group, message, kept) = match amended(tx, new, &name, amends)? {
         Ok(found) => found,
         Err(rejection) => return Ok(refused(new, rejection)),
     };
-    let document = new.message.to_bytes();
+    let said = new.message.to_bytes();
     let after = match amends {
-        Amendment::Edit => edited(&kept, &document, call.at),
+        Amendment::Edit => edited(&kept, &said, call.at),
         Amendment::Retract => tombstone(&kept, Why::Retracted),
     };
     if after.len() > EDITED_BYTES_MAX {
@@ -47,21 +47,21 @@ pub(super) fn write(
         tx.execute(GONE, [message.sid.row()])?;
         tx.execute(STOP_WAITING, [message.sid.row()])?;
     }
-    let row = row(new, &message, call.at);
-    message::copy(tx, &row, &document, &new.from.name, false, call.at)?;
+    let row = row(new, (&group, &message), call.at);
+    message::copy(tx, &row, &said, &new.from.name, false, call.at)?;
     receipt(tx, &row, Status::Sent, call.at)?;
-    insert(tx, &row, None::<&()>, &document)?;
+    insert(tx, &row, None::<&()>, &said)?;
     follow(tx, (&row, &message), (amends, &kept, &after), call)?;
     Ok(GroupOutcome::Done { waiting: Vec::new() })
 }
 
-/// The message that is to be changed, and its document, if its changer may.
+/// The group, the message that is to be changed, and its document, if its changer may.
 fn amended(
     tx: &Tx<'_>,
     new: &NewGroupMessage,
     name: &Owner,
     amends: Amendment,
-) -> rusqlite::Result<Result<(ChatRow, Vec<u8>), Rejection>> {
+) -> rusqlite::Result<Result<(Group, ChatRow, Vec<u8>), Rejection>> {
     let refuse = |code, detail: &str| Ok(Err(Rejection::new(code, detail)));
     let from = &new.from.name;
     let (Some(group), Some(member)) = (Group::load(tx, name)?, Member::load(tx, name, from)?) else {
@@ -84,14 +84,14 @@ fn amended(
     }
     let kept = document_of(tx, &message, from)?;
     match (is_tombstone(&kept), amends) {
-        (false, _) => Ok(Ok((message, kept))),
+        (false, _) => Ok(Ok((group, message, kept))),
         (true, Amendment::Edit) => refuse(ErrorCode::NotFound, "the message is retracted or deleted"),
         (true, Amendment::Retract) => refuse(ErrorCode::Duplicate, "the message is retracted or deleted"),
     }
 }
 
-/// The row of the edit or retract itself: without a place.
-fn row(new: &NewGroupMessage, message: &ChatRow, at: u64) -> ChatRow {
+/// The row of the edit or retract itself: without a place, and behind all that was written before it.
+fn row(new: &NewGroupMessage, (group, message): (&Group, &ChatRow), at: u64) -> ChatRow {
     ChatRow {
         sid: new.sid,
         kind: Kind::Amendment,
@@ -102,6 +102,8 @@ fn row(new: &NewGroupMessage, message: &ChatRow, at: u64) -> ChatRow {
         at,
         n_writer: None,
         n_reader: None,
+        theirs_writer: group.counted,
+        theirs_reader: group.counted,
         receipt: false,
         waits: false,
         deadline: at,
