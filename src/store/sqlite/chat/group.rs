@@ -33,8 +33,7 @@ const SAVE: &str = "INSERT INTO chat_groups (gid, settings, version, members, co
 pub(in crate::store::sqlite) const MEMBER: &str =
     "SELECT owner, came, reads_from, gone, read, read_counted, received, deleted, archived FROM members
     WHERE gid = ?1 AND user = ?2";
-pub(in crate::store::sqlite) const GROUPS_OF: &str = "SELECT m.gid, m.came, m.gone, g.newest FROM members m
-    JOIN chat_groups g ON g.gid = m.gid WHERE m.user = ?1";
+pub(in crate::store::sqlite) const GROUPS_OF: &str = "SELECT gid, came, gone FROM members WHERE user = ?1";
 pub(in crate::store::sqlite) const UNREAD: &str =
     "SELECT m.gid, m.read, max(0, g.counted - max(m.read_counted, g.dropped)) FROM members m
     JOIN chat_groups g ON g.gid = m.gid
@@ -248,7 +247,6 @@ pub(super) struct OfUser {
     pub(super) group: Owner,
     came: Row,
     gone: Option<Row>,
-    pub(super) newest: Row,
 }
 
 impl OfUser {
@@ -266,7 +264,7 @@ impl OfUser {
 /// The groups in which a user is, or was.
 pub(super) fn groups_of(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<OfUser>> {
     tx.all(GROUPS_OF, [user.as_str()], |row| {
-        Ok(OfUser { group: super::owner(row, 0)?, came: row.get(1)?, gone: row.get(2)?, newest: row.get(3)? })
+        Ok(OfUser { group: super::owner(row, 0)?, came: row.get(1)?, gone: row.get(2)? })
     })
 }
 

@@ -533,3 +533,11 @@ async fn who_reads_up_to_an_edit_has_read_what_came_before_it() {
     assert_eq!(chat.group_shown("bob").await.unread, 1);
 }
 
+#[tokio::test]
+async fn an_edit_comes_by_sync_though_nothing_was_written_since() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    let sid = chat.says("alice", "teh").await;
+    chat.post("alice", &json!({ "type": "edit", "ref": sid.to_string(), "body": "the" }), &[]).await;
+    assert_eq!(bodies(&chat.items("bob", Some(sid)).await), ["the"]);
+}
+
