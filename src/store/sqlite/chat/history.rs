@@ -6,7 +6,7 @@
 use super::deletion::{self, OwnCopy};
 use super::message::{document_of, stamped_for};
 use super::{ChatRow, group, load};
-use crate::chat::amendment::{Why, is_tombstone, tombstone};
+use crate::chat::amendment::{Why, is_tombstone, tombstone, without_writer};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::suffix::requests::HistoryFrom;
 use crate::store::sqlite::tx::Tx;
@@ -51,11 +51,15 @@ pub(super) fn shown(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Resul
     Ok(Shown::Item(stamped_for(row, &document, user, false)))
 }
 
-/// What `user` reads of a row of which it has the own copy: what was edited when it had gone from the group is not for it.
+/// What `user` reads of a row of which it has the own copy. Of an owner of a group whom it had blocked, it hears that a message
+/// was retracted and not more; and what was edited when it had gone from the group is not for it.
 fn whole(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Vec<u8>> {
     let kept = document_of(tx, row, user)?;
     if !row.peer.is_group() || is_tombstone(&kept) {
         return Ok(kept);
+    }
+    if row.amends.is_some() && deletion::is_hidden(tx, user, row)? {
+        return Ok(without_writer(&kept));
     }
     Ok(if group::former::is_changed_since(tx, user, row)? { tombstone(&kept, Why::Edited) } else { kept })
 }

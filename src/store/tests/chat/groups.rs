@@ -541,3 +541,26 @@ async fn an_edit_comes_by_sync_though_nothing_was_written_since() {
     assert_eq!(bodies(&chat.items("bob", Some(sid)).await), ["the"]);
 }
 
+#[tokio::test]
+async fn what_an_owner_says_beside_a_retract_comes_to_nobody_who_has_blocked_it() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    chat.block("carol", "alice", true).await;
+    let sid = chat.says("bob", "rude").await;
+    for user in ["bob", "carol"] {
+        chat.forget(user).await;
+    }
+    let retract = json!({ "type": "retract", "ref": sid.to_string(), "body": null, "reason": "words for all" });
+    let (of, outcome) = chat.post("alice", &retract, &[]).await;
+    assert_eq!(outcome, GroupOutcome::Done { waiting: Vec::new() });
+    chat.block("carol", "alice", false).await;
+    for (user, reason) in [("bob", json!("words for all")), ("carol", Value::Null)] {
+        for (what, items) in [("live", chat.told(user, "messages").await), ("sync", chat.items(user, Some(sid)).await)]
+        {
+            let retract = items.iter().find(|item| item["sid"] == of.to_string());
+            let retract = retract.unwrap_or_else(|| panic!("{user} {what}: {items:?}"));
+            assert_eq!((&retract["type"], &retract["ref"]), (&json!("retract"), &json!(sid.to_string())), "{what}");
+            assert_eq!(retract.get("reason").cloned().unwrap_or_default(), reason, "{user} {what}");
+        }
+    }
+}
+

@@ -2,19 +2,19 @@
 
 use super::message::{refused, tell};
 use super::{Group, Member, is_hidden_from, membership};
-use crate::chat::amendment::{Amendment, EDITED_BYTES_MAX, Why, edited, is_tombstone, tombstone};
+use crate::chat::amendment::{Amendment, EDITED_BYTES_MAX, Why, edited, is_tombstone, tombstone, without_writer};
 use crate::chat::group::{EVERYBODY, GroupRole, may_write, not_member};
 use crate::chat::id::{Owner, Row};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::status::Status;
 use crate::store::sqlite::chat::amend::{EARLIER, GONE, REPLACE, replace_by};
-use crate::store::sqlite::chat::message::{self, document_of, insert, receipt};
+use crate::store::sqlite::chat::message::{self, document_of, insert, receipt, stamped_for};
 use crate::store::sqlite::chat::notified::{self, Seen};
 use crate::store::sqlite::chat::push::STOP_WAITING;
-use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, mention};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, document, mention};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{GroupOutcome, NewGroupMessage};
+use crate::store::{GroupOutcome, NewGroupMessage, Origin};
 use serde_json::Value;
 
 pub(super) fn write(
@@ -127,7 +127,7 @@ fn follow(
         let may_read = Member::load(tx, &message.peer, &user)?.is_some_and(|member| member.may_read(message.sid.row()));
         let is_hidden = is_hidden_from(tx, &message.writer, &user)?;
         if user != row.writer && may_read && !is_hidden && !deletion::is_deleted(tx, &user, message)? {
-            tell(tx, row, (&user, false), call.at)?;
+            tell_of(tx, (row, message), &user, call.at)?;
         }
         if user == message.writer {
             continue;
@@ -152,6 +152,16 @@ fn follow(
         }
     }
     Ok(())
+}
+
+/// Tells a member of an edit or retract. Of an owner whom it has blocked, it hears that and not more.
+fn tell_of(tx: &mut Tx<'_>, (row, message): (&ChatRow, &ChatRow), user: &Owner, at: u64) -> rusqlite::Result<()> {
+    if row.writer == message.writer || !is_hidden_from(tx, &row.writer, user)? {
+        return tell(tx, row, (user, false), at);
+    }
+    deletion::hide(tx, user, row)?;
+    let bare = without_writer(&document_of(tx, row, user)?);
+    document(tx, user, "messages", Origin::ChatCopy(row.sid), &stamped_for(row, &bare, user, false), at)
 }
 
 /// Of what is no longer there no phone of a member shows anything, and nobody is named in it.
