@@ -48,7 +48,7 @@ pub(in crate::store) fn page(
 
 fn item(tx: &Tx<'_>, user: &Owner, with: Owner, newest: Row, at: u64) -> rusqlite::Result<Option<ConversationItem>> {
     if with.is_group() {
-        return group::screen::item(tx, user, with, newest);
+        return group::screen::item(tx, user, with, (newest, at));
     }
     let (conversation, side) = load(tx, user, &with)?;
     let (own, theirs) = (*conversation.of(side), *conversation.of(side.other()));

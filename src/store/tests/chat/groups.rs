@@ -1,6 +1,7 @@
 //! Groups: what members get, and what each of them has of it.
 
 use super::*;
+use crate::chat::contact::MuteLevel;
 use crate::chat::group::{GroupChange, GroupRole, SettingsChange};
 use crate::chat::id::GroupId;
 use crate::chat::suffix::requests::{DeletionOf, HistoryFrom};
@@ -562,5 +563,21 @@ async fn what_an_owner_says_beside_a_retract_comes_to_nobody_who_has_blocked_it(
             assert_eq!(retract.get("reason").cloned().unwrap_or_default(), reason, "{user} {what}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_group_that_was_muted_once_comes_out_with_what_is_new() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    let mute = EntryChange::Mute(Some((chat.at + MINUTE, MuteLevel::None)));
+    chat.set("bob", SettingChange::About(group().into(), mute)).await;
+    let (with, told) = (Owner::from(group()), Bytes::from("{}"));
+    let archiving = Archiving { user: owner("bob"), dev: None, connected: Vec::new(), with, on: true, told };
+    let call = chat.call();
+    chat.rig.store.chat_archive(archiving, call).await.unwrap().await.unwrap().unwrap();
+    chat.says("alice", "while it is muted").await;
+    assert!(chat.group_shown("bob").await.archived);
+    chat.at += MINUTE;
+    chat.says("alice", "later").await;
+    assert!(!chat.group_shown("bob").await.archived);
 }
 

@@ -42,7 +42,7 @@ pub(in crate::store::sqlite::chat) fn item(
     tx: &Tx<'_>,
     user: &Owner,
     with: Owner,
-    newest: Row,
+    (newest, at): (Row, u64),
 ) -> rusqlite::Result<Option<ConversationItem>> {
     let (Some(group), Some(member)) = (Group::load(tx, &with)?, Member::now_or_before(tx, &with, user)?) else {
         return Ok(None);
@@ -67,7 +67,7 @@ pub(in crate::store::sqlite::chat) fn item(
         read,
         peer_received: None,
         peer_read: None,
-        archived: member.archived >= newest || member.archived > Row(0) && entry.muted_until.is_some(),
+        archived: member.archived >= newest || member.archived > Row(0) && entry.is_muted(at),
         entry,
         invitation: None,
         with,
