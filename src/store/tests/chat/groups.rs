@@ -581,3 +581,16 @@ async fn a_group_that_was_muted_once_comes_out_with_what_is_new() {
     assert!(!chat.group_shown("bob").await.archived);
 }
 
+#[tokio::test]
+async fn a_notice_or_an_edit_confirms_nothing_that_came_before_it() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    let sid = chat.says("alice", "1").await;
+    let (edit, _) = chat.post("alice", &json!({ "type": "edit", "ref": sid.to_string(), "body": "one" }), &[]).await;
+    chat.change("alice", GroupChange::Set(named_settings("New"))).await.unwrap();
+    chat.forget("alice").await;
+    let notice = chat.items("bob", Some(edit)).await.last().unwrap()["sid"].as_str().and_then(Sid::parse).unwrap();
+    chat.receipt(received("bob", &[edit, notice])).await;
+    assert!(chat.told("alice", "receipts").await.is_empty());
+    chat.receipt(NewReceipt { of: ReceiptOf::UpTo(notice), ..received("bob", &[]) }).await;
+    assert_eq!(statuses(&chat.told("alice", "receipts").await), [(&*sid.to_string(), "delivered")], "that says so");
+}

@@ -11,7 +11,7 @@ use crate::chat::suffix::read::read_document;
 use crate::chat::suffix::receipts::ReceiptDocument;
 use crate::store::Writer;
 use crate::store::sqlite::chat::position::Reader;
-use crate::store::sqlite::chat::{Call, ChatRow, mention, notified, people, tell};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, mention, notified, people, tell};
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
 use rusqlite::params;
@@ -27,13 +27,17 @@ pub(in crate::store::sqlite) const BETWEEN: &str = chat_rows!(
     ORDER BY row DESC LIMIT ?5"
 );
 
-/// A device of a member has a message, and what came before it.
+/// A device of a member has a message, and what came before it. An edit or a notice says nothing of that, unless it is said of all
+/// `up_to` it.
 pub(in crate::store::sqlite::chat) fn received(
     tx: &mut Tx<'_>,
     user: &Owner,
     row: &ChatRow,
-    at: u64,
+    (up_to, at): (bool, u64),
 ) -> rusqlite::Result<()> {
+    if !up_to && matches!(row.kind, Kind::Amendment | Kind::Notice) {
+        return Ok(());
+    }
     let Some(member) = Member::load(tx, &row.peer, user)? else { return Ok(()) };
     if tx.execute(RECEIVED, params![row.peer.as_str(), user.as_str(), row.sid.row()])? == 0 {
         return Ok(());
