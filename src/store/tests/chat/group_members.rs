@@ -80,7 +80,6 @@ async fn a_new_group_is_told_to_everybody_in_it_and_the_others_are_asked() {
         (&json!("request"), &json!("g-team"), &json!("Team"))
     );
 
-    // Carol accepts.
     let asked = Sid::parse(invitation["sid"].as_str().unwrap()).unwrap();
     let outcome = chat.accept("carol", "alice", asked).await;
     assert!(matches!(outcome, ChatOutcome::Done { .. }), "{outcome:?}");

@@ -187,17 +187,19 @@ impl Writing<'_> {
                 return refuse(ErrorCode::BadField, "`members` names a BAL, and a BAL is in no group");
             }
             let from = Writer { strangers: one.strangers, ..self.by.clone() };
-            if let Err(rejection) = admission(tx, What::Invitation, &from, &one.peer, call)? {
-                return Ok(Err(rejection));
+            match admission(tx, What::Invitation, &from, &one.peer, call)? {
+                Err(rejection) if rejection.code() == ErrorCode::NotFound => {
+                    return refuse(ErrorCode::NotFound, "`members` names somebody who does not exist");
+                }
+                Err(rejection) => return Ok(Err(rejection)),
+                Ok(_) => {}
             }
-            if !people::entry(tx, user, &self.by.name)?.is_contact() {
+            // In how many groups somebody is says nothing to others: whoever has no room hears it when it accepts.
+            if people::entry(tx, user, &self.by.name)?.is_contact() && has_room(tx, user)?.is_ok() {
+                sorted.added.push(user.clone());
+            } else {
                 sorted.invited.push(one);
-                continue;
             }
-            if let Err(rejection) = has_room(tx, user)? {
-                return Ok(Err(rejection));
-            }
-            sorted.added.push(user.clone());
         }
         if self.group.members as usize + sorted.added.len() > MEMBERS_MAX {
             return refuse(ErrorCode::RateLimited, format!("a group has {MEMBERS_MAX} members at most"));
