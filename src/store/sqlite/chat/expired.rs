@@ -4,6 +4,7 @@
 //! sessions, for a BAL, and for the push service. The copies that wait in the outbox are known by their numbers; those that
 //! are rows of a queue have the time with them.
 
+use super::group::tombstones::Tombstones;
 use super::notified::{self, Seen};
 use super::{Call, ChatRow, amend, group};
 use crate::chat::amendment::Why;
@@ -76,7 +77,8 @@ pub(super) fn sweep(tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<bo
         }
         forget(tx, row)?;
     }
-    // What is unread is known by now.
+    // What is unread is known by now, and was not before.
+    call.tombstones = Tombstones::default();
     for message in shown {
         if message.peer.is_group() {
             group::amend::clear_all(tx, &message, call)?;

@@ -12,6 +12,7 @@ pub(in crate::store) mod own_copy;
 pub(in crate::store) mod position;
 pub(in crate::store) mod push;
 pub(in crate::store) mod screen;
+pub(in crate::store) mod tombstones;
 
 use super::message::document_of;
 use super::{ChatRow, json, json_text, mention, people};
@@ -23,6 +24,7 @@ use crate::store::sqlite::tx::Tx;
 use former::GroupView;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json as object};
+use tombstones::Tombstones;
 
 const LOAD: &str = "SELECT settings, version, members, count, counted, dropped, newest FROM chat_groups WHERE gid = ?1";
 const SAVE: &str = "INSERT INTO chat_groups (gid, settings, version, members, count, counted, dropped, newest)
@@ -40,10 +42,7 @@ pub(in crate::store::sqlite) const UNREAD: &str =
     WHERE m.user = ?1 AND m.gone IS NULL AND g.counted > max(m.read_counted, g.dropped)";
 pub(in crate::store::sqlite) const EXPORTED: &str =
     "SELECT gid FROM members WHERE user = ?1 AND gid > ?2 ORDER BY gid LIMIT ?3";
-/// Messages that were counted as unread and are not any more, behind a row: retracted ones, and those of which the member has
-/// no own copy.
-pub(in crate::store::sqlite) const RETRACTED_BEHIND: &str =
-    "SELECT count(*) FROM chat INDEXED BY chat_gone_behind WHERE peer = ?1 AND gone = 1 AND kind = 0 AND row > ?2";
+/// Messages that were counted as unread and of which the member has no own copy, behind a row.
 pub(in crate::store::sqlite) const DELETED_BEHIND: &str =
     "SELECT count(*) FROM deleted d CROSS JOIN chat c ON c.row = d.row
     WHERE d.user = ?2 AND d.peer = ?1 AND d.row > ?3 AND c.gone = 0 AND c.kind = 0";
@@ -119,7 +118,7 @@ impl Group {
         (read, read_counted): (Row, u64),
     ) -> rusqlite::Result<u64> {
         let behind = self.counted.saturating_sub(read_counted.max(self.dropped));
-        less_gone(tx, name, user, (read, behind))
+        less_gone(tx, (name, user), (read, behind), &mut Tombstones::default())
     }
 }
 
@@ -224,22 +223,28 @@ pub(super) fn is_member_of(conn: &Connection, row: &ChatRow, user: &Owner) -> ru
 }
 
 /// Unread messages of the user in all groups.
-pub(super) fn unread(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<u64> {
+pub(super) fn unread(tx: &Tx<'_>, user: &Owner, tombstones: &mut Tombstones) -> rusqlite::Result<u64> {
     let behind = tx.all(UNREAD, [user.as_str()], |row| {
         Ok((super::owner(row, 0)?, row.get::<_, Row>(1)?, from_sql(row.get(2)?)))
     })?;
-    behind.into_iter().try_fold(0, |sum, (name, read, behind)| Ok(sum + less_gone(tx, &name, user, (read, behind))?))
+    behind
+        .into_iter()
+        .try_fold(0, |sum, (name, read, behind)| Ok(sum + less_gone(tx, (&name, user), (read, behind), tombstones)?))
 }
 
 /// Of so many messages behind a row those that are still to be read.
-fn less_gone(tx: &Tx<'_>, name: &Owner, user: &Owner, (read, behind): (Row, u64)) -> rusqlite::Result<u64> {
+fn less_gone(
+    tx: &Tx<'_>,
+    (name, user): (&Owner, &Owner),
+    (read, behind): (Row, u64),
+    tombstones: &mut Tombstones,
+) -> rusqlite::Result<u64> {
     if behind == 0 {
         return Ok(0);
     }
-    let count = |found: Option<i64>| found.map_or(0, from_sql);
-    let retracted = tx.one(RETRACTED_BEHIND, params![name.as_str(), read], |row| row.get(0))?;
-    let deleted = tx.one(DELETED_BEHIND, params![name.as_str(), user.as_str(), read], |row| row.get(0))?;
-    Ok(behind.saturating_sub(count(retracted) + count(deleted)))
+    let deleted =
+        tx.one(DELETED_BEHIND, params![name.as_str(), user.as_str(), read], |row| row.get(0).map(from_sql))?;
+    Ok(behind.saturating_sub(tombstones.behind(tx, name, read)? + deleted.unwrap_or_default()))
 }
 
 /// A group of a user, and the rows of it that are the user's.

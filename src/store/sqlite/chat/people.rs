@@ -1,5 +1,6 @@
 //! Who users are to each other, and what they have set.
 
+use super::group::tombstones::Tombstones;
 use super::{group, json, json_text, owner, tell};
 use crate::chat::contact::{Entry, MuteLevel, is_seen_by};
 use crate::chat::id::Owner;
@@ -96,9 +97,13 @@ pub(in crate::store) fn settings(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<
 }
 
 /// Unread messages of the user over all conversations.
-pub(in crate::store::sqlite) fn unread(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<u64> {
+pub(in crate::store::sqlite) fn unread(
+    tx: &Tx<'_>,
+    user: &Owner,
+    tombstones: &mut Tombstones,
+) -> rusqlite::Result<u64> {
     let of_two = tx.one(UNREAD, [user.as_str()], |row| row.get::<_, i64>(0))?.map_or(0, from_sql);
-    Ok(of_two + group::unread(tx, user)?)
+    Ok(of_two + group::unread(tx, user, tombstones)?)
 }
 
 pub(super) fn add_unread(tx: &Tx<'_>, user: &Owner, more: i64) -> rusqlite::Result<()> {

@@ -366,7 +366,7 @@ pub(super) fn queue(
         platform: device.form.platform,
         format: device.form.format,
         lang: device.form.lang.as_deref(),
-        unread: people::unread(tx, news.user)?,
+        unread: people::unread(tx, news.user, &mut call.tombstones)?,
         badge: device.form.badge,
     };
     let transport = call.policy.transports.pick(news.user, device.form.app.as_deref()).clone();
