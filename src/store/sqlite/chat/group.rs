@@ -215,6 +215,11 @@ pub(super) fn may_read(tx: &Tx<'_>, row: &ChatRow, user: &Owner) -> rusqlite::Re
     Ok(row.writer == *user || member.is_some_and(|member| member.may_read(row.sid.row())))
 }
 
+/// Whether `user` is in the group, or was.
+pub(super) fn was_member(tx: &Tx<'_>, group: &Owner, user: &Owner) -> rusqlite::Result<bool> {
+    Ok(Member::now_or_before(tx, group, user)?.is_some())
+}
+
 /// The same for what is only read.
 pub(super) fn is_member_of(conn: &Connection, row: &ChatRow, user: &Owner) -> rusqlite::Result<bool> {
     const MAY_READ: &str = "SELECT 1 FROM members WHERE gid = ?1 AND user = ?2 AND reads_from <= ?3

@@ -7,7 +7,9 @@ use super::deletion::{self, OwnCopy};
 use super::message::{document_of, stamped_for};
 use super::{ChatRow, group, load};
 use crate::chat::amendment::{Why, is_tombstone, tombstone, without_writer};
+use crate::chat::group::not_member;
 use crate::chat::id::{Owner, Row, Sid};
+use crate::chat::message::Rejection;
 use crate::chat::suffix::requests::HistoryFrom;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{HistoryPage, HistoryQuery, SYNC_BYTES};
@@ -65,12 +67,17 @@ fn whole(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Vec<u8>> 
 }
 
 /// A page of the conversation of `user` with another one.
-pub(in crate::store) fn page(tx: &Tx<'_>, user: &Owner, query: &HistoryQuery) -> rusqlite::Result<HistoryPage> {
+pub(in crate::store) fn page(
+    tx: &Tx<'_>,
+    user: &Owner,
+    query: &HistoryQuery,
+) -> rusqlite::Result<Result<HistoryPage, Rejection>> {
     let is_backwards = !matches!(query.from, HistoryFrom::After(_));
-    let mut rows = match query.with.is_group() {
+    let rows = match query.with.is_group() {
         true => group::screen::history(tx, user, query)?,
-        false => of_two(tx, user, query)?,
+        false => Some(of_two(tx, user, query)?),
     };
+    let Some(mut rows) = rows else { return Ok(Err(not_member())) };
     rows.sort_by_key(|row| row.sid);
     if is_backwards {
         rows.reverse();
@@ -89,7 +96,7 @@ pub(in crate::store) fn page(tx: &Tx<'_>, user: &Owner, query: &HistoryQuery) ->
     if is_backwards {
         page.items.reverse();
     }
-    Ok(page)
+    Ok(Ok(page))
 }
 
 /// The rows of a page, in any order, and one more.

@@ -3,6 +3,7 @@
 use super::group::tombstones::Tombstones;
 use super::{group, json, json_text, owner, tell};
 use crate::chat::contact::{Entry, MuteLevel, is_seen_by};
+use crate::chat::group::not_member;
 use crate::chat::id::Owner;
 use crate::chat::message::{ErrorCode, PresenceState, Rejection};
 use crate::chat::principal::Role;
@@ -140,6 +141,9 @@ pub(in crate::store) fn change(
 ) -> rusqlite::Result<Result<Vec<Seeing>, Rejection>> {
     ensure(tx, user)?;
     if let SettingChange::About(other, set) = change {
+        if other.is_group() && matches!(set, EntryChange::Mute(Some(_))) && !group::was_member(tx, other, user)? {
+            return Ok(Err(not_member()));
+        }
         let adds = matches!(set, EntryChange::Mute(Some(_)) | EntryChange::Block(true));
         if adds && entry(tx, user, other)?.is_empty() && has_too_many(tx, user)? {
             let detail = format!("the user has set something about {CONTACTS_MAX} others");

@@ -81,13 +81,13 @@ fn newest_item(tx: &Tx<'_>, name: &Owner, user: &Owner, member: &Member) -> rusq
     tx.one(NEWEST, params![name.as_str(), up_to, behind, user.as_str()], ChatRow::read)
 }
 
-/// The rows of a page of the history of a group, in any order, and one more; nothing for who was never in it.
+/// The rows of a page of the history of a group, in any order, and one more; `None`: the user was never in it.
 pub(in crate::store::sqlite::chat) fn history(
     tx: &Tx<'_>,
     user: &Owner,
     query: &HistoryQuery,
-) -> rusqlite::Result<Vec<ChatRow>> {
-    let Some(member) = Member::now_or_before(tx, &query.with, user)? else { return Ok(Vec::new()) };
+) -> rusqlite::Result<Option<Vec<ChatRow>>> {
+    let Some(member) = Member::now_or_before(tx, &query.with, user)? else { return Ok(None) };
     let (sql, edge) = match query.from {
         HistoryFrom::Newest => (BEFORE, Row(i64::MAX)),
         HistoryFrom::Before(sid) => (BEFORE, sid.row()),
@@ -95,5 +95,5 @@ pub(in crate::store::sqlite::chat) fn history(
     };
     let from = member.reads_from.max(Row(member.deleted.0 + 1));
     let up_to = member.gone.unwrap_or(Row(i64::MAX));
-    tx.all(sql, params![query.with.as_str(), edge, from, up_to, query.limit as i64 + 1], ChatRow::read)
+    tx.all(sql, params![query.with.as_str(), edge, from, up_to, query.limit as i64 + 1], ChatRow::read).map(Some)
 }
