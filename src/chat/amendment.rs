@@ -40,7 +40,7 @@ impl Amendment {
 pub enum Why {
     /// Its writer has retracted it.
     Retracted,
-    /// It was an edit, and a later one has taken its place.
+    /// It was an edit, and a later one has taken its place; or it was edited when its reader had gone from the group.
     Edited,
     /// The user who reads has deleted the own copy.
     Deleted,

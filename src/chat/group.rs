@@ -168,7 +168,7 @@ impl GroupChange {
 
 /// What somebody is told who asks for a group that he is not in, or that there is not.
 pub fn not_member() -> Rejection {
-    Rejection::new(ErrorCode::NotMember, "the group has no such member")
+    Rejection::new(ErrorCode::NotMember, "you are in no such group")
 }
 
 /// Whether a member with this role may write.

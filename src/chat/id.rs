@@ -127,6 +127,9 @@ pub enum NameError {
     /// The text is reserved: a prefix (`g-`, `_`, `$`) or a whole word (`self`, `others`).
     #[error("is reserved")]
     Reserved,
+    /// The text does not begin as the name of a group does.
+    #[error("is no group: the name of one begins with `g-`")]
+    NoGroup,
 }
 
 /// The id of a message as its sender chose it: 1 to [`ID_MAX`] visible ASCII characters without `/`, `+`, `#`.
@@ -222,7 +225,7 @@ impl GroupId {
         match text.strip_prefix(GROUP) {
             Some("") => Err(NameError::Empty),
             Some(_) => Ok(Self(text)),
-            None => Err(NameError::Reserved),
+            None => Err(NameError::NoGroup),
         }
     }
 

@@ -104,7 +104,7 @@ pub use figures::{COMMIT_LIMITS, CommitTimes, QueueState, RECEIPT_GRACE_MS, Reco
 pub use first_screen::{Archiving, ConversationItem, ConversationPage, Deletion, HistoryPage, HistoryQuery};
 pub use group::{
     GroupAction, GroupChanged, GroupOutcome, GroupPage, MEMBERS_BYTES, Named, NewGroupChange, NewGroupMessage,
-    USER_GROUPS_MAX,
+    USER_FORMER_GROUPS_MAX, USER_GROUPS_MAX,
 };
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};

@@ -90,9 +90,11 @@ fn shortened(item: &Bytes) -> Option<Value> {
 
 /// A page of one conversation.
 pub(super) async fn history(context: &Context, user: &Owner, query: HistoryQuery) -> Result<Reply, StoreError> {
-    let HistoryPage { items, complete } = context.store.chat_history(user.clone(), query).await?.await?;
-    let items: Vec<Value> = items.iter().filter_map(|item| serde_json::from_slice(item).ok()).collect();
-    Ok(Ok(fields(json!({ "items": items, "complete": complete }))))
+    let page = context.store.chat_history(user.clone(), query).await?.await?;
+    Ok(page.map(|HistoryPage { items, complete }| {
+        let items: Vec<Value> = items.iter().filter_map(|item| serde_json::from_slice(item).ok()).collect();
+        fields(json!({ "items": items, "complete": complete }))
+    }))
 }
 
 /// Puts a conversation away, or takes it out again.

@@ -260,6 +260,16 @@ impl Change<'_> {
         }
     }
 
+    /// Members who go, and whose phones show no more of the group.
+    fn members_cleared(&self) -> usize {
+        match &self.action {
+            GroupAction::Change(GroupChange::Remove(users)) => users.len(),
+            GroupAction::Change(GroupChange::Leave) => 1,
+            GroupAction::Change(GroupChange::Dissolve) => MEMBERS_MAX,
+            _ => 0,
+        }
+    }
+
     /// Hands it to the store; those who look are given what they may be invited by.
     async fn ask(
         &self,
@@ -284,7 +294,8 @@ impl Change<'_> {
         let attended = attended.map(|one| (one.peer.name.clone(), one.sid)).collect();
         let by = self.by.writer(context);
         let told = self.members_told() * self.policy.listeners.len();
-        let pushes = (1 + named.len()) * USER_DEVICES_MAX + told;
+        let cleared = self.members_cleared() * USER_DEVICES_MAX;
+        let pushes = (1 + named.len()) * USER_DEVICES_MAX + cleared.min(PUSHES_MAX) + told;
         let new = NewGroupChange { sid, by, group: group.clone(), what: self.action.clone(), named };
         let committed = context.store.group_change(new, context.chat_call(at, pushes, self.policy)).await?;
         Ok((committed, group, attended))

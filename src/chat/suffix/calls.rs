@@ -17,8 +17,6 @@ use sha2::{Digest, Sha256};
 pub const TTL_MAX: u32 = 60;
 /// What the bridge says of a call: taken off, whatever a client writes.
 const SAID: [&str; 2] = ["outcome", "seconds"];
-/// Names of groups begin like this.
-const GROUP: &str = "g-";
 
 /// The word that names a call: the caller chooses it, and every document of the call has it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -132,9 +130,6 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<Signal, Rejection>
         fields.take(name);
     }
     let to = peer(fields, "to")?;
-    if to.as_str().starts_with(GROUP) {
-        return Err(Rejection::bad_field("to", "names a group, and a call is between two"));
-    }
     let call = CallName::read(fields)?;
     let Some(name) = fields.string("type")? else {
         return Err(Rejection::new(ErrorCode::MissingField, "`type` is missing"));

@@ -44,6 +44,9 @@ pub fn read_document(with: &Owner, sid: Sid, unread: u64) -> Vec<u8> {
 pub(in crate::chat) fn peer(fields: &mut Fields, name: &str) -> Result<Owner, Rejection> {
     let missing = || Rejection::new(ErrorCode::MissingField, format!("`{name}` is missing: the name of a user"));
     let given = fields.string(name)?.ok_or_else(missing)?;
+    if Owner::of_any(given.as_str()).is_ok_and(|named| named.is_group()) {
+        return Err(Rejection::bad_field(name, "names a group, and a user is to be named"));
+    }
     Owner::new(given).map_err(|fault| Rejection::bad_field(name, fault))
 }
 
@@ -64,11 +67,24 @@ pub(super) fn device(fields: &mut Fields) -> Result<Option<Device>, Rejection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::id::SidSource;
+    use crate::chat::id::{GroupId, SidSource};
     use serde_json::Value;
 
     fn parse(payload: &Value) -> Result<ReadPosition, ErrorCode> {
         ReadPosition::parse(payload.to_string().as_bytes(), &Limits::default()).map_err(|rejection| rejection.code())
+    }
+
+    #[test]
+    fn where_a_user_is_to_be_named_a_group_is_told_apart() {
+        let said = |name: &str| {
+            let payload = json!({ "to": name }).to_string();
+            let mut fields = Fields::read(payload.as_bytes(), 1_000).unwrap();
+            peer(&mut fields, "to").map_err(|rejection| rejection.detail().to_owned())
+        };
+        assert_eq!(said("g-1"), Err("`to` names a group, and a user is to be named".to_owned()));
+        assert_eq!(said("_x"), Err("`to` is reserved".to_owned()));
+        let team = GroupId::new("team").map_err(|fault| fault.to_string());
+        assert_eq!(team, Err("is no group: the name of one begins with `g-`".to_owned()));
     }
 
     #[test]

@@ -243,8 +243,12 @@ impl Store {
         self.queue.submit(move |tx| conversations::page(tx, &user, before, limit, at)).await
     }
 
-    /// A page of one conversation of a user.
-    pub async fn chat_history(&self, user: Owner, query: HistoryQuery) -> Result<Committed<HistoryPage>, StoreError> {
+    /// A page of one conversation of a user. Refused for a group in which the user never was.
+    pub async fn chat_history(
+        &self,
+        user: Owner,
+        query: HistoryQuery,
+    ) -> Result<Committed<Result<HistoryPage, Rejection>>, StoreError> {
         self.queue.submit(move |tx| history::page(tx, &user, &query)).await
     }
 

@@ -1,6 +1,6 @@
 //! The outbox: documents that wait to be published over MQTT, in order per topic.
 
-use super::chat::group::message::shared_copy;
+use super::chat::group::message::SharedCopy;
 use super::chat::{calls, position};
 use super::column::{NEVER, from_sql, sql_ms};
 use super::delivery::Delivery;
@@ -149,20 +149,22 @@ fn notify(tx: &mut Tx<'_>, topic: &str, document: impl FnOnce() -> OutboxDocumen
 pub(super) fn fill_events(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
     let Some(events) = tx.memory_draft.events.take() else { return Ok(()) };
     let mut filled = Vec::with_capacity(events.len());
-    let mut shared: Option<(Sid, Bytes)> = None;
+    let mut shared: Option<SharedCopy> = None;
     for mut event in events {
-        if let CommitEvent::Document { reference: DocumentRef { origin: Origin::ChatCopy(sid), .. }, payload, .. } =
-            &mut event
+        if let CommitEvent::Document {
+            reference: DocumentRef { origin: Origin::ChatCopy(sid), topic, .. },
+            payload,
+            ..
+        } = &mut event
             && payload.is_empty()
         {
             // The copies of one message follow one another.
-            if shared.as_ref().is_none_or(|(of, _)| of != sid) {
-                shared = shared_copy(tx, *sid)?.map(|copy| (*sid, copy));
+            if shared.as_ref().is_none_or(|shared| !shared.is_of(*sid)) {
+                shared = SharedCopy::load(tx, *sid)?;
             }
-            match &shared {
-                Some((of, copy)) if of == sid => *payload = copy.clone(),
-                _ => continue,
-            }
+            let copy = shared.as_ref().map_or(Ok(None), |shared| shared.for_inbox(tx, topic))?;
+            let Some(copy) = copy else { continue };
+            *payload = copy;
         }
         if let CommitEvent::Document { reference: DocumentRef { origin: Origin::Delivery(sid), .. }, payload, .. } =
             &mut event
@@ -243,7 +245,10 @@ pub(super) fn with_body(tx: &Tx<'_>, document: OutboxDocument) -> rusqlite::Resu
     }
     let payload = match document.reference.origin {
         Origin::Delivery(sid) => body(tx, sid)?,
-        Origin::ChatCopy(sid) if document.payload.is_empty() => shared_copy(tx, sid)?,
+        Origin::ChatCopy(sid) if document.payload.is_empty() => {
+            let shared = SharedCopy::load(tx, sid)?;
+            shared.map_or(Ok(None), |shared| shared.for_inbox(tx, &document.reference.topic))?
+        }
         _ => return Ok(Some(document)),
     };
     let Some(payload) = payload else {

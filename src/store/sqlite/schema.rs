@@ -4,6 +4,7 @@ mod blocked;
 mod calls;
 mod erased;
 mod first_screen;
+mod former;
 mod groups;
 mod scheduled;
 
@@ -13,6 +14,7 @@ use blocked::BLOCKED;
 use calls::CALLS;
 use erased::ERASED;
 use first_screen::FIRST_SCREEN;
+use former::FORMER;
 use groups::GROUPS;
 use rusqlite::Connection;
 use scheduled::SCHEDULED;
@@ -23,7 +25,7 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 14] = [
+pub(super) const STEPS: [&str; 15] = [
     FIRST,
     PRESENCE,
     TRANSPORTS,
@@ -38,6 +40,7 @@ pub(super) const STEPS: [&str; 14] = [
     ERASED,
     CALLS,
     BLOCKED,
+    FORMER,
 ];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// The steps from this schema on make tables and indexes and change no message: nothing is worth a copy.

@@ -10,6 +10,8 @@ mod expired;
 mod explain;
 mod export;
 mod first_screen;
+mod group_members;
+mod group_pushes;
 pub(super) mod groups;
 mod invitations;
 mod keep;

@@ -2,7 +2,7 @@
 //!
 //! What must hold: whoever is in the group when something is written gets it once, and counts without holes; whoever is not gets
 //! nothing; what is unread is what others wrote behind the read position; a member at whose devices nobody looks is pushed
-//! once, one who looks when the wait is over, the writer never; exactly the phone that was pushed is cleared; and versions only rise.
+//! once, one who looks when the wait is over, the writer never; exactly the phone that was pushed is cleared, also when its user goes; and versions only rise.
 
 use super::chat::groups::{group, owners};
 use super::chat::{Chat, devices, owner, received};
@@ -298,13 +298,13 @@ async fn read(chat: &mut Chat, model: &mut Model, user: usize, back: usize) {
     let web = NewReceipt { dev: devices(&["web"]).pop(), ..received(USERS[user], &[]) };
     let outcome = chat.receipt(NewReceipt { read: true, of: ReceiptOf::In(group().into(), sid), ..web }).await;
     assert!(matches!(outcome, ChatOutcome::Done { .. }), "{outcome:?}");
-    let is_ahead = model.is_in(user) && model.members[user].read.is_none_or(|read| read < sid);
+    let is_ahead = model.members[user].read.is_none_or(|read| read < sid);
     let told = chat.told(USERS[user], "read").await;
     if !is_ahead {
         assert!(told.is_empty(), "{told:?}");
         return check_pushes(chat, Vec::new()).await;
     }
-    let unread = model.unread(user, sid);
+    let unread = if model.is_in(user) { model.unread(user, sid) } else { 0 };
     assert_eq!(told, [json!({ "with": "g-team", "sid": sid.to_string(), "unread": unread })]);
     model.members[user].read = Some(sid);
     let cleared = clear(model, user, sid);
@@ -346,6 +346,8 @@ async fn remove(chat: &mut Chat, model: &mut Model, user: usize) {
     assert_eq!(changed.unwrap().version, model.version);
     model.members[user].is_in = false;
     let sid = newest_notice(chat).await;
+    let cleared = clear(model, user, sid).map(|(user, what, _)| (user, what, sid));
+    check_pushes(chat, cleared.into_iter().collect()).await;
     model.add_item(sid, None, false, Some(user));
 }
 

@@ -1,5 +1,6 @@
 //! The conversations of a user, newest first: the first screen of a client.
 
+use super::group::tombstones::Tombstones;
 use super::history::{Shown, shown};
 use super::position::BY_ROW;
 use super::{ChatRow, group, load, mention, owner, people};
@@ -43,12 +44,13 @@ pub(in crate::store) fn page(
     for (with, newest) in found.into_iter().take(limit) {
         items.extend(item(tx, user, with, newest, at)?);
     }
-    Ok(ConversationPage { items, complete, unread: people::unread(tx, user)?, mentions: mention::in_all(tx, user)? })
+    let unread = people::unread(tx, user, &mut Tombstones::default())?;
+    Ok(ConversationPage { items, complete, unread, mentions: mention::in_all(tx, user)? })
 }
 
 fn item(tx: &Tx<'_>, user: &Owner, with: Owner, newest: Row, at: u64) -> rusqlite::Result<Option<ConversationItem>> {
     if with.is_group() {
-        return group::screen::item(tx, user, with, newest);
+        return group::screen::item(tx, user, with, (newest, at));
     }
     let (conversation, side) = load(tx, user, &with)?;
     let (own, theirs) = (*conversation.of(side), *conversation.of(side.other()));

@@ -70,6 +70,12 @@ pub(super) fn hide(tx: &Tx<'_>, member: &Owner, row: &ChatRow) -> rusqlite::Resu
     tx.execute(HIDE, params![member.as_str(), row.peer.as_str(), row.sid.row()]).map(drop)
 }
 
+/// Whether the content of this row of a group is kept from `member`, whatever that of the message is that it is about.
+pub(super) fn is_hidden(tx: &Tx<'_>, member: &Owner, row: &ChatRow) -> rusqlite::Result<bool> {
+    let values = params![member.as_str(), row.peer.as_str(), row.sid.row()];
+    Ok(tx.one(DELETED, values, |row| row.get::<_, bool>(0))?.unwrap_or(false))
+}
+
 /// Whether `user` has no own copy of a row: deleted, or never got.
 pub(super) fn is_deleted(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<bool> {
     Ok(own_copy(tx, user, row)? != OwnCopy::Whole)

@@ -4,6 +4,7 @@
 //! sessions, for a BAL, and for the push service. The copies that wait in the outbox are known by their numbers; those that
 //! are rows of a queue have the time with them.
 
+use super::group::tombstones::Tombstones;
 use super::notified::{self, Seen};
 use super::{Call, ChatRow, amend, group};
 use crate::chat::amendment::Why;
@@ -82,7 +83,8 @@ pub(super) fn sweep(tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<bo
     let deleted = over.into_iter().map(|row| delete_row(tx, row, call.at)).collect::<rusqlite::Result<Vec<_>>>();
     tx.conn.pragma_update(None, "secure_delete", "OFF")?;
     let shown = deleted?.into_iter().flatten().filter(|message| !message.hidden && message.amends.is_none());
-    // What is unread is known by now.
+    // What is unread is known by now, and was not before.
+    call.tombstones = Tombstones::default();
     for message in shown {
         if message.peer.is_group() {
             group::amend::clear_all(tx, &message, call)?;

@@ -29,7 +29,7 @@ pub(in crate::store::sqlite) fn of_message(
     let Some(found) = found else { return Ok(None) };
     if found.peer.is_group() {
         let is_readers = found.writer != *user && group::is_member_of(conn, &found, user)?;
-        return if is_readers { group::push::explain(conn, user, &found).map(Some) } else { Ok(None) };
+        return if is_readers { group::explain::of_member(conn, user, &found).map(Some) } else { Ok(None) };
     }
     if found.peer != *user {
         return Ok(None);

@@ -4,12 +4,15 @@
 //! member gets a document without a payload, which is composed when somebody reads it.
 
 pub(in crate::store) mod amend;
+pub(in crate::store) mod explain;
+pub(in crate::store) mod former;
 pub(in crate::store) mod membership;
 pub(in crate::store) mod message;
 pub(in crate::store) mod own_copy;
 pub(in crate::store) mod position;
 pub(in crate::store) mod push;
 pub(in crate::store) mod screen;
+pub(in crate::store) mod tombstones;
 
 use super::message::document_of;
 use super::{ChatRow, json, json_text, mention, people};
@@ -18,8 +21,10 @@ use crate::chat::id::{Owner, Row, Sid};
 use crate::store::EXPORT_PAGE;
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
+use former::GroupView;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json as object};
+use tombstones::Tombstones;
 
 const LOAD: &str = "SELECT settings, version, members, count, counted, dropped, newest FROM chat_groups WHERE gid = ?1";
 const SAVE: &str = "INSERT INTO chat_groups (gid, settings, version, members, count, counted, dropped, newest)
@@ -30,18 +35,14 @@ const SAVE: &str = "INSERT INTO chat_groups (gid, settings, version, members, co
 pub(in crate::store::sqlite) const MEMBER: &str =
     "SELECT owner, came, reads_from, gone, read, read_counted, received, deleted, archived FROM members
     WHERE gid = ?1 AND user = ?2";
-pub(in crate::store::sqlite) const GROUPS_OF: &str = "SELECT m.gid, m.came, m.gone, g.newest FROM members m
-    JOIN chat_groups g ON g.gid = m.gid WHERE m.user = ?1";
+pub(in crate::store::sqlite) const GROUPS_OF: &str = "SELECT gid, came, gone FROM members WHERE user = ?1";
 pub(in crate::store::sqlite) const UNREAD: &str =
     "SELECT m.gid, m.read, max(0, g.counted - max(m.read_counted, g.dropped)) FROM members m
     JOIN chat_groups g ON g.gid = m.gid
     WHERE m.user = ?1 AND m.gone IS NULL AND g.counted > max(m.read_counted, g.dropped)";
 pub(in crate::store::sqlite) const EXPORTED: &str =
     "SELECT gid FROM members WHERE user = ?1 AND gid > ?2 ORDER BY gid LIMIT ?3";
-/// Messages that were counted as unread and are not any more, behind a row: retracted ones, and those of which the member has
-/// no own copy.
-pub(in crate::store::sqlite) const RETRACTED_BEHIND: &str =
-    "SELECT count(*) FROM chat INDEXED BY chat_gone_behind WHERE peer = ?1 AND gone = 1 AND kind = 0 AND row > ?2";
+/// Messages that were counted as unread and of which the member has no own copy, behind a row.
 pub(in crate::store::sqlite) const DELETED_BEHIND: &str =
     "SELECT count(*) FROM deleted d CROSS JOIN chat c ON c.row = d.row
     WHERE d.user = ?2 AND d.peer = ?1 AND d.row > ?3 AND c.gone = 0 AND c.kind = 0";
@@ -117,7 +118,7 @@ impl Group {
         (read, read_counted): (Row, u64),
     ) -> rusqlite::Result<u64> {
         let behind = self.counted.saturating_sub(read_counted.max(self.dropped));
-        less_gone(tx, name, user, (read, behind))
+        less_gone(tx, (name, user), (read, behind), &mut Tombstones::default())
     }
 }
 
@@ -197,9 +198,10 @@ pub(super) fn exported(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Resu
         };
         let is_in = member.gone.is_none();
         let read = message::by_row(tx, member.read)?.map(|row| row.sid.to_string());
+        let view = GroupView::of(tx, (&name, user), (&group, &member))?;
         let unread = if is_in { group.unread(tx, (&name, user), (member.read, member.read_counted))? } else { 0 };
         let item = object!({
-            "kind": "group", "group": name.as_str(), "settings": group.settings, "version": group.version,
+            "kind": "group", "group": name.as_str(), "settings": view.settings, "version": view.version,
             "member": is_in, "role": member.role, "unread": unread, "read": read,
         });
         items.push((name.as_str().to_owned(), item));
@@ -213,6 +215,11 @@ pub(super) fn may_read(tx: &Tx<'_>, row: &ChatRow, user: &Owner) -> rusqlite::Re
     Ok(row.writer == *user || member.is_some_and(|member| member.may_read(row.sid.row())))
 }
 
+/// Whether `user` is in the group, or was.
+pub(super) fn was_member(tx: &Tx<'_>, group: &Owner, user: &Owner) -> rusqlite::Result<bool> {
+    Ok(Member::now_or_before(tx, group, user)?.is_some())
+}
+
 /// The same for what is only read.
 pub(super) fn is_member_of(conn: &Connection, row: &ChatRow, user: &Owner) -> rusqlite::Result<bool> {
     const MAY_READ: &str = "SELECT 1 FROM members WHERE gid = ?1 AND user = ?2 AND reads_from <= ?3
@@ -221,22 +228,28 @@ pub(super) fn is_member_of(conn: &Connection, row: &ChatRow, user: &Owner) -> ru
 }
 
 /// Unread messages of the user in all groups.
-pub(super) fn unread(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<u64> {
+pub(super) fn unread(tx: &Tx<'_>, user: &Owner, tombstones: &mut Tombstones) -> rusqlite::Result<u64> {
     let behind = tx.all(UNREAD, [user.as_str()], |row| {
         Ok((super::owner(row, 0)?, row.get::<_, Row>(1)?, from_sql(row.get(2)?)))
     })?;
-    behind.into_iter().try_fold(0, |sum, (name, read, behind)| Ok(sum + less_gone(tx, &name, user, (read, behind))?))
+    behind
+        .into_iter()
+        .try_fold(0, |sum, (name, read, behind)| Ok(sum + less_gone(tx, (&name, user), (read, behind), tombstones)?))
 }
 
 /// Of so many messages behind a row those that are still to be read.
-fn less_gone(tx: &Tx<'_>, name: &Owner, user: &Owner, (read, behind): (Row, u64)) -> rusqlite::Result<u64> {
+fn less_gone(
+    tx: &Tx<'_>,
+    (name, user): (&Owner, &Owner),
+    (read, behind): (Row, u64),
+    tombstones: &mut Tombstones,
+) -> rusqlite::Result<u64> {
     if behind == 0 {
         return Ok(0);
     }
-    let count = |found: Option<i64>| found.map_or(0, from_sql);
-    let retracted = tx.one(RETRACTED_BEHIND, params![name.as_str(), read], |row| row.get(0))?;
-    let deleted = tx.one(DELETED_BEHIND, params![name.as_str(), user.as_str(), read], |row| row.get(0))?;
-    Ok(behind.saturating_sub(count(retracted) + count(deleted)))
+    let deleted =
+        tx.one(DELETED_BEHIND, params![name.as_str(), user.as_str(), read], |row| row.get(0).map(from_sql))?;
+    Ok(behind.saturating_sub(tombstones.behind(tx, name, read)? + deleted.unwrap_or_default()))
 }
 
 /// A group of a user, and the rows of it that are the user's.
@@ -244,7 +257,6 @@ pub(super) struct OfUser {
     pub(super) group: Owner,
     came: Row,
     gone: Option<Row>,
-    pub(super) newest: Row,
 }
 
 impl OfUser {
@@ -262,7 +274,7 @@ impl OfUser {
 /// The groups in which a user is, or was.
 pub(super) fn groups_of(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<OfUser>> {
     tx.all(GROUPS_OF, [user.as_str()], |row| {
-        Ok(OfUser { group: super::owner(row, 0)?, came: row.get(1)?, gone: row.get(2)?, newest: row.get(3)? })
+        Ok(OfUser { group: super::owner(row, 0)?, came: row.get(1)?, gone: row.get(2)? })
     })
 }
 

@@ -6,8 +6,10 @@
 use super::deletion::{self, OwnCopy};
 use super::message::{document_of, stamped_for};
 use super::{ChatRow, group, load};
-use crate::chat::amendment::{Why, tombstone};
+use crate::chat::amendment::{Why, is_tombstone, tombstone, without_writer};
+use crate::chat::group::not_member;
 use crate::chat::id::{Owner, Row, Sid};
+use crate::chat::message::Rejection;
 use crate::chat::suffix::requests::HistoryFrom;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{HistoryPage, HistoryQuery, SYNC_BYTES};
@@ -43,7 +45,7 @@ pub(super) enum Shown {
 /// What `user` gets of a row that is on its side.
 pub(super) fn shown(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Shown> {
     let document = match deletion::own_copy(tx, user, row)? {
-        OwnCopy::Whole => document_of(tx, row, user)?,
+        OwnCopy::Whole => whole(tx, user, row)?,
         OwnCopy::Deleted if row.amends.is_none() => tombstone(&document_of(tx, row, user)?, Why::Deleted),
         OwnCopy::Blocked if row.amends.is_none() => return Ok(Shown::Item(group::message::hidden(row))),
         OwnCopy::Deleted | OwnCopy::DeletedWithAll | OwnCopy::Blocked => return Ok(Shown::Nothing),
@@ -51,13 +53,31 @@ pub(super) fn shown(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Resul
     Ok(Shown::Item(stamped_for(row, &document, user, false)))
 }
 
+/// What `user` reads of a row of which it has the own copy. Of an owner of a group whom it had blocked, it hears that a message
+/// was retracted and not more; and what was edited when it had gone from the group is not for it.
+fn whole(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Vec<u8>> {
+    let kept = document_of(tx, row, user)?;
+    if !row.peer.is_group() || is_tombstone(&kept) {
+        return Ok(kept);
+    }
+    if row.amends.is_some() && deletion::is_hidden(tx, user, row)? {
+        return Ok(without_writer(&kept));
+    }
+    Ok(if group::former::is_changed_since(tx, user, row)? { tombstone(&kept, Why::Edited) } else { kept })
+}
+
 /// A page of the conversation of `user` with another one.
-pub(in crate::store) fn page(tx: &Tx<'_>, user: &Owner, query: &HistoryQuery) -> rusqlite::Result<HistoryPage> {
+pub(in crate::store) fn page(
+    tx: &Tx<'_>,
+    user: &Owner,
+    query: &HistoryQuery,
+) -> rusqlite::Result<Result<HistoryPage, Rejection>> {
     let is_backwards = !matches!(query.from, HistoryFrom::After(_));
-    let mut rows = match query.with.is_group() {
+    let rows = match query.with.is_group() {
         true => group::screen::history(tx, user, query)?,
-        false => of_two(tx, user, query)?,
+        false => Some(of_two(tx, user, query)?),
     };
+    let Some(mut rows) = rows else { return Ok(Err(not_member())) };
     rows.sort_by_key(|row| row.sid);
     if is_backwards {
         rows.reverse();
@@ -76,7 +96,7 @@ pub(in crate::store) fn page(tx: &Tx<'_>, user: &Owner, query: &HistoryQuery) ->
     if is_backwards {
         page.items.reverse();
     }
-    Ok(page)
+    Ok(Ok(page))
 }
 
 /// The rows of a page, in any order, and one more.

@@ -216,7 +216,7 @@ fn answer(
     let mut seen = Vec::new();
     let into = if answer == Answer::Accept { group_of(tx, &asked)? } else { None };
     if let Some(group) = &into {
-        if let Err(rejection) = group::membership::join(tx, group, from, call)? {
+        if let Err(rejection) = group::membership::join(tx, group, (from, &asked), call)? {
             return Ok(ChatOutcome::Refused(rejection.about(new.invitation.id.clone())));
         }
     } else if answer == Answer::Accept {

@@ -40,7 +40,8 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, keep: Keep, call: &ChatCall) -> r
     let deleted = expired::sweep(tx, call)?;
     let silent = silent_devices(tx, call.at)?;
     let purged = deletion::purge_some(tx)?;
-    Ok(dropped >= CHUNK || ended || deleted || silent >= CHUNK || purged)
+    let forgotten = group::former::sweep(tx)?;
+    Ok(dropped >= CHUNK || ended || deleted || silent >= CHUNK || purged || forgotten)
 }
 
 /// The oldest go while they are too old, or all together too many.
@@ -62,6 +63,9 @@ fn drop_row(tx: &mut Tx<'_>, row: &ChatRow) -> rusqlite::Result<()> {
     let number = row.sid.row();
     if row.peer.is_group() && row.kind == Kind::Message {
         group::handle_dropped(tx, row)?;
+    }
+    if row.peer.is_group() {
+        group::push::dropped(tx, number)?;
     }
     let bytes = tx.one(LENGTH, [number], |row| row.get(0).map(from_sql))?.unwrap_or_default();
     tx.execute(DROP, [number])?;

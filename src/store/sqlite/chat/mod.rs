@@ -46,6 +46,7 @@ use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::topic::inbox_topic;
 use crate::store::sqlite::column::{from_sql, sid, sql_ms};
 use crate::store::{ChatCall, ChatPolicy, Origin, StoreFigures};
+use group::tombstones::Tombstones;
 use rusqlite::params;
 use rusqlite::types::Type;
 use serde::Serialize;
@@ -65,11 +66,13 @@ pub(in crate::store) struct Call<'a> {
     pub(super) policy: &'a ChatPolicy,
     /// Each push takes the next one, so those of a device are in the order in which they were made.
     pub(super) push_sids: std::slice::Iter<'a, Sid>,
+    /// Of groups, while the verb makes none.
+    pub(super) tombstones: Tombstones,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn of(call: &'a ChatCall) -> Self {
-        Self { at: call.at, policy: &call.policy, push_sids: call.push_sids.iter() }
+        Self { at: call.at, policy: &call.policy, push_sids: call.push_sids.iter(), tombstones: Tombstones::default() }
     }
 }
 

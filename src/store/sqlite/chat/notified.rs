@@ -155,7 +155,7 @@ pub(super) fn withdraw(tx: &mut Tx<'_>, seen: &Seen<'_>, dev: &Device, call: &Ca
         }
     }
     if seen.peer.is_group() {
-        return group::push::confirmed(tx, seen.user, seen.sid.row(), dev, call);
+        return group::push::confirmed(tx, seen, dev, call);
     }
     stop_waiting(tx, seen, own_only.then_some(dev))
 }
@@ -196,7 +196,7 @@ pub(super) fn clear(
     call: &mut Call<'_>,
 ) -> rusqlite::Result<()> {
     if seen.peer.is_group() {
-        tx.execute(group::push::FORGET_CONFIRMED, params![seen.user.as_str(), seen.sid.row()])?;
+        group::push::stop_waiting(tx, seen)?;
     } else {
         stop_waiting(tx, seen, None)?;
     }

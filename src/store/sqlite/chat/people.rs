@@ -1,7 +1,9 @@
 //! Who users are to each other, and what they have set.
 
+use super::group::tombstones::Tombstones;
 use super::{group, json, json_text, owner, tell};
 use crate::chat::contact::{Entry, MuteLevel, is_seen_by};
+use crate::chat::group::not_member;
 use crate::chat::id::Owner;
 use crate::chat::message::{ErrorCode, PresenceState, Rejection};
 use crate::chat::principal::Role;
@@ -96,9 +98,13 @@ pub(in crate::store) fn settings(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<
 }
 
 /// Unread messages of the user over all conversations.
-pub(in crate::store::sqlite) fn unread(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<u64> {
+pub(in crate::store::sqlite) fn unread(
+    tx: &Tx<'_>,
+    user: &Owner,
+    tombstones: &mut Tombstones,
+) -> rusqlite::Result<u64> {
     let of_two = tx.one(UNREAD, [user.as_str()], |row| row.get::<_, i64>(0))?.map_or(0, from_sql);
-    Ok(of_two + group::unread(tx, user)?)
+    Ok(of_two + group::unread(tx, user, tombstones)?)
 }
 
 pub(super) fn add_unread(tx: &Tx<'_>, user: &Owner, more: i64) -> rusqlite::Result<()> {
@@ -135,6 +141,9 @@ pub(in crate::store) fn change(
 ) -> rusqlite::Result<Result<Vec<Seeing>, Rejection>> {
     ensure(tx, user)?;
     if let SettingChange::About(other, set) = change {
+        if other.is_group() && matches!(set, EntryChange::Mute(Some(_))) && !group::was_member(tx, other, user)? {
+            return Ok(Err(not_member()));
+        }
         let adds = matches!(set, EntryChange::Mute(Some(_)) | EntryChange::Block(true));
         if adds && entry(tx, user, other)?.is_empty() && has_too_many(tx, user)? {
             let detail = format!("the user has set something about {CONTACTS_MAX} others");

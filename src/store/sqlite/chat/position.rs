@@ -135,7 +135,7 @@ pub(in crate::store::sqlite) fn acknowledged(tx: &mut Tx<'_>, user: &str, sid: S
     let Some(row) = ChatRow::by_sid(tx, sid)? else { return ringing::acknowledged(tx, user, sid).map(drop) };
     if row.peer.is_group() {
         let Ok(user) = Owner::new(user) else { return Ok(()) };
-        return if row.writer == user { Ok(()) } else { group::position::received(tx, &user, &row, at) };
+        return if row.writer == user { Ok(()) } else { group::position::received(tx, &user, &row, (false, at)) };
     }
     if row.peer.as_str() == user && !row.hidden { confirm(tx, &row, false, at) } else { Ok(()) }
 }
@@ -148,7 +148,7 @@ fn received(
     call: &Call<'_>,
 ) -> rusqlite::Result<()> {
     if row.peer.is_group() {
-        group::position::received(tx, &new.user, row, call.at)?;
+        group::position::received(tx, &new.user, row, (up_to, call.at))?;
     } else {
         confirm(tx, row, up_to, call.at)?;
     }

@@ -40,7 +40,7 @@ const BODY_LENGTH: &str = "SELECT length(body) FROM deliveries WHERE row = ?1 AN
 const SET_BODY: &str = "UPDATE deliveries SET body = ?2 WHERE row = ?1";
 const DECIDED: &str = "SELECT decided FROM chat WHERE row = ?1 AND waits = 1";
 const SET_DECIDED: &str = "UPDATE chat SET waits = ?2, decided = ?3 WHERE row = ?1";
-const STOP_WAITING: &str = "UPDATE chat SET waits = 0 WHERE row = ?1";
+pub(super) const STOP_WAITING: &str = "UPDATE chat SET waits = 0 WHERE row = ?1";
 pub(in crate::store::sqlite) const WAITING: &str = "SELECT row FROM chat INDEXED BY chat_waits
     WHERE peer = ?1 AND row <= ?2 AND row >= ?3 AND waits = 1 AND writer = ?4";
 pub(in crate::store::sqlite) const UNDECIDED: &str = "SELECT peer, row, tail FROM chat INDEXED BY chat_waits
@@ -366,7 +366,7 @@ pub(super) fn queue(
         platform: device.form.platform,
         format: device.form.format,
         lang: device.form.lang.as_deref(),
-        unread: people::unread(tx, news.user)?,
+        unread: people::unread(tx, news.user, &mut call.tombstones)?,
         badge: device.form.badge,
     };
     let transport = call.policy.transports.pick(news.user, device.form.app.as_deref()).clone();

@@ -99,7 +99,7 @@ fn rows(tx: &Tx<'_>, user: &Owner, edge: Edge) -> rusqlite::Result<Vec<ChatRow>>
             Edge::Behind(row) => (row.max(group.before()), group.last()),
             Edge::Before(row) => (group.before(), group.last().min(Row(row.0 - 1))),
         };
-        if group.newest > behind {
+        if behind < up_to {
             let values = params![group.group.as_str(), behind, up_to, user.as_str(), SYNC_MAX as i64 + 1];
             rows.extend(tx.all(of_group, values, ChatRow::read)?);
         }

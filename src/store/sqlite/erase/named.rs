@@ -10,7 +10,7 @@ const CHUNK: i64 = 250;
 /// What it is called in the answer, and how rows of it go: `?1` is the name, `?2` how many at most.
 ///
 /// A further table is a line here. Where a row of somebody else has to stay, under the other name, it is a step of its own.
-const DROPPED: [(&str, &str); 18] = [
+const DROPPED: [(&str, &str); 19] = [
     (
         "contacts",
         "DELETE FROM contacts WHERE user = ?1 AND other IN (SELECT other FROM contacts WHERE user = ?1 LIMIT ?2)",
@@ -35,8 +35,13 @@ const DROPPED: [(&str, &str); 18] = [
     ),
     (
         "confirmations in groups",
-        "DELETE FROM group_confirmed WHERE (user, row, dev) IN (
-            SELECT user, row, dev FROM group_confirmed WHERE user = ?1 LIMIT ?2)",
+        "DELETE FROM group_confirmed WHERE (user, peer, row, dev) IN (
+            SELECT user, peer, row, dev FROM group_confirmed WHERE user = ?1 LIMIT ?2)",
+    ),
+    (
+        "pushes in groups that wait for room",
+        "DELETE FROM unpushed_members WHERE (user, peer, row) IN (
+            SELECT user, peer, row FROM unpushed_members WHERE user = ?1 LIMIT ?2)",
     ),
     (
         "mentions",

@@ -145,6 +145,53 @@ fn what_blocked_members_wrote_in_groups_is_a_place_without_content() {
 }
 
 #[test]
+fn who_has_gone_from_a_group_keeps_what_it_was_and_pushes_go_on_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(&STEPS[..14].concat()).unwrap();
+    old.execute_batch(
+        r#"INSERT INTO chat_groups VALUES ('g-1', '{"name":"Team"}', 7, 2, 9, 5, 0, 20), ('g-2', '{}', 1, 0, 1, 0, 0, 3);
+        INSERT INTO members (gid, user, owner, came, reads_from, gone, read, read_counted, received)
+            VALUES ('g-1', 'alice', 1, 1, 1, NULL, 0, 0, 0), ('g-1', 'bob', 0, 1, 1, NULL, 0, 0, 0),
+                ('g-1', 'carol', 0, 1, 1, 12, 0, 0, 0), ('g-1', 'dave', 0, 1, 1, 2, 0, 0, 0);
+        INSERT INTO mentions VALUES ('bob', 'g-1', 10), ('carol', 'g-1', 10);
+        INSERT INTO unpushed VALUES (10);
+        INSERT INTO group_confirmed VALUES ('bob', 10, 'web'), ('bob', 4, 'web')"#,
+    )
+    .unwrap();
+    for (row, kind, n, theirs, amends, decided) in [
+        (10, 0, Some(3), 2, None, Some(r#"{"rules":{"muted":["erin"],"no_room":["bob","alice"]}}"#)),
+        (11, 0, Some(4), 3, None, None),
+        (12, 5, Some(5), 3, None, None),
+        (13, 4, None, 2, Some(10), None),
+    ] {
+        let insert = "INSERT INTO chat (row, tail, kind, writer, by_bal, peer, at, n_writer, n_reader, theirs_writer,
+            theirs_reader, received, hidden, waits, deadline, document, amends, decided)
+            VALUES (?1, 1, ?2, 'alice', 0, 'g-1', 5, ?3, ?3, ?4, ?4, 0, 0, 0, 9, x'7b7d', ?5, ?6)";
+        old.execute(insert, (row, kind, n, theirs, amends, decided)).unwrap();
+    }
+    mark(&old, 14);
+    drop(old);
+    let (conn, _lock) = open(&path).unwrap();
+    let texts = |sql: &str| -> Vec<String> {
+        let mut found = conn.prepare(sql).unwrap();
+        found.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    let left = "SELECT user || left_settings || left_version || left_count FROM members WHERE left_settings NOT NULL
+        ORDER BY user";
+    assert_eq!(
+        texts(left),
+        [r#"carol{"name":"Team"}75"#, r#"dave{"name":"Team"}79"#],
+        "5 was hers, and of his none is kept"
+    );
+    assert_eq!(texts("SELECT user || peer || row FROM unpushed_members"), ["aliceg-110", "bobg-110"]);
+    assert_eq!(texts("SELECT user || peer || row || dev FROM group_confirmed"), ["bobg-110web"]);
+    assert_eq!(texts("SELECT user FROM mentions"), ["bob"]);
+    assert_eq!(texts("SELECT row || ' ' || theirs_reader FROM chat"), ["10 2", "11 3", "12 3", "13 3"]);
+}
+
+#[test]
 fn a_store_with_chat_gets_the_order_of_its_conversations() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
@@ -233,7 +280,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
             phases[..],
             [
                 Phase::Copying { done: 1.., of: 1.. },
-                Phase::Changing { step: 1, of: 10 },
+                Phase::Changing { step: 1, of: 11 },
                 Phase::Committing,
                 Phase::Rebuilding,
                 Phase::Checkpointing

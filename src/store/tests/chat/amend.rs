@@ -26,7 +26,7 @@ impl Chat {
     /// What a user has of a conversation.
     pub(in crate::store::tests) async fn history(&self, user: &str, with: &str) -> Vec<Value> {
         let query = HistoryQuery { with: owner(with), from: HistoryFrom::Newest, limit: PAGE_MAX };
-        let page = self.rig.store.chat_history(owner(user), query).await.unwrap().await.unwrap();
+        let page = self.rig.store.chat_history(owner(user), query).await.unwrap().await.unwrap().unwrap();
         assert!(page.complete);
         page.items.iter().map(|item| serde_json::from_slice(item).unwrap()).collect()
     }

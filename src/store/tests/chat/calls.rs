@@ -585,7 +585,7 @@ async fn first_item(chat: &Chat, user: &str) -> (Value, u64) {
 
 async fn history(chat: &Chat, user: &str, with: &str) -> Vec<Value> {
     let query = HistoryQuery { with: owner(with), from: HistoryFrom::Newest, limit: PAGE_MAX };
-    let page = ask!(chat.rig, chat_history, owner(user), query);
+    let page = ask!(chat.rig, chat_history, owner(user), query).unwrap();
     page.items.iter().map(|item| serde_json::from_slice(item).unwrap()).collect()
 }
 

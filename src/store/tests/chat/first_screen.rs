@@ -14,7 +14,7 @@ impl Chat {
 
     async fn part(&self, user: &str, with: &str, from: HistoryFrom, limit: usize) -> (Vec<String>, bool) {
         let query = HistoryQuery { with: owner(with), from, limit };
-        let page = self.rig.store.chat_history(owner(user), query).await.unwrap().await.unwrap();
+        let page = self.rig.store.chat_history(owner(user), query).await.unwrap().await.unwrap().unwrap();
         let body = |item: &Bytes| serde_json::from_slice::<Value>(item).unwrap()["body"].as_str().unwrap().to_owned();
         (page.items.iter().map(body).collect(), page.complete)
     }
@@ -187,7 +187,7 @@ async fn a_page_of_history_keeps_below_its_size_and_the_newest_come_first() {
     let huge = json!({ "to": "bob", "body": "é".repeat(16_384), "data": "x".repeat(30_000) });
     let (huge, _) = chat.send(writer("alice"), peer("bob", &[]), &huge).await;
     let query = HistoryQuery { with: owner("alice"), from: HistoryFrom::Newest, limit: 100 };
-    let page = chat.rig.store.chat_history(owner("bob"), query).await.unwrap().await.unwrap();
+    let page = chat.rig.store.chat_history(owner("bob"), query).await.unwrap().await.unwrap().unwrap();
     assert_eq!((page.items.len(), page.complete), (1, false));
     assert!(String::from_utf8_lossy(&page.items[0]).contains(&huge.to_string()));
 }

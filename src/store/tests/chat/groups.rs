@@ -1,15 +1,14 @@
-//! Groups: their rosters, what members get, and who is pushed.
+//! Groups: what members get, and what each of them has of it.
 
 use super::*;
 use crate::chat::contact::MuteLevel;
-use crate::chat::group::{GroupChange, GroupRole, Post, SettingsChange, Shown};
+use crate::chat::group::{GroupChange, GroupRole, SettingsChange};
 use crate::chat::id::GroupId;
-use crate::chat::suffix::invitations::{Answer, Invitation, Kind};
 use crate::chat::suffix::requests::{DeletionOf, HistoryFrom};
 use crate::store::tests::sessions::ask;
 use crate::store::{
     Archiving, ConversationItem, Deletion, GroupAction, GroupChanged, GroupOutcome, HistoryQuery, Named,
-    NewGroupChange, NewGroupMessage, NewInvitation, Page, USER_GROUPS_MAX,
+    NewGroupChange, NewGroupMessage, Page,
 };
 
 pub(in crate::store::tests) fn group() -> GroupId {
@@ -40,7 +39,11 @@ impl Chat {
         chat
     }
 
-    async fn create(&mut self, members: &[&str], settings: SettingsChange) -> Result<GroupChanged, ErrorCode> {
+    pub(in crate::store::tests) async fn create(
+        &mut self,
+        members: &[&str],
+        settings: SettingsChange,
+    ) -> Result<GroupChanged, ErrorCode> {
         self.change_group("alice", GroupAction::Create(settings), members).await
     }
 
@@ -110,13 +113,13 @@ impl Chat {
         (sid, self.rig.store.group_message(new, call).await.unwrap().await.unwrap())
     }
 
-    async fn says(&mut self, from: &str, body: &str) -> Sid {
+    pub(in crate::store::tests) async fn says(&mut self, from: &str, body: &str) -> Sid {
         let (sid, outcome) = self.post(from, &json!({ "body": body }), &[]).await;
         assert!(matches!(outcome, GroupOutcome::Done { .. }), "{outcome:?}");
         sid
     }
 
-    async fn members_of_group(&self) -> Vec<(String, GroupRole)> {
+    pub(in crate::store::tests) async fn members_of_group(&self) -> Vec<(String, GroupRole)> {
         let page = self.rig.store.group_page(owner("alice"), group(), String::new()).await.unwrap().await.unwrap();
         let items = page.unwrap().items.into_iter();
         items.map(|(user, role)| (user.to_string(), role)).collect()
@@ -133,7 +136,7 @@ impl Chat {
     }
 
     /// What a push would say now.
-    async fn unread_in_push(&mut self, user: &str) -> Option<String> {
+    pub(in crate::store::tests) async fn unread_in_push(&mut self, user: &str) -> Option<String> {
         let call = self.call();
         self.rig.store.chat_test_push(owner(user), call).await.unwrap().await.unwrap();
         self.pushes().await.last().map(|pushed| pushed.data("unread").to_owned())
@@ -150,58 +153,15 @@ impl Chat {
     }
 }
 
-fn code_of(outcome: &GroupOutcome) -> Option<ErrorCode> {
+pub(super) fn code_of(outcome: &GroupOutcome) -> Option<ErrorCode> {
     if let GroupOutcome::Refused(rejection) = outcome { Some(rejection.code()) } else { None }
 }
 
-fn bodies(documents: &[Value]) -> Vec<&str> {
+pub(super) fn bodies(documents: &[Value]) -> Vec<&str> {
     documents
         .iter()
         .map(|document| document["body"].as_str().or_else(|| document["event"].as_str()).unwrap_or("-"))
         .collect()
-}
-
-#[tokio::test]
-async fn a_new_group_is_told_to_everybody_in_it_and_the_others_are_asked() {
-    let mut chat = Chat::of(&["alice", "bob", "carol"]).await;
-    chat.write("bob", "alice", "hi").await;
-    for user in ["alice", "bob", "carol"] {
-        chat.forget(user).await;
-    }
-    let changed = chat.create(&["bob", "carol", "alice"], named_settings("Team")).await.unwrap();
-    assert_eq!((changed.version, &changed.done), (1, &owners(&["bob"])));
-    assert_eq!(changed.invited.iter().map(|(user, ..)| user.as_str()).collect::<Vec<_>>(), ["carol"]);
-    for user in ["alice", "bob"] {
-        let told = chat.told(user, "messages").await;
-        let expected = json!({ "to": "g-team", "type": "notice", "event": "created", "who": ["bob"], "by": "alice",
-            "version": 1, "name": "Team", "from": "alice", "group": "g-team", "n": 1 });
-        let mut told = told[0].clone();
-        let stamp = told.as_object_mut().unwrap();
-        assert!(stamp.remove("sid").is_some() && stamp.remove("ts").is_some());
-        assert_eq!(told, expected, "{user}");
-    }
-    assert!(chat.told("carol", "messages").await.is_empty());
-    let invitation = &chat.told("carol", "invitations").await[0];
-    assert_eq!(
-        (&invitation["type"], &invitation["group"], &invitation["group_name"]),
-        (&json!("request"), &json!("g-team"), &json!("Team"))
-    );
-
-    // Carol accepts.
-    let asked = Sid::parse(invitation["sid"].as_str().unwrap()).unwrap();
-    chat.at += 1;
-    let sid = chat.rig.sids.next(chat.at, 0);
-    let kind = Kind::Answer(Answer::Accept, asked);
-    let invitation = Invitation { id: None, to: owner("alice"), kind, dev: None };
-    let new = NewInvitation { sid, from: writer("carol"), to: peer("alice", &[]), invitation };
-    let call = chat.call();
-    let outcome = chat.rig.store.chat_invite(new, call).await.unwrap().await.unwrap();
-    assert!(matches!(outcome, ChatOutcome::Done { .. }), "{outcome:?}");
-    assert_eq!(bodies(&chat.told("bob", "messages").await), ["joined"]);
-    use GroupRole::{Member, Owner as Owns};
-    let roster = [("alice", Owns), ("bob", Member), ("carol", Member)].map(|(name, role)| (name.to_owned(), role));
-    assert_eq!(chat.members_of_group().await, roster);
-    assert_eq!(chat.create(&[], SettingsChange::default()).await, Err(ErrorCode::Duplicate));
 }
 
 #[tokio::test]
@@ -275,114 +235,14 @@ async fn who_is_no_member_writes_nothing_and_is_told_nothing() {
     assert_eq!(code(&chat.read_group("eve", sid).await), Some(ErrorCode::NotFound));
     assert_eq!(code(&chat.receipt(received("eve", &[sid])).await), Some(ErrorCode::NotFound));
     assert!(chat.items("eve", None).await.is_empty());
+    let mute = EntryChange::Mute(Some((chat.at + DAY, MuteLevel::None)));
+    let set =
+        chat.rig.store.chat_set(owner("eve"), SettingChange::About(group().into(), mute), Bytes::from("{}"), chat.at);
+    let muted = set.await.unwrap().await.unwrap().map(drop).map_err(|rejection| rejection.code());
+    assert_eq!(muted, Err(ErrorCode::NotMember));
     let about = json!({ "reply_to": chat.write("bob", "alice", "aside").await.to_string() });
     let (_, outcome) = chat.post("alice", &about, &[]).await;
     assert_eq!(code_of(&outcome), Some(ErrorCode::NotFound), "of another conversation");
-}
-
-#[tokio::test]
-async fn two_adds_at_once_are_two_versions_and_who_is_removed_reads_of_it_last() {
-    let mut chat = Chat::of_group(&["bob"]).await;
-    for user in ["carol", "dave"] {
-        chat.rig.store.chat_user_seen(owner(user)).await.unwrap().await.unwrap();
-        chat.write(user, "alice", "hi").await;
-        let changed = chat.change("alice", GroupChange::Add(owners(&[user]))).await.unwrap();
-        assert_eq!(changed.done, owners(&[user]));
-    }
-    let versions: Vec<_> =
-        chat.told("bob", "messages").await.iter().map(|notice| notice["version"].as_u64().unwrap()).collect();
-    assert_eq!(versions, [2, 3]);
-    let before = chat.says("bob", "before").await;
-    for user in ["bob", "carol", "dave"] {
-        chat.forget(user).await;
-    }
-    assert_eq!(chat.change("bob", GroupChange::Remove(owners(&["carol"]))).await, Err(ErrorCode::Forbidden));
-    assert_eq!(
-        chat.change("alice", GroupChange::Remove(owners(&["carol", "eve"]))).await.unwrap().done,
-        owners(&["carol"])
-    );
-    chat.says("alice", "after").await;
-    assert_eq!(bodies(&chat.told("carol", "messages").await), ["removed"]);
-    assert_eq!(bodies(&chat.told("dave", "messages").await), ["removed", "after"]);
-    // The same for a device that slept.
-    let missed = chat.items("carol", Some(before)).await;
-    assert_eq!(bodies(&missed), ["removed"]);
-    assert_eq!(missed[0]["who"], json!(["carol"]));
-    let (_, outcome) = chat.post("carol", &json!({}), &[]).await;
-    assert_eq!(code_of(&outcome), Some(ErrorCode::NotMember));
-    assert_eq!(chat.change("alice", GroupChange::Remove(owners(&["carol"]))).await, Err(ErrorCode::NotFound));
-
-    // She comes back, and reads what is written from then on.
-    chat.change("alice", GroupChange::Add(owners(&["carol"]))).await.unwrap();
-    assert_eq!(bodies(&chat.told("carol", "messages").await), ["added"]);
-    assert_eq!(bodies(&chat.items("carol", Some(before)).await), ["added"]);
-}
-
-#[tokio::test]
-async fn a_group_has_an_owner_as_long_as_it_has_members() {
-    use GroupRole::{Member, Owner as Owns};
-    let mut chat = Chat::of_group(&["bob", "carol"]).await;
-    assert_eq!(chat.change("alice", GroupChange::Demote(owners(&["alice"]))).await, Err(ErrorCode::Forbidden));
-    assert_eq!(chat.change("alice", GroupChange::Promote(owners(&["eve"]))).await, Err(ErrorCode::NotFound));
-    assert_eq!(chat.change("alice", GroupChange::Promote(owners(&["carol"]))).await.unwrap().done, owners(&["carol"]));
-    chat.change("carol", GroupChange::Demote(owners(&["carol"]))).await.unwrap();
-    chat.forget("bob").await;
-    chat.change("alice", GroupChange::Leave).await.unwrap();
-    let told = chat.told("bob", "messages").await;
-    assert_eq!(bodies(&told), ["left", "promoted"]);
-    assert_eq!(
-        (&told[0]["who"], &told[1]["who"]),
-        (&json!(["alice"]), &json!(["bob"])),
-        "by name, of those who came first"
-    );
-    let page = chat.rig.store.group_page(owner("carol"), group(), String::new()).await.unwrap().await.unwrap().unwrap();
-    assert_eq!((page.items, page.role), (vec![(owner("bob"), Owns), (owner("carol"), Member)], Member));
-
-    chat.change("bob", GroupChange::Dissolve).await.unwrap();
-    let told = chat.told("carol", "messages").await;
-    assert_eq!(bodies(&told), ["promoted", "demoted", "left", "promoted", "dissolved"]);
-    let (_, outcome) = chat.post("carol", &json!({}), &[]).await;
-    assert_eq!(code_of(&outcome), Some(ErrorCode::NotMember));
-}
-
-#[tokio::test]
-async fn settings_are_the_owners_and_so_is_the_word_where_the_group_says_so() {
-    let mut chat = Chat::of_group(&["bob"]).await;
-    let everybody = json!({ "mentions": ["*"] });
-    let (_, outcome) = chat.post("bob", &everybody, &[]).await;
-    assert_eq!(code_of(&outcome), Some(ErrorCode::Forbidden));
-    let (_, outcome) = chat.post("alice", &everybody, &[]).await;
-    assert!(matches!(outcome, GroupOutcome::Done { .. }));
-    let owners_only = SettingsChange { post: Some(Post::Owners), ..named_settings("News") };
-    assert_eq!(chat.change("bob", GroupChange::Set(owners_only.clone())).await, Err(ErrorCode::Forbidden));
-    chat.forget("bob").await;
-    assert_eq!(chat.change("alice", GroupChange::Set(owners_only.clone())).await.unwrap().version, 2);
-    assert_eq!(chat.change("alice", GroupChange::Set(owners_only)).await.unwrap().version, 2, "nothing is new");
-    let told = chat.told("bob", "messages").await;
-    assert_eq!(
-        (bodies(&told), &told[0]["name"], &told[0]["post"]),
-        (vec!["changed"], &json!("News"), &json!("owners"))
-    );
-    let (_, outcome) = chat.post("bob", &json!({}), &[]).await;
-    assert_eq!(code_of(&outcome), Some(ErrorCode::Forbidden));
-}
-
-#[tokio::test]
-async fn a_new_member_reads_what_the_group_lets_it() {
-    let mut chat = Chat::of_group(&["bob"]).await;
-    let old = chat.says("alice", "old").await;
-    for user in ["carol", "dave"] {
-        chat.rig.store.chat_user_seen(owner(user)).await.unwrap().await.unwrap();
-        chat.write(user, "alice", "hi").await;
-    }
-    chat.change("alice", GroupChange::Add(owners(&["carol"]))).await.unwrap();
-    let all = SettingsChange { history: Some(Shown::All), ..SettingsChange::default() };
-    chat.change("alice", GroupChange::Set(all)).await.unwrap();
-    chat.change("alice", GroupChange::Add(owners(&["dave"]))).await.unwrap();
-    let about = json!({ "reply_to": old.to_string() });
-    let (_, of_carol) = chat.post("carol", &about, &[]).await;
-    let (_, of_dave) = chat.post("dave", &about, &[]).await;
-    assert_eq!((code_of(&of_carol), code_of(&of_dave)), (Some(ErrorCode::NotFound), None));
 }
 
 #[tokio::test]
@@ -504,109 +364,6 @@ async fn what_came_before_a_block_stays_until_its_writer_changes_it() {
 }
 
 #[tokio::test]
-async fn members_who_look_are_waited_for_and_each_device_is_pushed_once() {
-    let mut chat = Chat::of_group(&["bob", "carol"]).await;
-    chat.register("bob", "phone", "T-bob").await;
-    chat.register("carol", "phone", "T-carol").await;
-    let (sid, outcome) = chat.post("alice", &json!({}), &[("bob", &["web"])]).await;
-    assert_eq!(outcome, GroupOutcome::Done { waiting: owners(&["bob"]) });
-    assert_eq!(whats(&chat.pushes().await), [("T-carol", "message")]);
-    let mut chat = chat.crash().await;
-    let undecided = chat.rig.store.chat_undecided(chat.at - MINUTE).await.unwrap().await.unwrap();
-    assert_eq!(undecided.iter().map(|one| (one.user.as_str(), &*one.sids)).collect::<Vec<_>>(), [("bob", &[sid][..])]);
-    assert_eq!(chat.decide_for("bob", &[sid], &["web"]).await, [sid]);
-    assert!(chat.decide_for("bob", &[sid], &[]).await.is_empty());
-    assert_eq!(whats(&chat.pushes().await), [("T-bob", "message")]);
-    for _ in 0..2 {
-        assert!(chat.decide_for("bob", &[sid], &[]).await.is_empty());
-        assert!(chat.pushes().await.is_empty(), "one push each");
-    }
-    assert!(chat.decide_for("alice", &[sid], &[]).await.is_empty());
-    let explained = chat.rig.store.chat_explain(owner("bob"), sid).await.unwrap().await.unwrap().unwrap();
-    assert!(explained.devices[0].push.is_some() && !explained.waits);
-    assert_eq!(explained.devices[0].rule, crate::chat::push_decision::Rule::Attended, "as it was decided first");
-    assert!(chat.rig.store.chat_explain(owner("alice"), sid).await.unwrap().await.unwrap().is_none());
-
-    // The notification goes where the group is read elsewhere.
-    chat.read_group("carol", sid).await;
-    assert!(chat.pushes().await.is_empty(), "the phone itself read it");
-    let web = NewReceipt { dev: Some(device("web")), ..received("bob", &[]) };
-    chat.receipt(NewReceipt { read: true, of: ReceiptOf::In(group().into(), sid), ..web }).await;
-    let clears = chat.pushes().await;
-    assert_eq!((whats(&clears), clears[0].data("with")), (vec![("T-bob", "clear")], "g-team"));
-}
-
-#[tokio::test]
-async fn a_confirmation_of_an_attended_device_ends_the_wait_of_its_user_alone() {
-    let mut chat = Chat::of_group(&["bob", "carol"]).await;
-    chat.register("bob", "phone", "T-bob").await;
-    chat.register("carol", "phone", "T-carol").await;
-    let (sid, _) = chat.post("alice", &json!({}), &[]).await;
-    let web = NewReceipt { dev: Some(device("web")), attended: true, ..received("bob", &[sid]) };
-    chat.receipt(web).await;
-    assert_eq!(whats(&chat.pushes().await), [("T-carol", "message")], "what had not left is taken back");
-    let (sid, _) = chat.post("alice", &json!({}), &[("bob", &["web"])]).await;
-    chat.pushes().await;
-    chat.receipt(NewReceipt { dev: Some(device("tab")), ..received("bob", &[sid]) }).await;
-    chat.decide_for("bob", &[sid], &[]).await;
-    assert_eq!(whats(&chat.pushes().await), [("T-bob", "message")], "a hidden tab says nothing of the phone");
-
-    let mut chat = chat;
-    chat.policy = Arc::new(policy(PushWhen::PerDevice));
-    chat.register("bob", "web", "T-web").await;
-    let (sid, outcome) = chat.post("alice", &json!({}), &[("bob", &["web"])]).await;
-    assert_eq!(outcome, GroupOutcome::Done { waiting: owners(&["bob"]) });
-    assert_eq!(chat.pushes().await.iter().filter(|pushed| pushed.token == "T-bob").count(), 1);
-    chat.receipt(NewReceipt { dev: Some(device("web")), attended: true, ..received("bob", &[sid]) }).await;
-    assert!(chat.decide_for("bob", &[sid], &[]).await.is_empty());
-    assert!(chat.pushes().await.is_empty(), "the one that waited for itself has it");
-}
-
-#[tokio::test]
-async fn a_muted_group_is_not_pushed_and_still_counts() {
-    let mut chat = Chat::of_group(&["bob"]).await;
-    chat.register("bob", "phone", "T-bob").await;
-    let mute = EntryChange::Mute(Some((chat.at + DAY, MuteLevel::None)));
-    chat.set("bob", SettingChange::About(group().into(), mute)).await;
-    chat.says("alice", "quiet").await;
-    assert!(chat.pushes().await.is_empty());
-    let contacts = chat.rig.store.chat_contacts(owner("bob"), String::new()).await.unwrap().await.unwrap();
-    assert_eq!(
-        contacts.items.iter().map(|one| one.user.as_str()).collect::<Vec<_>>(),
-        ["alice"],
-        "a group is no contact"
-    );
-}
-
-#[tokio::test]
-async fn without_ids_pushes_wait_and_are_made_later() {
-    let mut chat = Chat::of_group(&["bob", "carol"]).await;
-    chat.register("bob", "phone", "T-bob").await;
-    chat.register("carol", "phone", "T-carol").await;
-    let (sid, outcome) = chat.post_with(&json!({}), 1).await;
-    assert_eq!(outcome, GroupOutcome::Done { waiting: owners(&["carol"]) });
-    assert_eq!(whats(&chat.pushes().await), [("T-bob", "message")]);
-    assert!(chat.decide_for("carol", &[sid], &[]).await.is_empty());
-    assert_eq!(whats(&chat.pushes().await), [("T-carol", "message")]);
-}
-
-#[tokio::test]
-async fn a_user_is_in_so_many_groups() {
-    let mut chat = Chat::of_group(&["bob"]).await;
-    let mut last = Ok(());
-    for n in 0..USER_GROUPS_MAX {
-        chat.at += 1;
-        let (sid, group) = (chat.rig.sids.next(chat.at, 0), GroupId::new(format!("g-{n}")).unwrap());
-        let what = GroupAction::Create(SettingsChange::default());
-        let new = NewGroupChange { sid, by: writer("bob"), group, what, named: Vec::new() };
-        let call = chat.call();
-        let changed = chat.rig.store.group_change(new, call).await.unwrap().await.unwrap();
-        last = changed.map(drop).map_err(|rejection| rejection.code());
-    }
-    assert_eq!(last, Err(ErrorCode::RateLimited), "the first one counts");
-}
-
-#[tokio::test]
 async fn what_is_not_kept_is_not_unread() {
     let mut chat = Chat::of_group(&["bob"]).await;
     chat.register("bob", "phone", "T-bob").await;
@@ -624,24 +381,30 @@ async fn what_is_not_kept_is_not_unread() {
 }
 
 impl Chat {
-    async fn first_screen_of(&self, user: &str) -> (Vec<ConversationItem>, u64, u64) {
+    pub(in crate::store::tests) async fn first_screen_of(&self, user: &str) -> (Vec<ConversationItem>, u64, u64) {
         let page = self.rig.store.chat_conversations(owner(user), None, 50, self.at).await.unwrap().await.unwrap();
         (page.items, page.unread, page.mentions)
     }
 
     /// The group on the first screen of a user.
-    async fn group_shown(&self, user: &str) -> ConversationItem {
+    pub(in crate::store::tests) async fn group_shown(&self, user: &str) -> ConversationItem {
         let (items, ..) = self.first_screen_of(user).await;
         items.into_iter().find(|item| item.with == Owner::from(group())).unwrap()
     }
 
-    async fn group_history(&self, user: &str, from: HistoryFrom, limit: usize) -> (Vec<Value>, bool) {
+    pub(in crate::store::tests) async fn group_history(
+        &self,
+        user: &str,
+        from: HistoryFrom,
+        limit: usize,
+    ) -> (Vec<Value>, bool) {
         let query = HistoryQuery { with: group().into(), from, limit };
         let page = self.rig.store.chat_history(owner(user), query).await.unwrap().await.unwrap();
+        let page = page.unwrap();
         (page.items.iter().map(|item| serde_json::from_slice(item).unwrap()).collect(), page.complete)
     }
 
-    async fn delete_of_group(&mut self, user: &str, of: DeletionOf) {
+    pub(in crate::store::tests) async fn delete_of_group(&mut self, user: &str, of: DeletionOf) {
         let (user, told) = (owner(user), Bytes::from("{}"));
         let deletion = Deletion { user, dev: Some(device("web")), connected: devices(&["web"]), of, told };
         let call = self.call();
@@ -701,7 +464,9 @@ async fn the_history_of_a_group_is_what_a_member_may_read_page_by_page() {
     let (after, complete) = chat.group_history("bob", HistoryFrom::After(sids[3]), 3).await;
     assert_eq!((bodies(&after), complete), (vec!["4"], true));
     chat.rig.store.chat_user_seen(owner("eve")).await.unwrap().await.unwrap();
-    assert_eq!(chat.group_history("eve", HistoryFrom::Newest, 3).await, (Vec::new(), true));
+    let query = HistoryQuery { with: group().into(), from: HistoryFrom::Newest, limit: 3 };
+    let page = chat.rig.store.chat_history(owner("eve"), query).await.unwrap().await.unwrap();
+    assert_eq!(page.map(drop).map_err(|rejection| rejection.code()), Err(ErrorCode::NotMember));
     chat.write("eve", "alice", "hi").await;
     chat.change("alice", GroupChange::Add(owners(&["eve"]))).await.unwrap();
     chat.says("bob", "5").await;
@@ -786,16 +551,78 @@ async fn what_a_member_deletes_is_gone_for_that_member_alone() {
 }
 
 #[tokio::test]
-async fn with_the_level_mentions_a_member_is_pushed_for_what_names_it() {
+async fn who_reads_up_to_an_edit_has_read_what_came_before_it() {
     let mut chat = Chat::of_group(&["bob"]).await;
-    chat.register("bob", "phone", "T-bob").await;
-    let mute = EntryChange::Mute(Some((chat.at + DAY, MuteLevel::Mentions)));
+    let first = chat.says("alice", "1").await;
+    chat.says("alice", "2").await;
+    chat.says("alice", "3").await;
+    let (edit, _) = chat.post("alice", &json!({ "type": "edit", "ref": first.to_string(), "body": "one" }), &[]).await;
+    chat.says("alice", "4").await;
+    let since = chat.items("bob", Some(edit)).await;
+    assert_eq!(bodies(&since), ["4"]);
+    chat.read_group("bob", edit).await;
+    let told = chat.told("bob", "read").await;
+    assert_eq!(told, [json!({ "with": "g-team", "sid": edit.to_string(), "unread": 1 })]);
+    assert_eq!(chat.group_shown("bob").await.unread, 1);
+}
+
+#[tokio::test]
+async fn an_edit_comes_by_sync_though_nothing_was_written_since() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    let sid = chat.says("alice", "teh").await;
+    chat.post("alice", &json!({ "type": "edit", "ref": sid.to_string(), "body": "the" }), &[]).await;
+    assert_eq!(bodies(&chat.items("bob", Some(sid)).await), ["the"]);
+}
+
+#[tokio::test]
+async fn what_an_owner_says_beside_a_retract_comes_to_nobody_who_has_blocked_it() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    chat.block("carol", "alice", true).await;
+    let sid = chat.says("bob", "rude").await;
+    for user in ["bob", "carol"] {
+        chat.forget(user).await;
+    }
+    let retract = json!({ "type": "retract", "ref": sid.to_string(), "body": null, "reason": "words for all" });
+    let (of, outcome) = chat.post("alice", &retract, &[]).await;
+    assert_eq!(outcome, GroupOutcome::Done { waiting: Vec::new() });
+    chat.block("carol", "alice", false).await;
+    for (user, reason) in [("bob", json!("words for all")), ("carol", Value::Null)] {
+        for (what, items) in [("live", chat.told(user, "messages").await), ("sync", chat.items(user, Some(sid)).await)]
+        {
+            let retract = items.iter().find(|item| item["sid"] == of.to_string());
+            let retract = retract.unwrap_or_else(|| panic!("{user} {what}: {items:?}"));
+            assert_eq!((&retract["type"], &retract["ref"]), (&json!("retract"), &json!(sid.to_string())), "{what}");
+            assert_eq!(retract.get("reason").cloned().unwrap_or_default(), reason, "{user} {what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_was_muted_once_comes_out_with_what_is_new() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    let mute = EntryChange::Mute(Some((chat.at + MINUTE, MuteLevel::None)));
     chat.set("bob", SettingChange::About(group().into(), mute)).await;
-    chat.says("alice", "to all").await;
-    chat.post("alice", &json!({ "body": "to bob", "mentions": ["bob"] }), &[]).await;
-    chat.post("alice", &json!({ "body": "to everybody", "mentions": ["*"] }), &[]).await;
-    let pushes = chat.pushes().await;
-    assert_eq!(pushes.iter().map(|pushed| pushed.data("body")).collect::<Vec<_>>(), ["to bob", "to everybody"]);
-    let item = chat.group_shown("bob").await;
-    assert_eq!((item.unread, item.mentions), (3, 2));
+    let (with, told) = (Owner::from(group()), Bytes::from("{}"));
+    let archiving = Archiving { user: owner("bob"), dev: None, connected: Vec::new(), with, on: true, told };
+    let call = chat.call();
+    chat.rig.store.chat_archive(archiving, call).await.unwrap().await.unwrap().unwrap();
+    chat.says("alice", "while it is muted").await;
+    assert!(chat.group_shown("bob").await.archived);
+    chat.at += MINUTE;
+    chat.says("alice", "later").await;
+    assert!(!chat.group_shown("bob").await.archived);
+}
+
+#[tokio::test]
+async fn a_notice_or_an_edit_confirms_nothing_that_came_before_it() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    let sid = chat.says("alice", "1").await;
+    let (edit, _) = chat.post("alice", &json!({ "type": "edit", "ref": sid.to_string(), "body": "one" }), &[]).await;
+    chat.change("alice", GroupChange::Set(named_settings("New"))).await.unwrap();
+    chat.forget("alice").await;
+    let notice = chat.items("bob", Some(edit)).await.last().unwrap()["sid"].as_str().and_then(Sid::parse).unwrap();
+    chat.receipt(received("bob", &[edit, notice])).await;
+    assert!(chat.told("alice", "receipts").await.is_empty());
+    chat.receipt(NewReceipt { of: ReceiptOf::UpTo(notice), ..received("bob", &[]) }).await;
+    assert_eq!(statuses(&chat.told("alice", "receipts").await), [(&*sid.to_string(), "delivered")], "that says so");
 }

@@ -276,7 +276,7 @@ async fn what_waited_at_a_stop_is_decided_again_unless_it_is_too_old() {
 }
 
 /// A store with room for `rows` pushes.
-async fn with_room_for(chat: Chat, rows: u64) -> Chat {
+pub(super) async fn with_room_for(chat: Chat, rows: u64) -> Chat {
     let Rig { dir, store, writer_thread, settings, sids, .. } = chat.rig;
     drop(store);
     writer_thread.close().await.unwrap();

@@ -2,18 +2,19 @@
 
 use super::message::{refused, tell};
 use super::{Group, Member, is_hidden_from, membership};
-use crate::chat::amendment::{Amendment, EDITED_BYTES_MAX, Why, edited, is_tombstone, tombstone};
+use crate::chat::amendment::{Amendment, EDITED_BYTES_MAX, Why, edited, is_tombstone, tombstone, without_writer};
 use crate::chat::group::{EVERYBODY, GroupRole, may_write, not_member};
 use crate::chat::id::{Owner, Row};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::status::Status;
 use crate::store::sqlite::chat::amend::{EARLIER, GONE, REPLACE, bury_one, replace_by};
-use crate::store::sqlite::chat::message::{self, document_of, insert, receipt};
+use crate::store::sqlite::chat::message::{self, document_of, insert, receipt, stamped_for};
 use crate::store::sqlite::chat::notified::{self, Seen};
-use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, expired, mention};
+use crate::store::sqlite::chat::push::STOP_WAITING;
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, document, expired, mention};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{GroupOutcome, NewGroupMessage};
+use crate::store::{GroupOutcome, NewGroupMessage, Origin};
 use serde_json::Value;
 
 pub(super) fn write(
@@ -23,13 +24,13 @@ pub(super) fn write(
     call: &mut Call<'_>,
 ) -> rusqlite::Result<GroupOutcome> {
     let name = Owner::from(new.group.clone());
-    let (message, kept) = match amended(tx, new, &name, amends)? {
+    let (group, message, kept) = match amended(tx, new, &name, amends)? {
         Ok(found) => found,
         Err(rejection) => return Ok(refused(new, rejection)),
     };
-    let document = new.message.to_bytes();
+    let said = new.message.to_bytes();
     let after = match amends {
-        Amendment::Edit => edited(&kept, &document, call.at),
+        Amendment::Edit => edited(&kept, &said, call.at),
         Amendment::Retract => tombstone(&kept, Why::Retracted),
     };
     if after.len() > EDITED_BYTES_MAX {
@@ -44,23 +45,24 @@ pub(super) fn write(
     replace_by(tx, REPLACE, message.sid.row(), &after)?;
     if amends == Amendment::Retract {
         tx.execute(GONE, [message.sid.row()])?;
+        tx.execute(STOP_WAITING, [message.sid.row()])?;
     }
-    let row = row(new, &message, call.at);
+    let row = row(new, (&group, &message), call.at);
     expired::note_amendment(tx, &row)?;
-    message::copy(tx, &row, &document, &new.from.name, false, call.at)?;
+    message::copy(tx, &row, &said, &new.from.name, false, call.at)?;
     receipt(tx, &row, Status::Sent, call.at)?;
-    insert(tx, &row, None::<&()>, &document)?;
+    insert(tx, &row, None::<&()>, &said)?;
     follow(tx, (&row, &message), (amends, &kept, &after), call)?;
     Ok(GroupOutcome::Done { waiting: Vec::new() })
 }
 
-/// The message that is to be changed, and its document, if its changer may.
+/// The group, the message that is to be changed, and its document, if its changer may.
 fn amended(
     tx: &Tx<'_>,
     new: &NewGroupMessage,
     name: &Owner,
     amends: Amendment,
-) -> rusqlite::Result<Result<(ChatRow, Vec<u8>), Rejection>> {
+) -> rusqlite::Result<Result<(Group, ChatRow, Vec<u8>), Rejection>> {
     let refuse = |code, detail: &str| Ok(Err(Rejection::new(code, detail)));
     let from = &new.from.name;
     let (Some(group), Some(member)) = (Group::load(tx, name)?, Member::load(tx, name, from)?) else {
@@ -83,14 +85,14 @@ fn amended(
     }
     let kept = document_of(tx, &message, from)?;
     match (is_tombstone(&kept), amends) {
-        (false, _) => Ok(Ok((message, kept))),
+        (false, _) => Ok(Ok((group, message, kept))),
         (true, Amendment::Edit) => refuse(ErrorCode::NotFound, "the message is retracted or deleted"),
         (true, Amendment::Retract) => refuse(ErrorCode::Duplicate, "the message is retracted or deleted"),
     }
 }
 
-/// The row of the edit or retract itself: without a place.
-fn row(new: &NewGroupMessage, message: &ChatRow, at: u64) -> ChatRow {
+/// The row of the edit or retract itself: without a place, and behind all that was written before it.
+fn row(new: &NewGroupMessage, (group, message): (&Group, &ChatRow), at: u64) -> ChatRow {
     ChatRow {
         sid: new.sid,
         kind: Kind::Amendment,
@@ -101,6 +103,8 @@ fn row(new: &NewGroupMessage, message: &ChatRow, at: u64) -> ChatRow {
         at,
         n_writer: None,
         n_reader: None,
+        theirs_writer: group.counted,
+        theirs_reader: group.counted,
         receipt: false,
         waits: false,
         deadline: at,
@@ -124,7 +128,7 @@ fn follow(
         let may_read = Member::load(tx, &message.peer, &user)?.is_some_and(|member| member.may_read(message.sid.row()));
         let is_hidden = is_hidden_from(tx, &message.writer, &user)?;
         if user != row.writer && may_read && !is_hidden && !deletion::is_deleted(tx, &user, message)? {
-            tell(tx, row, (&user, false), call.at)?;
+            tell_of(tx, (row, message), &user, call.at)?;
         }
         if user == message.writer {
             continue;
@@ -149,6 +153,16 @@ fn follow(
         }
     }
     Ok(())
+}
+
+/// Tells a member of an edit or retract. Of an owner whom it has blocked, it hears that and not more.
+fn tell_of(tx: &mut Tx<'_>, (row, message): (&ChatRow, &ChatRow), user: &Owner, at: u64) -> rusqlite::Result<()> {
+    if row.writer == message.writer || !is_hidden_from(tx, &row.writer, user)? {
+        return tell(tx, row, (user, false), at);
+    }
+    deletion::hide(tx, user, row)?;
+    let bare = without_writer(&document_of(tx, row, user)?);
+    document(tx, user, "messages", Origin::ChatCopy(row.sid), &stamped_for(row, &bare, user, false), at)
 }
 
 /// Of what is no longer there no phone of a member shows anything, and nobody is named in it.

@@ -1,7 +1,7 @@
 //! The roster of a group: who is in it, and the changes of that. Each change is one version and one notice.
 
 use super::message::{notice, notice_row};
-use super::{Group, Member, role};
+use super::{Group, Member, former, role};
 use crate::chat::bal_event::BalEvent;
 use crate::chat::contact::What;
 use crate::chat::group::{
@@ -14,7 +14,7 @@ use crate::chat::suffix::invitations::{Invitation, Kind};
 use crate::chat::topic::Device;
 use crate::store::sqlite::chat::message::admission;
 use crate::store::sqlite::chat::notified::{self, Seen};
-use crate::store::sqlite::chat::{Call, events, invitation, owner, people};
+use crate::store::sqlite::chat::{Call, ChatRow, events, invitation, owner, people};
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{
@@ -34,7 +34,6 @@ const INSERT: &str = "INSERT INTO members (gid, user, owner, came, reads_from, g
     ON CONFLICT (gid, user) DO UPDATE SET owner = excluded.owner, came = excluded.came,
         reads_from = excluded.reads_from, gone = NULL, read = excluded.read, read_counted = excluded.read_counted,
         received = excluded.received";
-const GONE: &str = "UPDATE members SET gone = ?3, owner = 0 WHERE gid = ?1 AND user = ?2 AND gone IS NULL";
 const SET_ROLE: &str = "UPDATE members SET owner = ?3 WHERE gid = ?1 AND user = ?2 AND gone IS NULL AND owner <> ?3";
 const OWNERS: &str = "SELECT count(*) FROM members WHERE gid = ?1 AND gone IS NULL AND owner = 1";
 
@@ -188,17 +187,19 @@ impl Writing<'_> {
                 return refuse(ErrorCode::BadField, "`members` names a BAL, and a BAL is in no group");
             }
             let from = Writer { strangers: one.strangers, ..self.by.clone() };
-            if let Err(rejection) = admission(tx, What::Invitation, &from, &one.peer, call)? {
-                return Ok(Err(rejection));
+            match admission(tx, What::Invitation, &from, &one.peer, call)? {
+                Err(rejection) if rejection.code() == ErrorCode::NotFound => {
+                    return refuse(ErrorCode::NotFound, "`members` names somebody who does not exist");
+                }
+                Err(rejection) => return Ok(Err(rejection)),
+                Ok(_) => {}
             }
-            if !people::entry(tx, user, &self.by.name)?.is_contact() {
+            // In how many groups somebody is says nothing to others: whoever has no room hears it when it accepts.
+            if people::entry(tx, user, &self.by.name)?.is_contact() && has_room(tx, user)?.is_ok() {
+                sorted.added.push(user.clone());
+            } else {
                 sorted.invited.push(one);
-                continue;
             }
-            if let Err(rejection) = has_room(tx, user)? {
-                return Ok(Err(rejection));
-            }
-            sorted.added.push(user.clone());
         }
         if self.group.members as usize + sorted.added.len() > MEMBERS_MAX {
             return refuse(ErrorCode::RateLimited, format!("a group has {MEMBERS_MAX} members at most"));
@@ -250,9 +251,9 @@ impl Writing<'_> {
         call: &mut Call<'_>,
     ) -> rusqlite::Result<Result<GroupChanged, Rejection>> {
         let mut gone = Vec::new();
-        let row = self.next_row(call);
+        let Some(sid) = self.next_sid(call) else { return refuse(ErrorCode::RateLimited, "too much at once") };
         for user in users {
-            if tx.execute(GONE, params![self.name.as_str(), user.as_str(), row])? > 0 {
+            if former::go(tx, (&self.group, &self.name), user, sid.row())? {
                 gone.push(user.clone());
             }
         }
@@ -263,6 +264,12 @@ impl Writing<'_> {
         let who: &[Owner] = if event == NoticeEvent::Dissolved { &[] } else { &gone };
         self.notify_also((NoticeEvent::clone(&event), who), &SettingsChange::default(), &gone, (tx, call))?;
         self.promote_heir(tx, call)?;
+        for user in &gone {
+            let is_by = *user == self.by.name;
+            let looking: (Option<&Device>, &[Device]) =
+                if is_by { (self.by.dev.as_ref(), &self.by.connected) } else { (None, &[]) };
+            former::clear(tx, (user, &self.name), sid, looking, call)?;
+        }
         self.done(gone)
     }
 
@@ -304,11 +311,7 @@ impl Writing<'_> {
         self.done(others)
     }
 
-    /// The row of the notice that comes next.
-    fn next_row(&self, call: &Call<'_>) -> Row {
-        self.next_sid(call).map_or(Row(0), Sid::row)
-    }
-
+    /// The id of the notice that comes next.
     fn next_sid(&self, call: &Call<'_>) -> Option<Sid> {
         self.sid.or_else(|| call.push_sids.as_slice().first().copied())
     }
@@ -403,27 +406,35 @@ pub(in crate::store::sqlite) fn leave_erased(
     };
     let Some(group) = Group::load(tx, name)? else { return Ok(()) };
     let mut writing = Writing { name: name.clone(), group, by: &by, sid: None };
-    tx.execute(GONE, params![name.as_str(), user.as_str(), writing.next_row(call)])?;
+    let row = writing.next_sid(call).map_or(Row(0), Sid::row);
+    former::go(tx, (&writing.group, name), user, row)?;
     writing.group.members = writing.group.members.saturating_sub(1);
     writing.notify(tx, (NoticeEvent::Left, std::slice::from_ref(alias)), &SettingsChange::default(), call)?;
     writing.promote_heir(tx, call)
 }
 
-/// `user` accepts an invitation into a group. Its id comes from those for pushes.
+/// `user` accepts the invitation `asked` into a group. The id of the notice comes from those for pushes.
 ///
 /// The refusal is for the one who accepts.
 pub(in crate::store::sqlite::chat) fn join(
     tx: &mut Tx<'_>,
     group: &GroupId,
-    user: &Writer,
+    (user, asked): (&Writer, &ChatRow),
     call: &mut Call<'_>,
 ) -> rusqlite::Result<Result<(), Rejection>> {
     let name = Owner::from(group.clone());
     let Some(loaded) = Group::load(tx, &name)?.filter(|group| group.members > 0) else {
         return refuse(ErrorCode::NotFound, "the group has ended");
     };
-    if Member::load(tx, &name, &user.name)?.is_some() {
-        return Ok(Ok(()));
+    match Member::now_or_before(tx, &name, &user.name)? {
+        Some(Member { gone: None, .. }) => return Ok(Ok(())),
+        Some(Member { gone: Some(gone), .. }) if gone > asked.sid.row() => {
+            return refuse(ErrorCode::NotFound, "the invitation is of before you went from the group");
+        }
+        _ => {}
+    }
+    if Member::load(tx, &name, &asked.writer)?.is_none_or(|inviter| inviter.role != GroupRole::Owner) {
+        return refuse(ErrorCode::NotFound, "whoever invited is no owner of the group any more");
     }
     if let Err(rejection) = has_room(tx, &user.name)? {
         return Ok(Err(rejection));

@@ -1,7 +1,7 @@
 //! A message to a group: one row, a document for each member, and the pushes.
 
 use super::push::{Deciding, Rules};
-use super::{Group, Member, Place, amend, may_read, position};
+use super::{Group, Member, Place, amend, former, may_read, position};
 use crate::chat::amendment::{Why, is_edited, is_tombstone, tombstone};
 use crate::chat::group::{may_write, not_member};
 use crate::chat::id::{Owner, Row, Sid};
@@ -11,8 +11,9 @@ use crate::chat::push_decision::Matter;
 use crate::chat::status::Status;
 use crate::chat::suffix::messages::{Stamp, stamped};
 use crate::store::sqlite::chat::deletion::{self, OwnCopy};
+use crate::store::sqlite::chat::history::{Shown, shown};
 use crate::store::sqlite::chat::message::{self, by_id, document_of, insert, receipt};
-use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, events, expired, unpushed};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, events, expired};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{ChatCall, GroupOutcome, NewGroupMessage, Origin};
 use bytes::Bytes;
@@ -65,7 +66,6 @@ pub(in crate::store) fn write(
     events::stored(tx, &row, call)?;
     let deciding = Deciding { row: &row, message: &new.message, group: &group, attended: &new.attended };
     let Rules { decided, waiting } = deciding.tell_members(tx, call)?;
-    unpushed::note(tx, row.sid.row(), decided.waits_for_room())?;
     insert(tx, &ChatRow { waits: !waiting.is_empty(), ..row }, Some(&decided), &kept)?;
     Ok(GroupOutcome::Done { waiting })
 }
@@ -158,13 +158,39 @@ pub(in crate::store::sqlite::chat) fn hidden(row: &ChatRow) -> Vec<u8> {
     stamped(&kept, &stamp)
 }
 
-/// The copy that a document without a payload stands for, the same for every member; `None`: it is not kept any more.
-pub(in crate::store::sqlite) fn shared_copy(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Bytes>> {
-    let Some(row) = ChatRow::by_sid(tx, sid)? else { return Ok(None) };
-    let kept = document_of(tx, &row, &row.peer)?;
-    // A device is named to the writer's own devices alone, and their copies have payloads of their own.
-    let row = ChatRow { dev: None, ..row };
-    Ok(Some(message::stamped_for(&row, &kept, &row.peer, false).into()))
+/// What documents without a payload stand for.
+pub(in crate::store::sqlite) struct SharedCopy {
+    row: ChatRow,
+    copy: Bytes,
+    /// It was changed since, so that it depends on the reader what there is to be read.
+    is_changed: bool,
+}
+
+impl SharedCopy {
+    /// `None`: it is not kept any more.
+    pub(in crate::store::sqlite) fn load(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
+        let Some(row) = ChatRow::by_sid(tx, sid)? else { return Ok(None) };
+        let kept = document_of(tx, &row, &row.peer)?;
+        // A device is named to the writer's own devices alone, and their copies have payloads of their own.
+        let row = ChatRow { dev: None, ..row };
+        let copy = message::stamped_for(&row, &kept, &row.peer, false).into();
+        let is_changed = !row.gone && former::is_changed(tx, &row)?;
+        Ok(Some(Self { row, copy, is_changed }))
+    }
+
+    pub(in crate::store::sqlite) fn is_of(&self, sid: Sid) -> bool {
+        self.row.sid == sid
+    }
+
+    /// The copy in the inbox that is `topic`; `None`: there is nothing of it for its owner any more.
+    pub(in crate::store::sqlite) fn for_inbox(&self, tx: &Tx<'_>, topic: &str) -> rusqlite::Result<Option<Bytes>> {
+        let reader = topic.split('/').next().and_then(|name| Owner::new(name).ok()).filter(|_| self.is_changed);
+        let Some(reader) = reader else { return Ok(Some(self.copy.clone())) };
+        Ok(match shown(tx, &reader, &self.row)? {
+            Shown::Item(item) => Some(item.into()),
+            Shown::Nothing => None,
+        })
+    }
 }
 
 /// A notice of the roster: stored, and told to everybody who is in the group, and to those who go by it.

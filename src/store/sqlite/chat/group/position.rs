@@ -11,7 +11,7 @@ use crate::chat::suffix::read::read_document;
 use crate::chat::suffix::receipts::ReceiptDocument;
 use crate::store::Writer;
 use crate::store::sqlite::chat::position::Reader;
-use crate::store::sqlite::chat::{Call, ChatRow, mention, notified, people, tell};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, mention, notified, people, tell};
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
 use rusqlite::params;
@@ -27,13 +27,17 @@ pub(in crate::store::sqlite) const BETWEEN: &str = chat_rows!(
     ORDER BY row DESC LIMIT ?5"
 );
 
-/// A device of a member has a message, and what came before it.
+/// A device of a member has a message, and what came before it. An edit or a notice says nothing of that, unless it is said of all
+/// `up_to` it.
 pub(in crate::store::sqlite::chat) fn received(
     tx: &mut Tx<'_>,
     user: &Owner,
     row: &ChatRow,
-    at: u64,
+    (up_to, at): (bool, u64),
 ) -> rusqlite::Result<()> {
+    if !up_to && matches!(row.kind, Kind::Amendment | Kind::Notice) {
+        return Ok(());
+    }
     let Some(member) = Member::load(tx, &row.peer, user)? else { return Ok(()) };
     if tx.execute(RECEIVED, params![row.peer.as_str(), user.as_str(), row.sid.row()])? == 0 {
         return Ok(());
@@ -48,14 +52,14 @@ fn before(row: Row) -> Row {
     Row(row.0.saturating_sub(1))
 }
 
-/// A member has read up to a message.
+/// A member has read up to a message. Who is gone may read what there was.
 pub(in crate::store::sqlite::chat) fn read(
     tx: &mut Tx<'_>,
     reader: &Reader<'_>,
     row: &ChatRow,
     call: &mut Call<'_>,
 ) -> rusqlite::Result<()> {
-    let Some(member) = Member::load(tx, &row.peer, reader.user)? else { return Ok(()) };
+    let Some(member) = Member::now_or_before(tx, &row.peer, reader.user)? else { return Ok(()) };
     let Some(group) = Group::load(tx, &row.peer)? else { return Ok(()) };
     read_up_to(tx, reader, row, (&group, &member), call)
 }
@@ -74,12 +78,15 @@ fn read_up_to(
     let user = reader.user;
     tx.execute(READ, params![name.as_str(), user.as_str(), place, sql_ms(row.theirs_reader)])?;
     mention::read(tx, user, name, place)?;
-    let unread = group.unread(tx, (name, user), (place, row.theirs_reader))?;
+    let is_in = member.gone.is_none();
+    let unread = if is_in { group.unread(tx, (name, user), (place, row.theirs_reader))? } else { 0 };
     tell(tx, user, "read", &read_document(name, row.sid, unread), call.at)?;
-    let since = before(member.came);
-    let delivered = (member.received.max(since), place);
-    tell_writers(tx, (group, name), user, delivered, (Status::Delivered, call.at))?;
-    tell_writers(tx, (group, name), user, (member.read.max(since), place), (Status::Read, call.at))?;
+    if is_in {
+        let since = before(member.came);
+        let delivered = (member.received.max(since), place);
+        tell_writers(tx, (group, name), user, delivered, (Status::Delivered, call.at))?;
+        tell_writers(tx, (group, name), user, (member.read.max(since), place), (Status::Read, call.at))?;
+    }
     let seen = notified::Seen { user, peer: name, sid: row.sid, up_to: true };
     notified::clear(tx, &seen, reader.dev, reader.connected, call)
 }
@@ -119,7 +126,8 @@ fn tell_writers(
         newest.entry(row.writer.as_str().to_owned()).and_modify(|(_, several)| *several = true).or_insert((row, false));
     }
     for (row, several) in newest.into_values() {
-        if may_tell(tx, member, &row.writer, status)? {
+        // Who is out of the group hears no more of it.
+        if Member::load(tx, name, &row.writer)?.is_some() && may_tell(tx, member, &row.writer, status)? {
             let up_to = several || status == Status::Read;
             let document = ReceiptDocument {
                 up_to,

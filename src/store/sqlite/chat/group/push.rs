@@ -12,12 +12,11 @@ use crate::chat::push_decision::{Asked, Matter, PushDecision, PushWhen, Rule, Ve
 use crate::chat::push_document::title;
 use crate::chat::suffix::messages::UserMessage;
 use crate::chat::topic::Device;
+use crate::store::sqlite::chat::notified::Seen;
 use crate::store::sqlite::chat::push::{Asking, Decided, Registered, Told, push_id, registered};
-use crate::store::sqlite::chat::{Call, ChatRow, deletion, json, json_text, mention, owner, people, push};
-use crate::store::sqlite::column::state;
+use crate::store::sqlite::chat::{Call, ChatRow, deletion, json, json_text, mention, owner, people, push, unpushed};
 use crate::store::sqlite::request::BY_ID;
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ExplainedDevice, ExplainedPush, PushExplanation};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
@@ -32,38 +31,58 @@ pub(in crate::store::sqlite) const READERS: &str = "SELECT m.user, w.entry, g.en
     WHERE m.gid = ?1 AND m.gone IS NULL ORDER BY m.user";
 const DECIDED: &str = "SELECT decided FROM chat WHERE row = ?1";
 const IS_NOTED: &str = "SELECT 1 FROM pushed WHERE user = ?1 AND peer = ?2 AND row = ?3 AND dev = ?4";
-const CONFIRMED: &str = "SELECT dev FROM group_confirmed WHERE user = ?1 AND row = ?2";
-const CONFIRM: &str = "INSERT INTO group_confirmed (user, row, dev) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-pub(in crate::store::sqlite) const FORGET_CONFIRMED: &str = "DELETE FROM group_confirmed WHERE user = ?1 AND row <= ?2";
+pub(super) const CONFIRMED: &str = "SELECT dev FROM group_confirmed WHERE user = ?1 AND peer = ?2 AND row = ?3";
+const CONFIRM: &str =
+    "INSERT INTO group_confirmed (user, peer, row, dev) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
+pub(in crate::store::sqlite) const FORGET_CONFIRMED: &str =
+    "DELETE FROM group_confirmed WHERE user = ?1 AND peer = ?2 AND row <= ?3 AND row >= ?4";
+pub(in crate::store::sqlite) const FORGET_ALL_CONFIRMED: &str = "DELETE FROM group_confirmed WHERE row = ?1";
 pub(in crate::store::sqlite) const UNDECIDED: &str =
     chat_rows!("INDEXED BY chat_waits WHERE waits = 1 AND peer > 'g-' AND peer < 'g.'");
 
 /// What the decision of a message to a group came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::store::sqlite::chat) struct GroupDecided {
-    matter: Matter,
-    wish: Wish,
+    pub(super) matter: Matter,
+    pub(super) wish: Wish,
     /// When, in Unix milliseconds.
-    at: u64,
-    /// Members by the rule that said so, but for those who were pushed because nobody was looking.
+    pub(super) at: u64,
+    /// Members by the rule that said so of all their devices, but for those who were pushed because nobody was looking.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     rules: BTreeMap<Rule, Vec<String>>,
+    /// Members whose devices have several rules, with that of each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    devices: BTreeMap<String, BTreeMap<String, Rule>>,
     /// Those with a push that was not made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     waiting: Vec<String>,
 }
 
 impl GroupDecided {
-    /// Whether a push of some member waits for room in the queue.
-    pub(super) fn waits_for_room(&self) -> bool {
-        self.rules.contains_key(&Rule::NoRoom)
+    /// What was decided for the devices of a member.
+    fn note(&mut self, user: &Owner, devices: &BTreeMap<String, PushDecision>) {
+        let mut rules = devices.values().map(|decision| decision.rule);
+        let Some(first) = rules.next() else { return };
+        if !rules.all(|rule| rule == first) {
+            let of_each = devices.iter().map(|(dev, decision)| (dev.clone(), decision.rule)).collect();
+            self.devices.insert(user.as_str().to_owned(), of_each);
+        } else if first != Rule::Unattended {
+            self.rules.entry(first).or_default().push(user.as_str().to_owned());
+        }
     }
 
-    /// The rule for a member, and whether a push was not made.
-    fn of(&self, user: &Owner) -> (Rule, bool) {
+    /// The rule for a device of a member.
+    pub(super) fn rule_of(&self, user: &Owner, dev: &str) -> Rule {
+        if let Some(rule) = self.devices.get(user.as_str()).and_then(|devices| devices.get(dev)) {
+            return *rule;
+        }
         let names = |users: &Vec<String>| users.iter().any(|one| one == user.as_str());
-        let rule = self.rules.iter().find(|(_, users)| names(users)).map(|(rule, _)| *rule);
-        (rule.unwrap_or(Rule::Unattended), names(&self.waiting))
+        self.rules.iter().find(|(_, users)| names(users)).map_or(Rule::Unattended, |(rule, _)| *rule)
+    }
+
+    /// Whether some push to a member was not made.
+    pub(super) fn waits(&self, user: &Owner) -> bool {
+        self.waiting.iter().any(|one| one == user.as_str())
     }
 }
 
@@ -94,7 +113,8 @@ impl Deciding<'_> {
     pub(super) fn tell_members(&self, tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<Rules> {
         let (row, at) = (self.row, call.at);
         let UserMessage { matter, wish, .. } = *self.message;
-        let mut decided = GroupDecided { matter, wish, at, rules: BTreeMap::new(), waiting: Vec::new() };
+        let mut decided =
+            GroupDecided { matter, wish, at, rules: BTreeMap::new(), devices: BTreeMap::new(), waiting: Vec::new() };
         let mut waiting = Vec::new();
         let writer_name = people::profile_name(tx, &row.writer)?;
         for reader in readers(tx, row)?.into_iter().filter(|reader| reader.user != row.writer) {
@@ -112,10 +132,9 @@ impl Deciding<'_> {
             let title = self.group.push_title(row, writer_name.as_deref(), &reader.about_writer);
             let told = self.decide_for(tx, &reader, &title, call)?;
             let Some(of_devices) = told.decided else { continue };
-            let exceptions =
-                of_devices.devices.values().map(|decision| decision.rule).filter(|rule| *rule != Rule::Unattended);
-            if let Some(rule) = exceptions.min() {
-                decided.rules.entry(rule).or_default().push(reader.user.as_str().to_owned());
+            decided.note(&reader.user, &of_devices.devices);
+            if of_devices.waits_for_room() {
+                unpushed::note_member(tx, row, &reader.user, true)?;
             }
             if told.waits {
                 decided.waiting.push(reader.user.as_str().to_owned());
@@ -179,7 +198,7 @@ fn readers(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Vec<Reader>> {
     })
 }
 
-/// Decides anew about the pushes to one member. Whether some wait further.
+/// Decides anew about the pushes to one member. Whether some wait further. What it was decided by first is what is explained.
 pub(in crate::store::sqlite::chat) fn decide_again(
     tx: &mut Tx<'_>,
     user: &Owner,
@@ -187,12 +206,30 @@ pub(in crate::store::sqlite::chat) fn decide_again(
     attended: &Attended,
     call: &mut Call<'_>,
 ) -> rusqlite::Result<bool> {
-    let Some(GroupDecided { matter, wish, .. }) = decided_of(tx.conn, row.sid.row())? else { return Ok(false) };
+    let told = if wants(tx, user, row)? { decide_anew(tx, user, row, attended, call)? } else { Told::default() };
+    unpushed::note_member(tx, row, user, told.decided.is_some_and(|decided| decided.waits_for_room()))?;
+    Ok(told.waits)
+}
+
+/// Whether a member is still to be told of a message.
+fn wants(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<bool> {
+    let place = row.sid.row();
     let Some(member) = Member::load(tx, &row.peer, user)? else { return Ok(false) };
-    let Some(group) = Group::load(tx, &row.peer)? else { return Ok(false) };
-    if row.writer == *user || !member.may_read(row.sid.row()) || member.read >= row.sid.row() {
-        return Ok(false);
-    }
+    let is_new = member.may_read(place) && member.read < place && member.archived < place;
+    Ok(row.writer != *user && is_new && !row.gone && !deletion::is_deleted(tx, user, row)?)
+}
+
+fn decide_anew(
+    tx: &mut Tx<'_>,
+    user: &Owner,
+    row: &ChatRow,
+    attended: &Attended,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<Told> {
+    let Some(GroupDecided { matter, wish, .. }) = decided_of(tx.conn, row.sid.row())? else {
+        return Ok(Told::default());
+    };
+    let Some(group) = Group::load(tx, &row.peer)? else { return Ok(Told::default()) };
     let (about_writer, about_group) = (people::entry(tx, user, &row.writer)?, people::entry(tx, user, &row.peer)?);
     let reader = Reader { user: user.clone(), about_writer, about_group, has_device: true };
     let kept: serde_json::Value =
@@ -208,7 +245,7 @@ pub(in crate::store::sqlite::chat) fn decide_again(
         before: Some(done_before(tx, user, row, call.at)?),
         call: None,
     };
-    Ok(push::decide(tx, &asking, call)?.waits)
+    push::decide(tx, &asking, call)
 }
 
 fn is_mentioned(kept: &serde_json::Value, user: &Owner) -> bool {
@@ -228,7 +265,8 @@ fn done_before(tx: &Tx<'_>, user: &Owner, row: &ChatRow, at: u64) -> rusqlite::R
         mentioned: false,
         attended: false,
     };
-    let confirmed = tx.all(CONFIRMED, params![user.as_str(), row.sid.row()], |found| found.get(0))?;
+    let confirmed =
+        tx.all(CONFIRMED, params![user.as_str(), row.peer.as_str(), row.sid.row()], |found| found.get(0))?;
     let mut devices = BTreeMap::new();
     for device in registered(tx, user)? {
         if is_pushed(tx, user, row, &device)? {
@@ -251,11 +289,12 @@ pub(in crate::store::sqlite) fn forget_member(tx: &Tx<'_>, message: Row, user: &
     let Some(mut decided) = decided_of(tx.conn, message)? else { return Ok(()) };
     decided.rules.values_mut().for_each(|users| users.retain(|one| one != user));
     decided.rules.retain(|_, users| !users.is_empty());
+    decided.devices.remove(user);
     decided.waiting.retain(|one| one != user);
     tx.execute(SET, params![message, json_text(&decided)?, !decided.waiting.is_empty()]).map(drop)
 }
 
-fn decided_of(conn: &Connection, row: Row) -> rusqlite::Result<Option<GroupDecided>> {
+pub(super) fn decided_of(conn: &Connection, row: Row) -> rusqlite::Result<Option<GroupDecided>> {
     let text = conn.prepare_cached(DECIDED)?.query_row([row], |row| row.get::<_, Option<String>>(0)).optional()?;
     Ok(text.flatten().and_then(|text| serde_json::from_str(&text).ok()))
 }
@@ -263,15 +302,27 @@ fn decided_of(conn: &Connection, row: Row) -> rusqlite::Result<Option<GroupDecid
 /// An attended device of a member has a message of the group.
 pub(in crate::store::sqlite::chat) fn confirmed(
     tx: &Tx<'_>,
-    user: &Owner,
-    row: Row,
+    seen: &Seen<'_>,
     dev: &Device,
     call: &Call<'_>,
 ) -> rusqlite::Result<()> {
-    if call.policy.push_when == PushWhen::PerDevice {
-        tx.execute(CONFIRM, params![user.as_str(), row, dev.as_str()])?;
+    if call.policy.push_when != PushWhen::PerDevice {
+        return unpushed::forget_seen(tx, seen);
     }
-    Ok(())
+    tx.execute(CONFIRM, params![seen.user.as_str(), seen.peer.as_str(), seen.sid.row(), dev.as_str()]).map(drop)
+}
+
+/// No push waits any more for what a member has seen of a group.
+pub(in crate::store::sqlite::chat) fn stop_waiting(tx: &Tx<'_>, seen: &Seen<'_>) -> rusqlite::Result<()> {
+    let values = params![seen.user.as_str(), seen.peer.as_str(), seen.sid.row(), seen.first()];
+    tx.execute(FORGET_CONFIRMED, values)?;
+    unpushed::forget_seen(tx, seen)
+}
+
+/// The message is not kept any more.
+pub(in crate::store::sqlite::chat) fn dropped(tx: &mut Tx<'_>, row: Row) -> rusqlite::Result<()> {
+    tx.execute(FORGET_ALL_CONFIRMED, [row])?;
+    unpushed::note(tx, row, false)
 }
 
 /// Members with messages of groups whose pushes waited at the last stop, and that none of their devices has confirmed.
@@ -287,85 +338,4 @@ pub(in crate::store::sqlite::chat) fn undecided(tx: &Tx<'_>) -> rusqlite::Result
         }
     }
     Ok(found)
-}
-
-/// Members whose pushes for a message waited for room in the queue, and were not made since. Nobody: it waits for none.
-pub(in crate::store::sqlite::chat) fn without_room(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Vec<Owner>> {
-    let decided = decided_of(tx.conn, row.sid.row())?;
-    let names = decided.and_then(|mut decided| decided.rules.remove(&Rule::NoRoom)).unwrap_or_default();
-    let mut waiting = Vec::new();
-    for user in names.into_iter().filter_map(|name| Owner::new(name).ok()) {
-        let member = Member::load(tx, &row.peer, &user)?;
-        if member.is_none_or(|member| member.read >= row.sid.row()) {
-            continue;
-        }
-        for device in registered(tx, &user)? {
-            if !is_pushed(tx, &user, row, &device)? {
-                waiting.push(user);
-                break;
-            }
-        }
-    }
-    Ok(waiting)
-}
-
-/// Why the devices of a member, as they are now, were pushed for a message to the group, or were not.
-pub(in crate::store::sqlite::chat) fn explain(
-    conn: &Connection,
-    user: &Owner,
-    row: &ChatRow,
-) -> rusqlite::Result<PushExplanation> {
-    const DEVICES: &str = "SELECT dev FROM devices WHERE user = ?1 ORDER BY dev";
-    let decided = decided_of(conn, row.sid.row())?;
-    let (rule, mut waits) = decided.as_ref().map_or((Rule::Unattended, false), |decided| decided.of(user));
-    let mut devices = Vec::new();
-    let names = conn
-        .prepare_cached(DEVICES)?
-        .query_map([user.as_str()], |row| row.get::<_, String>(0))?
-        .collect::<Result<Vec<_>, _>>()?;
-    for dev in names {
-        let push = pushed(conn, user, row.sid, &dev)?;
-        let verdict = match (&push, waits) {
-            (Some(_), _) => Verdict::Push,
-            (None, true) => Verdict::Wait,
-            (None, false) => Verdict::None,
-        };
-        waits &= push.is_none();
-        devices.push(ExplainedDevice { dev, verdict, rule, confirmed: false, push });
-    }
-    Ok(PushExplanation {
-        sid: row.sid.to_string(),
-        from: row.writer.as_str().to_owned(),
-        ts: row.at,
-        decided_at: decided.as_ref().map(|decided| decided.at),
-        asked: decided.map(|decided| Asked {
-            matter: decided.matter,
-            wish: decided.wish,
-            own: false,
-            blocked: rule == Rule::Blocked,
-            muted: rule == Rule::Muted,
-            mentions_only: false,
-            mentioned: false,
-            attended: rule == Rule::Attended,
-        }),
-        attended: Vec::new(),
-        waits,
-        received: false,
-        devices,
-    })
-}
-
-/// What became of the push of a message to a device.
-fn pushed(conn: &Connection, user: &Owner, sid: Sid, dev: &str) -> rusqlite::Result<Option<ExplainedPush>> {
-    const PUSH: &str = "SELECT row, tail, way, state, attempt, code FROM deliveries WHERE id = ?1 AND bal = ?2";
-    let read = |row: &rusqlite::Row<'_>| {
-        Ok(ExplainedPush {
-            sid: crate::store::sqlite::column::sid(row, 0, 1)?.to_string(),
-            transport: row.get(2)?,
-            state: state(row, 3)?,
-            attempt: row.get(4)?,
-            code: row.get(5)?,
-        })
-    };
-    conn.prepare_cached(PUSH)?.query_row(params![push_id(sid, dev), user.as_str()], read).optional()
 }

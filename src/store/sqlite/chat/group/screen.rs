@@ -1,12 +1,12 @@
 //! Groups on the first screen, and the history of one.
 
+use super::former::GroupView;
 use super::{Group, Member};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::suffix::requests::HistoryFrom;
 use crate::store::sqlite::chat::conversations::stamped;
 use crate::store::sqlite::chat::position::BY_ROW;
 use crate::store::sqlite::chat::{ChatRow, json_text, mention, owner, people};
-use crate::store::sqlite::column::from_sql;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{ConversationItem, HistoryQuery};
 use rusqlite::params;
@@ -27,7 +27,6 @@ pub(in crate::store::sqlite) const NEWEST: &str = chat_rows!(
     AND NOT EXISTS (SELECT 1 FROM deleted d WHERE d.user = ?4 AND d.peer = ?1 AND d.row = chat.row)
     ORDER BY row DESC LIMIT 1"
 );
-const PLACE: &str = "SELECT n_reader FROM chat WHERE row = ?1";
 
 /// The groups of a user whose newest item is older than `before`, each with that item's row.
 pub(in crate::store::sqlite::chat) fn groups(
@@ -43,7 +42,7 @@ pub(in crate::store::sqlite::chat) fn item(
     tx: &Tx<'_>,
     user: &Owner,
     with: Owner,
-    newest: Row,
+    (newest, at): (Row, u64),
 ) -> rusqlite::Result<Option<ConversationItem>> {
     let (Some(group), Some(member)) = (Group::load(tx, &with)?, Member::now_or_before(tx, &with, user)?) else {
         return Ok(None);
@@ -54,26 +53,21 @@ pub(in crate::store::sqlite::chat) fn item(
     let last = newest_item(tx, &with, user, &member)?;
     let read = tx.one(BY_ROW, [member.read], ChatRow::read)?.map(|row| row.sid);
     let is_in = member.gone.is_none();
-    let count = match member.gone {
-        None => group.count,
-        Some(gone) => {
-            tx.one(PLACE, [gone], |row| row.get::<_, Option<i64>>(0))?.flatten().map_or(group.count, from_sql)
-        }
-    };
+    let view = GroupView::of(tx, (&with, user), (&group, &member))?;
     let entry = people::entry(tx, user, &with)?;
     let counted = (member.read, member.read_counted);
     Ok(Some(ConversationItem {
         place,
-        profile: Some(json_text(&group.settings)?),
+        profile: Some(json_text(&view.settings)?),
         sees_profile: true,
         last: last.map_or(Ok(None), |last| stamped(tx, user, &last))?,
-        count,
+        count: view.count,
         unread: if is_in { group.unread(tx, (&with, user), counted)? } else { 0 },
         mentions: mention::in_conversation(tx, user, &with)?,
         read,
         peer_received: None,
         peer_read: None,
-        archived: member.archived >= newest || member.archived > Row(0) && entry.muted_until.is_some(),
+        archived: member.archived >= newest || member.archived > Row(0) && entry.is_muted(at),
         entry,
         invitation: None,
         with,
@@ -87,13 +81,13 @@ fn newest_item(tx: &Tx<'_>, name: &Owner, user: &Owner, member: &Member) -> rusq
     tx.one(NEWEST, params![name.as_str(), up_to, behind, user.as_str()], ChatRow::read)
 }
 
-/// The rows of a page of the history of a group, in any order, and one more; nothing for who was never in it.
+/// The rows of a page of the history of a group, in any order, and one more; `None`: the user was never in it.
 pub(in crate::store::sqlite::chat) fn history(
     tx: &Tx<'_>,
     user: &Owner,
     query: &HistoryQuery,
-) -> rusqlite::Result<Vec<ChatRow>> {
-    let Some(member) = Member::now_or_before(tx, &query.with, user)? else { return Ok(Vec::new()) };
+) -> rusqlite::Result<Option<Vec<ChatRow>>> {
+    let Some(member) = Member::now_or_before(tx, &query.with, user)? else { return Ok(None) };
     let (sql, edge) = match query.from {
         HistoryFrom::Newest => (BEFORE, Row(i64::MAX)),
         HistoryFrom::Before(sid) => (BEFORE, sid.row()),
@@ -101,5 +95,5 @@ pub(in crate::store::sqlite::chat) fn history(
     };
     let from = member.reads_from.max(Row(member.deleted.0 + 1));
     let up_to = member.gone.unwrap_or(Row(i64::MAX));
-    tx.all(sql, params![query.with.as_str(), edge, from, up_to, query.limit as i64 + 1], ChatRow::read)
+    tx.all(sql, params![query.with.as_str(), edge, from, up_to, query.limit as i64 + 1], ChatRow::read).map(Some)
 }
