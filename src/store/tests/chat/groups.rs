@@ -701,6 +701,34 @@ async fn a_message_in_a_group_is_edited_by_its_writer_and_retracted_by_an_owner_
 }
 
 #[tokio::test]
+async fn what_is_taken_back_or_expires_is_shown_by_no_phone_of_who_was_removed_since() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    chat.register("carol", "phone", "T-carol").await;
+    let shown = chat.says("bob", "shown").await;
+    let expires = chat.at + 10 * 60_000;
+    let (expiring, _) = chat.post("bob", &json!({ "body": "for ten minutes", "expires": expires }), &[]).await;
+    assert_eq!(whats(&chat.pushes().await), [("T-carol", "message"), ("T-carol", "message")]);
+    let waits = chat.says("bob", "waits").await;
+    let reworded = chat.says("bob", "old words").await;
+    chat.change("alice", GroupChange::Remove(owners(&["carol"]))).await.unwrap();
+    chat.forget("carol").await;
+    for (kind, sid) in [("retract", waits), ("retract", shown), ("edit", reworded)] {
+        let body = if kind == "edit" { json!("new words") } else { json!(null) };
+        let (_, outcome) = chat.post("bob", &json!({ "type": kind, "ref": sid.to_string(), "body": body }), &[]).await;
+        assert!(matches!(outcome, GroupOutcome::Done { .. }), "{outcome:?}");
+    }
+    let pushes = chat.pushes().await;
+    assert_eq!(whats(&pushes), [("T-carol", "message"), ("T-carol", "clear")]);
+    assert_eq!((pushes[0].data("body"), pushes[1].data("sid")), ("new words", &*shown.to_string()));
+    chat.at = expires;
+    while chat.sweep(30 * DAY, u64::MAX).await {}
+    let pushes = chat.pushes().await;
+    assert_eq!(whats(&pushes), [("T-carol", "clear")]);
+    assert_eq!(pushes[0].data("sid"), expiring.to_string());
+    assert!(chat.told("carol", "messages").await.is_empty(), "the notice was the last");
+}
+
+#[tokio::test]
 async fn what_a_member_deletes_is_gone_for_that_member_alone() {
     let mut chat = Chat::of_group(&["bob", "carol"]).await;
     let first = chat.says("alice", "1").await;

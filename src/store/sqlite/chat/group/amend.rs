@@ -119,9 +119,8 @@ fn follow(
     let Some(group) = message.peer.group() else { return Ok(()) };
     let after: Value = serde_json::from_slice(after).unwrap_or_default();
     let before: Value = serde_json::from_slice(before).unwrap_or_default();
-    for user in membership::names(tx, &group)? {
-        let may_read = Member::load(tx, &message.peer, &user)?.is_some_and(|member| member.may_read(message.sid.row()));
-        if user != row.writer && may_read && !deletion::is_deleted(tx, &user, message)? {
+    for (user, is_member) in membership::readers(tx, &group, message.sid.row())? {
+        if user != row.writer && is_member && !deletion::is_deleted(tx, &user, message)? {
             let is_blocked = is_hidden_from(tx, &message.writer, &user)?;
             if !is_blocked {
                 tell(tx, row, (&user, false), call.at)?;
@@ -154,7 +153,7 @@ pub(in crate::store::sqlite::chat) fn clear_all(
     call: &mut Call<'_>,
 ) -> rusqlite::Result<()> {
     let Some(group) = message.peer.group() else { return Ok(()) };
-    for user in membership::names(tx, &group)? {
+    for (user, _) in membership::readers(tx, &group, message.sid.row())? {
         mention::forget(tx, &user, &message.peer, message.sid.row())?;
         let seen = Seen { user: &user, peer: &message.peer, sid: message.sid, up_to: false };
         notified::clear(tx, &seen, None, &[], call)?;

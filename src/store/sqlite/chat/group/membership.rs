@@ -25,6 +25,9 @@ use rusqlite::params;
 
 pub(in crate::store::sqlite) const NAMES: &str =
     "SELECT user FROM members WHERE gid = ?1 AND gone IS NULL ORDER BY user";
+/// Those to whom what was written at a row went: whoever is in the group still, and whoever is in it no longer.
+const READERS: &str = "SELECT user, gone IS NULL FROM members
+    WHERE gid = ?1 AND reads_from <= ?2 AND (gone IS NULL OR gone >= ?2) ORDER BY user";
 pub(in crate::store::sqlite) const PAGE: &str = "SELECT user, owner FROM members
     WHERE gid = ?1 AND user > ?2 AND gone IS NULL ORDER BY user LIMIT ?3";
 const BY_AGE: &str = "SELECT user, owner FROM members WHERE gid = ?1 AND gone IS NULL ORDER BY came, user";
@@ -463,6 +466,12 @@ pub(in crate::store::sqlite::chat) fn may_invite(
 /// Everybody who is in a group, by name.
 pub(in crate::store) fn names(tx: &Tx<'_>, group: &GroupId) -> rusqlite::Result<Vec<Owner>> {
     tx.all(NAMES, [group.as_str()], |row| owner(row, 0))
+}
+
+/// Everybody who may read what was written at a row, by name, and whether they are in the group still: phones of those who are not
+/// may show it all the same.
+pub(super) fn readers(tx: &Tx<'_>, group: &GroupId, row: Row) -> rusqlite::Result<Vec<(Owner, bool)>> {
+    tx.all(READERS, params![group.as_str(), row], |found| Ok((owner(found, 0)?, found.get(1)?)))
 }
 
 /// A group, as a member sees it, and members behind `after`.
