@@ -7,7 +7,7 @@
 //!                                       └──cancel──▶ gone
 //! ```
 
-use super::message::{status_note, write_now};
+use super::message::{status_note, write_scheduled};
 use super::{Call, owner, tell};
 use crate::chat::id::{MessageId, Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
@@ -166,10 +166,7 @@ pub(in crate::store) fn send(
 ) -> rusqlite::Result<ChatOutcome> {
     let row = waiting.row();
     let Some(id) = tx.one(IS_THERE, [row], |row| row.get::<_, String>(0))? else { return Ok(ChatOutcome::Repeated) };
-    let outcome = match new.message.check_times(call.at) {
-        Ok(()) => write_now(tx, new, false, &mut Call::of(call))?,
-        Err(rejection) => ChatOutcome::Refused(rejection),
-    };
+    let outcome = write_scheduled(tx, new, &mut Call::of(call))?;
     match &outcome {
         ChatOutcome::Full => {
             tx.execute(PUT_OFF, params![row, sql_ms(call.at.saturating_add(FULL_MS))])?;
