@@ -20,7 +20,7 @@ impl Chat {
     }
 
     /// The tables in which these words stand.
-    fn tables_with(&self, words: &str) -> Vec<String> {
+    pub(in crate::store::tests) fn tables_with(&self, words: &str) -> Vec<String> {
         let file = rusqlite::Connection::open(&self.rig.settings.path).unwrap();
         let mut statement = file.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").unwrap();
         let tables: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
