@@ -47,10 +47,13 @@ class ChatClient:
         self.client.loop_start()
 
     def on_connect(self, client, _userdata, _flags, reason, _properties):
-        print(f"{self.user}:{self.dev} is connected: {reason}", flush=True)
+        self.say(f"is connected: {reason}")
         # The embedded broker does this by itself; elsewhere it is needed.
         client.subscribe([(f"{self.user}/others/+", 1), (f"{self.user}/others/replies/{self.dev}", 1)])
         self.sync()
+
+    def say(self, text: str):
+        print(f"{self.user}:{self.dev:6} {text}", flush=True)
 
     def publish(self, suffix: str, document: dict, qos=1, retain=False) -> dict:
         self.client.publish(f"{self.user}/self/{suffix}", json.dumps(document), qos, retain)
@@ -87,7 +90,7 @@ class ChatClient:
 
     def on_message(self, _client, _userdata, packet):
         suffix, document = packet.topic.split("/", 2)[2], json.loads(packet.payload)
-        print(f"{self.user}:{self.dev:6} < {suffix:16} {packet.payload.decode()}", flush=True)
+        self.say(f"< {suffix:16} {packet.payload.decode()}")
         with self.changed:
             if suffix == "messages":
                 self.take(document)

@@ -10,7 +10,7 @@ use super::args::{DemoArgs, TransportArg};
 use super::sim::DEFAULT_SENDER;
 use super::{UsageError, stop_on_signals};
 use crate::app::{self, Addresses, AppError, Signals};
-use crate::broker::REFUSALS;
+use crate::broker::{JwtConfig, REFUSALS};
 use crate::config::{BrokerConfig, CcsConfig, Fcm, FcmConfig, Listen, Loaded, Ops, Routes, Settings, TransportSection};
 use crate::ops::logs;
 use crate::secret::Secret;
@@ -34,6 +34,8 @@ const APP: &str = "com.example.chat";
 const PHONES: [&str; 3] = ["phone-1", "phone-2", "phone-3"];
 /// The file of who may log in, in the folder of this run.
 const USERS: &str = "users";
+/// And the secret of the tokens by which others may.
+const TOKEN_SECRET: &str = "jwt.secret";
 
 /// Runs the demo until a signal.
 ///
@@ -70,6 +72,8 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
 
 async fn bridge(args: &DemoArgs, folder: &Path, sim: &SimHandle, stop: &CancellationToken) -> anyhow::Result<()> {
     let phones = (args.transport == TransportArg::FcmV1).then_some(CAROL);
+    let token_secret = (!args.anonymous).then(|| folder.join(TOKEN_SECRET));
+    token_secret.as_deref().map_or(Ok(()), cast::make_token_secret)?;
     let cast = if args.anonymous { Vec::new() } else { cast::make(&folder.join(USERS), phones)? };
     let (ready, addresses) = oneshot::channel::<Addresses>();
     let events = sim.events();
@@ -78,7 +82,7 @@ async fn bridge(args: &DemoArgs, folder: &Path, sim: &SimHandle, stop: &Cancella
         if let (Some(broker), Some(password)) = (addresses.broker, cast::password(&cast, BOB)) {
             phone::register(broker, password, stop).await?;
         }
-        narration::welcome(addresses, &cast, sim);
+        narration::welcome(addresses, &cast, token_secret.as_deref(), sim);
         let (confirmed, ()) = tokio::join!(confirm(addresses, &cast, sim, stop), narration::narrate(sim, events, stop));
         confirmed
     };
@@ -155,6 +159,10 @@ fn loaded(args: &DemoArgs, folder: &Path, sim: &SimHandle) -> Loaded {
             listen: Listen { ws: Some(args.ws_listen), ..Listen::tcp(args.listen) },
             anonymous: args.anonymous,
             users_file: (!args.anonymous).then(|| folder.join(USERS)),
+            jwt: JwtConfig {
+                secret_file: (!args.anonymous).then(|| folder.join(TOKEN_SECRET)),
+                ..JwtConfig::default()
+            },
             ..BrokerConfig::default()
         },
         store: store::Settings::new(folder.join("bridge.db")),

@@ -1,4 +1,4 @@
-"""The clients in examples/, which app developers copy."""
+"""The clients in examples/, which app developers copy; group.py is played against the demo (test_demo.py)."""
 
 import http.server
 import json

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import urllib.parse
@@ -68,6 +69,19 @@ def test_the_printed_lines_work_as_they_are(demo, tmp_path):
     assert demo.process.terminate() == 0
     for secret in demo.passwords.values():
         assert secret not in demo.process.text(), "a password is in the log"
+
+
+def test_the_printed_line_plays_groups_and_calls(tmp_path):
+    demo = Demo(tmp_path)
+    [line] = [line for line in demo.text.splitlines() if "examples/group.py" in line]
+    program, *words = shlex.split(line)
+    assert program == "python3"
+    done = subprocess.run([sys.executable, *words], cwd=HERE.parents[1], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for said in ["both ring", "49 phones were pushed once each", "['created', 'first', 'second, for you']"]:
+        assert said in done.stdout, done.stdout
+    assert done.stdout.count("messages, each once") == 3, done.stdout
+    assert demo.process.terminate() == 0
 
 
 def test_the_readme_has_lines_as_the_demo_prints_them(tmp_path):

@@ -188,19 +188,20 @@ impl Hub {
         sent
     }
 
-    /// Finds the topics with documents that come into a queue: those that others have and this queue has not, and those that
-    /// nobody has had and that match its filters.
+    /// Finds the topics with documents that come into a queue: those that nobody has had and that match its filters, and those
+    /// that others have and this queue has not. In this order: when somebody has a document, it goes from the former to the
+    /// latter, and asked for the other way round it would be found in neither.
     pub(super) async fn watch(&self, session: &Session, queue: &SharedQueue) -> Result<(), StoreError> {
-        if let Some(id) = queue.stored() {
-            watch_all(queue, |after| self.store.own_topics(id, after, TOPICS), |_| true).await?;
-        }
         let filters = session.filters_of(queue);
-        if filters.is_empty() {
-            return Ok(());
+        if !filters.is_empty() {
+            let prefixes: Vec<String> = filters.iter().map(|filter| literal_prefix(filter).to_owned()).collect();
+            let waiting = |after| self.store.waiting_topics(prefixes.clone(), after, TOPICS);
+            watch_all(queue, waiting, |topic| self.routes.to(topic, queue).is_some()).await?;
         }
-        let prefixes: Vec<String> = filters.iter().map(|filter| literal_prefix(filter).to_owned()).collect();
-        let waiting = |after| self.store.waiting_topics(prefixes.clone(), after, TOPICS);
-        watch_all(queue, waiting, |topic| self.routes.to(topic, queue).is_some()).await
+        match queue.stored() {
+            Some(id) => watch_all(queue, |after| self.store.own_topics(id, after, TOPICS), |_| true).await,
+            None => Ok(()),
+        }
     }
 
     /// Ends subscriptions. Yields a reason code for each filter.

@@ -10,13 +10,17 @@ use tokio::time::sleep;
 use super::*;
 use crate::broker::BrokerConfig;
 use crate::broker::connection::Ending;
+use crate::broker::session::ReadWhat;
 use crate::broker::wire::{Connect, Options, Version};
 use crate::chat::access::Rights;
 use crate::chat::qos::QoS;
 use crate::mqtt::{InboundQueues, inbound_queues};
 use crate::ops::clock::now_ms;
 use crate::store::sqlite::{self as store, WriterThread};
-use crate::store::{Message, QueueId, SessionRecord, StoreHealth, UserDocument, Will};
+use crate::store::{
+    AckedBy, AckedDocument, Acknowledged, Message, Page, QueueId, SessionRecord, StoreHealth, Target, UserDocument,
+    Will,
+};
 
 struct Harness {
     hub: Arc<Hub>,
@@ -475,4 +479,38 @@ async fn what_nobody_reads_is_dropped_when_it_comes_or_if_the_store_has_no_room_
     harness.hub.end_session(&session).await;
     harness.hub.drop_all_unread().await.unwrap();
     assert!(to_drop(&harness).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_topic_is_found_though_its_document_moves_into_the_queue_while_it_is_looked_for() {
+    let harness = Harness::new(BrokerLimits::default());
+    let (first, second) = (harness.session("a").await, harness.session("b").await);
+    for session in [&first, &second] {
+        harness.subscribe(session, "x/others/+").await;
+    }
+    let (store, topic) = (&harness.hub.store, Arc::<str>::from("x/others/y"));
+    tell(&harness, &topic).await;
+    let page = Page { rows: 9, bytes: 9_000 };
+    let found = store.read_documents(topic.clone(), None, 0, page).await.unwrap().await.unwrap();
+    let reference = found.documents[0].waiting.reference.clone();
+    second.queue.attach(&handle());
+    let looked = harness.hub.watch(&second, &second.queue);
+    tokio::pin!(looked);
+    {
+        let _blocked = harness.block_disk();
+        assert!(unconstrained(looked.as_mut()).now_or_never().is_none(), "the first question is on its way");
+    }
+    let target =
+        Target { queue: second.queue.stored().unwrap(), qos: QoS::AtLeastOnce, retain: false, ids: Vec::new() };
+    let acknowledged = Acknowledged {
+        queue: first.queue.stored(),
+        rows: Vec::new(),
+        documents: vec![AckedDocument { reference, others: vec![target] }],
+        by: AckedBy::Owner,
+        at: now_ms(),
+        is_awaited: false,
+    };
+    store.acknowledged(acknowledged).await.unwrap().await.unwrap();
+    looked.await.unwrap();
+    assert_eq!(second.queue.next_read().map(|read| read.what), Some(ReadWhat::Documents(topic, 0)));
 }

@@ -4,6 +4,9 @@ use crate::broker::identity::users::UsersFile;
 use crate::chat::principal::Role;
 use crate::cli::user::new_password;
 use anyhow::Context;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The sample BAL.
@@ -35,6 +38,14 @@ pub(super) fn make(users: &Path, phones: Option<&'static str>) -> anyhow::Result
     }
     file.save().context("the users of the demo")?;
     Ok(players)
+}
+
+/// Makes the secret of the tokens by which further users of this run log in.
+pub(super) fn make_token_secret(file: &Path) -> anyhow::Result<()> {
+    // Together longer than HS256 asks for.
+    let secret: String = (0..3).map(|_| new_password()).collect();
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    made.and_then(|mut file| file.write_all(secret.as_bytes())).context("the secret of the demo's tokens")
 }
 
 /// The password of `name`; without one in a demo without users.

@@ -10,11 +10,12 @@ use crate::sim::SimHandle;
 use crate::sim::event::SimEvent;
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::path::Path;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 /// Says where everything is, and what to type.
-pub(super) fn welcome(addresses: Addresses, cast: &[Player], sim: &SimHandle) {
+pub(super) fn welcome(addresses: Addresses, cast: &[Player], token_secret: Option<&Path>, sim: &SimHandle) {
     let Some(broker) = addresses.broker else { return };
     say(format_args!(
         "fcm-mqtt-bridge demo: embedded broker on {broker}, simulator with the phones {}.",
@@ -44,6 +45,15 @@ pub(super) fn welcome(addresses: Addresses, cast: &[Player], sim: &SimHandle) {
         say(format_args!("  {name:<8} {password}   ({})", role_word(*role)));
     }
     commands(broker, cast);
+    if let (Some(secret), Some(control)) = (token_secret, sim.control_address()) {
+        say("\nGroups and calls: a program of the repository plays them, with users that log in by tokens of its own:");
+        say(format_args!(
+            "  python3 examples/group.py {} {} {} http://{control}",
+            broker.ip(),
+            broker.port(),
+            secret.display()
+        ));
+    }
     say(format_args!("\nHealth: http://{0}/readyz  numbers: http://{0}/metrics", addresses.ops));
     if let Some(control) = sim.control_address() {
         say(format_args!(

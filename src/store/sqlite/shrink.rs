@@ -29,6 +29,9 @@ const CHUNKS: [(i64, i64, &str); 3] = [
 ];
 const PAGES: &str = "PRAGMA page_count";
 const FREE: &str = "PRAGMA freelist_count";
+/// Nothing is left in unused parts of the file, nor in the write-ahead log: said when that is so, and not in the transaction that
+/// makes it so, for until a checkpoint the log has everything of before.
+pub(super) const SCRUBBED: &str = "UPDATE marks SET scrub = 0";
 /// `PRAGMA auto_vacuum` of a file that takes part.
 const INCREMENTAL: i32 = 2;
 
@@ -90,11 +93,16 @@ pub(super) fn rebuild_once(conn: &mut Connection, path: &Path, environment: &Env
     }
     tracing::info!(%store, bytes = before.bytes(), "the store is rebuilt once, so that it can shrink from now on");
     let started = Instant::now();
-    if let Err(error) = rebuild(conn, path, environment) {
-        tracing::warn!(%store, %error, "the store could not be rebuilt, which the next start tries again");
-        return Ok(());
+    match rebuild(conn, path, environment) {
+        Ok(true) => conn.execute_batch(SCRUBBED)?,
+        Ok(false) => {
+            tracing::warn!(%store, "somebody reads the store: what was erased from it is in its write-ahead log still, which the next start empties")
+        }
+        Err(error) => {
+            tracing::warn!(%store, %error, "the store could not be rebuilt, which the next start tries again");
+            return Ok(());
+        }
     }
-    conn.execute_batch("UPDATE marks SET scrub = 0")?;
     let after = Size::of(conn)?;
     tracing::info!(%store, bytes_before = before.bytes(), bytes = after.bytes(),
         seconds = started.elapsed().as_secs_f32(), "the store is rebuilt");
@@ -106,8 +114,8 @@ pub(super) fn rebuild_once(conn: &mut Connection, path: &Path, environment: &Env
 /// it has opened it, so a kill leaves nothing. The only other way to name the folder is the environment (`SQLITE_TMPDIR`),
 /// which a program with threads must not change. The pragma is deprecated because it counts for the whole process; SQLite
 /// guards it by a mutex, and here nothing else of this process has temporary files. A folder whose name is no UTF-8 cannot be
-/// named; then the machine's is used.
-fn rebuild(conn: &mut Connection, path: &Path, environment: &Environment) -> rusqlite::Result<()> {
+/// named; then the machine's is used. Whether nothing of before is in any file.
+fn rebuild(conn: &mut Connection, path: &Path, environment: &Environment) -> rusqlite::Result<bool> {
     conn.pragma_update(None, "temp_store", "FILE")?;
     let named = std::path::absolute(folder(path)).ok().and_then(|folder| Some(folder.to_str()?.to_owned()));
     let named = named.map_or(Ok(()), |folder| conn.pragma_update(None, "temp_store_directory", folder));
@@ -120,9 +128,9 @@ fn rebuild(conn: &mut Connection, path: &Path, environment: &Environment) -> rus
     checkpoint(conn)
 }
 
-/// Moves the write-ahead log into the file, as far as no reader needs it, and gives its room back.
-pub(super) fn checkpoint(conn: &Connection) -> rusqlite::Result<()> {
-    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+/// Moves the write-ahead log into the file, as far as no reader needs it, and gives its room back. Whether all of it went.
+pub(super) fn checkpoint(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(!row.get::<_, bool>(0)?))
 }
 
 /// What is known of the free pages since a moment.

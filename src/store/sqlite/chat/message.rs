@@ -34,33 +34,44 @@ const INSERT: &str = "INSERT INTO chat (row, tail, kind, writer, by_bal, id, pee
 
 pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &ChatCall) -> rusqlite::Result<ChatOutcome> {
     let call = &mut Call::of(call);
-    if let Err(rejection) = new.message.check_times(call.at) {
-        return Ok(ChatOutcome::Refused(rejection));
-    }
     if let Some(known) = scheduled::known(tx, new, call.at)? {
         return Ok(known);
     }
+    // Before its times: what was taken once is repeated by a client that did not hear so, and that may be late.
+    if let Some(known) = known(tx, new, call.at)? {
+        return Ok(known);
+    }
+    if let Err(rejection) = new.message.check_times(call.at) {
+        return Ok(ChatOutcome::Refused(rejection));
+    }
     match new.message.not_before {
-        Some(not_before) if not_before > call.at && !is_known(tx, new)? => scheduled::keep(tx, new, not_before, call),
-        _ => write_now(tx, new, true, call),
+        Some(not_before) if not_before > call.at => scheduled::keep(tx, new, not_before, call),
+        _ => write_unknown(tx, new, true, call),
     }
 }
 
-fn is_known(tx: &Tx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
-    let Some(id) = &new.message.id else { return Ok(false) };
-    Ok(by_id(tx, &new.from.name, id.as_str())?.is_some())
-}
-
-/// Writes a message, whatever it says of when it is to be sent. `reads`: it is written by somebody who has the conversation before the eyes.
-pub(super) fn write_now(
+/// Writes a message whose time has come.
+pub(super) fn write_scheduled(
     tx: &mut Tx<'_>,
     new: &NewChatMessage,
-    reads: bool,
     call: &mut Call<'_>,
 ) -> rusqlite::Result<ChatOutcome> {
     if let Some(known) = known(tx, new, call.at)? {
         return Ok(known);
     }
+    if let Err(rejection) = new.message.check_times(call.at) {
+        return Ok(ChatOutcome::Refused(rejection));
+    }
+    write_unknown(tx, new, false, call)
+}
+
+/// Writes a message, whatever it says of when it is to be sent. `reads`: it is written by somebody who has the conversation before the eyes.
+fn write_unknown(
+    tx: &mut Tx<'_>,
+    new: &NewChatMessage,
+    reads: bool,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<ChatOutcome> {
     if let Some(amends) = new.message.amends {
         return amend::write(tx, new, amends, call);
     }

@@ -168,10 +168,12 @@ pub(super) fn cancel(tx: &mut Tx<'_>, delivery: Row, at: u64) -> rusqlite::Resul
     }
 }
 
-/// Takes a push back; one that is in flight goes on, but is not sent again. Whether it is sure that it was not sent.
+/// Takes a push back; one that is in flight goes on, but is not sent again. Whether it is sure that no device has it: of one that
+/// was on its way when the bridge was killed or the connection ended, nobody knows.
 fn take_back(tx: &mut Tx<'_>, mut delivery: Delivery, at: u64) -> rusqlite::Result<bool> {
+    let may_have_arrived = delivery.life.dup_possible;
     if delivery.apply(tx, &Event::Cancelled, at)?.is_some() {
-        return Ok(true);
+        return Ok(!may_have_arrived);
     }
     if delivery.life.state == State::InFlight {
         withdraw_in_flight(tx, &delivery)?;
@@ -278,10 +280,17 @@ pub(in crate::store::sqlite) fn moved(
             }
         }
         State::Failed | State::Expired | State::Cancelled => {
+            // What may have arrived all the same is cleared like what was sent.
+            let may_have_arrived = delivery.life.dup_possible;
             match &push.about {
+                Some((offer, _)) if push.rings && may_have_arrived => ringing::sent(tx, Row(*offer), dev, row)?,
                 Some((offer, _)) if push.rings => ringing::unnote(tx, Row(*offer), dev, row)?,
                 Some((message, peer)) => {
-                    tx.execute(UNNOTE, params![user, peer, message, dev, row])?;
+                    if may_have_arrived {
+                        Pushed { user, peer, dev }.sent(tx, Row(*message), row)?;
+                    } else {
+                        tx.execute(UNNOTE, params![user, peer, message, dev, row])?;
+                    }
                     tx.execute(NOT_TOLD, params![user, dev, row])?;
                 }
                 None => {}

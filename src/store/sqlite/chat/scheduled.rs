@@ -4,10 +4,13 @@
 //! ```text
 //!   a message with `not_before` ──▶ scheduled ──its time──▶ written like any other, in the same transaction
 //!                                       │
-//!                                       └──cancel──▶ gone
+//!                                       └──cancel──▶ taken back ──a week──▶ gone
 //! ```
+//!
+//! Of one that was taken back the id and the time stay for a while: a client that did not hear that it was taken publishes it once
+//! more, perhaps after another device has cancelled it.
 
-use super::message::{status_note, write_now};
+use super::message::{status_note, write_scheduled};
 use super::{Call, owner, tell};
 use crate::chat::id::{MessageId, Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
@@ -21,6 +24,14 @@ use rusqlite::params;
 
 /// How much later one for which its BAL has no room is tried again, in milliseconds.
 const FULL_MS: u64 = 1_000;
+/// For how long one that was taken back is known, in milliseconds.
+const TAKEN_BACK_MS: u64 = 7 * 24 * 3_600_000;
+/// Of how many of a writer this is known, the newest, at most.
+const TAKEN_BACK_MAX: u32 = 100;
+/// In the place of the document of one that was taken back; its time is in the place of `ttl`.
+const TAKEN_BACK: &[u8] = b"null";
+/// Those are forgotten by one call, at most.
+const FORGOTTEN_MAX: u32 = 1_000;
 
 macro_rules! scheduled_rows {
     ($rest:literal) => {
@@ -32,12 +43,18 @@ const INSERT: &str = "INSERT INTO scheduled (row, tail, writer, by_bal, id, dev,
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 pub(in crate::store::sqlite) const BY_ID: &str = scheduled_rows!("WHERE writer = ?1 AND id = ?2");
 pub(in crate::store::sqlite) const OF_WRITER: &str =
-    scheduled_rows!("WHERE writer = ?1 AND row > ?2 ORDER BY row LIMIT ?3");
+    scheduled_rows!("WHERE writer = ?1 AND row > ?2 AND document <> x'6e756c6c' ORDER BY row LIMIT ?3");
 pub(in crate::store::sqlite) const DUE: &str =
-    scheduled_rows!("WHERE not_before <= ?1 ORDER BY not_before, row LIMIT ?2");
+    scheduled_rows!("WHERE not_before <= ?1 AND document <> x'6e756c6c' ORDER BY not_before, row LIMIT ?2");
 pub(in crate::store::sqlite) const NEXT: &str = "SELECT not_before FROM scheduled ORDER BY not_before LIMIT 1";
-pub(in crate::store::sqlite) const COUNT: &str = "SELECT count(*) FROM scheduled WHERE writer = ?1";
-const IS_THERE: &str = "SELECT id FROM scheduled WHERE row = ?1";
+pub(in crate::store::sqlite) const COUNT: &str =
+    "SELECT count(*) FROM scheduled WHERE writer = ?1 AND document <> x'6e756c6c'";
+const IS_THERE: &str = "SELECT id FROM scheduled WHERE row = ?1 AND document <> x'6e756c6c'";
+const TAKE_BACK: &str = "UPDATE scheduled SET document = x'6e756c6c', ttl = not_before, not_before = ?2 WHERE row = ?1";
+const FORGET_OLDEST: &str = "DELETE FROM scheduled WHERE row IN (SELECT row FROM scheduled
+    WHERE writer = ?1 AND document = x'6e756c6c' ORDER BY row DESC LIMIT -1 OFFSET ?2)";
+const FORGET_OVER: &str = "DELETE FROM scheduled WHERE row IN (SELECT row FROM scheduled
+    WHERE not_before <= ?1 AND document = x'6e756c6c' LIMIT ?2)";
 const DELETE: &str = "DELETE FROM scheduled WHERE row = ?1";
 const PUT_OFF: &str = "UPDATE scheduled SET not_before = ?2 WHERE row = ?1";
 
@@ -64,6 +81,16 @@ pub(super) fn known(tx: &mut Tx<'_>, new: &NewChatMessage, at: u64) -> rusqlite:
     };
     let writer = &new.from.name;
     let Some(waiting) = tx.one(BY_ID, params![writer.as_str(), id.as_str()], read)? else { return Ok(None) };
+    if &*waiting.document == TAKEN_BACK {
+        if new.message.not_before != Some(waiting.ttl_ms) {
+            // It is another one.
+            remove(tx, waiting.sid.row())?;
+            return Ok(None);
+        }
+        let document = scheduled_document(id.as_str(), &ScheduledStatus::Cancelled, at, true);
+        told(tx, (writer, new.from.role), &document, at)?;
+        return Ok(Some(ChatOutcome::Repeated));
+    }
     if new.message.not_before != Some(waiting.not_before) || !new.message.says_the_same(&waiting.document) {
         let detail = "another message of the same writer has this `id`, and waits for its time";
         let rejection = Rejection::new(ErrorCode::Duplicate, detail).about(Some(id.clone()));
@@ -117,17 +144,24 @@ fn told(tx: &mut Tx<'_>, (writer, role): (&Owner, Role), document: &[u8], at: u6
 
 /// Takes a message back; false if none of this id waits.
 pub(in crate::store) fn cancel(tx: &mut Tx<'_>, writer: (&Owner, Role), id: &str, at: u64) -> rusqlite::Result<bool> {
-    let Some(waiting) = tx.one(BY_ID, params![writer.0.as_str(), id], read)? else { return Ok(false) };
-    remove(tx, waiting.sid.row())?;
+    let found = tx.one(BY_ID, params![writer.0.as_str(), id], read)?;
+    let Some(waiting) = found.filter(|waiting| &*waiting.document != TAKEN_BACK) else { return Ok(false) };
+    tx.execute(TAKE_BACK, params![waiting.sid.row(), sql_ms(at.saturating_add(TAKEN_BACK_MS))])?;
+    let forgotten = tx.execute(FORGET_OLDEST, params![writer.0.as_str(), TAKEN_BACK_MAX])?;
+    count_gone(tx, forgotten);
     told(tx, writer, &scheduled_document(id, &ScheduledStatus::Cancelled, at, false), at)?;
     Ok(true)
 }
 
 fn remove(tx: &mut Tx<'_>, row: Row) -> rusqlite::Result<()> {
-    let removed = tx.execute(DELETE, [row])? as u64;
-    let figures = &mut tx.memory_draft.figures;
-    figures.chat_scheduled = figures.chat_scheduled.saturating_sub(removed);
+    let removed = tx.execute(DELETE, [row])?;
+    count_gone(tx, removed);
     Ok(())
+}
+
+fn count_gone(tx: &mut Tx<'_>, rows: usize) {
+    let figures = &mut tx.memory_draft.figures;
+    figures.chat_scheduled = figures.chat_scheduled.saturating_sub(rows as u64);
 }
 
 /// What waits of a writer, in the order in which it was written: a page behind `after`.
@@ -151,8 +185,10 @@ pub(in crate::store) fn next(tx: &Tx<'_>) -> rusqlite::Result<Option<u64>> {
     tx.one(NEXT, [], |row| row.get(0).map(from_sql))
 }
 
-/// Those whose time has come, at most `limit`, in their order.
-pub(in crate::store) fn due(tx: &Tx<'_>, at: u64, limit: usize) -> rusqlite::Result<Vec<ScheduledMessage>> {
+/// Those whose time has come, at most `limit`, in their order. Those that were taken back long enough ago are forgotten.
+pub(in crate::store) fn due(tx: &mut Tx<'_>, at: u64, limit: usize) -> rusqlite::Result<Vec<ScheduledMessage>> {
+    let forgotten = tx.execute(FORGET_OVER, params![sql_ms(at), FORGOTTEN_MAX])?;
+    count_gone(tx, forgotten);
     tx.all(DUE, params![sql_ms(at), i64::try_from(limit).unwrap_or(i64::MAX)], read)
 }
 
@@ -166,10 +202,7 @@ pub(in crate::store) fn send(
 ) -> rusqlite::Result<ChatOutcome> {
     let row = waiting.row();
     let Some(id) = tx.one(IS_THERE, [row], |row| row.get::<_, String>(0))? else { return Ok(ChatOutcome::Repeated) };
-    let outcome = match new.message.check_times(call.at) {
-        Ok(()) => write_now(tx, new, false, &mut Call::of(call))?,
-        Err(rejection) => ChatOutcome::Refused(rejection),
-    };
+    let outcome = write_scheduled(tx, new, &mut Call::of(call))?;
     match &outcome {
         ChatOutcome::Full => {
             tx.execute(PUT_OFF, params![row, sql_ms(call.at.saturating_add(FULL_MS))])?;

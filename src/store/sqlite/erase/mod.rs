@@ -143,6 +143,8 @@ pub(in crate::store) fn step(tx: &mut Tx<'_>, user: &Owner, call: &ChatCall) -> 
     let erasing = done?;
     let running = if let Erasing::Done(Erasure { alias, .. }) = &erasing {
         events::tell(tx, &BalEvent::UserErased { user: user.as_str(), alias }, call)?;
+        // Nobody knows of this erase any more, should the process end before it is told to rebuild the file.
+        tx.execute(SCRUB_LATER, [])?;
         None
     } else {
         Some(json_text(&work)?)
@@ -214,11 +216,10 @@ fn rebuild(conn: &Connection) -> rusqlite::Result<Scrubbed> {
         return Ok(Scrubbed::AtStart);
     }
     conn.flush_prepared_statement_cache();
-    conn.execute_batch("VACUUM; UPDATE marks SET scrub = 0")?;
-    let is_busy: bool = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if is_busy {
-        conn.execute_batch("UPDATE marks SET scrub = 1")?;
+    conn.execute_batch("VACUUM")?;
+    if !shrink::checkpoint(conn)? {
         return Ok(Scrubbed::AtStart);
     }
+    conn.execute_batch(shrink::SCRUBBED)?;
     Ok(Scrubbed::Now)
 }

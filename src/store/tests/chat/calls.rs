@@ -469,6 +469,13 @@ async fn a_push_that_has_not_left_is_taken_back_and_one_on_its_way_is_cleared() 
         chat.rig.record(push.sid, accepted(), chat.at).await;
     }
     assert_eq!(whats(&chat.pushes().await), [("T1", "clear"), ("T2", "clear")]);
+
+    // Of what was on its way when the bridge was killed nobody knows whether it rings.
+    chat.signals(writer("alice"), peer("bob", &[]), &json!({ "type": "offer", "call": "c3" })).await;
+    assert_eq!(chat.claim(chat.at).await.len(), 2);
+    let mut chat = chat.crash().await;
+    chat.signals(writer("alice"), peer("bob", &[]), &json!({ "type": "end", "call": "c3" })).await;
+    assert_eq!(whats(&chat.pushes().await), [("T1", "clear"), ("T2", "clear")]);
 }
 
 #[tokio::test]

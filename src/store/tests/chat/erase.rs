@@ -239,6 +239,15 @@ async fn an_erase_that_is_killed_after_any_part_goes_on_after_the_start() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_not_rebuilt_before_a_kill_is_rebuilt_by_the_next_start() {
+    let mut chat = Chat::with_zoe().await;
+    chat.erase(NAME).await;
+    let chat = chat.crash().await;
+    assert_eq!(chat.found(&SECRETS), []);
+    assert_eq!(chat.count("SELECT scrub FROM marks"), 0);
+}
+
+#[tokio::test]
 async fn what_a_push_service_has_goes_when_it_has_answered() {
     let mut chat = Chat::of(&["alice", NAME]).await;
     chat.register("alice", "phone", "T1").await;

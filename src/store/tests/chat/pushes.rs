@@ -124,8 +124,30 @@ async fn what_is_in_flight_when_it_is_taken_back_is_not_sent_again() {
     chat.rig.record(pushes[0].sid, retry(NOW + MINUTE), chat.at).await;
     let chat = chat.crash().await;
     assert!(chat.claim(chat.at + MINUTE).await.is_empty());
-    assert_eq!(chat.count("SELECT count(*) FROM pushed"), 0);
+    assert_eq!(chat.count("SELECT count(*) FROM pushed"), 1, "of the other one nobody knows whether it arrived");
     assert_eq!(chat.rig.store.figures().queue_rows, 0);
+}
+
+#[tokio::test]
+async fn what_was_on_its_way_at_a_kill_may_have_arrived_and_is_cleared_all_the_same() {
+    // It is taken back before it is sent again.
+    let mut chat = with_devices(&["phone"]).await;
+    let (sid, _) = chat.write_to(&[], &json!({})).await;
+    assert_eq!(chat.claim(chat.at).await.len(), 1);
+    let mut chat = chat.crash().await;
+    chat.retract("alice", "bob", sid).await;
+    assert_eq!(whats(&chat.pushes().await), [("T-phone", "clear")]);
+
+    // An attended device had it, and then it was read.
+    let mut chat = with_devices(&["phone"]).await;
+    let (sid, _) = chat.write_to(&[], &json!({})).await;
+    assert_eq!(chat.claim(chat.at).await.len(), 1);
+    let mut chat = chat.crash().await;
+    chat.confirm("web", true, sid).await;
+    assert!(chat.pushes().await.is_empty(), "it is taken back");
+    chat.read_at("web", &["web"], sid).await;
+    assert_eq!(whats(&chat.pushes().await), [("T-phone", "clear")]);
+    assert_eq!(chat.count("SELECT count(*) FROM pushed"), 0);
 }
 
 #[tokio::test]

@@ -136,6 +136,38 @@ async fn what_is_taken_back_is_never_sent_and_what_waits_is_shown() {
 }
 
 #[tokio::test]
+async fn a_repetition_of_what_was_taken_back_is_not_sent_and_its_id_is_free_after_a_week() {
+    let mut chat = Chat::of_two().await;
+    let at = chat.at + DAY;
+    chat.schedule_at("m1", at, &json!({})).await;
+    assert!(chat.cancel("m1").await);
+    assert!(chat.tables_with("body m1").is_empty());
+    chat.forget("alice").await;
+    // The device that wrote it did not hear that it was taken, and another one has cancelled it.
+    let mut chat = chat.crash().await;
+    assert_eq!(chat.schedule_at("m1", at, &json!({})).await, ChatOutcome::Repeated);
+    let told = chat.told("alice", "receipts").await;
+    assert_eq!((&told[0]["status"], &told[0]["redelivered"], told.len()), (&json!("cancelled"), &json!(true), 1));
+    assert!(!chat.cancel("m1").await);
+    let page = chat.rig.store.chat_scheduled(owner("alice"), None).await.unwrap().await.unwrap();
+    assert!(page.items.is_empty());
+    // Another time is another message.
+    assert_eq!(chat.schedule_at("m1", at + 1, &json!({})).await, ChatOutcome::Scheduled);
+    assert!(chat.cancel("m1").await);
+    chat.at = at + 2;
+    assert_eq!(chat.schedule_at("m1", at + 1, &json!({})).await, ChatOutcome::Repeated, "also when its time is over");
+    assert!(chat.send_due().await.is_empty());
+    for n in 0..103 {
+        chat.schedule(&format!("n{n}"), DAY, &json!({})).await;
+        assert!(chat.cancel(&format!("n{n}")).await);
+    }
+    assert_eq!(chat.waiting(), 100, "the newest of a writer");
+    chat.at += 8 * DAY;
+    assert!(chat.send_due().await.is_empty());
+    assert_eq!((chat.waiting(), chat.next().await), (0, None));
+}
+
+#[tokio::test]
 async fn the_rules_are_asked_when_the_time_comes_and_reading_is_not_meant_by_it() {
     let mut chat = Chat::of_two().await;
     chat.schedule("m1", DAY, &json!({})).await;

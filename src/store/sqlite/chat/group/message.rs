@@ -28,11 +28,12 @@ pub(in crate::store) fn write(
     call: &ChatCall,
 ) -> rusqlite::Result<GroupOutcome> {
     let call = &mut Call::of(call);
-    if let Err(rejection) = new.message.check_times(call.at) {
-        return Ok(GroupOutcome::Refused(rejection));
-    }
+    // Before its times, as between two.
     if let Some(known) = known(tx, new, call.at)? {
         return Ok(known);
+    }
+    if let Err(rejection) = new.message.check_times(call.at) {
+        return Ok(GroupOutcome::Refused(rejection));
     }
     if let Some(amends) = new.message.amends {
         return amend::write(tx, new, amends, call);
