@@ -323,8 +323,8 @@ impl MqttSide {
             #[cfg(feature = "broker")]
             Self::Embedded(_) => mqtt::Capabilities::EMBEDDED,
             #[cfg(feature = "rumqttd")]
-            Self::Rumqttd(..) => mqtt::Capabilities::EXTERNAL,
-            Self::External(_) => mqtt::Capabilities::EXTERNAL,
+            Self::Rumqttd(_, config) => mqtt::Capabilities::external(config.version),
+            Self::External(config) => mqtt::Capabilities::external(config.version),
         }
     }
 

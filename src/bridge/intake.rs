@@ -242,11 +242,11 @@ impl Intake {
         // A retained copy is an old message that was dealt with when it was new; presence is meant to be retained.
         if publish.retain && !may_be_retained(&topic) {
             if publish.principal.role == Role::User && !publish.payload.is_empty() {
-                self.kept_copies.clear(&self.context, &topic).await;
+                self.kept_copies.clear(&self.context, &publish.topic).await;
             }
             return None;
         }
-        (!self.kept_copies.is_own_clear(&topic, publish)).then_some(topic)
+        (!self.kept_copies.is_own_clear(publish)).then_some(topic)
     }
 
     /// What a client says on any topic but presence.
