@@ -311,6 +311,12 @@ impl MqttSide {
                          device; name those who may, each by a line [bals.NAME]"
                     );
                 }
+                if settings.chat.direct {
+                    tracing::warn!(
+                        "`chat.direct`: users write into the inboxes of each other, and nothing proves who wrote; what \
+                         that means is in topics.md"
+                    );
+                }
                 Ok((Self::External(Box::new(config)), Addresses { broker: None, websocket: None, ops }))
             }
         }

@@ -26,7 +26,7 @@ mod typing;
 
 pub(super) use calls::{CallsKept, tell_late};
 pub(super) use groups::is_for_group;
-pub(super) use kept_copies::KeptCopies;
+pub(super) use kept_copies::{KeptCopies, clear_kept};
 pub(super) use pushes::run as watch_pushes;
 pub(super) use schedule::Schedule;
 

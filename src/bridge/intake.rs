@@ -5,6 +5,7 @@
 //! of BALs is taken, so that their order is kept; what chat users write goes on, for their pushes can be decided later.
 
 mod delayed;
+mod direct;
 mod waiting;
 
 use super::chat::{ChatIntake, KeptCopies, Schedule, is_for_group};
@@ -161,6 +162,7 @@ impl Intake {
             self.command(publish);
             return Ok(None);
         }
+        let Some(publish) = self.as_written(publish).await else { return Ok(None) };
         let Some(topic) = self.topic_of(&publish).await else {
             publish.ack.release(AckWord::Done);
             return Ok(None);
@@ -171,7 +173,10 @@ impl Intake {
         }
         let mut delay = Duration::ZERO;
         if publish.principal.role == Role::User {
-            self.chat.heard_of(topic.owner()).await?;
+            // A name that is said without a proof makes nobody exist.
+            if !publish.principal.is_direct() {
+                self.chat.heard_of(topic.owner()).await?;
+            }
             delay = self.chat.delay(topic.owner());
         }
         if !delay.is_zero() && publish.at_most_once {

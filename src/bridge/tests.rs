@@ -7,6 +7,7 @@ mod chat_limits;
 mod chat_requests;
 mod chat_schedule;
 mod commands;
+mod direct;
 mod downstream;
 mod gatekeeper;
 mod notices;
