@@ -108,6 +108,11 @@ impl ChatIntake {
         Ok(())
     }
 
+    /// Whether any user has written since the start.
+    pub(super) fn has_users(&self) -> bool {
+        !self.users.is_empty()
+    }
+
     /// Whether each message of a user waits for those before it: one of them may wait for the gatekeeper.
     pub(super) fn keeps_order(&self) -> bool {
         self.gatekeeper.is_some()

@@ -26,6 +26,7 @@
 //! | verb | asked again |
 //! | --- | --- |
 //! | `accept`, `receive` | the message is recognised by its sender's id and not stored again |
+//! | `repeat` | tells the last status again, unless its first telling still waits |
 //! | `queue_note`, `queue_user_document` | writes a second document |
 //! | `take_due` | gives nobody what is in flight, until `record` or a start says what became of it |
 //! | `record`, `confirm` | do nothing: the event means nothing any more |
