@@ -311,6 +311,12 @@ impl MqttSide {
                          device; name those who may, each by a line [bals.NAME]"
                     );
                 }
+                if settings.chat.direct {
+                    tracing::warn!(
+                        "`chat.direct`: users write into the inboxes of each other, and nothing proves who wrote; what \
+                         that means is in topics.md"
+                    );
+                }
                 Ok((Self::External(Box::new(config)), Addresses { broker: None, websocket: None, ops }))
             }
         }
@@ -323,8 +329,8 @@ impl MqttSide {
             #[cfg(feature = "broker")]
             Self::Embedded(_) => mqtt::Capabilities::EMBEDDED,
             #[cfg(feature = "rumqttd")]
-            Self::Rumqttd(..) => mqtt::Capabilities::EXTERNAL,
-            Self::External(_) => mqtt::Capabilities::EXTERNAL,
+            Self::Rumqttd(_, config) => mqtt::Capabilities::external(config.version),
+            Self::External(config) => mqtt::Capabilities::external(config.version),
         }
     }
 

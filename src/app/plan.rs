@@ -7,7 +7,7 @@ use crate::chat::id::Owner;
 use crate::chat::message::BrokerKind;
 use crate::chat::principal::Senders;
 use crate::chat::route::Routes;
-use crate::chat::topic::{BridgeTopic, FORMER_FILTERS};
+use crate::chat::topic::{BridgeTopic, CLIENT_FILTERS, DIRECT_FILTERS, FORMER_FILTERS};
 use crate::chat::transport::{Transport, Transports};
 #[cfg(feature = "broker")]
 use crate::config::BrokerConfig;
@@ -92,8 +92,11 @@ pub(super) fn broker(settings: &Settings) -> BrokerConfig {
 
 pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: u64) -> ClientConfig {
     let offline = bridge::offline(started_ms, BrokerKind::External, transports(settings).iter());
+    let (filters, unused_filters) = filters(settings);
     ClientConfig {
         password,
+        filters,
+        unused_filters,
         former_filters: FORMER_FILTERS.map(str::to_owned).to_vec(),
         will: Some(Will {
             topic: BridgeTopic::Status.to_string(),
@@ -105,6 +108,12 @@ pub(super) fn client(settings: &Settings, password: Option<Secret>, started_ms: 
         limits: client_limits(settings),
         ..settings.mqtt.client.clone()
     }
+}
+
+/// What the bridge subscribes to, and what it may have subscribed to before.
+fn filters(settings: &Settings) -> (Vec<String>, Vec<String>) {
+    let (own, direct) = (CLIENT_FILTERS.map(str::to_owned).to_vec(), DIRECT_FILTERS.map(str::to_owned).to_vec());
+    if settings.chat.direct { ([own, direct].concat(), Vec::new()) } else { (own, direct) }
 }
 
 /// A payload over its limit is answered with `TOO_BIG`, not with a closed connection: packets may be larger.
@@ -176,6 +185,17 @@ mod tests {
         assert_eq!(["shop", "chat", "rest"].map(|name| role(&settings, name)), [Role::Bal; 3]);
         assert_eq!(role(&settings, "alice"), Role::User);
         assert_eq!(role(&external(), "alice"), Role::Bal, "without a name everybody is one");
+    }
+
+    #[test]
+    fn the_inboxes_are_watched_where_clients_write_into_them_and_taken_back_where_they_do_not() {
+        let mut settings = external();
+        let client_of = |settings: &Settings| client(settings, None, 1);
+        assert_eq!(client_of(&settings).filters, ["+/self/#"]);
+        assert_eq!(client_of(&settings).unused_filters, DIRECT_FILTERS);
+        settings.chat.direct = true;
+        assert_eq!(client_of(&settings).filters[1..], DIRECT_FILTERS);
+        assert!(client_of(&settings).unused_filters.is_empty());
     }
 
     #[cfg(feature = "broker")]

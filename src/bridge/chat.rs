@@ -26,7 +26,7 @@ mod typing;
 
 pub(super) use calls::{CallsKept, tell_late};
 pub(super) use groups::is_for_group;
-pub(super) use kept_copies::KeptCopies;
+pub(super) use kept_copies::{KeptCopies, clear_kept};
 pub(super) use pushes::run as watch_pushes;
 pub(super) use schedule::Schedule;
 
@@ -106,6 +106,11 @@ impl ChatIntake {
         self.users.insert(user.clone());
         let _committed = self.context.store.chat_user_seen(user.clone()).await?;
         Ok(())
+    }
+
+    /// Whether any user has written since the start.
+    pub(super) fn has_users(&self) -> bool {
+        !self.users.is_empty()
     }
 
     /// Whether each message of a user waits for those before it: one of them may wait for the gatekeeper.

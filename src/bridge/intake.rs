@@ -2,10 +2,14 @@
 //!
 //! Publishes are handled in the order of arrival, and many wait for their commit at one time ([`waiting`]). A
 //! full queue, a slow disk or a stop all look the same to a publisher: no acknowledgement yet. Where the queue is full, nothing
-//! of BALs is taken, so that their order is kept; what chat users write goes on, for their pushes can be decided later.
+//! of BALs is taken, so that their order is kept; what chat users write goes on, for their pushes can be decided later. A
+//! broker of others sends only so much without an acknowledgement, and wants those in order: there pushes of BALs are refused
+//! instead ([`without_room`]), or chat would wait behind them.
 
 mod delayed;
+mod direct;
 mod waiting;
+mod without_room;
 
 use super::chat::{ChatIntake, KeptCopies, Schedule, is_for_group};
 use super::commands;
@@ -91,6 +95,7 @@ impl Intake {
         let mut unanswered = Vec::new();
         loop {
             let (summaries, has_room) = (self.refusing.deadline(), self.has_room());
+            let takes_bals = has_room || self.refuses_pushes();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -109,7 +114,7 @@ impl Intake {
                     }
                 },
                 Some(publish) = outboxes.recv(), if waiting.len() < limit => self.begin(&mut waiting, publish).await?,
-                next = inbound.next(has_room), if waiting.len() < limit => match next {
+                next = inbound.next(takes_bals), if waiting.len() < limit => match next {
                     Some(publish) => self.begin(&mut waiting, publish).await?,
                     None => break,
                 },
@@ -138,7 +143,7 @@ impl Intake {
     /// Whether pushes of BALs are taken: not from a full queue on until it has room to spare.
     fn has_room(&mut self) -> bool {
         if !self.is_stopped && !self.context.queue_has_room() {
-            tracing::error!("the queue is full: BALs are not acknowledged until the push service has taken some");
+            tracing::error!("the queue is full: no pushes of BALs are taken until the push service has taken some");
             self.context.metrics.set(Metric::IntakeStopped, 1);
             self.is_stopped = true;
         } else if self.is_stopped && self.context.queue_has_slack() {
@@ -164,6 +169,7 @@ impl Intake {
             self.command(publish);
             return Ok(None);
         }
+        let Some(publish) = self.as_written(publish).await else { return Ok(None) };
         let Some(topic) = self.topic_of(&publish).await else {
             publish.ack.release(AckWord::Done);
             return Ok(None);
@@ -174,7 +180,10 @@ impl Intake {
         }
         let mut delay = Duration::ZERO;
         if publish.principal.role == Role::User {
-            self.chat.heard_of(topic.owner()).await?;
+            // A name that is said without a proof makes nobody exist.
+            if !publish.principal.is_direct() {
+                self.chat.heard_of(topic.owner()).await?;
+            }
             delay = self.chat.delay(topic.owner());
         }
         if !delay.is_zero() && publish.at_most_once {
@@ -253,11 +262,11 @@ impl Intake {
         // A retained copy is an old message that was dealt with when it was new; presence is meant to be retained.
         if publish.retain && !may_be_retained(&topic) {
             if publish.principal.role == Role::User && !publish.payload.is_empty() {
-                self.kept_copies.clear(&self.context, &topic).await;
+                self.kept_copies.clear(&self.context, &publish.topic).await;
             }
             return None;
         }
-        (!self.kept_copies.is_own_clear(&topic, publish)).then_some(topic)
+        (!self.kept_copies.is_own_clear(publish)).then_some(topic)
     }
 
     /// What a client says on any topic but presence.
@@ -334,6 +343,9 @@ impl Intake {
                 deadline_ms: message.deadline_ms(now, publish.expiry),
             }),
         };
+        if self.is_stopped {
+            return Ok(self.without_room(new, message.id, publish).await?);
+        }
         let committed = store.accept(new).await?;
         let (context, owner) = (Arc::clone(&self.context), owner.clone());
         Ok(Box::pin(async move { Ok(accepted(&context, committed.await?, sid, &owner, &id)) }))

@@ -190,6 +190,8 @@ settings! {
         pub verify_tokens: VerifyTokens = VerifyTokens::Moved;
         /// Of whom presence is published.
         pub presence: PublishedPresence = PublishedPresence::All;
+        /// Clients write into the inboxes of each other, on a broker of others, and are believed who they are.
+        pub direct: bool = false;
     }
 }
 

@@ -7,6 +7,7 @@ mod chat_limits;
 mod chat_requests;
 mod chat_schedule;
 mod commands;
+mod direct;
 mod downstream;
 mod gatekeeper;
 mod notices;
@@ -100,6 +101,24 @@ impl Harness {
     }
 
     fn open_by(dir: tempfile::TempDir, path: std::path::PathBuf, settings: Settings, transports: &[Transport]) -> Self {
+        let is_external = settings.broker == BrokerKind::External;
+        let on = if is_external { mqtt::Capabilities::EXTERNAL } else { mqtt::Capabilities::EMBEDDED };
+        Self::open_all(on, (dir, path), settings, transports)
+    }
+
+    /// At a broker of which the bridge knows this.
+    fn open_on(capabilities: mqtt::Capabilities, settings: Settings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        Self::open_all(capabilities, (dir, path), settings, &[Transport::Ccs])
+    }
+
+    fn open_all(
+        capabilities: mqtt::Capabilities,
+        (dir, path): (tempfile::TempDir, std::path::PathBuf),
+        settings: Settings,
+        transports: &[Transport],
+    ) -> Self {
         let wanted = sqlite::Settings {
             transports: transports.to_vec(),
             max_commit_delay: Duration::ZERO,
@@ -108,9 +127,7 @@ impl Harness {
         };
         let (store, writer, recovery) = sqlite::open(&wanted, now_ms()).unwrap();
         let (mut mqtt_port, mqtt) = mqtt::port(16, 16);
-        if settings.broker == BrokerKind::External {
-            mqtt_port.capabilities = mqtt::Capabilities::EXTERNAL;
-        }
+        mqtt_port.capabilities = capabilities;
         // The test is a broker that keeps nothing, so documents are published to it.
         mqtt_port.capabilities.takes_documents = false;
         let (transports, mut outlets): (Vec<_>, Vec<_>) = transports

@@ -47,6 +47,8 @@ pub enum Proof {
     TopicRules,
     /// Nothing: whoever reaches the loopback address is trusted.
     Anonymous,
+    /// The document alone: it lies in the inbox of another one, into which anybody may write who has a log-in.
+    Document,
     /// A registration token: the push service says that the message comes from there, and a user has proved to have it.
     Token,
 }
@@ -86,6 +88,18 @@ impl Senders {
             Self::TopicRules { bals } => bals.contains(name).then_some(Role::Bal),
             Self::Anonymous => None,
         }
+    }
+}
+
+impl Principal {
+    /// A chat user who wrote into the inbox of a peer, as the document says.
+    pub fn named_by_document(name: &str) -> Self {
+        Self { name: name.into(), role: Role::User, device: None, background: false, proof: Proof::Document }
+    }
+
+    /// It wrote into the inbox of its reader, through a broker of others ([`Proof::Document`]).
+    pub fn is_direct(&self) -> bool {
+        self.proof == Proof::Document
     }
 }
 

@@ -18,6 +18,9 @@ pub const DEVICE_MAX: usize = 32;
 pub const RESPONSE_TOPIC_MAX: usize = 256;
 /// What the bridge subscribes to, to hear every [`ClientTopic`].
 pub const CLIENT_FILTERS: [&str; 1] = ["+/self/#"];
+/// What it subscribes to besides where clients may write into the inboxes of others (`chat.direct`): every topic of [`Routed`].
+pub const DIRECT_FILTERS: [&str; 4] =
+    ["+/others/messages", "+/others/chatstate", "+/others/invitations", "+/others/calls"];
 /// What earlier releases subscribed to instead. A broker keeps it in the bridge's session until it is taken back, and may
 /// deliver a message once for each filter that matches.
 pub const FORMER_FILTERS: [&str; 4] = ["+/self/messages", "+/self/receipts", "+/self/presence", "+/self/presence/+"];
@@ -30,7 +33,8 @@ const SUFFIXES: [&str; 10] =
 const RESERVED: [&str; 4] = ["state", "groups", "history", "replies"];
 /// Those of them that are followed by the name of a device.
 const OF_DEVICES: [&str; 3] = ["presence", "devices", "requests"];
-/// Inboxes of others into which a chat user of the embedded broker may publish.
+/// Inboxes of others into which a chat user may publish: on the embedded broker, and on another one that is trusted
+/// (`chat.direct`).
 const ROUTED: [&str; 4] = ["messages", "chatstate", "invitations", "calls"];
 /// So many wrong, missing or surplus letters are still a slip of the pen.
 const SLIP_MAX: usize = 2;
@@ -145,6 +149,11 @@ impl<'a> Routed<'a> {
             }
             _ => None,
         }
+    }
+
+    /// Whether who is writing is told there: that is true while it is said, and kept nowhere.
+    pub fn is_chat_state(self) -> bool {
+        self.suffix == "chatstate"
     }
 
     /// The topic in the outbox of `user`.
@@ -518,8 +527,9 @@ mod tests {
 
     #[test]
     fn what_is_published_into_an_inbox_counts_as_published_into_the_outbox_of_its_writer() {
-        for suffix in ["messages", "chatstate", "invitations", "calls"] {
+        for suffix in ROUTED {
             let topic = format!("bob/others/{suffix}");
+            assert!(DIRECT_FILTERS.contains(&&*format!("+/others/{suffix}")));
             let routed = Routed::parse(&topic).unwrap();
             assert_eq!((routed.peer, routed.outbox_of("alice")), ("bob", format!("alice/self/{suffix}")));
         }

@@ -20,23 +20,23 @@ struct Section {
     lines: Vec<(Access, &'static str)>,
 }
 
-/// Prints the rules for one broker.
+/// Prints the rules for one broker; `direct`: users may write into inboxes of others.
 ///
 /// # Errors
 /// When a name is none that an MQTT user may have in such a file.
-pub(super) fn run(broker: AclBroker, bridge: &str, admin: Option<&str>) -> anyhow::Result<()> {
+pub(super) fn run(broker: AclBroker, (bridge, admin): (&str, Option<&str>), direct: bool) -> anyhow::Result<()> {
     for name in [Some(bridge), admin].into_iter().flatten() {
         if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\\')) {
             let text = format!("{name:?} cannot be a user here: it is empty, or has a space, a quote or a backslash");
             return Err(UsageError(text).into());
         }
     }
-    print::line(text(broker, bridge, admin).trim_end())?;
+    print::line(text(broker, (bridge, admin), direct).trim_end())?;
     Ok(())
 }
 
-fn text(broker: AclBroker, bridge: &str, admin: Option<&str>) -> String {
-    let sections = sections(bridge, admin);
+fn text(broker: AclBroker, names: (&str, Option<&str>), direct: bool) -> String {
+    let sections = sections(names, direct);
     match broker {
         AclBroker::Mosquitto => mosquitto(&sections),
         AclBroker::Vernemq => vernemq(&sections),
@@ -45,10 +45,15 @@ fn text(broker: AclBroker, bridge: &str, admin: Option<&str>) -> String {
 }
 
 /// Brokers of others know no roles: everybody is granted what BALs and chat users are.
-fn sections(bridge: &str, admin: Option<&str>) -> Vec<Section> {
+fn sections((bridge, admin): (&str, Option<&str>), direct: bool) -> Vec<Section> {
     let mut sections = vec![Section { user: Some(bridge.to_owned()), lines: lines(&[BRIDGE]) }];
     sections.extend(admin.map(|name| Section { user: Some(name.to_owned()), lines: lines(&[ADMIN]) }));
-    sections.push(Section { user: None, lines: lines(&[BAL, USER]) });
+    let mut all = lines(&[BAL, USER]);
+    if direct {
+        // A list of filters cannot leave anybody's inbox out.
+        all.extend(USER.routed.iter().map(|grant| (Access::Publish, grant.filter)));
+    }
+    sections.push(Section { user: None, lines: all });
     sections
 }
 
@@ -130,7 +135,7 @@ mod tests {
 
     #[test]
     fn emqx_gets_terms_that_end_with_a_refusal() {
-        let text = text(AclBroker::Emqx, "bridge", Some("root"));
+        let text = text(AclBroker::Emqx, ("bridge", Some("root")), false);
         let rules: Vec<_> = text.lines().filter(|line| !line.starts_with("%%")).collect();
         assert_eq!(
             rules,
@@ -147,16 +152,25 @@ mod tests {
 
     #[test]
     fn vernemq_gets_no_empty_line_and_no_word_that_it_does_not_know() {
-        let text = text(AclBroker::Vernemq, "bridge", None);
+        let text = text(AclBroker::Vernemq, ("bridge", None), false);
         assert!(text.lines().all(|line| !line.is_empty() && line == line.trim()), "{text}");
         assert!(!text.contains("readwrite") && text.contains("\ntopic +/self/#\n"), "{text}");
         assert!(text.contains("\npattern write %u/self/#\n"), "{text}");
     }
 
     #[test]
+    fn where_users_are_trusted_they_may_write_what_the_bridge_reads_along() {
+        let rules = |direct| text(AclBroker::Mosquitto, ("bridge", None), direct);
+        let (usual, direct) = (rules(false), rules(true));
+        let more: Vec<_> = direct.lines().filter(|line| !usual.lines().any(|other| other == *line)).collect();
+        let wanted = crate::chat::topic::DIRECT_FILTERS.map(|filter| format!("pattern write {filter}"));
+        assert_eq!(more, wanted);
+    }
+
+    #[test]
     fn names_that_would_end_a_line_or_a_text_are_refused() {
         for name in ["", "a b", "a\nuser eve", "a\"b", "a\\"] {
-            run(AclBroker::Mosquitto, name, None).unwrap_err();
+            run(AclBroker::Mosquitto, (name, None), false).unwrap_err();
         }
     }
 }

@@ -213,6 +213,9 @@ pub enum Command {
         /// A user that may read everything and command the bridge.
         #[arg(long, value_name = "NAME")]
         admin: Option<String>,
+        /// Users may write into the inboxes of each other (`chat.direct`), and into those of BALs.
+        #[arg(long)]
+        direct: bool,
     },
     /// Asks a running bridge (or simulator) whether it is well: exit code 0 if so. For health checks of containers.
     Health {

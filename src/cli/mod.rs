@@ -88,7 +88,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Drain(args) => sending::run("drain", args).await,
         Command::Resume(args) => sending::run("resume", args).await,
         Command::Flush(args) => sending::run("flush", args).await,
-        Command::Acl { broker, bridge, admin } => acl::run(broker, &bridge, admin.as_deref()),
+        Command::Acl { broker, bridge, admin, direct } => acl::run(broker, (&bridge, admin.as_deref()), direct),
         Command::Health { ops, path } => health::run(ops, &path).await,
     }
 }

@@ -61,6 +61,11 @@ pub(super) fn load(file: Option<&Path>, environment: &HashMap<String, OsString>)
     settings.routes.owners()?;
     settings.bals.keys().try_for_each(|bal| owner(&format!("bals.{bal}"), bal).map(drop))?;
     settings.chat.gatekeeper()?;
+    if settings.chat.direct && settings.engine().is_some() {
+        let why = "is for a broker of others (`mqtt.broker = \"external\"`): the embedded broker takes what users write into \
+                   the inboxes of each other as it is, and knows who wrote";
+        return Err(bad("chat.direct", why));
+    }
     let listeners = settings.bals.iter().filter(|(_, bal)| bal.events);
     if let Some((bal, _)) = listeners.into_iter().nth(LISTENERS_MAX) {
         return Err(bad(&format!("bals.{bal}.events"), format!("at most {LISTENERS_MAX} BALs are told of events")));

@@ -40,6 +40,8 @@ settings! {
         /// Filters that an earlier release subscribed to under this client id: taken back, because a broker may deliver
         /// a message once for each filter that matches. They stand in where the broker refuses [`Self::filters`].
         #[serde(skip)] pub former_filters: Vec<String> = Vec::new();
+        /// Filters that other settings may have subscribed to under this client id: taken back as well.
+        #[serde(skip)] pub unused_filters: Vec<String> = Vec::new();
         /// What the broker publishes when the connection ends without a DISCONNECT.
         #[serde(skip)] pub will: Option<Will> = None;
         /// Who publishes what comes from the broker.

@@ -300,13 +300,23 @@ pub struct Capabilities {
     /// The word for a publish is told to its publisher, who may hear that there is no room. Otherwise the broker has taken the
     /// publish long ago, and a refusal would be the end of it.
     pub answers_publishers: bool,
+    /// What the bridge publishes comes back to it, where it has subscribed to the topic.
+    pub hears_itself: bool,
 }
 
 impl Capabilities {
     /// Those of the embedded broker.
-    pub const EMBEDDED: Self = Self { takes_documents: true, sees_clients: true, answers_publishers: true };
+    pub const EMBEDDED: Self =
+        Self { takes_documents: true, sees_clients: true, answers_publishers: true, hears_itself: false };
+    /// Those of a broker that the bridge is a client of, with MQTT 5.
+    pub const EXTERNAL: Self =
+        Self { takes_documents: false, sees_clients: false, answers_publishers: false, hears_itself: false };
+
     /// Those of a broker that the bridge is a client of.
-    pub const EXTERNAL: Self = Self { takes_documents: false, sees_clients: false, answers_publishers: false };
+    pub fn external(version: Version) -> Self {
+        // A subscription of MQTT 3.1.1 has no option for it.
+        Self { hears_itself: version == Version::V311, ..Self::EXTERNAL }
+    }
 }
 
 /// The bridge's end.

@@ -71,7 +71,8 @@ impl<P: Protocol> Talk<'_, P> {
         loop {
             if self.ask_for(&config.filters).await? {
                 if has_former {
-                    self.answered(P::unsubscribe(self.client, former)).await?;
+                    let surplus = [former.as_slice(), &config.unused_filters].concat();
+                    self.answered(P::unsubscribe(self.client, &surplus)).await?;
                 }
                 return Ok(());
             }

@@ -81,6 +81,8 @@ pub struct Writer {
     pub strangers: bool,
     /// The gatekeeper lets it write to whom this is for.
     pub let_in: bool,
+    /// It wrote into the inbox of its reader, who has the document already; and nothing proves who wrote.
+    pub direct: bool,
 }
 
 /// A message of a user or BAL to a user or BAL.

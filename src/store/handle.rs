@@ -17,6 +17,7 @@ use super::sqlite::{Inspector, accept, dispatch, outbox, presence, sweep, unread
 use super::upstream::{Received, Route, Unrouted, Upstream};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
+use crate::chat::status::Status;
 use crate::chat::transport::Transport;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -72,6 +73,11 @@ impl Store {
     /// due, it is stored as in flight by this verb ([`Self::on_accept_wakes`]).
     pub async fn accept(&self, new: NewMessage) -> Result<Committed<Accepted>, StoreError> {
         self.queue.submit(move |tx| accept::accept(tx, &new)).await
+    }
+
+    /// Tells the last status of a message once more that is known by its sender's id; `None`: it is not known, and is not taken.
+    pub async fn repeat(&self, new: NewMessage) -> Result<Committed<Option<Status>>, StoreError> {
+        self.queue.submit(move |tx| accept::repeat(tx, &new)).await
     }
 
     /// Queues a document that belongs to no delivery. At most [`super::NOTES_PER_TOPIC`] wait per topic.

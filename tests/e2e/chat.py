@@ -30,10 +30,10 @@ on_both_brokers = pytest.mark.parametrize("chat", [EMBEDDED, MOSQUITTO], indirec
 class Mosquitto:
     """A mosquitto with the printed rules, for TCP and WebSocket."""
 
-    def __init__(self, folder: Path, users: Path):
+    def __init__(self, folder: Path, users: Path, direct=False):
         folder.mkdir()
         folder.chmod(0o777)  # it gives up root
-        rules = run("acl", "--for", "mosquitto", "--bridge", THE_BRIDGE, "--admin", "root")
+        rules = run("acl", "--for", "mosquitto", "--bridge", THE_BRIDGE, "--admin", "root", *["--direct"] * direct)
         assert rules.returncode == 0, rules.stderr
         (folder / "acl").write_text(rules.stdout)
         (folder / "acl").chmod(0o600)

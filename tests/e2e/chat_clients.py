@@ -288,8 +288,10 @@ class Device(Inbox):
             self.packets.append(message)
             self.changed.notify_all()
         confirms = self.speaks_of_itself() and not self.silent and message.topic == f"{self.user}/others/messages"
-        if confirms and document["from"] != self.user:
-            receipt = {"sid": document["sid"], "status": "received", "dev": self.dev}
+        if confirms and isinstance(document, dict) and document.get("from") not in (None, self.user):
+            # What came past the bridge has the id of its writer alone.
+            which = {"sid": document["sid"]} if "sid" in document else {"id": document["id"], "with": document["from"]}
+            receipt = {**which, "status": "received", "dev": self.dev}
             client.publish(f"{self.user}/self/receipts", json.dumps(receipt), 1)
 
     def acknowledge(self):

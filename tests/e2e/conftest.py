@@ -75,7 +75,7 @@ def make_chat(tmp_path, sim, make_bridge, chat_files):
     """Makes bridges with chat users; `settings` are those of `[chat]`."""
     made, brokers = [], []
 
-    def make(kind=chats.EMBEDDED, settings="", extra="", grace=1, broker_more="", start=True, **more):
+    def make(kind=chats.EMBEDDED, settings="", extra="", grace=1, broker_more="", start=True, version="5", **more):
         users, secret = tmp_path / "users", tmp_path / "jwt.secret"
         shutil.copy(chat_files["users"], users)
         secret.write_text(SECRET)
@@ -85,7 +85,7 @@ def make_chat(tmp_path, sim, make_bridge, chat_files):
         options = {"broker": f"{section}\npresence_grace_seconds = {grace}\n{broker_more}"}
         if kind == chats.MOSQUITTO:
             shutil.copy(chat_files["mosquitto.users"], tmp_path / "mosquitto.users")
-            broker = chats.Mosquitto(tmp_path / "mosquitto", tmp_path / "mosquitto.users")
+            broker = chats.Mosquitto(tmp_path / "mosquitto", tmp_path / "mosquitto.users", "direct = true" in settings)
             brokers.append(broker)
             ws_port = broker.ws_port
             own = tmp_path / "bridge.password"
@@ -93,7 +93,7 @@ def make_chat(tmp_path, sim, make_bridge, chat_files):
             own.chmod(0o600)
             options = {
                 "broker": "anonymous = true",
-                "mqtt_section": f'broker = "external"\nurl = "mqtt://127.0.0.1:{broker.port}"\n'
+                "mqtt_section": f'broker = "external"\nurl = "mqtt://127.0.0.1:{broker.port}"\nversion = "{version}"\n'
                 f'username = "{chats.THE_BRIDGE}"\npassword_file = "{own}"',
             }
             extra += "\n[bals.bal1]\n[bals.bal2]"

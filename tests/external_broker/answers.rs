@@ -67,12 +67,13 @@ async fn a_refused_filter_is_named_and_the_door_stays_closed_until_it_is_granted
 fn upgraded(url: String) -> ClientConfig {
     ClientConfig {
         former_filters: vec!["+/self/messages".into(), "+/self/receipts".into()],
+        unused_filters: vec!["+/others/messages".into()],
         ..config(url, Version::V5)
     }
 }
 
 #[tokio::test]
-async fn the_subscriptions_of_an_earlier_release_are_taken_back_from_a_session_that_was_kept() {
+async fn the_subscriptions_of_an_earlier_release_and_of_other_settings_are_taken_back_from_a_session_that_was_kept() {
     let broker = Scripted::listen().await;
     let mut bridge = Bridge::start(upgraded(broker.url()));
     for session_present in [true, false] {
@@ -80,7 +81,8 @@ async fn the_subscriptions_of_an_earlier_release_are_taken_back_from_a_session_t
         link.connect(connack(session_present)).await;
         link.grant().await;
         // One by one, and nobody waits for an answer: rumqttd has none for what it does not know.
-        for filter in ["+/self/messages", "+/self/receipts"].into_iter().filter(|_| session_present) {
+        let surplus = ["+/self/messages", "+/self/receipts", "+/others/messages"];
+        for filter in surplus.into_iter().filter(|_| session_present) {
             let Some(Packet::Unsubscribe(taken_back)) = link.packet().await else { panic!("no UNSUBSCRIBE") };
             assert_eq!(taken_back.filters, [filter]);
         }

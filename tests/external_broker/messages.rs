@@ -117,6 +117,42 @@ async fn the_bridge_does_not_hear_itself_with_mqtt_5() {
     assert_eq!(bridge.inbound().await.payload, "hers");
 }
 
+/// As the bridge clears what a broker keeps of a chat user: the word of a user, at QoS 1, is not taken for it.
+async fn a_kept_copy_is_cleared_at_qos_0(version: Version) {
+    let broker = Mosquitto::start().await;
+    let peer = Peer::connect(&broker, "bob:phone").await;
+    peer.publish_with("bob/self/devices/phone", "kept", PublishOptions::at_least_once().retained()).await;
+    let mut bridge = Bridge::open(config(broker.url(), version)).await;
+    let kept = bridge.inbound().await;
+    assert_eq!((&kept.payload[..], kept.retain), (&b"kept"[..], true));
+    kept.ack.release(AckWord::Done);
+    let cleared = bridge.send("bob/self/devices/phone", "", |o| (o.retain, o.qos) = (true, 0)).await;
+    assert_eq!(outcome(cleared).await, Outcome::Confirmed);
+    if version == Version::V311 {
+        let echo = bridge.inbound().await;
+        assert_eq!((echo.payload.len(), echo.at_most_once, echo.retain), (0, true, false));
+        echo.ack.release(AckWord::Done);
+    }
+    peer.publish_with("bob/self/devices/phone", "", PublishOptions::at_least_once()).await;
+    let word = bridge.inbound().await;
+    assert_eq!((word.payload.len(), word.at_most_once), (0, false));
+    word.ack.release(AckWord::Done);
+    bridge.stop().await;
+    let mut bridge = Bridge::open(config(broker.url(), version)).await;
+    peer.publish_with("bob/self/messages", "next", PublishOptions::at_least_once()).await;
+    assert_eq!(&bridge.inbound().await.payload[..], b"next", "nothing is kept any more");
+}
+
+#[tokio::test]
+async fn a_kept_copy_is_cleared_at_qos_0_with_mqtt_5() {
+    a_kept_copy_is_cleared_at_qos_0(Version::V5).await;
+}
+
+#[tokio::test]
+async fn a_kept_copy_is_cleared_at_qos_0_with_mqtt_3_1_1() {
+    a_kept_copy_is_cleared_at_qos_0(Version::V311).await;
+}
+
 #[tokio::test]
 async fn qos_0_works_both_ways() {
     let broker = Mosquitto::start().await;

@@ -8,7 +8,7 @@ use fcm_mqtt_bridge::chat::command::CommandRequest;
 use fcm_mqtt_bridge::chat::gatekeeper::{GateAnswer, question};
 use fcm_mqtt_bridge::chat::group::{Notice, NoticeEvent, SettingsChange};
 use fcm_mqtt_bridge::chat::id::{GroupId, Owner, Sid, Token};
-use fcm_mqtt_bridge::chat::message::{Limits, Presence, Sender};
+use fcm_mqtt_bridge::chat::message::{Limits, Presence, Sender, direct_writer, with_recipient};
 use fcm_mqtt_bridge::chat::push_document::{Addressee, Content, Item, ItemKind, push};
 use fcm_mqtt_bridge::chat::status::Status;
 use fcm_mqtt_bridge::chat::suffix::calls::{CallName, Parties, Signal};
@@ -21,7 +21,7 @@ use fcm_mqtt_bridge::chat::suffix::read::{ReadPosition, read_document};
 use fcm_mqtt_bridge::chat::suffix::receipts::{ReceiptDocument, UserReceipt};
 use fcm_mqtt_bridge::chat::suffix::requests::Request;
 use fcm_mqtt_bridge::chat::suffix::scheduled::{ScheduledStatus, scheduled_document};
-use fcm_mqtt_bridge::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, is_command_topic};
+use fcm_mqtt_bridge::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, Routed, is_command_topic};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -98,6 +98,13 @@ fn every_document_of_chat_that_a_client_would_publish_is_taken() {
         let payload = shown.payload();
         if is_command_topic(&shown.topic) {
             CommandRequest::parse(&payload, &limits).unwrap();
+            continue;
+        }
+        if let Some(routed) = Routed::parse(&shown.topic) {
+            let writer = direct_writer(&payload).unwrap();
+            assert!(shown.client.starts_with(writer.as_str()));
+            let written = with_recipient(&payload, routed.peer, &limits).unwrap();
+            UserMessage::parse(Sender::User, &written, &limits).unwrap().check_direct().unwrap();
             continue;
         }
         let topic = ClientTopic::parse(&shown.topic).unwrap().expect("a topic of the bridge");
@@ -353,6 +360,8 @@ fn the_device_of_every_line_could_be_one() {
         let Some(device) = shown.client.split(':').nth(1).filter(|device| *device != "*") else { continue };
         Device::new(device).unwrap_or_else(|fault| panic!("{fault}: {device}"));
         let own = shown.topic.starts_with(&format!("{name}/"));
-        assert!(own || shown.topic == "push", "{} has to do with {}", shown.client, shown.topic);
+        // On a broker that is trusted.
+        let direct = shown.published && Routed::parse(&shown.topic).is_some();
+        assert!(own || direct || shown.topic == "push", "{} has to do with {}", shown.client, shown.topic);
     }
 }

@@ -61,6 +61,7 @@ impl By {
             connected,
             strangers: false,
             let_in: false,
+            direct: false,
         }
     }
 }

@@ -39,6 +39,9 @@ impl ChatIntake {
         let sender = if publish.principal.role == Role::Bal { Sender::Bal } else { Sender::User };
         let payload = routed(publish, &limits)?;
         let message = UserMessage::parse(sender, &payload, &limits)?;
+        if publish.principal.is_direct() {
+            message.check_direct()?;
+        }
         if let Some(group) = message.to.group() {
             return self.group_message((owner, publish), (group, message), payload.len());
         }
@@ -96,6 +99,9 @@ impl ChatIntake {
         let limits = self.context.settings.limits.message();
         let payload = routed(publish, &limits)?;
         let invitation = Invitation::parse(&payload, &limits)?;
+        if publish.principal.is_direct() {
+            invitation.check_direct()?;
+        }
         let (id, dev) = (&invitation.id, invitation.dev.as_ref());
         // Whoever takes an invitation back writes to nobody anew, and has not been answered.
         let counts = !matches!(invitation.kind, Kind::Answer(Answer::Cancel, _));
@@ -130,7 +136,8 @@ impl ChatIntake {
         let meeting = may_be_stranger.then(|| self.limits.meet(owner, &to.name));
         let strangers = meeting.as_ref().is_none_or(|meeting| meeting.may);
         let connected = self.context.attentions.connected(owner);
-        let from = Writer { name: owner.clone(), role, dev, connected, strangers, let_in: false };
+        let direct = publish.principal.is_direct();
+        let from = Writer { name: owner.clone(), role, dev, connected, strangers, let_in: false, direct };
         Ok(Written { owner, publish, sid, at, from, to, meeting })
     }
 

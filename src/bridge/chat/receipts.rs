@@ -4,9 +4,10 @@ use super::{ChatIntake, Remaining, TakeError, device, finish};
 use crate::bridge::context::Context;
 use crate::bridge::intake::confirmed;
 use crate::bridge::refusing::Refused;
-use crate::chat::id::{Owner, Sid};
+use crate::chat::id::{MessageId, Owner, Sid};
+use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
-use crate::chat::suffix::read::ReadPosition;
+use crate::chat::suffix::read::{Last, ReadPosition};
 use crate::chat::suffix::receipts::{Of, UserReceipt};
 use crate::chat::topic::Device;
 use crate::mqtt::Inbound;
@@ -43,6 +44,9 @@ impl ChatIntake {
             }
             Of::Each(sids) => ReceiptOf::Each(sids),
             Of::UpTo(sid) => ReceiptOf::UpTo(sid),
+            Of::Written { with, ids, up_to } => {
+                return self.receipt_by_id(reader, (with, ids, up_to), receipt.read, publish).await;
+            }
             Of::Pushes(ids) => {
                 let sids = ids.iter().filter_map(|id| Sid::parse(id.as_str())).collect();
                 return self.pushes(reader, sids, receipt.read, publish).await;
@@ -52,11 +56,14 @@ impl ChatIntake {
     }
 
     pub(super) async fn read(&mut self, owner: &Owner, publish: &Inbound) -> Result<Remaining, TakeError> {
-        let ReadPosition { with, sid, dev } =
+        let ReadPosition { with, last, dev } =
             ReadPosition::parse(&publish.payload, &self.context.settings.limits.message())?;
         let reader = Reader::of(owner, publish, dev.as_ref());
         self.sign(owner, reader.dev.as_ref(), publish);
-        Ok(self.receipt_of(reader, ReceiptOf::In(with, sid), true, publish).await?)
+        match last {
+            Last::Sid(sid) => Ok(self.receipt_of(reader, ReceiptOf::In(with, sid), true, publish).await?),
+            Last::Id(id) => self.receipt_by_id(reader, (with, vec![id], true), true, publish).await,
+        }
     }
 
     async fn receipt_of(
@@ -73,6 +80,39 @@ impl ChatIntake {
         let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
         Ok(Box::pin(async move {
             let outcome = committed.await?;
+            reader.confirmed(&context, &outcome, at);
+            finish(&context, &refusing, &reader.user, outcome, &refused).await
+        }))
+    }
+
+    /// Messages by the ids that their writer gave them: what came past the bridge has no other one. The store is asked for theirs
+    /// first, behind all that was asked of it before.
+    async fn receipt_by_id(
+        &self,
+        reader: Reader,
+        (with, ids, up_to): (Owner, Vec<MessageId>, bool),
+        read: bool,
+        publish: &Inbound,
+    ) -> Result<Remaining, TakeError> {
+        let context = Arc::clone(&self.context);
+        let asked = ids.len();
+        let written = context.store.chat_written_to(reader.user.clone(), with, ids).await?;
+        let call = self.call_for(now_ms(), asked);
+        let (refusing, refused) = (self.refusing.clone(), Refused::of(publish));
+        Ok(Box::pin(async move {
+            let sids = written.await?;
+            if sids.len() < asked {
+                let rejection =
+                    Rejection::new(ErrorCode::NotFound, "`with` has written no message with this `id` to you");
+                return refusing.refuse(&reader.user, &rejection, &refused).await?.await;
+            }
+            let at = call.at;
+            let of = match sids[..] {
+                [sid] if up_to => ReceiptOf::UpTo(sid),
+                _ => ReceiptOf::Each(sids),
+            };
+            let new = reader.receipt(&context, of, read, at);
+            let outcome = context.store.chat_receipt(new, call).await?.await?;
             reader.confirmed(&context, &outcome, at);
             finish(&context, &refusing, &reader.user, outcome, &refused).await
         }))

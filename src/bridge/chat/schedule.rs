@@ -88,7 +88,15 @@ impl Schedule {
         let meeting = may_be_stranger.then(|| self.limits.meet(owner, &to.name));
         let strangers = meeting.as_ref().is_none_or(|meeting| meeting.may);
         let connected = self.context.attentions.connected(owner);
-        let from = Writer { name: owner.clone(), role: *role, dev: dev.clone(), connected, strangers, let_in: false };
+        let from = Writer {
+            name: owner.clone(),
+            role: *role,
+            dev: dev.clone(),
+            connected,
+            strangers,
+            let_in: false,
+            direct: false,
+        };
         let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));
         let in_order = self.context.next_written().await;
         let (sid, _) = in_order.id();

@@ -77,7 +77,8 @@ impl Commands {
         let message = UserMessage::parse(Sender::Bal, payload.as_bytes(), &context.settings.limits.message())?;
         let deadline_ms = at.saturating_add(u64::from(message.ttl) * 1_000);
         let (dev, connected) = (None, Vec::new());
-        let from = Writer { name: from, role: Role::Bal, dev, connected, strangers: true, let_in: false };
+        let from =
+            Writer { name: from, role: Role::Bal, dev, connected, strangers: true, let_in: false, direct: false };
         let to = Peer { name: to.clone(), role, attended: context.attentions.attended(to, at) };
         Ok(NewChatMessage { sid, from, to, message, deadline_ms, route: None })
     }

@@ -1,7 +1,8 @@
 //! The queue of pushes is full: BALs wait, and chat users write on.
 
-use super::chat::at;
+use super::chat::{OneBal, at, by_topic};
 use super::*;
+use crate::chat::principal::Role;
 use std::collections::BTreeMap;
 
 /// So many pushes have room.
@@ -127,5 +128,70 @@ async fn what_is_read_while_there_is_no_room_is_not_pushed_later() {
     let taken = harness.takes(7).await;
     assert_eq!(taken.get(&format!("bob {}", told[0]["sid"].as_str().unwrap())), None, "{taken:?}");
     assert_eq!(taken.len(), 2, "{taken:?}");
+    harness.close().await;
+}
+
+fn external_with_little_room() -> Settings {
+    Settings { broker: BrokerKind::External, ..with_little_room() }
+}
+
+/// The broker has more for the bridge than it sends without acknowledgements, and wants those in order.
+#[tokio::test]
+async fn at_a_broker_of_others_pushes_without_room_are_refused_so_that_chat_and_all_else_go_on() {
+    let mut harness = Harness::open_for(external_with_little_room());
+    let (alice, bob) = (by_topic("alice"), by_topic("bob"));
+    harness.says(&alice, "requests/phone", &json!({"op": "settings"})).await;
+    harness.says(&bob, "messages", &json!({"to": "alice", "body": "a contact may write more than a stranger"})).await;
+    assert_eq!(timeout(harness.fill().await).await, Ok(AckWord::Done), "it is answered");
+    let refused = harness.reads(&[("c/others/receipts", 6), ("c/others/errors", 1)]).await;
+    let (failed, error) = (&refused[5], &refused[6]);
+    assert_eq!(
+        (&failed["id"], &failed["status"], &failed["code"]),
+        (&json!("late"), &json!("failed"), &json!("QUEUE_FULL"))
+    );
+    assert_eq!((&error["ref"], &error["code"]), (&json!("late"), &json!("QUEUE_FULL")));
+    // More than the queue between the broker and the bridge has room for.
+    for n in 0..50 {
+        let more = json!({"id": format!("more{n}"), "token": "T", "data": {}});
+        assert_eq!(timeout(harness.publish("c/self/messages", &more).await).await, Ok(AckWord::Done));
+        harness.says(&alice, "messages", &json!({"to": "bob", "body": n.to_string()})).await;
+    }
+    harness.reads(&[("bob/others/messages", 50), ("c/others/receipts", 50)]).await;
+    assert_eq!(harness.store.figures().queue_rows, ROOM);
+    // What is known stays known, and what needs no room is taken.
+    let known = json!({"id": "a0", "token": "T0", "data": {}, "ttl": 3_600});
+    assert_eq!(timeout(harness.publish("c/self/messages", &known).await).await, Ok(AckWord::Done));
+    let again = harness.reads(&[("c/others/receipts", 1)]).await.remove(0);
+    assert_eq!(
+        (&again["id"], &again["status"], &again["redelivered"]),
+        (&json!("a0"), &json!("accepted"), &json!(true))
+    );
+    harness.mqtt.directory.answer_from(OneBal);
+    let bal = Principal { role: Role::Bal, ..by_topic("bal1") };
+    harness.says(&bal, "messages", &json!({"id": "b1", "to": "bob", "body": "On its way"})).await;
+    assert_eq!(harness.reads(&[("bob/others/messages", 1)]).await[0]["from"], "bal1");
+
+    harness.takes(5).await;
+    let late = json!({"id": "late", "token": "T-late", "data": {}});
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&json!("accepted")) {
+        assert_eq!(timeout(harness.publish("c/self/messages", &late).await).await, Ok(AckWord::Done));
+        // Room is looked for ten times a second.
+        let told = harness.told().await;
+        let of_late = told.on("c/others/receipts").into_iter().filter(|status| status["id"] == "late");
+        statuses.extend(of_late.map(|status| status["status"].clone()));
+    }
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn at_a_broker_of_others_without_chat_pushes_wait_for_room() {
+    let mut harness = Harness::open_for(external_with_little_room());
+    let mut late = harness.fill().await;
+    let presence = harness.publish("c/self/presence", &json!({"state": "online"})).await;
+    harness.reads(&[("c/others/receipts", 5)]).await;
+    assert!(late.try_recv().is_err(), "nobody else waits");
+    harness.takes(6).await;
+    assert_eq!((timeout(late).await, timeout(presence).await), (Ok(AckWord::Done), Ok(AckWord::Done)));
     harness.close().await;
 }

@@ -66,6 +66,22 @@ impl Invitation {
     }
 }
 
+impl Invitation {
+    /// Refuses what cannot be done where nothing proves who wrote it.
+    ///
+    /// # Errors
+    /// With the writer's id.
+    pub fn check_direct(&self) -> Result<(), Rejection> {
+        match self.kind {
+            Kind::Request { .. } => Ok(()),
+            Kind::Answer(..) => {
+                let detail = "nothing proves who wrote into another one's inbox: an answer goes to `self/invitations`";
+                Err(Rejection::new(ErrorCode::Forbidden, detail).about(self.id.clone()))
+            }
+        }
+    }
+}
+
 fn read(fields: &mut Fields) -> Result<Invitation, Rejection> {
     fields.version()?;
     let group = match fields.string("group")? {

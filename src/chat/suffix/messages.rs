@@ -128,6 +128,23 @@ impl UserMessage {
         }
     }
 
+    /// Refuses what cannot be done with a message that its reader has already, and of which nothing proves who wrote it.
+    ///
+    /// # Errors
+    /// With the writer's id.
+    pub fn check_direct(&self) -> Result<(), Rejection> {
+        if self.amends.is_some() {
+            let detail =
+                "nothing proves who wrote into another one's inbox: an edit or a retract goes to `self/messages`";
+            return Err(Rejection::new(ErrorCode::Forbidden, detail).about(self.id.clone()));
+        }
+        if self.not_before.is_some() {
+            let rejection = Rejection::bad_field("not_before", "is for `self/messages`: this one was read already");
+            return Err(rejection.about(self.id.clone()));
+        }
+        Ok(())
+    }
+
     /// The same under this id, which its writer did not give it.
     pub fn named(mut self, id: MessageId) -> Self {
         self.document.insert("id".to_owned(), id.as_str().into());

@@ -1,6 +1,6 @@
 //! `read`: how far a user has read a conversation.
 
-use crate::chat::id::{Owner, Sid};
+use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection};
 use crate::chat::topic::Device;
@@ -12,9 +12,18 @@ pub struct ReadPosition {
     /// The other side of the conversation.
     pub with: Owner,
     /// The last message that was read.
-    pub sid: Sid,
+    pub last: Last,
     /// The device, as its client says; the embedded broker knows better.
     pub dev: Option<Device>,
+}
+
+/// The message up to which was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Last {
+    /// By the bridge's id of it.
+    Sid(Sid),
+    /// By the id that the other side gave it.
+    Id(MessageId),
 }
 
 impl ReadPosition {
@@ -26,12 +35,16 @@ impl ReadPosition {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         fields.version()?;
         let with = conversation(&mut fields, "with")?;
-        let sid = match fields.string("sid")? {
-            Some(text) => Sid::parse(&text),
-            None => return Err(Rejection::new(ErrorCode::MissingField, "`sid` is missing")),
+        let bad = || Rejection::new(ErrorCode::BadId, "`sid` is not that of a message");
+        let last = match fields.string("sid")? {
+            // An id beside it is the writer's own, of this document.
+            Some(sid) => Last::Sid(Sid::parse(&sid).ok_or_else(bad)?),
+            None => match fields.id()? {
+                Some(id) => Last::Id(id),
+                None => return Err(Rejection::new(ErrorCode::MissingField, "`sid` is missing")),
+            },
         };
-        let sid = sid.ok_or_else(|| Rejection::new(ErrorCode::BadId, "`sid` is not that of a message"))?;
-        Ok(Self { with, sid, dev: device(&mut fields)? })
+        Ok(Self { with, last, dev: device(&mut fields)? })
     }
 }
 
@@ -91,7 +104,11 @@ mod tests {
     fn a_position_names_the_peer_and_a_message() {
         let sid = SidSource::default().next(1_700_000_000_000, 1);
         let read = parse(&json!({"with": "alice", "sid": sid.to_string(), "dev": "web"})).unwrap();
-        assert_eq!((read.with.as_str(), read.sid), ("alice", sid));
+        assert_eq!((read.with.as_str(), read.last), ("alice", Last::Sid(sid)));
+        let by_id = parse(&json!({"with": "alice", "id": "m1"})).unwrap();
+        assert_eq!(by_id.last, Last::Id(MessageId::new("m1").unwrap()));
+        let both = parse(&json!({"with": "alice", "sid": sid.to_string(), "id": "r1"})).unwrap();
+        assert_eq!(both.last, Last::Sid(sid));
         for (payload, code) in [
             (json!({"sid": sid.to_string()}), ErrorCode::MissingField),
             (json!({"with": "alice"}), ErrorCode::MissingField),

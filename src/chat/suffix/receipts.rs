@@ -1,7 +1,7 @@
 //! `receipts`: what a device of a user has, or its user has read.
 
-use super::read::device;
-use crate::chat::id::{MessageId, Sid};
+use super::read::{device, peer};
+use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, RECEIPT_IDS_MAX, Rejection};
 use crate::chat::status::Status;
@@ -65,6 +65,15 @@ pub enum Of {
     Each(Vec<Sid>),
     /// This one, and all of its conversation before it.
     UpTo(Sid),
+    /// The messages of this writer with these ids of the writer's own; with the last one all of the conversation before it.
+    Written {
+        /// Who wrote them.
+        with: Owner,
+        /// 1 to [`RECEIPT_IDS_MAX`].
+        ids: Vec<MessageId>,
+        /// All of the conversation up to here; then there is one id.
+        up_to: bool,
+    },
     /// Pushes of BALs, by the `mid` in each of them: what an app confirms that has no conversation.
     Pushes(Vec<MessageId>),
 }
@@ -86,6 +95,12 @@ impl UserReceipt {
                 (true, &[last]) => Of::UpTo(last),
                 (true, _) => return Err(Rejection::bad_field("up_to", "goes with one `sid`")),
             },
+            (None, Some(ids)) if fields.has("with") => {
+                if up_to && ids.len() > 1 {
+                    return Err(Rejection::bad_field("up_to", "goes with one `id`"));
+                }
+                Of::Written { with: peer(&mut fields, "with")?, ids, up_to }
+            }
             (None, Some(_)) if up_to => return Err(Rejection::bad_field("up_to", "goes with one `sid`")),
             (None, Some(ids)) => Of::Pushes(ids),
             (Some(_), Some(_)) => return Err(Rejection::bad_field("sid", "goes without `id`")),
@@ -159,6 +174,11 @@ mod tests {
         assert_eq!(parse(&json!({"sids": texts, "status": "read"})), receipt(Of::Each(sids), true));
         let pushed = Of::Pushes(vec![MessageId::new("m1").unwrap()]);
         assert_eq!(parse(&json!({"id": "m1", "status": "received"})), receipt(pushed, false));
+        let (with, ids) = (Owner::new("alice").unwrap(), vec![MessageId::new("m1").unwrap()]);
+        let written = |up_to| Of::Written { with: with.clone(), ids: ids.clone(), up_to };
+        assert_eq!(parse(&json!({"id": "m1", "with": "alice", "status": "received"})), receipt(written(false), false));
+        let up_to_it = json!({"ids": ["m1"], "with": "alice", "up_to": true, "status": "read"});
+        assert_eq!(parse(&up_to_it), receipt(written(true), true));
         let with_device = parse(&json!({"id": "m1", "status": "received", "dev": "phone"})).unwrap();
         assert_eq!(with_device.dev.unwrap().as_str(), "phone");
     }
@@ -175,6 +195,8 @@ mod tests {
             (json!({"sids": texts, "status": "read"}), ErrorCode::BadField),
             (json!({"sids": texts[..2], "up_to": true, "status": "read"}), ErrorCode::BadField),
             (json!({"ids": ["m1"], "up_to": true, "status": "read"}), ErrorCode::BadField),
+            (json!({"ids": ["m1", "m2"], "with": "alice", "up_to": true, "status": "read"}), ErrorCode::BadField),
+            (json!({"id": "m1", "with": "g-1", "status": "read"}), ErrorCode::BadField),
             (json!({"sid": "m1", "status": "read"}), ErrorCode::BadId),
             (json!({"sid": texts[0], "status": "seen"}), ErrorCode::BadField),
             (json!({"sid": texts[0], "status": "read", "dev": "a/b"}), ErrorCode::BadField),

@@ -34,6 +34,14 @@ fn the_minimum_is_a_sender_id_and_a_key() {
 }
 
 #[test]
+fn only_a_broker_of_others_may_be_trusted_with_what_users_write_to_each_other() {
+    let direct = |broker: &str| format!("{MINIMUM}[mqtt]\n{broker}\n[chat]\ndirect = true\n");
+    assert!(load_text(&direct("broker = \"external\"")).unwrap().settings.chat.direct);
+    let told = refusal(&direct(""));
+    assert!(told.contains("chat.direct") && told.contains("mqtt.broker"), "{told}");
+}
+
+#[test]
 fn the_name_that_the_engine_had_in_earlier_releases_is_read() {
     for word in ["mqtt5", "embedded"] {
         let text = format!("{MINIMUM}[broker]\nengine = \"{word}\"\nusers_file = \"users\"\n");

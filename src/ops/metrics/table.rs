@@ -34,6 +34,7 @@ metrics! {
     DownstreamRepeated(Counter, "bridge_downstream_repeated_total",
         "Messages whose id was known already: their last status is told again");
     DownstreamRejected(Counter, "bridge_downstream_rejected_total", "Inputs refused with an error document");
+    DirectIgnored(Counter, "bridge_direct_ignored_total", "Documents that clients wrote into inboxes and that name no user as their writer (chat.direct)");
     UnknownTopics(Counter, "bridge_unknown_topics_total", "Publishes on a topic below self/ that the bridge does not have");
     DownstreamAttempts(Counter, "bridge_downstream_attempts_total", "Tries to send a message, once each has ended");
     DownstreamSent(Counter, "bridge_downstream_sent_total", "Messages that the push service took");

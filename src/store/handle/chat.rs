@@ -15,8 +15,8 @@ use crate::store::erase::{ExportPage, NewReport};
 use crate::store::error::StoreError;
 use crate::store::first_screen::{Archiving, ConversationPage, Deletion, HistoryPage, HistoryQuery};
 use crate::store::sqlite::chat::{
-    conversations, deletion, device, events, explain, export, history, invitation, keep, message, notified, people,
-    position, push, scheduled, sync, test_push, unpushed,
+    conversations, deletion, device, events, explain, export, history, invitation, keep, message, named, notified,
+    people, position, push, scheduled, sync, test_push, unpushed,
 };
 use bytes::Bytes;
 
@@ -102,7 +102,17 @@ impl Store {
 
     /// The sids among these that are messages to this user.
     pub async fn chat_messages_to(&self, user: Owner, sids: Vec<Sid>) -> Result<Committed<Vec<Sid>>, StoreError> {
-        self.queue.submit(move |tx| message::messages_to(tx, &user, &sids)).await
+        self.queue.submit(move |tx| named::messages_to(tx, &user, &sids)).await
+    }
+
+    /// The sids of the messages to this user that `writer` wrote under these ids, in their order; unknown ones are left out.
+    pub async fn chat_written_to(
+        &self,
+        user: Owner,
+        writer: Owner,
+        ids: Vec<MessageId>,
+    ) -> Result<Committed<Vec<Sid>>, StoreError> {
+        self.queue.submit(move |tx| named::written_to(tx, &user, &writer, &ids)).await
     }
 
     /// An attended device has this message: its pushes that still wait are taken back.

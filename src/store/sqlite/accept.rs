@@ -108,7 +108,7 @@ fn queued(tx: &mut Tx<'_>, bytes: u64) {
     tx.memory_draft.figures.queue_bytes += bytes;
 }
 
-fn repeat(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::Result<Option<Status>> {
+pub(in crate::store) fn repeat(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::Result<Option<Status>> {
     let found = tx.one(BY_ID, [new.id.as_str(), new.bal.as_str()], |row| row.get::<_, Row>(0))?;
     let Some(row) = found else { return Ok(None) };
     if let Some(known) = Delivery::by_row(tx, row)? {

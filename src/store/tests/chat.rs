@@ -61,11 +61,19 @@ pub(super) fn policy(push_when: PushWhen) -> ChatPolicy {
 /// A user's phone, on which nobody looks at anything.
 pub(super) fn writer(name: &str) -> Writer {
     let (dev, connected) = (Some(device("phone")), Vec::new());
-    Writer { name: owner(name), role: Role::User, dev, connected, strangers: true, let_in: false }
+    Writer { name: owner(name), role: Role::User, dev, connected, strangers: true, let_in: false, direct: false }
 }
 
 fn bal(name: &str) -> Writer {
-    Writer { name: owner(name), role: Role::Bal, dev: None, connected: Vec::new(), strangers: true, let_in: false }
+    Writer {
+        name: owner(name),
+        role: Role::Bal,
+        dev: None,
+        connected: Vec::new(),
+        strangers: true,
+        let_in: false,
+        direct: false,
+    }
 }
 
 /// A user, as far as the store knows it, with these attended devices.

@@ -18,7 +18,7 @@ use crate::chat::suffix::invitations::{Answer, Kind as Says, OPEN_MS};
 use crate::chat::topic::{Device, inbox_topic};
 use crate::store::sqlite::outbox::{self, Document};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ChatCall, ChatOutcome, NewInvitation, Origin, Peer};
+use crate::store::{ChatCall, ChatOutcome, NewInvitation, Origin};
 use rusqlite::params;
 use serde_json::{Map, Value};
 
@@ -162,7 +162,7 @@ fn request(
     let seen = if from.role == Role::User { people::make_contact(tx, &from.name, &to.name)? } else { None };
     let row = row(tx, new, (Kind::Invitation, until), admission.is_swallowed(), call.at)?;
     let document = document(tx, new, Some(until), group_name)?;
-    tell_both(tx, &row, &document, to, call.at)?;
+    tell_both(tx, &row, &document, new, call.at)?;
     let told = decide(tx, new, &row, call)?;
     insert(tx, &ChatRow { waits: told.waits, ..row }, told.decided.as_ref(), &document)?;
     let (seen, stranger) = (seen.into_iter().collect(), admission.is_of_stranger());
@@ -232,7 +232,7 @@ fn answer(
     let hidden = admission.is_swallowed() || (asked.hidden && by_inviter);
     let row = row(tx, new, (Kind::Answer, call.at), hidden, call.at)?;
     let document = document(tx, new, None, None)?;
-    tell_both(tx, &row, &document, to, call.at)?;
+    tell_both(tx, &row, &document, new, call.at)?;
     insert(tx, &row, None::<&()>, &document)?;
     tx.execute(ANSWER, params![sid.row(), new.sid.row()])?;
     let invited = Seen { user: &asked.peer, peer: &asked.writer, sid, up_to: false };
@@ -284,18 +284,19 @@ fn row(
     })
 }
 
-/// The writer's devices get the copy and `sent`; so does a BAL, but for the copy. The other side gets the copy.
-fn tell_both(tx: &mut Tx<'_>, row: &ChatRow, document: &[u8], to: &Peer, at: u64) -> rusqlite::Result<()> {
+/// The writer's devices get the copy and `sent`; so does a BAL, but for the copy. The other side gets the copy, unless it has
+/// the document already.
+fn tell_both(tx: &mut Tx<'_>, row: &ChatRow, document: &[u8], new: &NewInvitation, at: u64) -> rusqlite::Result<()> {
     if row.by_bal {
         receipt(tx, row, Status::Accepted, at)?;
     } else {
         copy(tx, row, document, &row.writer, false, at)?;
     }
     receipt(tx, row, Status::Sent, at)?;
-    if row.hidden {
+    if row.hidden || new.from.direct {
         return Ok(());
     }
-    if to.role != Some(Role::Bal) {
+    if new.to.role != Some(Role::Bal) {
         return copy(tx, row, document, &row.peer, false, at);
     }
     // A BAL may be away: what it is told waits for it.

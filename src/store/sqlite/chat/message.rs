@@ -1,6 +1,5 @@
 //! A message: decided, stored, and told to both sides, in one transaction.
 
-use super::calls::ringing;
 use super::push::{Asking, Told};
 use super::{
     Call, ChatRow, Kind, amend, document, events, expired, json_text, load, mention, people, position, push, save,
@@ -9,7 +8,7 @@ use super::{
 use crate::chat::amendment::{is_edited, is_tombstone};
 use crate::chat::contact::{Admission, What, admit};
 use crate::chat::conversation::Written;
-use crate::chat::id::{Owner, Sid};
+use crate::chat::id::Owner;
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::push_decision::{Asked, Matter};
@@ -175,6 +174,9 @@ fn admitted(
     if to.role.is_none() && settings.is_none() || to.role == Some(Role::Admin) || is_gone()? {
         return Ok(Err(Rejection::new(ErrorCode::NotFound, "`to` names nobody")));
     }
+    if from.direct && people::settings(tx, &from.name)?.is_none() {
+        return Ok(Err(Rejection::new(ErrorCode::NotFound, "`from` names nobody")));
+    }
     if to.role != Some(Role::Bal) && settings.is_none() {
         people::ensure(tx, &to.name)?;
     }
@@ -274,7 +276,7 @@ fn tell_both(
             upstream::receive_of_user(tx, row.sid, route, &payload, call.at)?;
         }
     } else {
-        if !row.hidden {
+        if !row.hidden && !new.from.direct {
             copy(tx, row, document, &row.peer, false, call.at)?;
         }
         let entry = people::entry(tx, &row.peer, &row.writer)?;
@@ -410,17 +412,4 @@ pub(super) fn status_note(tx: &mut Tx<'_>, bal: &Owner, payload: &[u8], at: u64)
     let document =
         crate::store::sqlite::outbox::Document { topic, origin: Origin::Note, at, correlation: None, payload };
     crate::store::sqlite::outbox::queue(tx, &document).map(drop)
-}
-
-/// The sids among `sids` that are messages to this user, or offers of calls, in their order.
-pub(in crate::store) fn messages_to(tx: &Tx<'_>, user: &Owner, sids: &[Sid]) -> rusqlite::Result<Vec<Sid>> {
-    let mut found = Vec::with_capacity(sids.len());
-    for sid in sids {
-        let is_own = match ChatRow::by_sid(tx, *sid)? {
-            Some(row) => row.went_to(tx, user)?,
-            None => ringing::is_to(tx, user, *sid)?,
-        };
-        found.extend(is_own.then_some(*sid));
-    }
-    Ok(found)
 }

@@ -30,6 +30,7 @@ pub(in crate::store) mod invitation;
 pub(in crate::store) mod keep;
 pub(in crate::store) mod mention;
 pub(in crate::store) mod message;
+pub(in crate::store) mod named;
 pub(in crate::store) mod notified;
 pub(in crate::store) mod people;
 pub(in crate::store) mod position;

@@ -5,7 +5,7 @@ use super::{CallRow, kept, ringing, tell};
 use crate::chat::attention::Attended;
 use crate::chat::call::{CallState, Fault, Follows, Party};
 use crate::chat::contact::What;
-use crate::chat::id::{Owner, Row, Sid};
+use crate::chat::id::{MessageId, Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::status::Status;
@@ -85,6 +85,18 @@ fn known(tx: &mut Tx<'_>, new: &NewSignal, at: u64) -> rusqlite::Result<Option<C
     Ok(Some(ChatOutcome::Repeated))
 }
 
+/// The sid of the offer of a call that `writer` made to this user under this id.
+pub(in crate::store::sqlite::chat) fn offered_to(
+    tx: &Tx<'_>,
+    user: &Owner,
+    writer: &Owner,
+    id: &MessageId,
+) -> rusqlite::Result<Option<Sid>> {
+    let read = |row: &rusqlite::Row<'_>| sid(row, 1, 2);
+    let Some(sid) = tx.one(KNOWN, params![writer.as_str(), id.as_str()], read)? else { return Ok(None) };
+    Ok(ringing::is_to(tx, user, sid)?.then_some(sid))
+}
+
 fn remember(tx: &Tx<'_>, new: &NewSignal, of: Sid, at: u64) -> rusqlite::Result<()> {
     let Some(id) = &new.signal.id else { return Ok(()) };
     let (row, tail) = new.sid.parts();
@@ -146,7 +158,7 @@ fn offer(tx: &mut Tx<'_>, new: &NewSignal, call: &mut Call<'_>) -> rusqlite::Res
     } else {
         tell(tx, &row.caller, (Origin::UserNote, &payload), call.at, row.until)?;
     }
-    if !row.hidden {
+    if !row.hidden && !from.direct {
         tell(tx, &row.callee, (Origin::ChatCopy(row.sid), &payload), call.at, row.until)?;
     }
     let told = ringing::decide(tx, &row, &to.attended, call)?;
@@ -236,13 +248,15 @@ fn of_call(tx: &mut Tx<'_>, new: &NewSignal, call: &mut Call<'_>) -> rusqlite::R
     Ok(Ok(Taken { of: row.sid, outcome }))
 }
 
-/// The writer's devices get the copy, unless it is a BAL, and so does the other side if it is to hear anything.
+/// The writer's devices get the copy, unless it is a BAL, and so does the other side if it is to hear anything, unless it has
+/// the signal already.
 fn pass_on(tx: &mut Tx<'_>, new: &NewSignal, is_heard: bool, payload: &[u8], at: u64) -> rusqlite::Result<()> {
     let until = until(new, at);
     if new.from.role == Role::User {
         tell(tx, &new.from.name, (Origin::UserNote, payload), at, until)?;
     }
-    if is_heard { tell(tx, &new.to.name, (Origin::UserNote, payload), at, until) } else { Ok(()) }
+    let is_told = is_heard && !new.from.direct;
+    if is_told { tell(tx, &new.to.name, (Origin::UserNote, payload), at, until) } else { Ok(()) }
 }
 
 /// The other devices of the callee stop ringing.

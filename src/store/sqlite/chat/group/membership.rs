@@ -403,6 +403,7 @@ pub(in crate::store::sqlite) fn leave_erased(
         connected: Vec::new(),
         strangers: false,
         let_in: false,
+        direct: false,
     };
     let Some(group) = Group::load(tx, name)? else { return Ok(()) };
     let mut writing = Writing { name: name.clone(), group, by: &by, sid: None };
