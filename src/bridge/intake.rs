@@ -192,28 +192,16 @@ impl Intake {
         }
         let order = self.order(&topic, &publish);
         let taken = match &topic {
-            ClientTopic::Presence(..) if publish.principal.background => {
-                let detail = "a connection in the background (`:bg`) has no presence";
-                Err(Rejection::new(ErrorCode::Forbidden, detail).into())
-            }
-            ClientTopic::Presence(_, Some(device)) if is_of_another(&publish.principal, device) => {
-                let detail = "`presence/` is followed by the name of another device";
-                Err(Rejection::new(ErrorCode::Forbidden, detail).into())
-            }
-            ClientTopic::Presence(owner, device) => {
-                let said = check_size(&topic, &publish);
-                let limits = self.context.settings.limits.message();
-                match said.and_then(|()| Presence::parse(&publish.payload, &limits)) {
-                    Ok(presence) => {
-                        let (owner, device) = (owner.clone(), device.clone());
-                        let is_bal = publish.principal.role == Role::Bal;
-                        let said = PresencePublish { owner, device, presence, ack: publish.ack };
-                        presence_said(&self.context, said, is_bal).await;
-                        return Ok(None);
-                    }
-                    Err(rejection) => Err(rejection.into()),
+            ClientTopic::Presence(owner, device) => match self.presence(&topic, device.as_ref(), &publish) {
+                Ok(presence) => {
+                    let (owner, device) = (owner.clone(), device.clone());
+                    let is_bal = publish.principal.role == Role::Bal;
+                    let said = PresencePublish { owner, device, presence, ack: publish.ack };
+                    presence_said(&self.context, said, is_bal).await;
+                    return Ok(None);
                 }
-            }
+                Err(rejection) => Err(rejection.into()),
+            },
             _ if is_crowded && matches!(order, Order::OfUser(_)) => Err(crowded(&publish.payload).into()),
             topic => self.taken(topic, &publish).await,
         };
@@ -230,6 +218,24 @@ impl Intake {
         let is_late = !delay.is_zero() && self.context.broker.answers_publishers;
         let ack_time = is_late.then(|| AckTime { at: Instant::now() + delay, user: topic.owner().clone() });
         Ok(Some((order, ack_time, (remaining, publish.ack))))
+    }
+
+    /// What somebody says of its presence.
+    fn presence(
+        &self,
+        topic: &ClientTopic,
+        device: Option<&Device>,
+        publish: &Inbound,
+    ) -> Result<Option<Presence>, Rejection> {
+        let forbidden = |detail| Err(Rejection::new(ErrorCode::Forbidden, detail));
+        if publish.principal.background {
+            return forbidden("a connection in the background (`:bg`) has no presence");
+        }
+        if device.is_some_and(|device| is_of_another(&publish.principal, device)) {
+            return forbidden("`presence/` is followed by the name of another device");
+        }
+        check_size(topic, publish)?;
+        Presence::parse(&publish.payload, &self.context.settings.limits.message())
     }
 
     /// For what a publish has to wait.
