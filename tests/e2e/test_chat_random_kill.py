@@ -1,19 +1,14 @@
 """Random conversations while the bridge is killed again and again: nothing is lost, nothing comes twice without a mark, both
 sides count the same, and the phone that sleeps is pushed for what nobody was looking at."""
 
-import json
 import random
-import threading
 from collections import Counter
 
 import pytest
-from chat_clients import holds
+from chat_kills import KILLS, Killer, Talk, copies, firsts, rounds
 from harness import eventually
 
-# Four at each landing; the rest with the campaigns.
-SEEDS = [*range(4), *(pytest.param(seed, marks=pytest.mark.campaign) for seed in range(4, 24))]
 STEPS = 40
-KILLS = 3
 TOKEN = "bobs-token"
 
 
@@ -24,56 +19,32 @@ def pair(chat):
     return chat
 
 
-class Killer(threading.Thread):
-    """Kills the bridge while the others go on, and starts it again."""
-
-    def __init__(self, chat, dice: random.Random):
-        super().__init__()
-        self.chat, self.stopped, self.fault = chat, threading.Event(), None
-        self.pauses = [dice.uniform(0.05, 0.8) for _ in range(KILLS)]
-
-    def run(self):
-        try:
-            for pause in self.pauses:
-                self.stopped.wait(pause)
-                self.chat.restart()
-        except BaseException as fault:  # noqa: BLE001: told in the test's own thread
-            self.fault = fault
-
-
-def copies(device, **fields) -> list[bool]:
-    """For each copy of a message at a device, whether it says itself that it may be known."""
-    topic = f"{device.user}/others/messages"
-    pairs = [(packet, json.loads(packet.payload)) for packet in device.packets if packet.topic == topic]
-    return [packet.dup or bool(document.get("redelivered")) for packet, document in pairs if holds(document, fields)]
-
-
 @pytest.mark.behaviour(38)
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", rounds(4, 24))
 def test_random_talk_survives_kills(pair, seed):
     dice = random.Random(seed)
     phone, laptop = pair.device("alice", "phone", kept=True), pair.device("alice", "laptop", kept=True)
     web = pair.device("bob", "web", kept=True)
     pair.mark(phone, laptop, web)
     killer = Killer(pair, dice)
-    sent, packets = [], []
+    sent, talk = [], Talk()
 
     def write(device, to):
         message = f"m{len(sent)}-{device.dev}"
         push = dice.choice(["auto", "auto", "always", "never"])
         document = {"id": message, "to": to, "body": message, "push": push}
-        packets.append((device, device.begin(f"{device.user}/self/messages", document)))
+        talk.begin(device, "messages", document)
         sent.append((device, to, message, push))
 
     def read(device, of):
         theirs = device.on("messages", **{"from": of})
         if theirs:
             document = {"with": of, "sid": dice.choice(theirs)["sid"]}
-            packets.append((device, device.begin(f"{device.user}/self/read", document)))
+            talk.begin(device, "read", document)
 
     def look(device):
         document = {"state": "online", "conn": device.conn, "active": dice.random() < 0.5}
-        packets.append((device, device.begin(f"{device.user}/self/presence/{device.dev}", document, retain=True)))
+        talk.begin(device, f"presence/{device.dev}", document, retain=True)
 
     steps = {
         "alice writes": (4, lambda: write(dice.choice([phone, laptop]), "bob")),
@@ -87,10 +58,8 @@ def test_random_talk_survives_kills(pair, seed):
         name = dice.choices(list(steps), [weight for weight, _ in steps.values()])[0]
         steps[name][1]()
         killer.stopped.wait(dice.uniform(0, 0.08))
-    killer.join()
-    assert killer.fault is None, killer.fault
-    for device, packet in packets:
-        assert device.end(packet) == "taken"
+    killer.end()
+    talk.end()
     web.look_away()
     pair.mark(phone, laptop, web)
 
@@ -100,12 +69,7 @@ def test_random_talk_survives_kills(pair, seed):
             assert marked and marked.count(False) <= 1, (reader.dev, message, marked)
         sid = device.stamped(message)["sid"]
         device.wait(lambda d=device, s=sid: is_delivered(d, s), f"{message} is delivered")
-        statuses = Counter(device.statuses(message))
-        told = [(p.dup, json.loads(p.payload)) for p in device.packets if p.topic.endswith("/others/receipts")]
-        for status in statuses:
-            own = [(dup, d) for dup, d in told if holds(d, {"id": message, "status": status})]
-            unmarked = [d for dup, d in own if not (dup or d.get("redelivered"))]
-            assert len(unmarked) <= 1, (message, status, unmarked)
+        firsts(device, "receipts", "id", "status", id=message)
 
     for reader in [laptop, web]:
         other = "bob" if reader is laptop else "alice"
