@@ -12,6 +12,8 @@ use crate::chat::suffix::messages::UserMessage;
 
 /// Most groups in which a user is.
 pub const USER_GROUPS_MAX: usize = 50;
+/// Most groups in which a BAL is.
+pub const BAL_GROUPS_MAX: usize = 1_000;
 /// Largest page of a roster, in bytes of its names.
 pub const MEMBERS_BYTES: usize = 32_768;
 

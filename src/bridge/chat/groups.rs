@@ -25,6 +25,7 @@ use crate::store::{
     NewGroupMessage, Peer, StoreError, USER_DEVICES_MAX, Writer,
 };
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Ids for pushes that one message takes to the store, at most. Members for whom none is left are decided about again.
@@ -212,7 +213,7 @@ struct Change<'a> {
 impl Change<'_> {
     /// Makes it; the answer says who is in the group by it, or no longer, and who was invited.
     async fn make(self, context: &Context) -> Result<Reply, StoreError> {
-        let meetings: Vec<Meeting> = self.named.iter().map(|user| self.limits.meet(&self.by.user, user)).collect();
+        let meetings = self.meetings(context).await?;
         let (committed, group, invitations) = self.ask(context, &meetings).await?;
         let at = now_ms();
         for (user, sid) in &invitations {
@@ -222,7 +223,7 @@ impl Change<'_> {
             Ok(changed) => changed,
             Err(rejection) => {
                 invitations.iter().for_each(|(user, sid)| context.attentions.taken_back(user, *sid));
-                meetings.into_iter().for_each(|meeting| meeting.came_to(&ChatOutcome::Repeated));
+                meetings.into_values().for_each(|meeting| meeting.came_to(&ChatOutcome::Repeated));
                 return Ok(Err(rejection));
             }
         };
@@ -232,8 +233,8 @@ impl Change<'_> {
                 context.attentions.taken_back(user, *sid);
             }
         }
-        for (meeting, user) in meetings.into_iter().zip(&self.named) {
-            let stranger = changed.invited.iter().any(|(invited, ..)| invited == user);
+        for (user, meeting) in meetings {
+            let stranger = changed.invited.iter().any(|(invited, ..)| *invited == user);
             let seen = Vec::new();
             meeting.came_to(&ChatOutcome::Done { seen, stranger, waits: false, confirmed: Vec::new() });
         }
@@ -247,6 +248,18 @@ impl Change<'_> {
             answer.insert("invited".to_owned(), names(&invited));
         }
         Ok(Ok(answer))
+    }
+
+    /// Those who may be strangers, and whether the asker may meet them. A contact is none, however many are named; neither is a
+    /// BAL, to anybody.
+    async fn meetings(&self, context: &Context) -> Result<HashMap<Owner, Meeting>, StoreError> {
+        if self.by.role != Role::User || self.named.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let strangers = context.store.group_strangers(self.by.user.clone(), self.named.clone()).await?.await?;
+        let is_user = |user: &Owner| context.directory.role_of(user.as_str()) != Some(Role::Bal);
+        let strangers = strangers.into_iter().filter(|user| is_user(user) && *user != self.by.user);
+        Ok(strangers.map(|user| (user.clone(), self.limits.meet(&self.by.user, &user))).collect())
     }
 
     /// Of how many members BALs may be told.
@@ -264,7 +277,7 @@ impl Change<'_> {
     async fn ask(
         &self,
         context: &Context,
-        meetings: &[Meeting],
+        meetings: &HashMap<Owner, Meeting>,
     ) -> Result<(Committed<Result<GroupChanged, Rejection>>, GroupId, Vec<(Owner, Sid)>), StoreError> {
         let written = context.next_written().await;
         let (sid, at) = written.id();
@@ -272,12 +285,12 @@ impl Change<'_> {
         let named: Vec<Named> = self
             .named
             .iter()
-            .zip(meetings)
-            .map(|(user, meeting)| {
+            .map(|user| {
                 let (role, attended) =
                     (context.directory.role_of(user.as_str()), context.attentions.attended(user, at));
                 let peer = Peer { name: user.clone(), role, attended };
-                Named { peer, sid: context.next_sid().0, strangers: meeting.may }
+                let strangers = meetings.get(user).is_none_or(|meeting| meeting.may);
+                Named { peer, sid: context.next_sid().0, strangers }
             })
             .collect();
         let attended = named.iter().filter(|one| one.peer.attended.any());

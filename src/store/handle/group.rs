@@ -39,6 +39,11 @@ impl Store {
         self.queue.submit(move |tx| membership::page(tx, &user, &group, &after)).await
     }
 
+    /// Those among `named` who have `by` not as a contact.
+    pub async fn group_strangers(&self, by: Owner, named: Vec<Owner>) -> Result<Committed<Vec<Owner>>, StoreError> {
+        self.queue.submit(move |tx| membership::strangers(tx, &by, &named)).await
+    }
+
     /// Everybody who is in a group, by name.
     pub async fn group_members(&self, group: GroupId) -> Result<Committed<Vec<Owner>>, StoreError> {
         self.queue.submit(move |tx| membership::names(tx, &group)).await

@@ -3,6 +3,7 @@
 mod calls;
 mod erased;
 mod first_screen;
+mod group_bals;
 mod groups;
 mod scheduled;
 
@@ -11,6 +12,7 @@ use crate::store::OpenError;
 use calls::CALLS;
 use erased::ERASED;
 use first_screen::FIRST_SCREEN;
+use group_bals::GROUP_BALS;
 use groups::GROUPS;
 use rusqlite::Connection;
 use scheduled::SCHEDULED;
@@ -21,7 +23,7 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 13] = [
+pub(super) const STEPS: [&str; 14] = [
     FIRST,
     PRESENCE,
     TRANSPORTS,
@@ -35,6 +37,7 @@ pub(super) const STEPS: [&str; 13] = [
     SCHEDULED,
     ERASED,
     CALLS,
+    GROUP_BALS,
 ];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// The steps from this schema on make tables and indexes and change no message: nothing is worth a copy.

@@ -10,6 +10,7 @@ mod expired;
 mod explain;
 mod export;
 mod first_screen;
+mod group_bals;
 pub(super) mod groups;
 mod invitations;
 mod keep;
@@ -33,7 +34,7 @@ use crate::chat::suffix::requests::{DeletionOf, HistoryFrom, PAGE_MAX, Writers};
 use crate::chat::topic::Device;
 use crate::chat::transport::Transports;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub(super) const MINUTE: u64 = 60_000;
@@ -53,7 +54,14 @@ pub(super) fn devices(names: &[&str]) -> Vec<Device> {
 
 pub(super) fn policy(push_when: PushWhen) -> ChatPolicy {
     let transports = Transports::new(Transport::Ccs, HashMap::new(), &Routes::default());
-    ChatPolicy { push_when, writers: Writers::Anyone, transports, scheduled_max: 3, listeners: Vec::new() }
+    ChatPolicy {
+        push_when,
+        writers: Writers::Anyone,
+        transports,
+        scheduled_max: 3,
+        listeners: Vec::new(),
+        explicit: HashSet::new(),
+    }
 }
 
 /// A user's phone, on which nobody looks at anything.

@@ -4,6 +4,7 @@
 //! member gets a document without a payload, which is composed when somebody reads it.
 
 pub(in crate::store) mod amend;
+pub(in crate::store) mod bal_copy;
 pub(in crate::store) mod membership;
 pub(in crate::store) mod message;
 pub(in crate::store) mod own_copy;
@@ -28,7 +29,7 @@ const SAVE: &str = "INSERT INTO chat_groups (gid, settings, version, members, co
         members = excluded.members, count = excluded.count, counted = excluded.counted, dropped = excluded.dropped,
         newest = excluded.newest";
 pub(in crate::store::sqlite) const MEMBER: &str =
-    "SELECT owner, came, reads_from, gone, read, read_counted, received, deleted, archived FROM members
+    "SELECT owner, came, reads_from, gone, read, read_counted, received, deleted, archived, bal FROM members
     WHERE gid = ?1 AND user = ?2";
 pub(in crate::store::sqlite) const GROUPS_OF: &str = "SELECT m.gid, m.came, m.gone, g.newest FROM members m
     JOIN chat_groups g ON g.gid = m.gid WHERE m.user = ?1";
@@ -38,13 +39,16 @@ pub(in crate::store::sqlite) const UNREAD: &str =
     WHERE m.user = ?1 AND m.gone IS NULL AND g.counted > max(m.read_counted, g.dropped)";
 pub(in crate::store::sqlite) const EXPORTED: &str =
     "SELECT gid FROM members WHERE user = ?1 AND gid > ?2 ORDER BY gid LIMIT ?3";
-/// Messages that were counted as unread and are not any more, behind a row: retracted ones, and those of which the member has
-/// deleted the own copy.
+/// Messages behind a row that were counted and are not unread: retracted ones, those of which the member has deleted the own copy,
+/// and its own.
 pub(in crate::store::sqlite) const RETRACTED_BEHIND: &str =
     "SELECT count(*) FROM chat INDEXED BY chat_gone WHERE peer = ?1 AND gone = 1 AND row > ?2 AND kind = 0";
 pub(in crate::store::sqlite) const DELETED_BEHIND: &str =
     "SELECT count(*) FROM deleted d CROSS JOIN chat c ON c.row = d.row
     WHERE d.user = ?2 AND d.peer = ?1 AND d.row > ?3 AND c.gone = 0 AND c.kind = 0";
+pub(in crate::store::sqlite) const OWN_BEHIND: &str = "SELECT count(*) FROM chat INDEXED BY chat_pair
+    WHERE peer = ?1 AND writer = ?2 AND row > ?3 AND kind = 0 AND gone = 0
+    AND NOT EXISTS (SELECT 1 FROM deleted d WHERE d.user = ?2 AND d.peer = ?1 AND d.row = chat.row)";
 
 /// A group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +157,7 @@ pub(super) struct Member {
     received: Row,
     deleted: Row,
     archived: Row,
+    is_bal: bool,
 }
 
 impl Member {
@@ -173,6 +178,7 @@ impl Member {
                 received: row.get(6)?,
                 deleted: row.get(7)?,
                 archived: row.get(8)?,
+                is_bal: row.get(9)?,
             })
         })
     }
@@ -235,8 +241,9 @@ fn less_gone(tx: &Tx<'_>, name: &Owner, user: &Owner, (read, behind): (Row, u64)
     }
     let count = |found: Option<i64>| found.map_or(0, from_sql);
     let retracted = tx.one(RETRACTED_BEHIND, params![name.as_str(), read], |row| row.get(0))?;
-    let deleted = tx.one(DELETED_BEHIND, params![name.as_str(), user.as_str(), read], |row| row.get(0))?;
-    Ok(behind.saturating_sub(count(retracted) + count(deleted)))
+    let of_user = |sql| tx.one(sql, params![name.as_str(), user.as_str(), read], |row| row.get(0));
+    let (deleted, own) = (of_user(DELETED_BEHIND)?, of_user(OWN_BEHIND)?);
+    Ok(behind.saturating_sub(count(retracted) + count(deleted) + count(own)))
 }
 
 /// A group of a user, and the rows of it that are the user's.

@@ -40,7 +40,8 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, keep: Keep, call: &ChatCall) -> r
     let deleted = expired::sweep(tx, call)?;
     let silent = silent_devices(tx, call.at)?;
     let purged = deletion::purge_some(tx)?;
-    Ok(dropped >= CHUNK || ended || deleted || silent >= CHUNK || purged)
+    let made = group::bal_copy::make_waiting(tx, call)?;
+    Ok(dropped >= CHUNK || ended || deleted || silent >= CHUNK || purged || made)
 }
 
 /// The oldest go while they are too old, or all together too many.

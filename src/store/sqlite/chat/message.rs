@@ -115,12 +115,13 @@ fn known(tx: &mut Tx<'_>, new: &NewChatMessage, at: u64) -> rusqlite::Result<Opt
         let detail = "another message of the same writer has this `id`";
         return Ok(Some(refused(new, ErrorCode::Duplicate, detail)));
     }
-    if new.from.role == Role::User {
-        copy(tx, &row, &document, &row.writer, true, at)?;
-    } else {
-        receipt(tx, &row, Status::Sent, at)?;
-    }
+    tell_again(tx, &row, &document, at)?;
     Ok(Some(ChatOutcome::Repeated))
+}
+
+/// The writer of a message that is known is told once more: its devices by the copy, a BAL by a status.
+pub(super) fn tell_again(tx: &mut Tx<'_>, row: &ChatRow, document: &[u8], at: u64) -> rusqlite::Result<()> {
+    if row.by_bal { receipt(tx, row, Status::Sent, at) } else { copy(tx, row, document, &row.writer, true, at) }
 }
 
 /// The row of what `writer` wrote under this id.
@@ -366,7 +367,7 @@ pub(super) fn for_bal(row: &ChatRow, kept: &[u8]) -> Vec<u8> {
         n: row.n_reader,
         ts: row.at,
         from: &row.writer,
-        group: None,
+        group: Some(&row.peer).filter(|peer| peer.is_group()),
         dev: dev.as_ref(),
         redelivered: false,
     };
@@ -386,6 +387,16 @@ pub(super) fn receipt_up_to(
     at: u64,
 ) -> rusqlite::Result<()> {
     let document = ReceiptDocument { up_to, ..ReceiptDocument::new(row.id.as_deref(), row.sid, status, at) };
+    tell_receipt(tx, row, &document, at)
+}
+
+/// The same, with whatever is to be said.
+pub(super) fn tell_receipt(
+    tx: &mut Tx<'_>,
+    row: &ChatRow,
+    document: &ReceiptDocument<'_>,
+    at: u64,
+) -> rusqlite::Result<()> {
     let payload = document.to_payload();
     if row.by_bal {
         return status_note(tx, &row.writer, &payload, at);

@@ -23,6 +23,19 @@ pub(in crate::store::tests) fn named_settings(name: &str) -> SettingsChange {
     SettingsChange { name: Some(name.to_owned()), ..SettingsChange::default() }
 }
 
+/// Names of BALs begin like this.
+fn is_bal(name: &str) -> bool {
+    name.starts_with("bal")
+}
+
+fn who(name: &str) -> Writer {
+    if is_bal(name) { bal(name) } else { writer(name) }
+}
+
+fn known(name: &str) -> Peer {
+    Peer { role: is_bal(name).then_some(Role::Bal), ..peer(name, &[]) }
+}
+
 impl Chat {
     /// Users who have Alice as a contact, and are in her group.
     pub(in crate::store::tests) async fn of_group(members: &[&str]) -> Self {
@@ -39,7 +52,11 @@ impl Chat {
         chat
     }
 
-    async fn create(&mut self, members: &[&str], settings: SettingsChange) -> Result<GroupChanged, ErrorCode> {
+    pub(super) async fn create(
+        &mut self,
+        members: &[&str],
+        settings: SettingsChange,
+    ) -> Result<GroupChanged, ErrorCode> {
         self.change_group("alice", GroupAction::Create(settings), members).await
     }
 
@@ -66,9 +83,9 @@ impl Chat {
         let sid = self.rig.sids.next(self.at, 0);
         let named = named
             .iter()
-            .map(|name| Named { peer: peer(name, &[]), sid: self.rig.sids.next(self.at, 0), strangers: true })
+            .map(|name| Named { peer: known(name), sid: self.rig.sids.next(self.at, 0), strangers: true })
             .collect();
-        let new = NewGroupChange { sid, by: writer(by), group: group(), what, named };
+        let new = NewGroupChange { sid, by: who(by), group: group(), what, named };
         let call = self.call();
         let changed = self.rig.store.group_change(new, call).await.unwrap().await.unwrap();
         changed.map_err(|rejection| rejection.code())
@@ -103,19 +120,19 @@ impl Chat {
         let sid = self.rig.sids.next(self.at, 0);
         let attended = attended.iter().map(|(name, devs)| (owner(name), Attended { devices: devices(devs) })).collect();
         let deadline_ms = self.at + 28 * DAY;
-        let new = NewGroupMessage { sid, from: writer(from), group: group(), message, deadline_ms, attended };
+        let new = NewGroupMessage { sid, from: who(from), group: group(), message, deadline_ms, attended };
         let push_sids = (0..pushes).map(|_| self.rig.sids.next(self.at, 0)).collect();
         let call = ChatCall { at: self.at, push_sids, policy: self.policy.clone() };
         (sid, self.rig.store.group_message(new, call).await.unwrap().await.unwrap())
     }
 
-    async fn says(&mut self, from: &str, body: &str) -> Sid {
+    pub(super) async fn says(&mut self, from: &str, body: &str) -> Sid {
         let (sid, outcome) = self.post(from, &json!({ "body": body }), &[]).await;
         assert!(matches!(outcome, GroupOutcome::Done { .. }), "{outcome:?}");
         sid
     }
 
-    async fn members_of_group(&self) -> Vec<(String, GroupRole)> {
+    pub(super) async fn members_of_group(&self) -> Vec<(String, GroupRole)> {
         let page = self.rig.store.group_page(owner("alice"), group(), String::new()).await.unwrap().await.unwrap();
         let items = page.unwrap().items.into_iter();
         items.map(|(user, role)| (user.to_string(), role)).collect()
@@ -149,11 +166,11 @@ impl Chat {
     }
 }
 
-fn code_of(outcome: &GroupOutcome) -> Option<ErrorCode> {
+pub(super) fn code_of(outcome: &GroupOutcome) -> Option<ErrorCode> {
     if let GroupOutcome::Refused(rejection) = outcome { Some(rejection.code()) } else { None }
 }
 
-fn bodies(documents: &[Value]) -> Vec<&str> {
+pub(super) fn bodies(documents: &[Value]) -> Vec<&str> {
     documents
         .iter()
         .map(|document| document["body"].as_str().or_else(|| document["event"].as_str()).unwrap_or("-"))

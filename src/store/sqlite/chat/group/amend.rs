@@ -1,5 +1,6 @@
 //! Edits and retracts in a group: by the writer of the message, and retracts by owners as well.
 
+use super::membership::{Present, present};
 use super::message::{refused, tell};
 use super::{Group, Member, is_hidden_from, membership};
 use crate::chat::amendment::{Amendment, EDITED_BYTES_MAX, Why, edited, is_tombstone, tombstone};
@@ -7,9 +8,8 @@ use crate::chat::group::{EVERYBODY, GroupRole, may_write, not_member};
 use crate::chat::id::{Owner, Row};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
-use crate::chat::status::Status;
 use crate::store::sqlite::chat::amend::{EARLIER, GONE, REPLACE, replace_by};
-use crate::store::sqlite::chat::message::{self, document_of, insert, receipt};
+use crate::store::sqlite::chat::message::{document_of, insert, tell_writer};
 use crate::store::sqlite::chat::notified::{self, Seen};
 use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, mention};
 use crate::store::sqlite::tx::Tx;
@@ -46,10 +46,10 @@ pub(super) fn write(
         tx.execute(GONE, [message.sid.row()])?;
     }
     let row = row(new, &message, call.at);
-    message::copy(tx, &row, &document, &new.from.name, false, call.at)?;
-    receipt(tx, &row, Status::Sent, call.at)?;
+    tell_writer(tx, &row, &document, call.at)?;
     insert(tx, &row, None::<&()>, &document)?;
-    follow(tx, (&row, &message), (amends, &kept, &after), call)?;
+    let changed = Changed { row: &row, document: &document, message: &message, before: &kept, after: &after };
+    changed.follow(tx, amends, call)?;
     Ok(GroupOutcome::Done { waiting: Vec::new() })
 }
 
@@ -109,42 +109,55 @@ fn row(new: &NewGroupMessage, message: &ChatRow, at: u64) -> ChatRow {
     }
 }
 
-/// What of the message the other members may have been shown, or have counted.
-fn follow(
-    tx: &mut Tx<'_>,
-    (row, message): (&ChatRow, &ChatRow),
-    (amends, before, after): (Amendment, &[u8], &[u8]),
-    call: &mut Call<'_>,
-) -> rusqlite::Result<()> {
-    let Some(group) = message.peer.group() else { return Ok(()) };
-    let after: Value = serde_json::from_slice(after).unwrap_or_default();
-    let before: Value = serde_json::from_slice(before).unwrap_or_default();
-    for user in membership::names(tx, &group)? {
-        let may_read = Member::load(tx, &message.peer, &user)?.is_some_and(|member| member.may_read(message.sid.row()));
-        if user != row.writer && may_read && !deletion::is_deleted(tx, &user, message)? {
-            let is_blocked = is_hidden_from(tx, &message.writer, &user)?;
-            if !is_blocked {
-                tell(tx, row, (&user, false), call.at)?;
+/// A message that is edited or retracted, and the row and the document of that.
+struct Changed<'a> {
+    row: &'a ChatRow,
+    document: &'a [u8],
+    message: &'a ChatRow,
+    before: &'a [u8],
+    after: &'a [u8],
+}
+
+impl Changed<'_> {
+    /// What of the message the other members may have been shown, or have counted.
+    fn follow(&self, tx: &mut Tx<'_>, amends: Amendment, call: &mut Call<'_>) -> rusqlite::Result<()> {
+        let message = self.message;
+        let Some(group) = message.peer.group() else { return Ok(()) };
+        let json = |document| serde_json::from_slice::<Value>(document).unwrap_or_default();
+        let (before, after) = (json(self.before), json(self.after));
+        for member in present(tx, &group)? {
+            self.tell(tx, &member, call)?;
+            let user = &member.user;
+            if *user == message.writer {
+                continue;
             }
-        }
-        if user == message.writer {
-            continue;
-        }
-        let seen = Seen { user: &user, peer: &message.peer, sid: message.sid, up_to: false };
-        if names(&before, &user) && !names(&after, &user) {
-            mention::forget(tx, &user, &message.peer, message.sid.row())?;
-        }
-        match amends {
-            Amendment::Retract => notified::clear(tx, &seen, None, &[], call)?,
-            Amendment::Edit => {
-                notified::retext(tx, &seen, after["body"].as_str().unwrap_or_default())?;
-                if names(&after, &user) && !names(&before, &user) {
-                    note_if_unread(tx, &user, message)?;
+            let seen = Seen { user, peer: &message.peer, sid: message.sid, up_to: false };
+            if names(&before, user) && !names(&after, user) {
+                mention::forget(tx, user, &message.peer, message.sid.row())?;
+            }
+            match amends {
+                Amendment::Retract => notified::clear(tx, &seen, None, &[], call)?,
+                Amendment::Edit => {
+                    notified::retext(tx, &seen, after["body"].as_str().unwrap_or_default())?;
+                    if names(&after, user) && !names(&before, user) && !member.is_bal {
+                        note_if_unread(tx, user, message)?;
+                    }
                 }
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Gives a member the edit or retract, if it has the message.
+    fn tell(&self, tx: &mut Tx<'_>, member: &Present, call: &Call<'_>) -> rusqlite::Result<()> {
+        let (message, user) = (self.message, &member.user);
+        let may_read = Member::load(tx, &message.peer, user)?.is_some_and(|member| member.may_read(message.sid.row()));
+        let is_reader = *user != self.row.writer && may_read && !deletion::is_deleted(tx, user, message)?;
+        if !is_reader || is_hidden_from(tx, &message.writer, user)? {
+            return Ok(());
+        }
+        tell(tx, (self.row, self.document), (member, false), call)
+    }
 }
 
 /// Of what is no longer there no phone of a member shows anything, and nobody is named in it.
