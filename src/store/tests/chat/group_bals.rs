@@ -131,7 +131,7 @@ async fn what_a_bal_writes_comes_to_the_members_and_never_back() {
     assert_eq!(page.items[0].unread, 1);
     chat.forget("alice").await;
     assert!(matches!(chat.read_group("bal1", unread).await, ChatOutcome::Done { .. }));
-    assert_eq!(receipts(&chat.told("alice", "receipts").await), [("read", "bal1")]);
+    assert_eq!(receipts(&chat.told("alice", "receipts").await), [("delivered", "bal1"), ("read", "bal1")]);
     assert_eq!(chat.conversations("bal1").await.items[0].unread, 0);
     assert_eq!(bodies(&chat.items("bal1", None).await), ["created", "a question", "an answer"]);
 }
@@ -174,7 +174,13 @@ async fn a_bal_makes_a_group_of_users_who_never_wrote_to_it_and_owns_it() {
 }
 
 impl Chat {
-    async fn writes_invitation(&mut self, from: Writer, to: Peer, sid: Sid, invitation: Invitation) -> ChatOutcome {
+    pub(super) async fn writes_invitation(
+        &mut self,
+        from: Writer,
+        to: Peer,
+        sid: Sid,
+        invitation: Invitation,
+    ) -> ChatOutcome {
         let call = self.call();
         self.rig.store.chat_invite(NewInvitation { sid, from, to, invitation }, call).await.unwrap().await.unwrap()
     }
