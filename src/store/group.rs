@@ -44,6 +44,8 @@ pub enum GroupOutcome {
     },
     /// It is known; its writer was told again.
     Repeated,
+    /// It waits for its time.
+    Scheduled,
     /// It is refused.
     Refused(Rejection),
 }

@@ -4,7 +4,7 @@
 //! members, and to keep it; the messages of one user to groups go one after the other.
 
 use super::limits::{Limits, Meeting};
-use super::requests::{Asked, Reply, fields};
+use super::requests::{self, Reply, fields};
 use super::{ChatIntake, Remaining, TakeError, device, finish, typing};
 use crate::bridge::context::Context;
 use crate::bridge::refusing::Refused;
@@ -22,7 +22,7 @@ use crate::mqtt::{AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::store::{
     ChatOutcome, ChatPolicy, Committed, GroupAction, GroupChanged, GroupOutcome, GroupPage, Named, NewGroupChange,
-    NewGroupMessage, Peer, StoreError, USER_DEVICES_MAX, Writer,
+    NewGroupMessage, Peer, ScheduledMessage, StoreError, USER_DEVICES_MAX, Writer,
 };
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -81,16 +81,17 @@ impl ChatIntake {
         let by = By { user: owner.clone(), role, dev: device(&publish.principal, message.dev.as_ref()) };
         self.sign(owner, by.dev.as_ref(), publish);
         let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
-        let writing = Writing { by, group, message, ttl_ms: u64::from(seconds) * 1_000 };
+        let writing = Writing { by, group, message, ttl_ms: u64::from(seconds) * 1_000, waiting: None };
         let (context, policy, limits) = (Arc::clone(&self.context), Arc::clone(&self.policy), self.limits.clone());
         let (refusing, refused) = (self.refusing.clone(), Refused::of(publish));
         Ok(Box::pin(async move {
             let outcome = match writing.members(&context, &limits, id).await? {
-                Ok(members) => writing.write(&context, &policy, &members).await?,
+                Ok(members) => writing.ask(&context, &policy, &members).await?.outcome(&context).await?,
                 Err(rejection) => GroupOutcome::Refused(rejection),
             };
             let outcome = match outcome {
                 GroupOutcome::Done { .. } | GroupOutcome::Repeated => ChatOutcome::Repeated,
+                GroupOutcome::Scheduled => ChatOutcome::Scheduled,
                 GroupOutcome::Refused(rejection) => ChatOutcome::Refused(rejection),
             };
             finish(&context, &refusing, &writing.by.user, outcome, &refused).await
@@ -116,62 +117,85 @@ impl ChatIntake {
 }
 
 /// A message to a group on its way to the store.
-struct Writing {
+pub(super) struct Writing {
     by: By,
     group: GroupId,
     message: UserMessage,
     ttl_ms: u64,
+    /// It waited for its time, as this.
+    waiting: Option<Sid>,
+}
+
+/// A message to a group that the store was asked to keep.
+pub(super) struct Asked {
+    sid: Sid,
+    at: u64,
+    attended: Vec<(Owner, Attended)>,
+    committed: Committed<GroupOutcome>,
 }
 
 impl Writing {
-    /// The members, and whether their pushes are within the limit of the writer.
-    async fn members(
+    /// One whose time has come.
+    pub(super) fn of_waiting(waiting: &ScheduledMessage, group: GroupId, message: UserMessage) -> Self {
+        let by = By { user: waiting.writer.clone(), role: waiting.role, dev: waiting.dev.clone() };
+        Self { by, group, message, ttl_ms: waiting.ttl_ms, waiting: Some(waiting.sid) }
+    }
+
+    /// The members, and whether their pushes are within the limit of the writer. Those of a message that is to be sent later count
+    /// when it is.
+    pub(super) async fn members(
         &self,
         context: &Context,
         limits: &Limits,
         id: Option<MessageId>,
     ) -> Result<Result<Vec<Owner>, Rejection>, StoreError> {
         let members = context.store.group_members(self.group.clone()).await?.await?;
-        let pushed = members.len().saturating_sub(1) as u64;
+        let is_later = self.waiting.is_none() && self.message.not_before.is_some_and(|at| at > now_ms());
+        let pushed = if is_later { 0 } else { members.len().saturating_sub(1) as u64 };
         let taken = limits.take(&self.by.user, self.by.role, Limited::GroupPushes(pushed));
         Ok(taken.map(|()| members).map_err(|rejection| rejection.about(id)))
     }
 
-    async fn write(
+    /// Asks the store; then those members who look have it.
+    pub(super) async fn ask(
         &self,
         context: &Context,
         policy: &Arc<ChatPolicy>,
         members: &[Owner],
-    ) -> Result<GroupOutcome, StoreError> {
-        let (committed, sid, at, attended) = {
-            let written = context.next_written().await;
-            let (sid, at) = written.id();
-            let others = members.iter().filter(|member| **member != self.by.user);
-            let attended: Vec<_> = others
-                .map(|member| (member.clone(), context.attentions.attended(member, at)))
-                .filter(|(_, attended)| attended.any())
-                .collect();
-            let new = NewGroupMessage {
-                sid,
-                from: self.by.writer(context),
-                group: self.group.clone(),
-                message: self.message.clone(),
-                deadline_ms: at.saturating_add(self.ttl_ms),
-                attended: attended.clone(),
-            };
-            let pushes = (2 * members.len() + USER_DEVICES_MAX).min(PUSHES_MAX);
-            let call = context.chat_call(at, pushes, policy);
-            (context.store.group_message(new, call).await?, sid, at, attended)
+    ) -> Result<Asked, StoreError> {
+        let written = context.next_written().await;
+        let (sid, at) = written.id();
+        let others = members.iter().filter(|member| **member != self.by.user);
+        let attended: Vec<_> = others
+            .map(|member| (member.clone(), context.attentions.attended(member, at)))
+            .filter(|(_, attended)| attended.any())
+            .collect();
+        let new = NewGroupMessage {
+            sid,
+            from: self.by.writer(context),
+            group: self.group.clone(),
+            message: self.message.clone(),
+            deadline_ms: at.saturating_add(self.ttl_ms),
+            attended: attended.clone(),
+        };
+        let pushes = (2 * members.len() + USER_DEVICES_MAX).min(PUSHES_MAX);
+        let call = context.chat_call(at, pushes, policy);
+        let committed = match self.waiting {
+            Some(waiting) => context.store.group_send_scheduled(waiting, new, call).await?,
+            None => context.store.group_message(new, call).await?,
         };
         attended.iter().for_each(|(member, _)| context.attentions.given(member, sid, at));
-        let outcome = committed.await?;
-        self.wait(context, &attended, (sid, at), &outcome);
-        Ok(outcome)
+        Ok(Asked { sid, at, attended, committed })
     }
+}
 
-    /// Those whose pushes wait for a confirmation have their time for it; the others are decided about again at once.
-    fn wait(&self, context: &Context, attended: &[(Owner, Attended)], (sid, at): (Sid, u64), outcome: &GroupOutcome) {
-        let waiting: &[Owner] = if let GroupOutcome::Done { waiting } = outcome { waiting } else { &[] };
+impl Asked {
+    /// What it came to. Those whose pushes wait for a confirmation have their time for it; the others are decided about again
+    /// at once.
+    pub(super) async fn outcome(self, context: &Context) -> Result<GroupOutcome, StoreError> {
+        let Self { sid, at, attended, committed } = self;
+        let outcome = committed.await?;
+        let waiting: &[Owner] = if let GroupOutcome::Done { waiting } = &outcome { waiting } else { &[] };
         for (member, _) in attended.iter().filter(|(member, _)| !waiting.contains(member)) {
             context.attentions.taken_back(member, sid);
         }
@@ -179,11 +203,12 @@ impl Writing {
         for member in waiting.iter().filter(|member| !is_attended(member)) {
             context.attentions.given(member, sid, at);
         }
+        Ok(outcome)
     }
 }
 
 /// Does what is asked of a group.
-pub(super) async fn execute(context: &Context, asked: &Asked, op: GroupOp) -> Result<Reply, StoreError> {
+pub(super) async fn execute(context: &Context, asked: &requests::Asked, op: GroupOp) -> Result<Reply, StoreError> {
     let (group, action, named) = match op {
         GroupOp::Get { group, after } => {
             let page = context.store.group_page(asked.user.clone(), group.clone(), after).await?.await?;

@@ -19,6 +19,7 @@ use crate::store::sqlite::chat::{
     position, push, scheduled, sync, test_push, unpushed,
 };
 use bytes::Bytes;
+use std::collections::HashSet;
 
 impl Store {
     /// Takes a message of a user or BAL to a user or BAL: stored, told to both sides, and pushed to the devices of the
@@ -36,14 +37,20 @@ impl Store {
         self.queue.submit(|tx| scheduled::next(tx)).await
     }
 
-    /// The messages whose time has come at `at` (Unix milliseconds), in their order, at most `limit`. They wait further until
-    /// they are sent, refused or taken back.
+    /// The messages whose time has come at `at` (Unix milliseconds), in their order, at most `limit`, but for those of the writers
+    /// `but_of`. They wait further until they are sent, refused or taken back.
     pub async fn chat_scheduled_due(
         &self,
         at: u64,
         limit: usize,
+        but_of: HashSet<Owner>,
     ) -> Result<Committed<Vec<ScheduledMessage>>, StoreError> {
-        self.queue.submit(move |tx| scheduled::due(tx, at, limit)).await
+        self.queue.submit(move |tx| scheduled::due(tx, at, limit, &but_of)).await
+    }
+
+    /// A message whose time has come is to be tried again at `until` (Unix milliseconds).
+    pub async fn chat_put_off_scheduled(&self, waiting: Sid, until: u64) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| scheduled::put_off(tx, waiting, until)).await
     }
 
     /// Sends a message whose time has come, as [`Self::chat_message`] does, unless it was taken back meanwhile

@@ -1,12 +1,13 @@
 //! The verbs of groups.
 
 use super::{Committed, Store};
-use crate::chat::id::{GroupId, Owner};
+use crate::chat::id::{GroupId, Owner, Sid};
 use crate::chat::message::Rejection;
 use crate::store::chat::ChatCall;
 use crate::store::error::StoreError;
 use crate::store::group::{GroupChanged, GroupOutcome, GroupPage, NewGroupChange, NewGroupMessage};
 use crate::store::sqlite::chat::group::{membership, message};
+use crate::store::sqlite::chat::scheduled;
 
 impl Store {
     /// Takes a message of a member to its group: stored once, told to every member, and pushed to the devices of those at
@@ -17,6 +18,17 @@ impl Store {
         call: ChatCall,
     ) -> Result<Committed<GroupOutcome>, StoreError> {
         self.queue.submit(move |tx| message::write(tx, &new, &call)).await
+    }
+
+    /// Sends a message to a group whose time has come, as [`Self::group_message`] does, unless it was taken back meanwhile
+    /// ([`GroupOutcome::Repeated`]). If it is refused its writer is told.
+    pub async fn group_send_scheduled(
+        &self,
+        waiting: Sid,
+        new: NewGroupMessage,
+        call: ChatCall,
+    ) -> Result<Committed<GroupOutcome>, StoreError> {
+        self.queue.submit(move |tx| scheduled::send_to_group(tx, waiting, &new, &call)).await
     }
 
     /// Makes a group or changes one: its roster, its settings, and the notice that tells of it.

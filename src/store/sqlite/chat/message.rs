@@ -34,21 +34,12 @@ const INSERT: &str = "INSERT INTO chat (row, tail, kind, writer, by_bal, id, pee
 
 pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &ChatCall) -> rusqlite::Result<ChatOutcome> {
     let call = &mut Call::of(call);
-    if let Err(rejection) = new.message.check_times(call.at) {
-        return Ok(ChatOutcome::Refused(rejection));
+    let NewChatMessage { sid, from, message, deadline_ms, .. } = new;
+    let written = scheduled::Written { sid: *sid, from, message, deadline_ms: *deadline_ms };
+    match scheduled::before(tx, &written, call)? {
+        Some(outcome) => Ok(outcome),
+        None => write_now(tx, new, true, call),
     }
-    if let Some(known) = scheduled::known(tx, new, call.at)? {
-        return Ok(known);
-    }
-    match new.message.not_before {
-        Some(not_before) if not_before > call.at && !is_known(tx, new)? => scheduled::keep(tx, new, not_before, call),
-        _ => write_now(tx, new, true, call),
-    }
-}
-
-fn is_known(tx: &Tx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
-    let Some(id) = &new.message.id else { return Ok(false) };
-    Ok(by_id(tx, &new.from.name, id.as_str())?.is_some())
 }
 
 /// Writes a message, whatever it says of when it is to be sent. `reads`: it is written by somebody who has the conversation before the eyes.

@@ -11,9 +11,9 @@ use crate::chat::principal::Role;
 use crate::chat::push_decision::Matter;
 use crate::chat::suffix::messages::{Stamp, stamped};
 use crate::store::sqlite::chat::message::{self, by_id, document_of, insert, tell_again, tell_writer};
-use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, events, expired, unpushed};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, events, expired, scheduled, unpushed};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ChatCall, GroupOutcome, NewGroupMessage, Origin};
+use crate::store::{ChatCall, ChatOutcome, GroupOutcome, NewGroupMessage, Origin};
 use bytes::Bytes;
 use rusqlite::params;
 
@@ -26,9 +26,23 @@ pub(in crate::store) fn write(
     call: &ChatCall,
 ) -> rusqlite::Result<GroupOutcome> {
     let call = &mut Call::of(call);
-    if let Err(rejection) = new.message.check_times(call.at) {
-        return Ok(GroupOutcome::Refused(rejection));
+    let NewGroupMessage { sid, from, message, deadline_ms, .. } = new;
+    let written = scheduled::Written { sid: *sid, from, message, deadline_ms: *deadline_ms };
+    match scheduled::before(tx, &written, call)? {
+        Some(ChatOutcome::Refused(rejection)) => Ok(GroupOutcome::Refused(rejection)),
+        Some(ChatOutcome::Scheduled) => Ok(GroupOutcome::Scheduled),
+        Some(_) => Ok(GroupOutcome::Repeated),
+        None => write_now(tx, new, true, call),
     }
+}
+
+/// Writes a message, whatever it says of when it is to be sent. `reads`: it is written by somebody who has the group before the eyes.
+pub(in crate::store::sqlite::chat) fn write_now(
+    tx: &mut Tx<'_>,
+    new: &NewGroupMessage,
+    reads: bool,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<GroupOutcome> {
     if let Some(known) = known(tx, new, call.at)? {
         return Ok(known);
     }
@@ -49,7 +63,7 @@ pub(in crate::store) fn write(
         return Ok(refused(new, Rejection::new(ErrorCode::NotFound, detail)));
     }
     // As between two, what a BAL writes is no sign that it has read anything.
-    let reads = new.from.role == Role::User;
+    let reads = reads && new.from.role == Role::User;
     if reads {
         position::read_all(tx, &new.from, &group_name, (&group, &member), call)?;
     }
