@@ -20,6 +20,7 @@ use crate::store::sqlite::chat::{
 };
 use bytes::Bytes;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 impl Store {
     /// Takes a message of a user or BAL to a user or BAL: stored, told to both sides, and pushed to the devices of the
@@ -29,7 +30,14 @@ impl Store {
         new: NewChatMessage,
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
-        self.queue.submit(move |tx| message::write(tx, &new, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.of_erased(&new.from.name, &new.to.name) {
+                Some(ChatOutcome::Refused(why)) => Ok(ChatOutcome::Refused(why.about(new.message.id.clone()))),
+                Some(outcome) => Ok(outcome),
+                None => message::write(tx, &new, &call),
+            })
+            .await
     }
 
     /// When the next message is to be sent that waits for its time, in Unix milliseconds.
@@ -61,7 +69,13 @@ impl Store {
         new: NewChatMessage,
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
-        self.queue.submit(move |tx| scheduled::send(tx, waiting, &new, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.is_erased(new.from.name.as_str()) {
+                true => Ok(ChatOutcome::Repeated),
+                false => scheduled::send(tx, waiting, &new, &call),
+            })
+            .await
     }
 
     /// Refuses a message whose time has come and that cannot be read; its writer is told.
@@ -98,13 +112,26 @@ impl Store {
     /// Takes an invitation or an answer to one: stored, told to both sides, and pushed where it asks for an answer. The first
     /// answer counts; accepted, both are contacts of each other.
     pub async fn chat_invite(&self, new: NewInvitation, call: ChatCall) -> Result<Committed<ChatOutcome>, StoreError> {
-        self.queue.submit(move |tx| invitation::invite(tx, &new, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.of_erased(&new.from.name, &new.to.name) {
+                Some(ChatOutcome::Refused(why)) => Ok(ChatOutcome::Refused(why.about(new.invitation.id.clone()))),
+                Some(outcome) => Ok(outcome),
+                None => invitation::invite(tx, &new, &call),
+            })
+            .await
     }
 
     /// Notes what a device has or a user has read, and tells the writers as far as they may know. Of several ids one that is not
     /// the user's refuses all.
     pub async fn chat_receipt(&self, new: NewReceipt, call: ChatCall) -> Result<Committed<ChatOutcome>, StoreError> {
-        self.queue.submit(move |tx| position::receipt_of_user(tx, &new, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.is_erased(new.user.as_str()) {
+                true => Ok(ChatOutcome::Repeated),
+                false => position::receipt_of_user(tx, &new, &call),
+            })
+            .await
     }
 
     /// The sids among these that are messages to this user.
@@ -153,7 +180,13 @@ impl Store {
         change: DeviceChange,
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
-        self.queue.submit(move |tx| device::change(tx, &change, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.is_erased(change.user.as_str()) {
+                true => Ok(ChatOutcome::Repeated),
+                false => device::change(tx, &change, &call),
+            })
+            .await
     }
 
     /// The device connected at `at` (Unix milliseconds): pushes go to it one by one again. Forgotten in a crash without harm.
@@ -184,7 +217,13 @@ impl Store {
         told: Bytes,
         at: u64,
     ) -> Result<Committed<Result<Vec<Seeing>, Rejection>>, StoreError> {
-        self.queue.submit(move |tx| people::change(tx, &user, &change, &told, at)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.refusal_of_erased(&user) {
+                Some(why) => Ok(Err(why)),
+                None => people::change(tx, &user, &change, &told, at),
+            })
+            .await
     }
 
     /// Keeps the profile of a user, which is JSON, or drops it.
@@ -262,7 +301,13 @@ impl Store {
         archiving: Archiving,
         call: ChatCall,
     ) -> Result<Committed<Result<(), Rejection>>, StoreError> {
-        self.queue.submit(move |tx| deletion::archive(tx, &archiving, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.refusal_of_erased(&archiving.user) {
+                Some(why) => Ok(Err(why)),
+                None => deletion::archive(tx, &archiving, &call),
+            })
+            .await
     }
 
     /// Deletes the own copy of something and tells the user's devices; the other side keeps its own. Returns up to where all of a
@@ -272,7 +317,13 @@ impl Store {
         deletion: Deletion,
         call: ChatCall,
     ) -> Result<Committed<Result<Option<Sid>, Rejection>>, StoreError> {
-        self.queue.submit(move |tx| deletion::delete(tx, &deletion, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.refusal_of_erased(&deletion.user) {
+                Some(why) => Ok(Err(why)),
+                None => deletion::delete(tx, &deletion, &call),
+            })
+            .await
     }
 
     /// Why the devices of `user` were pushed for a message to it, or were not; `None`: it has no such message.

@@ -5,7 +5,7 @@ use super::message::{refused, tell};
 use super::{Group, Member, is_hidden_from, membership};
 use crate::chat::amendment::{Amendment, EDITED_BYTES_MAX, Why, edited, is_tombstone, tombstone};
 use crate::chat::group::{EVERYBODY, GroupRole, may_write, not_member};
-use crate::chat::id::{Owner, Row};
+use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::store::sqlite::chat::amend::{EARLIER, GONE, REPLACE, replace_by};
@@ -158,6 +158,16 @@ impl Changed<'_> {
         }
         tell(tx, (self.row, self.document), (member, false), call)
     }
+}
+
+/// No phone of somebody shows a message of the group any more.
+pub(in crate::store::sqlite) fn clear_one(
+    tx: &mut Tx<'_>,
+    (user, group): (&Owner, &Owner),
+    sid: Sid,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<()> {
+    notified::clear(tx, &Seen { user, peer: group, sid, up_to: false }, None, &[], call)
 }
 
 /// Of what is no longer there no phone of a member shows anything, and nobody is named in it.
