@@ -278,7 +278,8 @@ impl ChatIntake {
 
     /// Sends what is to be sent at a time.
     pub(super) fn schedule(&self) -> Schedule {
-        Schedule::new(Arc::clone(&self.context), Arc::clone(&self.policy), self.limits.clone())
+        let (context, policy) = (Arc::clone(&self.context), Arc::clone(&self.policy));
+        Schedule::new(context, policy, self.limits.clone(), self.gatekeeper.clone())
     }
 
     fn call(&self, at: u64) -> ChatCall {

@@ -58,6 +58,7 @@ impl Settings {
             transports: self.transports.clone(),
             scheduled_max: self.limits.user_scheduled,
             listeners: self.listeners.iter().map(|bal| self.events_route(bal)).collect(),
+            explicit: self.explicit.clone(),
         }
     }
 

@@ -48,7 +48,7 @@ pub(super) async fn erase(context: &Context, user: &Owner) -> Result<Erased, Sto
     loop {
         let committed = {
             let written = context.next_written().await;
-            let call = context.chat_call(written.id().1, NOTICES, &policy);
+            let call = context.chat_call(written.id().1, PUSHES, &policy);
             context.store.erase_step(user.clone(), call).await?
         };
         match committed.await? {
@@ -61,8 +61,8 @@ pub(super) async fn erase(context: &Context, user: &Owner) -> Result<Erased, Sto
     }
 }
 
-/// Of one group that the person is in: that the person has left it, and who owns it now.
-const NOTICES: usize = 2;
+/// Ids for one part: for two notices of a group that the person is in, or for what clears notifications of others.
+const PUSHES: usize = 320;
 
 /// From here on nobody hears of the person, and nothing is said by or to them.
 async fn put_out(context: &Context, user: &Owner) -> Result<(), StoreError> {

@@ -122,6 +122,12 @@ pub fn admit(what: What, writer: Role, writers: Writers, entry: Entry) -> Admiss
     if entry.blocked { Admission::Swallowed { stranger } } else { Admission::Taken { stranger } }
 }
 
+/// Whether somebody is put into a group without being asked: `entry` is its entry about the one who says so, a user or a BAL.
+/// BALs are strangers to nobody.
+pub fn may_be_put_in((by, is_bal): (Role, bool), entry: Entry) -> bool {
+    entry.is_contact() || (by == Role::Bal || is_bal) && !entry.blocked
+}
+
 /// Whether `delivered` and `read` of the reader go to the writer, whose role is `writer`: `entry` is the reader's about the
 /// writer, `hide_read` the reader's setting, which is about `read` alone.
 pub fn tells_back(writer: Role, entry: Entry, is_read: bool, hide_read: bool) -> bool {

@@ -19,6 +19,7 @@ use crate::chat::topic::Device;
 use crate::chat::transport::Transports;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Most devices of a user that have registered a token.
@@ -41,6 +42,8 @@ pub struct ChatPolicy {
     pub scheduled_max: u32,
     /// BALs that are told of events, and where; each event takes an id for each of them.
     pub listeners: Vec<super::Route>,
+    /// BALs that acknowledge what is in their inboxes explicitly.
+    pub explicit: HashSet<Owner>,
 }
 
 /// When a verb was asked for, by the wall clock, and what it needs for pushes.

@@ -14,6 +14,8 @@ use crate::chat::suffix::messages::UserMessage;
 pub const USER_GROUPS_MAX: usize = 50;
 /// Most groups in which a user was, and of which the user keeps what was written then: the newest.
 pub const USER_FORMER_GROUPS_MAX: usize = 100;
+/// Most groups in which a BAL is.
+pub const BAL_GROUPS_MAX: usize = 1_000;
 /// Largest page of a roster, in bytes of its names.
 pub const MEMBERS_BYTES: usize = 32_768;
 
@@ -44,6 +46,8 @@ pub enum GroupOutcome {
     },
     /// It is known; its writer was told again.
     Repeated,
+    /// It waits for its time.
+    Scheduled,
     /// It is refused.
     Refused(Rejection),
 }

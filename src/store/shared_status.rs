@@ -1,5 +1,6 @@
 //! Figures, health and wake-ups: what the handles see without asking the writer.
 
+use super::chat::ChatOutcome;
 use super::downstream::Claimed;
 use super::erase::Scrubbed;
 use super::error::StoreHealth;
@@ -7,6 +8,7 @@ use super::figures::StoreFigures;
 use super::sessions::{COMMIT_EVENTS_BYTES, COMMIT_EVENTS_MAX, CommitEvent, CommitEvents};
 use crate::chat::erasure::name_key;
 use crate::chat::id::Owner;
+use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::transport::Transport;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -120,6 +122,22 @@ impl SharedStatus {
 
     pub(super) fn is_erased(&self, name: &str) -> bool {
         self.has_erased.load(Ordering::SeqCst) && lock(&self.erased).contains(&name_key(name))
+    }
+
+    /// What becomes of something that `from` does to `to` if one of them is erased by now: verbs may have been on their way then.
+    /// In the name of an erased person nothing is done, and nobody is told of it.
+    pub(super) fn of_erased(&self, from: &Owner, to: &Owner) -> Option<ChatOutcome> {
+        if self.is_erased(from.as_str()) {
+            return Some(ChatOutcome::Repeated);
+        }
+        let nobody = || Rejection::new(ErrorCode::NotFound, "`to` names nobody");
+        self.is_erased(to.as_str()).then(|| ChatOutcome::Refused(nobody()))
+    }
+
+    /// The same of what is asked by one who is told why not.
+    pub(super) fn refusal_of_erased(&self, user: &Owner) -> Option<Rejection> {
+        let gone = || Rejection::new(ErrorCode::Forbidden, "the user is erased");
+        self.is_erased(user.as_str()).then(gone)
     }
 
     pub(super) fn set_scrubbed(&self, scrubbed: Scrubbed) {

@@ -2,10 +2,11 @@
 
 import pytest
 import ways
+from chat import on_both_brokers
 from chat_clients import EMBEDDED, MOSQUITTO, Device
 from harness import Sim, eventually, project
 
-BEHAVIOURS = {37: "from the phone to the BAL and back", 40: "a token of a user in a BAL's name"}
+BEHAVIOURS = {37: "from the phone to the BAL and back", 40: "a token of a user in a BAL's name", 52: "a BAL that is no member"}
 
 
 @pytest.fixture
@@ -120,3 +121,59 @@ def test_a_phone_sends_through_the_push_service_as_the_user_that_its_token_belon
     chat.bal.wait_for("messages", token="nobodys-token")
     chat.mark(alice)
     assert alice.bodies() == ["by the back way", "mark 1", "mark 2"]
+
+
+@on_both_brokers
+def test_a_bal_that_is_put_into_a_group_reads_and_writes_there(chat):
+    chat.befriend("alice", "bob")
+    chat.register("bob", "phone", "bobs-token")
+    bal, alice = chat.bal, chat.device("alice", "phone")
+    answer = alice.told("group.create", members=["bob", "bal1"], name="Shop")
+    group = answer["group"]
+    assert answer["members"] == ["bob", "bal1"] and "invited" not in answer
+    assert bal.wait_for("messages", event="created")["group"] == group
+    sid = alice.sent(group, "an order", data={"order": 7})
+    came = bal.got("an order")
+    assert (came["id"], came["from"], came["group"], came["dev"]) == (sid, "alice", group, "phone")
+    assert came["data"] == {"order": 7}
+    alice.wait(lambda: alice.on("receipts", sid=sid, status="delivered", by="bal1"), "the BAL has it")
+    message = bal.send(group, "it is on its way")
+    document = alice.got("it is on its way")
+    assert (document["from"], document["group"]) == ("bal1", group)
+    bal.wait(lambda: {"accepted", "sent", "delivered"} <= set(bal.statuses(message)), "the BAL hears of it")
+    push = chat.wait_push("bobs-token", sid=document["sid"])
+    assert (push["with"], push["by"], push["title"]) == (group, "bal1", "Shop: bal1")
+    alice.read(group, document["sid"])
+    bal.wait_for("receipts", id=message, status="read", by="alice")
+    alice.told("group.remove", group=group, members=["bal1"])
+    bal.wait_for("messages", event="removed")
+    alice.sent(group, "behind its back")
+    late = bal.send(group, "anything else?")
+    bal.error("NOT_MEMBER", ref=late)
+    alice.send("bal1", "the last word")
+    bal.got("the last word")
+    assert "behind its back" not in bal.bodies() and not bal.on("messages", **{"from": "bal1"})
+
+
+@pytest.mark.behaviour(52)
+@on_both_brokers
+def test_a_bal_makes_a_group_owns_it_and_leaves_it(chat):
+    bal, alice, bob = chat.bal, chat.device("alice"), chat.device("bob")
+    bal.watch("bal1/others/replies/main")
+    answer = bal.told("group.create", members=["alice", "bob"], name="Support")
+    group = answer["group"]
+    assert answer["members"] == ["alice", "bob"], "a BAL is a stranger to nobody"
+    for device in [alice, bob]:
+        assert device.wait_for("messages", event="created")["by"] == "bal1"
+    sid = bob.sent(group, "it does not work")
+    assert bal.got("it does not work")["id"] == sid
+    assert bal.told("group.rename", group=group, name="Case 1")["version"] == 2
+    [item] = bal.told("conversations")["items"]
+    assert (item["with"], item["name"], item["last"]["event"]) == (group, "Case 1", "changed")
+    items = bal.told("history", **{"with": group})["items"]
+    assert [one.get("body") or one["event"] for one in items] == ["created", "it does not work", "changed"]
+    assert sid in [one["sid"] for one in bal.told("sync")["items"]]
+    bal.told("group.leave", group=group)
+    assert bal.wait_for("messages", event="left")["who"] == ["bal1"]
+    alice.wait_for("messages", event="promoted", who=["alice"])
+    assert bal.ask("group.rename", group=group, name="Case 2")["code"] == "NOT_MEMBER"

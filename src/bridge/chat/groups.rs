@@ -4,7 +4,7 @@
 //! members, and to keep it; the messages of one user to groups go one after the other.
 
 use super::limits::{Limits, Meeting};
-use super::requests::{Asked, Reply, fields};
+use super::requests::{self, Reply, fields};
 use super::{ChatIntake, Remaining, TakeError, device, finish, typing};
 use crate::bridge::context::Context;
 use crate::bridge::refusing::Refused;
@@ -22,9 +22,10 @@ use crate::mqtt::{AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::store::{
     ChatOutcome, ChatPolicy, Committed, GroupAction, GroupChanged, GroupOutcome, GroupPage, Named, NewGroupChange,
-    NewGroupMessage, Peer, StoreError, USER_DEVICES_MAX, Writer,
+    NewGroupMessage, Peer, ScheduledMessage, StoreError, USER_DEVICES_MAX, Writer,
 };
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Ids for pushes that one message takes to the store, at most. Members for whom none is left are decided about again.
@@ -81,16 +82,17 @@ impl ChatIntake {
         let by = By { user: owner.clone(), role, dev: device(&publish.principal, message.dev.as_ref()) };
         self.sign(owner, by.dev.as_ref(), publish);
         let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
-        let writing = Writing { by, group, message, ttl_ms: u64::from(seconds) * 1_000 };
+        let writing = Writing { by, group, message, ttl_ms: u64::from(seconds) * 1_000, waiting: None };
         let (context, policy, limits) = (Arc::clone(&self.context), Arc::clone(&self.policy), self.limits.clone());
         let (refusing, refused) = (self.refusing.clone(), Refused::of(publish));
         Ok(Box::pin(async move {
             let outcome = match writing.members(&context, &limits, id).await? {
-                Ok(members) => writing.write(&context, &policy, &members).await?,
+                Ok(members) => writing.ask(&context, &policy, &members).await?.outcome(&context).await?,
                 Err(rejection) => GroupOutcome::Refused(rejection),
             };
             let outcome = match outcome {
                 GroupOutcome::Done { .. } | GroupOutcome::Repeated => ChatOutcome::Repeated,
+                GroupOutcome::Scheduled => ChatOutcome::Scheduled,
                 GroupOutcome::Refused(rejection) => ChatOutcome::Refused(rejection),
             };
             finish(&context, &refusing, &writing.by.user, outcome, &refused).await
@@ -116,62 +118,85 @@ impl ChatIntake {
 }
 
 /// A message to a group on its way to the store.
-struct Writing {
+pub(super) struct Writing {
     by: By,
     group: GroupId,
     message: UserMessage,
     ttl_ms: u64,
+    /// It waited for its time, as this.
+    waiting: Option<Sid>,
+}
+
+/// A message to a group that the store was asked to keep.
+pub(super) struct Asked {
+    sid: Sid,
+    at: u64,
+    attended: Vec<(Owner, Attended)>,
+    committed: Committed<GroupOutcome>,
 }
 
 impl Writing {
-    /// The members, and whether their pushes are within the limit of the writer.
-    async fn members(
+    /// One whose time has come.
+    pub(super) fn of_waiting(waiting: &ScheduledMessage, group: GroupId, message: UserMessage) -> Self {
+        let by = By { user: waiting.writer.clone(), role: waiting.role, dev: waiting.dev.clone() };
+        Self { by, group, message, ttl_ms: waiting.ttl_ms, waiting: Some(waiting.sid) }
+    }
+
+    /// The members, and whether their pushes are within the limit of the writer. Those of a message that is to be sent later count
+    /// when it is.
+    pub(super) async fn members(
         &self,
         context: &Context,
         limits: &Limits,
         id: Option<MessageId>,
     ) -> Result<Result<Vec<Owner>, Rejection>, StoreError> {
         let members = context.store.group_members(self.group.clone()).await?.await?;
-        let pushed = members.len().saturating_sub(1) as u64;
+        let is_later = self.waiting.is_none() && self.message.not_before.is_some_and(|at| at > now_ms());
+        let pushed = if is_later { 0 } else { members.len().saturating_sub(1) as u64 };
         let taken = limits.take(&self.by.user, self.by.role, Limited::GroupPushes(pushed));
         Ok(taken.map(|()| members).map_err(|rejection| rejection.about(id)))
     }
 
-    async fn write(
+    /// Asks the store; then those members who look have it.
+    pub(super) async fn ask(
         &self,
         context: &Context,
         policy: &Arc<ChatPolicy>,
         members: &[Owner],
-    ) -> Result<GroupOutcome, StoreError> {
-        let (committed, sid, at, attended) = {
-            let written = context.next_written().await;
-            let (sid, at) = written.id();
-            let others = members.iter().filter(|member| **member != self.by.user);
-            let attended: Vec<_> = others
-                .map(|member| (member.clone(), context.attentions.attended(member, at)))
-                .filter(|(_, attended)| attended.any())
-                .collect();
-            let new = NewGroupMessage {
-                sid,
-                from: self.by.writer(context),
-                group: self.group.clone(),
-                message: self.message.clone(),
-                deadline_ms: at.saturating_add(self.ttl_ms),
-                attended: attended.clone(),
-            };
-            let pushes = (2 * members.len() + USER_DEVICES_MAX).min(PUSHES_MAX);
-            let call = context.chat_call(at, pushes, policy);
-            (context.store.group_message(new, call).await?, sid, at, attended)
+    ) -> Result<Asked, StoreError> {
+        let written = context.next_written().await;
+        let (sid, at) = written.id();
+        let others = members.iter().filter(|member| **member != self.by.user);
+        let attended: Vec<_> = others
+            .map(|member| (member.clone(), context.attentions.attended(member, at)))
+            .filter(|(_, attended)| attended.any())
+            .collect();
+        let new = NewGroupMessage {
+            sid,
+            from: self.by.writer(context),
+            group: self.group.clone(),
+            message: self.message.clone(),
+            deadline_ms: at.saturating_add(self.ttl_ms),
+            attended: attended.clone(),
+        };
+        let pushes = (2 * members.len() + USER_DEVICES_MAX).min(PUSHES_MAX);
+        let call = context.chat_call(at, pushes, policy);
+        let committed = match self.waiting {
+            Some(waiting) => context.store.group_send_scheduled(waiting, new, call).await?,
+            None => context.store.group_message(new, call).await?,
         };
         attended.iter().for_each(|(member, _)| context.attentions.given(member, sid, at));
-        let outcome = committed.await?;
-        self.wait(context, &attended, (sid, at), &outcome);
-        Ok(outcome)
+        Ok(Asked { sid, at, attended, committed })
     }
+}
 
-    /// Those whose pushes wait for a confirmation have their time for it; the others are decided about again at once.
-    fn wait(&self, context: &Context, attended: &[(Owner, Attended)], (sid, at): (Sid, u64), outcome: &GroupOutcome) {
-        let waiting: &[Owner] = if let GroupOutcome::Done { waiting } = outcome { waiting } else { &[] };
+impl Asked {
+    /// What it came to. Those whose pushes wait for a confirmation have their time for it; the others are decided about again
+    /// at once.
+    pub(super) async fn outcome(self, context: &Context) -> Result<GroupOutcome, StoreError> {
+        let Self { sid, at, attended, committed } = self;
+        let outcome = committed.await?;
+        let waiting: &[Owner] = if let GroupOutcome::Done { waiting } = &outcome { waiting } else { &[] };
         for (member, _) in attended.iter().filter(|(member, _)| !waiting.contains(member)) {
             context.attentions.taken_back(member, sid);
         }
@@ -179,11 +204,12 @@ impl Writing {
         for member in waiting.iter().filter(|member| !is_attended(member)) {
             context.attentions.given(member, sid, at);
         }
+        Ok(outcome)
     }
 }
 
 /// Does what is asked of a group.
-pub(super) async fn execute(context: &Context, asked: &Asked, op: GroupOp) -> Result<Reply, StoreError> {
+pub(super) async fn execute(context: &Context, asked: &requests::Asked, op: GroupOp) -> Result<Reply, StoreError> {
     let (group, action, named) = match op {
         GroupOp::Get { group, after } => {
             let page = context.store.group_page(asked.user.clone(), group.clone(), after).await?.await?;
@@ -213,7 +239,7 @@ struct Change<'a> {
 impl Change<'_> {
     /// Makes it; the answer says who is in the group by it, or no longer, and who was invited.
     async fn make(self, context: &Context) -> Result<Reply, StoreError> {
-        let meetings: Vec<Meeting> = self.named.iter().map(|user| self.limits.meet(&self.by.user, user)).collect();
+        let meetings = self.meetings(context).await?;
         let (committed, group, invitations) = self.ask(context, &meetings).await?;
         let at = now_ms();
         for (user, sid) in &invitations {
@@ -223,7 +249,7 @@ impl Change<'_> {
             Ok(changed) => changed,
             Err(rejection) => {
                 invitations.iter().for_each(|(user, sid)| context.attentions.taken_back(user, *sid));
-                meetings.into_iter().for_each(|meeting| meeting.came_to(&ChatOutcome::Repeated));
+                meetings.into_values().for_each(|meeting| meeting.came_to(&ChatOutcome::Repeated));
                 return Ok(Err(rejection));
             }
         };
@@ -233,8 +259,8 @@ impl Change<'_> {
                 context.attentions.taken_back(user, *sid);
             }
         }
-        for (meeting, user) in meetings.into_iter().zip(&self.named) {
-            let stranger = changed.invited.iter().any(|(invited, ..)| invited == user);
+        for (user, meeting) in meetings {
+            let stranger = changed.invited.iter().any(|(invited, ..)| *invited == user);
             let seen = Vec::new();
             meeting.came_to(&ChatOutcome::Done { seen, stranger, waits: false, confirmed: Vec::new() });
         }
@@ -248,6 +274,18 @@ impl Change<'_> {
             answer.insert("invited".to_owned(), names(&invited));
         }
         Ok(Ok(answer))
+    }
+
+    /// Those who may be strangers, and whether the asker may meet them. A contact is none, however many are named; neither is a
+    /// BAL, to anybody.
+    async fn meetings(&self, context: &Context) -> Result<HashMap<Owner, Meeting>, StoreError> {
+        if self.by.role != Role::User || self.named.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let strangers = context.store.group_strangers(self.by.user.clone(), self.named.clone()).await?.await?;
+        let is_user = |user: &Owner| context.directory.role_of(user.as_str()) != Some(Role::Bal);
+        let strangers = strangers.into_iter().filter(|user| is_user(user) && *user != self.by.user);
+        Ok(strangers.map(|user| (user.clone(), self.limits.meet(&self.by.user, &user))).collect())
     }
 
     /// Of how many members BALs may be told.
@@ -275,7 +313,7 @@ impl Change<'_> {
     async fn ask(
         &self,
         context: &Context,
-        meetings: &[Meeting],
+        meetings: &HashMap<Owner, Meeting>,
     ) -> Result<(Committed<Result<GroupChanged, Rejection>>, GroupId, Vec<(Owner, Sid)>), StoreError> {
         let written = context.next_written().await;
         let (sid, at) = written.id();
@@ -283,12 +321,12 @@ impl Change<'_> {
         let named: Vec<Named> = self
             .named
             .iter()
-            .zip(meetings)
-            .map(|(user, meeting)| {
+            .map(|user| {
                 let (role, attended) =
                     (context.directory.role_of(user.as_str()), context.attentions.attended(user, at));
                 let peer = Peer { name: user.clone(), role, attended };
-                Named { peer, sid: context.next_sid().0, strangers: meeting.may }
+                let strangers = meetings.get(user).is_none_or(|meeting| meeting.may);
+                Named { peer, sid: context.next_sid().0, strangers }
             })
             .collect();
         let attended = named.iter().filter(|one| one.peer.attended.any());

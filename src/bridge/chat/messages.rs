@@ -3,6 +3,7 @@
 use super::gatekeeper::Gatekeeper;
 use super::limits::Meeting;
 use super::{ChatIntake, PUSHES, Remaining, TakeError, device, finish, peer, routed};
+use crate::bridge::context::Context;
 use crate::bridge::refusing::Refused;
 use crate::chat::amendment::Amendment;
 use crate::chat::id::{MessageId, Owner, Sid};
@@ -13,8 +14,11 @@ use crate::chat::suffix::messages::UserMessage;
 use crate::chat::topic::Device;
 use crate::chat::user_limits::Limited;
 use crate::mqtt::Inbound;
-use crate::store::{ChatOutcome, Committed, NewChatMessage, NewInvitation, Peer, Writer};
+use crate::store::{ChatOutcome, Committed, NewChatMessage, NewInvitation, Peer, StoreError, Writer};
 use std::sync::Arc;
+
+/// A message that is to be sent so much later, in milliseconds, still waits when it comes to the store.
+const SURELY_LATER_MS: u64 = 1_000;
 
 /// Something that is written to somebody, on its way to the store.
 pub(super) struct Written<'a> {
@@ -63,35 +67,29 @@ impl ChatIntake {
         Ok(self.remaining(written, committed))
     }
 
-    /// The message is asked about, and stored then. It gets its id only then: what others wrote meanwhile comes before it.
+    /// The message is asked about, and stored then. It gets its id only then: what others wrote meanwhile comes before it. One
+    /// that is to be sent later is asked about when it is.
     fn behind_gatekeeper(&self, gatekeeper: Gatekeeper, written: Written<'_>, message: UserMessage) -> Remaining {
-        let Written { owner, publish, from, to, meeting, .. } = written;
+        let Written { owner, publish, at, from, to, meeting, .. } = written;
         let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
         let (owner, policy, expiry) = (owner.clone(), Arc::clone(&self.policy), publish.expiry);
         Box::pin(async move {
-            let asks = to.role != Some(Role::Bal) && to.name != owner && message.amends != Some(Amendment::Retract);
+            let is_later = message.not_before.is_some_and(|not_before| not_before > at.saturating_add(SURELY_LATER_MS));
+            let is_written = message.amends != Some(Amendment::Retract) && !is_later;
+            let asks = to.role != Some(Role::Bal) && to.name != owner && is_written;
             let let_in = asks && gatekeeper.lets_in(&context, &owner, &to.name).await?;
             let in_order = context.next_written().await;
             let (sid, at) = in_order.id();
             let to = Peer { attended: context.attentions.attended(&to.name, at), ..to };
-            let (reader, waits) = (to.name.clone(), to.attended.any());
             let route = (to.role == Some(Role::Bal)).then(|| context.route_to(&to.name));
             let seconds = expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
             let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
-            let new = NewChatMessage { sid, from: Writer { let_in, ..from }, to, message, deadline_ms, route };
+            let from = Writer { let_in, ..from };
+            let new = NewChatMessage { sid, from, to: to.clone(), message, deadline_ms, route };
             let committed = context.store.chat_message(new, context.chat_call(at, PUSHES, &policy)).await?;
-            if waits {
-                context.attentions.given(&reader, sid, at);
-            }
+            let kept = Kept::new(&context, (sid, at), &to, meeting, committed);
             drop(in_order);
-            let outcome = committed.await?;
-            if waits && !matches!(outcome, ChatOutcome::Done { waits: true, .. }) {
-                context.attentions.taken_back(&reader, sid);
-            }
-            if let Some(meeting) = meeting {
-                meeting.came_to(&outcome);
-            }
-            finish(&context, &refusing, &owner, outcome, &refused).await
+            finish(&context, &refusing, &owner, kept.outcome(&context).await?, &refused).await
         })
     }
 
@@ -141,24 +139,51 @@ impl ChatIntake {
         Ok(Written { owner, publish, sid, at, from, to, meeting })
     }
 
-    /// What follows once the store was asked: pushes may wait for the devices of the reader that somebody looks at.
+    /// What follows once the store was asked.
     pub(super) fn remaining(&self, written: Written<'_>, committed: Committed<ChatOutcome>) -> Remaining {
         let Written { owner, publish, sid, at, to, meeting, .. } = written;
-        let (reader, waits) = (to.name, to.attended.any());
-        if waits {
-            self.context.attentions.given(&reader, sid, at);
-        }
+        let kept = Kept::new(&self.context, (sid, at), &to, meeting, committed);
         let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
         let owner = owner.clone();
-        Box::pin(async move {
-            let outcome = committed.await?;
-            if waits && !matches!(outcome, ChatOutcome::Done { waits: true, .. }) {
-                context.attentions.taken_back(&reader, sid);
-            }
-            if let Some(meeting) = meeting {
-                meeting.came_to(&outcome);
-            }
-            finish(&context, &refusing, &owner, outcome, &refused).await
-        })
+        Box::pin(async move { finish(&context, &refusing, &owner, kept.outcome(&context).await?, &refused).await })
+    }
+}
+
+/// Something that the store was asked to keep: its pushes may wait for the devices of the reader that somebody looks at.
+pub(super) struct Kept {
+    sid: Sid,
+    reader: Owner,
+    waits: bool,
+    meeting: Option<Meeting>,
+    committed: Committed<ChatOutcome>,
+}
+
+impl Kept {
+    /// To be called when the store was asked, and not before: of what those devices let wait too long, or leave, the store is asked
+    /// again, and must know it then.
+    pub(super) fn new(
+        context: &Context,
+        (sid, at): (Sid, u64),
+        to: &Peer,
+        meeting: Option<Meeting>,
+        committed: Committed<ChatOutcome>,
+    ) -> Self {
+        let waits = to.attended.any();
+        if waits {
+            context.attentions.given(&to.name, sid, at);
+        }
+        Self { sid, reader: to.name.clone(), waits, meeting, committed }
+    }
+
+    /// What it came to.
+    pub(super) async fn outcome(self, context: &Context) -> Result<ChatOutcome, StoreError> {
+        let outcome = self.committed.await?;
+        if self.waits && !matches!(outcome, ChatOutcome::Done { waits: true, .. }) {
+            context.attentions.taken_back(&self.reader, self.sid);
+        }
+        if let Some(meeting) = self.meeting {
+            meeting.came_to(&outcome);
+        }
+        Ok(outcome)
     }
 }

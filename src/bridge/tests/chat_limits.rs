@@ -1,5 +1,6 @@
 //! What chat users, BALs and phones write to each other, and how much of it.
 
+use super::chat::at;
 use super::principals::logged_in;
 use super::*;
 use crate::bridge::settings::Limits;
@@ -208,5 +209,31 @@ async fn a_bal_and_a_user_write_to_each_other_and_a_bal_never_hears_itself() {
     assert_eq!(topics(&told), ["shop/others/receipts"; 2], "accepted and sent, and no copy");
     harness.bal_says("devices/one", json!({ "token": "T", "platform": "ios" })).await;
     assert_eq!(codes(&harness.documents(1).await), ["FORBIDDEN"]);
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn contacts_that_are_put_into_a_group_take_no_place_of_a_stranger() {
+    let mut harness = Harness::open();
+    let alice = at("alice:phone");
+    for user in ["alice:phone", "dave:phone"] {
+        harness.says(&at(user), "chatstate", &json!({"to": "alice", "state": "active"})).await;
+    }
+    // More than there may be strangers in an hour.
+    let mut members: Vec<String> = (0..25).map(|n| format!("member{n:02}")).collect();
+    for member in &members {
+        harness.says(&at(&format!("{member}:phone")), "messages", &json!({"to": "alice", "body": "hi"})).await;
+    }
+    let expected = members.clone();
+    members.push("dave".to_owned());
+    harness.told().await;
+    let request = json!({"id": "r1", "op": "group.create", "members": members});
+    harness.says(&alice, "requests/phone", &request).await;
+    let told = harness.told().await;
+    let reply = told.one("alice/others/replies/phone");
+    assert_eq!(
+        (&reply["ok"], &reply["members"], &reply["invited"]),
+        (&json!(true), &json!(expected), &json!(["dave"]))
+    );
     harness.close().await;
 }

@@ -85,3 +85,33 @@ async fn what_was_due_while_the_bridge_was_away_is_sent_at_its_start_once() {
     assert!(harness.told().await.on("bob/others/messages").is_empty());
     harness.close().await;
 }
+
+#[tokio::test]
+async fn a_message_to_a_group_waits_for_its_time() {
+    let mut harness = two(Harness::open()).await;
+    let alice = at("alice:phone");
+    harness.says(&at("bob:phone"), "messages", &json!({"to": "alice", "body": "hi"})).await;
+    let request = json!({"id": "r1", "op": "group.create", "group": "g-team", "members": ["bob"]});
+    harness.says(&alice, "requests/phone", &request).await;
+    let later = now_ms() + HOUR_MS;
+    for id in ["a", "b"] {
+        let message = json!({"id": id, "to": "g-team", "body": id, "not_before": later});
+        harness.says(&alice, "messages", &message).await;
+    }
+    harness.says(&alice, "requests/phone", &json!({"id": "r2", "op": "cancel", "message": "b"})).await;
+    harness.says(&alice, "requests/phone", &json!({"id": "r3", "op": "schedule"})).await;
+    let told = harness.told().await;
+    let replies = told.on("alice/others/replies/phone");
+    assert_eq!((&replies[2]["items"].as_array().unwrap().len(), &replies[2]["items"][0]["id"]), (&1, &json!("a")));
+    let (dir, path) = harness.close().await;
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute("UPDATE scheduled SET not_before = not_before - 7200000", []).unwrap();
+    drop(file);
+    let mut harness = Harness::open_at(dir, path);
+    let mut copy = json!({});
+    while copy["body"] != "a" {
+        copy = harness.next_on("bob/others/messages").await.0;
+    }
+    assert_eq!((&copy["from"], &copy["group"], copy.get("not_before")), (&json!("alice"), &json!("g-team"), None));
+    harness.close().await;
+}

@@ -138,3 +138,40 @@ async fn without_a_gatekeeper_nobody_can_leave_it_to_one() {
     assert_eq!(told.one("bob/others/replies/phone")["code"], "BAD_FIELD");
     harness.close().await;
 }
+
+#[tokio::test]
+async fn it_is_asked_about_a_message_that_is_sent_later_when_it_is_sent() {
+    let mut harness = Harness::open_for(guarded());
+    harness.exists("bob").await;
+    for (user, id) in [("eve", "in"), ("eve", "out"), ("mallory", "other")] {
+        let later = json!({"id": id, "to": "bob", "body": id, "not_before": now_ms() + 3_600_000});
+        harness.says(&at(&format!("{user}:phone")), "messages", &later).await;
+    }
+    let told = harness.told().await;
+    assert!(told.on("keeper/others/requests").is_empty(), "not yet");
+    assert_eq!(told.on("eve/others/receipts").len(), 2, "both wait");
+    let (dir, path) = harness.close().await;
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute("UPDATE scheduled SET not_before = not_before - 7200000", []).unwrap();
+    drop(file);
+    let mut harness = Harness::open_with(dir, path, guarded());
+    let (first, _) = harness.questioned().await;
+    let (second, before) = harness.questioned().await;
+    let of = [&first, &second].map(|question| question["from"].as_str().unwrap());
+    assert_eq!((of, before.len()), (["eve", "mallory"], 0), "each of them is asked about one");
+    // What does not have to be asked about goes on.
+    harness.says(&at("bob:phone"), "messages", &json!({"id": "note", "to": "bob", "body": "note"})).await;
+    harness.answers(&first, json!({"ok": true})).await;
+    let (third, mut told) = harness.questioned().await;
+    harness.answers(&third, json!({"ok": false})).await;
+    harness.answers(&second, json!({"ok": false})).await;
+    while told.iter().filter(|(_, document)| document["status"] == "failed").count() < 2 {
+        told.push(harness.read().await);
+    }
+    let on = |topic: &str| told.iter().filter(|(of, _)| of == topic).map(|(_, document)| document).collect::<Vec<_>>();
+    let bodies: Vec<_> = on("bob/others/messages").iter().map(|document| document["body"].clone()).collect();
+    assert!(bodies.contains(&json!("in")) && !bodies.contains(&json!("out")) && !bodies.contains(&json!("other")));
+    let failed = *on("eve/others/receipts").last().unwrap();
+    assert_eq!((&failed["id"], &failed["code"]), (&json!("out"), &json!("FORBIDDEN")));
+    harness.close().await;
+}

@@ -213,9 +213,6 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     let (wish, ttl, receipt) = (wish(fields)?, ttl(fields)?, fields.flag("receipt")?.unwrap_or(true));
     // Its readers are not told: for them it was written when it is sent.
     let (not_before, expires) = (time(fields, "not_before")?, time(fields, "expires")?);
-    if not_before.is_some() && to.is_group() {
-        return Err(Rejection::bad_field("not_before", "does not go with a group in this release"));
-    }
     if expires.zip(not_before).is_some_and(|(expires, not_before)| expires <= not_before) {
         return Err(Rejection::bad_field("expires", "is not later than `not_before`"));
     }
@@ -444,7 +441,6 @@ mod tests {
             json!({"to": "bob", "body": "hi", "not_before": -1}),
             json!({"to": "bob", "body": "hi", "expires": 1.5}),
             json!({"to": "bob", "body": "hi", "not_before": 7, "expires": 7}),
-            json!({"to": "g-1", "body": "hi", "not_before": 7}),
             json!({"to": "bob", "body": "hi", "token": "t"}),
             json!({"to": "bob", "body": "hi", "notification": {}}),
             json!({"to": "bob", "body": "hi", "fcm": {}}),

@@ -19,6 +19,8 @@ use crate::store::sqlite::chat::{
     people, position, push, scheduled, sync, test_push, unpushed,
 };
 use bytes::Bytes;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 impl Store {
     /// Takes a message of a user or BAL to a user or BAL: stored, told to both sides, and pushed to the devices of the
@@ -28,7 +30,14 @@ impl Store {
         new: NewChatMessage,
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
-        self.queue.submit(move |tx| message::write(tx, &new, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.of_erased(&new.from.name, &new.to.name) {
+                Some(ChatOutcome::Refused(why)) => Ok(ChatOutcome::Refused(why.about(new.message.id.clone()))),
+                Some(outcome) => Ok(outcome),
+                None => message::write(tx, &new, &call),
+            })
+            .await
     }
 
     /// When the next message is to be sent that waits for its time, in Unix milliseconds.
@@ -36,14 +45,20 @@ impl Store {
         self.queue.submit(|tx| scheduled::next(tx)).await
     }
 
-    /// The messages whose time has come at `at` (Unix milliseconds), in their order, at most `limit`. They wait further until
-    /// they are sent, refused or taken back.
+    /// The messages whose time has come at `at` (Unix milliseconds), in their order, at most `limit`, but for those of the writers
+    /// `but_of`. They wait further until they are sent, refused or taken back.
     pub async fn chat_scheduled_due(
         &self,
         at: u64,
         limit: usize,
+        but_of: HashSet<Owner>,
     ) -> Result<Committed<Vec<ScheduledMessage>>, StoreError> {
-        self.queue.submit(move |tx| scheduled::due(tx, at, limit)).await
+        self.queue.submit(move |tx| scheduled::due(tx, at, limit, &but_of)).await
+    }
+
+    /// A message whose time has come is to be tried again at `until` (Unix milliseconds).
+    pub async fn chat_put_off_scheduled(&self, waiting: Sid, until: u64) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| scheduled::put_off(tx, waiting, until)).await
     }
 
     /// Sends a message whose time has come, as [`Self::chat_message`] does, unless it was taken back meanwhile
@@ -54,7 +69,13 @@ impl Store {
         new: NewChatMessage,
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
-        self.queue.submit(move |tx| scheduled::send(tx, waiting, &new, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.is_erased(new.from.name.as_str()) {
+                true => Ok(ChatOutcome::Repeated),
+                false => scheduled::send(tx, waiting, &new, &call),
+            })
+            .await
     }
 
     /// Refuses a message whose time has come and that cannot be read; its writer is told.
@@ -91,13 +112,26 @@ impl Store {
     /// Takes an invitation or an answer to one: stored, told to both sides, and pushed where it asks for an answer. The first
     /// answer counts; accepted, both are contacts of each other.
     pub async fn chat_invite(&self, new: NewInvitation, call: ChatCall) -> Result<Committed<ChatOutcome>, StoreError> {
-        self.queue.submit(move |tx| invitation::invite(tx, &new, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.of_erased(&new.from.name, &new.to.name) {
+                Some(ChatOutcome::Refused(why)) => Ok(ChatOutcome::Refused(why.about(new.invitation.id.clone()))),
+                Some(outcome) => Ok(outcome),
+                None => invitation::invite(tx, &new, &call),
+            })
+            .await
     }
 
     /// Notes what a device has or a user has read, and tells the writers as far as they may know. Of several ids one that is not
     /// the user's refuses all.
     pub async fn chat_receipt(&self, new: NewReceipt, call: ChatCall) -> Result<Committed<ChatOutcome>, StoreError> {
-        self.queue.submit(move |tx| position::receipt_of_user(tx, &new, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.is_erased(new.user.as_str()) {
+                true => Ok(ChatOutcome::Repeated),
+                false => position::receipt_of_user(tx, &new, &call),
+            })
+            .await
     }
 
     /// The sids among these that are messages to this user.
@@ -156,7 +190,13 @@ impl Store {
         change: DeviceChange,
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
-        self.queue.submit(move |tx| device::change(tx, &change, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.is_erased(change.user.as_str()) {
+                true => Ok(ChatOutcome::Repeated),
+                false => device::change(tx, &change, &call),
+            })
+            .await
     }
 
     /// The device connected at `at` (Unix milliseconds): pushes go to it one by one again. Forgotten in a crash without harm.
@@ -187,7 +227,13 @@ impl Store {
         told: Bytes,
         at: u64,
     ) -> Result<Committed<Result<Vec<Seeing>, Rejection>>, StoreError> {
-        self.queue.submit(move |tx| people::change(tx, &user, &change, &told, at)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.refusal_of_erased(&user) {
+                Some(why) => Ok(Err(why)),
+                None => people::change(tx, &user, &change, &told, at),
+            })
+            .await
     }
 
     /// Keeps the profile of a user, which is JSON, or drops it.
@@ -268,7 +314,13 @@ impl Store {
         archiving: Archiving,
         call: ChatCall,
     ) -> Result<Committed<Result<(), Rejection>>, StoreError> {
-        self.queue.submit(move |tx| deletion::archive(tx, &archiving, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.refusal_of_erased(&archiving.user) {
+                Some(why) => Ok(Err(why)),
+                None => deletion::archive(tx, &archiving, &call),
+            })
+            .await
     }
 
     /// Deletes the own copy of something and tells the user's devices; the other side keeps its own. Returns up to where all of a
@@ -278,7 +330,13 @@ impl Store {
         deletion: Deletion,
         call: ChatCall,
     ) -> Result<Committed<Result<Option<Sid>, Rejection>>, StoreError> {
-        self.queue.submit(move |tx| deletion::delete(tx, &deletion, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.refusal_of_erased(&deletion.user) {
+                Some(why) => Ok(Err(why)),
+                None => deletion::delete(tx, &deletion, &call),
+            })
+            .await
     }
 
     /// Why the devices of `user` were pushed for a message to it, or were not; `None`: it has no such message.

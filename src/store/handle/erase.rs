@@ -6,6 +6,7 @@ use crate::store::chat::ChatCall;
 use crate::store::erase::{EraseBegun, Erasing, NewErase, Scrubbed};
 use crate::store::error::StoreError;
 use crate::store::sqlite::erase;
+use std::sync::Arc;
 
 impl Store {
     /// Takes the name of a person away: it is taken from now on, messages to it are refused, and [`Self::is_erased`].
@@ -13,10 +14,21 @@ impl Store {
     /// # Errors
     /// When the store is closed, or fails.
     pub async fn erase_begin(&self, new: NewErase) -> Result<EraseBegun, StoreError> {
-        let user = new.user.clone();
-        let begun = self.queue.submit(move |tx| erase::begin(tx, &new)).await?.await?;
-        self.shared.erased(&user, true);
-        Ok(begun)
+        let (user, shared) = (new.user.clone(), Arc::clone(&self.shared));
+        // At once, so that no verb that comes behind this one is done in the name of the person.
+        let begun = self
+            .queue
+            .submit(move |tx| {
+                let begun = erase::begin(tx, &new)?;
+                shared.erased(&new.user, true);
+                Ok(begun)
+            })
+            .await?
+            .await;
+        if begun.is_err() {
+            self.shared.erased(&user, false);
+        }
+        begun
     }
 
     /// Does a part of an erase that was begun: small, so that no verb waits long behind it.

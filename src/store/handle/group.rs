@@ -1,12 +1,14 @@
 //! The verbs of groups.
 
 use super::{Committed, Store};
-use crate::chat::id::{GroupId, Owner};
-use crate::chat::message::Rejection;
+use crate::chat::id::{GroupId, Owner, Sid};
+use crate::chat::message::{ErrorCode, Rejection};
 use crate::store::chat::ChatCall;
 use crate::store::error::StoreError;
 use crate::store::group::{GroupChanged, GroupOutcome, GroupPage, NewGroupChange, NewGroupMessage};
 use crate::store::sqlite::chat::group::{membership, message};
+use crate::store::sqlite::chat::scheduled;
+use std::sync::Arc;
 
 impl Store {
     /// Takes a message of a member to its group: stored once, told to every member, and pushed to the devices of those at
@@ -16,7 +18,30 @@ impl Store {
         new: NewGroupMessage,
         call: ChatCall,
     ) -> Result<Committed<GroupOutcome>, StoreError> {
-        self.queue.submit(move |tx| message::write(tx, &new, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.is_erased(new.from.name.as_str()) {
+                true => Ok(GroupOutcome::Repeated),
+                false => message::write(tx, &new, &call),
+            })
+            .await
+    }
+
+    /// Sends a message to a group whose time has come, as [`Self::group_message`] does, unless it was taken back meanwhile
+    /// ([`GroupOutcome::Repeated`]). If it is refused its writer is told.
+    pub async fn group_send_scheduled(
+        &self,
+        waiting: Sid,
+        new: NewGroupMessage,
+        call: ChatCall,
+    ) -> Result<Committed<GroupOutcome>, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| match shared.is_erased(new.from.name.as_str()) {
+                true => Ok(GroupOutcome::Repeated),
+                false => scheduled::send_to_group(tx, waiting, &new, &call),
+            })
+            .await
     }
 
     /// Makes a group or changes one: its roster, its settings, and the notice that tells of it.
@@ -25,7 +50,18 @@ impl Store {
         new: NewGroupChange,
         call: ChatCall,
     ) -> Result<Committed<Result<GroupChanged, Rejection>>, StoreError> {
-        self.queue.submit(move |tx| membership::change(tx, &new, &call)).await
+        let shared = Arc::clone(&self.shared);
+        self.queue
+            .submit(move |tx| {
+                if let Some(why) = shared.refusal_of_erased(&new.by.name) {
+                    return Ok(Err(why));
+                }
+                if new.named.iter().any(|named| shared.is_erased(named.peer.name.as_str())) {
+                    return Ok(Err(Rejection::new(ErrorCode::NotFound, "`members` names nobody")));
+                }
+                membership::change(tx, &new, &call)
+            })
+            .await
     }
 
     /// A group and its members behind `after`, by name, as `user` sees them; [`ErrorCode::NotMember`](crate::chat::message::ErrorCode)
@@ -37,6 +73,11 @@ impl Store {
         after: String,
     ) -> Result<Committed<Result<GroupPage, Rejection>>, StoreError> {
         self.queue.submit(move |tx| membership::page(tx, &user, &group, &after)).await
+    }
+
+    /// Those among `named` who have `by` not as a contact.
+    pub async fn group_strangers(&self, by: Owner, named: Vec<Owner>) -> Result<Committed<Vec<Owner>>, StoreError> {
+        self.queue.submit(move |tx| membership::strangers(tx, &by, &named)).await
     }
 
     /// Everybody who is in a group, by name.

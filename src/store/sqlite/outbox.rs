@@ -321,7 +321,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, reference: &DocumentRef, at: u64) -> rusql
         Origin::Upstream(sid) => upstream::done(tx, sid.row(), topic, seq, at),
         Origin::UpstreamToAck(sid) => {
             let waits = tx.execute(REDELIVERED, params![topic, seq])? > 0;
-            Ok(upstream::published(tx, sid.row(), at)? && waits)
+            Ok(upstream::published(tx, sid.row(), topic, at)? && waits)
         }
     }
 }

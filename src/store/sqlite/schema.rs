@@ -5,6 +5,7 @@ mod calls;
 mod erased;
 mod first_screen;
 mod former;
+mod group_bals;
 mod groups;
 mod scheduled;
 
@@ -15,6 +16,7 @@ use calls::CALLS;
 use erased::ERASED;
 use first_screen::FIRST_SCREEN;
 use former::FORMER;
+use group_bals::GROUP_BALS;
 use groups::GROUPS;
 use rusqlite::Connection;
 use scheduled::SCHEDULED;
@@ -25,7 +27,7 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 15] = [
+pub(super) const STEPS: [&str; 16] = [
     FIRST,
     PRESENCE,
     TRANSPORTS,
@@ -41,6 +43,7 @@ pub(super) const STEPS: [&str; 15] = [
     CALLS,
     BLOCKED,
     FORMER,
+    GROUP_BALS,
 ];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// The steps from this schema on make tables and indexes and change no message: nothing is worth a copy.

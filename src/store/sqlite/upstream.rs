@@ -1,6 +1,6 @@
 //! Upstream messages, from devices: recognised when the push service repeats them.
 
-use super::chat::position;
+use super::chat::{group::bal_copy, position};
 use super::column::{from_sql, sid, sql_ms};
 use super::outbox::{self, Document, NO_TOPIC};
 use super::tx::{HistoryEntry, Tx};
@@ -120,29 +120,33 @@ pub(in crate::store) fn acked_up_to(tx: &mut Tx<'_>, bal: &str, last: Sid, at: u
 
 fn place(tx: &Tx<'_>, sid: Sid, bal: &str) -> rusqlite::Result<Option<(String, i64)>> {
     let (row, tail) = sid.parts();
-    tx.one(PLACE, params![row, tail, bal], |row| Ok((row.get(0)?, row.get(1)?)))
+    let of_two = tx.one(PLACE, params![row, tail, bal], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    of_two.map_or_else(|| bal_copy::place(tx, sid, bal), |place| Ok(Some(place)))
 }
 
 /// It was published; its BAL's acknowledgement is still to come. Returns whether it is the first time.
-pub(super) fn published(tx: &Tx<'_>, row: Row, at: u64) -> rusqlite::Result<bool> {
-    Ok(tx.execute(PUBLISHED, params![row, sql_ms(at)])? > 0)
+pub(super) fn published(tx: &Tx<'_>, row: Row, topic: &str, at: u64) -> rusqlite::Result<bool> {
+    Ok(tx.execute(PUBLISHED, params![row, sql_ms(at)])? > 0 || bal_copy::published(tx, row, topic)?)
 }
 
 /// The BAL has it: removes it from the spool and keeps its key. False if that was done before.
 pub(super) fn done(tx: &mut Tx<'_>, row: Row, topic: &str, seq: i64, at: u64) -> rusqlite::Result<bool> {
     let Some(bytes) = outbox::remove(tx, topic, seq)? else { return Ok(false) };
     tx.memory_draft.figures.unspool(bytes);
-    tx.execute(DONE, params![row, sql_ms(at)])?;
+    if tx.execute(DONE, params![row, sql_ms(at)])? == 0 {
+        bal_copy::taken(tx, row, topic, at)?;
+        return Ok(true);
+    }
     tx.memory_draft.upstream.add(HistoryEntry { at, row });
     // Where it is a user's message, that user is told.
     position::taken_by_bal(tx, row, at)?;
     Ok(true)
 }
 
-/// The time of a message that a user wrote to a BAL is over: it leaves the spool, and keeps its key. Nobody is told.
+/// The time of a message is over that a user wrote to a BAL, or to a group with BALs: it leaves the spool. Nobody is told.
 pub(super) fn expired(tx: &mut Tx<'_>, row: Row, at: u64) -> rusqlite::Result<()> {
     let place = tx.one(WAITS, [row], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
-    let Some((topic, seq)) = place else { return Ok(()) };
+    let Some((topic, seq)) = place else { return bal_copy::expired(tx, row) };
     let Some(bytes) = outbox::remove(tx, &topic, seq)? else { return Ok(()) };
     tx.memory_draft.figures.unspool(bytes);
     tx.execute(DONE, params![row, sql_ms(at)])?;

@@ -10,6 +10,7 @@ mod expired;
 mod explain;
 mod export;
 mod first_screen;
+mod group_bals;
 mod group_members;
 mod group_pushes;
 pub(super) mod groups;
@@ -35,7 +36,7 @@ use crate::chat::suffix::requests::{DeletionOf, HistoryFrom, PAGE_MAX, Writers};
 use crate::chat::topic::Device;
 use crate::chat::transport::Transports;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub(super) const MINUTE: u64 = 60_000;
@@ -55,7 +56,14 @@ pub(super) fn devices(names: &[&str]) -> Vec<Device> {
 
 pub(super) fn policy(push_when: PushWhen) -> ChatPolicy {
     let transports = Transports::new(Transport::Ccs, HashMap::new(), &Routes::default());
-    ChatPolicy { push_when, writers: Writers::Anyone, transports, scheduled_max: 3, listeners: Vec::new() }
+    ChatPolicy {
+        push_when,
+        writers: Writers::Anyone,
+        transports,
+        scheduled_max: 3,
+        listeners: Vec::new(),
+        explicit: HashSet::new(),
+    }
 }
 
 /// A user's phone, on which nobody looks at anything.

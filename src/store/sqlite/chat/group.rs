@@ -4,6 +4,7 @@
 //! member gets a document without a payload, which is composed when somebody reads it.
 
 pub(in crate::store) mod amend;
+pub(in crate::store) mod bal_copy;
 pub(in crate::store) mod explain;
 pub(in crate::store) mod former;
 pub(in crate::store) mod membership;
@@ -33,7 +34,7 @@ const SAVE: &str = "INSERT INTO chat_groups (gid, settings, version, members, co
         members = excluded.members, count = excluded.count, counted = excluded.counted, dropped = excluded.dropped,
         newest = excluded.newest";
 pub(in crate::store::sqlite) const MEMBER: &str =
-    "SELECT owner, came, reads_from, gone, read, read_counted, received, deleted, archived FROM members
+    "SELECT owner, came, reads_from, gone, read, read_counted, received, deleted, archived, bal FROM members
     WHERE gid = ?1 AND user = ?2";
 pub(in crate::store::sqlite) const GROUPS_OF: &str = "SELECT gid, came, gone FROM members WHERE user = ?1";
 pub(in crate::store::sqlite) const UNREAD: &str =
@@ -42,10 +43,14 @@ pub(in crate::store::sqlite) const UNREAD: &str =
     WHERE m.user = ?1 AND m.gone IS NULL AND g.counted > max(m.read_counted, g.dropped)";
 pub(in crate::store::sqlite) const EXPORTED: &str =
     "SELECT gid FROM members WHERE user = ?1 AND gid > ?2 ORDER BY gid LIMIT ?3";
-/// Messages that were counted as unread and of which the member has no own copy, behind a row.
+/// Messages behind a row that were counted and are not unread, beside tombstones: those of which the member has no own copy, and its
+/// own.
 pub(in crate::store::sqlite) const DELETED_BEHIND: &str =
     "SELECT count(*) FROM deleted d CROSS JOIN chat c ON c.row = d.row
     WHERE d.user = ?2 AND d.peer = ?1 AND d.row > ?3 AND c.gone = 0 AND c.kind = 0";
+pub(in crate::store::sqlite) const OWN_BEHIND: &str = "SELECT count(*) FROM chat INDEXED BY chat_pair
+    WHERE peer = ?1 AND writer = ?2 AND row > ?3 AND kind = 0 AND gone = 0
+    AND NOT EXISTS (SELECT 1 FROM deleted d WHERE d.user = ?2 AND d.peer = ?1 AND d.row = chat.row)";
 
 /// A group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,6 +159,7 @@ pub(super) struct Member {
     received: Row,
     deleted: Row,
     archived: Row,
+    is_bal: bool,
 }
 
 impl Member {
@@ -174,6 +180,7 @@ impl Member {
                 received: row.get(6)?,
                 deleted: row.get(7)?,
                 archived: row.get(8)?,
+                is_bal: row.get(9)?,
             })
         })
     }
@@ -247,9 +254,9 @@ fn less_gone(
     if behind == 0 {
         return Ok(0);
     }
-    let deleted =
-        tx.one(DELETED_BEHIND, params![name.as_str(), user.as_str(), read], |row| row.get(0).map(from_sql))?;
-    Ok(behind.saturating_sub(tombstones.behind(tx, name, read)? + deleted.unwrap_or_default()))
+    let of_user = |sql| tx.one(sql, params![name.as_str(), user.as_str(), read], |row| row.get(0).map(from_sql));
+    let (deleted, own) = (of_user(DELETED_BEHIND)?.unwrap_or_default(), of_user(OWN_BEHIND)?.unwrap_or_default());
+    Ok(behind.saturating_sub(tombstones.behind(tx, name, read)? + deleted + own))
 }
 
 /// A group of a user, and the rows of it that are the user's.

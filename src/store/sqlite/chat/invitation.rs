@@ -143,7 +143,7 @@ fn request(
     let Says::Request { expires, group, .. } = &new.invitation.kind else {
         return Ok(refused(new, ErrorCode::BadField, "`type` is not request"));
     };
-    if new.to.role == Some(Role::Bal) {
+    if new.to.role == Some(Role::Bal) && group.is_none() {
         return Ok(refused(new, ErrorCode::BadField, "`to` names a BAL, which needs no invitation"));
     }
     let latest = call.at.saturating_add(OPEN_MS);
@@ -159,7 +159,8 @@ fn request(
             Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.invitation.id.clone()))),
         }
     }
-    let seen = if from.role == Role::User { people::make_contact(tx, &from.name, &to.name)? } else { None };
+    let is_of_users = from.role == Role::User && to.role != Some(Role::Bal);
+    let seen = if is_of_users { people::make_contact(tx, &from.name, &to.name)? } else { None };
     let row = row(tx, new, (Kind::Invitation, until), admission.is_swallowed(), call.at)?;
     let document = document(tx, new, Some(until), group_name)?;
     tell_both(tx, &row, &document, new, call.at)?;

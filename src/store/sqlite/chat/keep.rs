@@ -41,7 +41,8 @@ pub(in crate::store) fn sweep(tx: &mut Tx<'_>, keep: Keep, call: &ChatCall) -> r
     let silent = silent_devices(tx, call.at)?;
     let purged = deletion::purge_some(tx)?;
     let forgotten = group::former::sweep(tx)?;
-    Ok(dropped >= CHUNK || ended || deleted || silent >= CHUNK || purged || forgotten)
+    let made = group::bal_copy::make_waiting(tx, call)?;
+    Ok(dropped >= CHUNK || ended || deleted || silent >= CHUNK || purged || forgotten || made)
 }
 
 /// The oldest go while they are too old, or all together too many.

@@ -33,9 +33,21 @@ const INSERT: &str = "INSERT INTO chat (row, tail, kind, writer, by_bal, id, pee
 
 pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &ChatCall) -> rusqlite::Result<ChatOutcome> {
     let call = &mut Call::of(call);
-    if let Some(known) = scheduled::known(tx, new, call.at)? {
-        return Ok(known);
+    let NewChatMessage { sid, from, message, deadline_ms, .. } = new;
+    let written = scheduled::Written { sid: *sid, from, message, deadline_ms: *deadline_ms };
+    match scheduled::before(tx, &written, call)? {
+        Some(outcome) => Ok(outcome),
+        None => write_now(tx, new, true, call),
     }
+}
+
+/// Writes a message, whatever it says of when it is to be sent. `reads`: it is written by somebody who has the conversation before the eyes.
+pub(super) fn write_now(
+    tx: &mut Tx<'_>,
+    new: &NewChatMessage,
+    reads: bool,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<ChatOutcome> {
     // Before its times: what was taken once is repeated by a client that did not hear so, and that may be late.
     if let Some(known) = known(tx, new, call.at)? {
         return Ok(known);
@@ -43,34 +55,6 @@ pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &Chat
     if let Err(rejection) = new.message.check_times(call.at) {
         return Ok(ChatOutcome::Refused(rejection));
     }
-    match new.message.not_before {
-        Some(not_before) if not_before > call.at => scheduled::keep(tx, new, not_before, call),
-        _ => write_unknown(tx, new, true, call),
-    }
-}
-
-/// Writes a message whose time has come.
-pub(super) fn write_scheduled(
-    tx: &mut Tx<'_>,
-    new: &NewChatMessage,
-    call: &mut Call<'_>,
-) -> rusqlite::Result<ChatOutcome> {
-    if let Some(known) = known(tx, new, call.at)? {
-        return Ok(known);
-    }
-    if let Err(rejection) = new.message.check_times(call.at) {
-        return Ok(ChatOutcome::Refused(rejection));
-    }
-    write_unknown(tx, new, false, call)
-}
-
-/// Writes a message, whatever it says of when it is to be sent. `reads`: it is written by somebody who has the conversation before the eyes.
-fn write_unknown(
-    tx: &mut Tx<'_>,
-    new: &NewChatMessage,
-    reads: bool,
-    call: &mut Call<'_>,
-) -> rusqlite::Result<ChatOutcome> {
     if let Some(amends) = new.message.amends {
         return amend::write(tx, new, amends, call);
     }
@@ -125,12 +109,13 @@ fn known(tx: &mut Tx<'_>, new: &NewChatMessage, at: u64) -> rusqlite::Result<Opt
         let detail = "another message of the same writer has this `id`";
         return Ok(Some(refused(new, ErrorCode::Duplicate, detail)));
     }
-    if new.from.role == Role::User {
-        copy(tx, &row, &document, &row.writer, true, at)?;
-    } else {
-        receipt(tx, &row, Status::Sent, at)?;
-    }
+    tell_again(tx, &row, &document, at)?;
     Ok(Some(ChatOutcome::Repeated))
+}
+
+/// The writer of a message that is known is told once more: its devices by the copy, a BAL by a status.
+pub(super) fn tell_again(tx: &mut Tx<'_>, row: &ChatRow, document: &[u8], at: u64) -> rusqlite::Result<()> {
+    if row.by_bal { receipt(tx, row, Status::Sent, at) } else { copy(tx, row, document, &row.writer, true, at) }
 }
 
 /// The row of what `writer` wrote under this id.
@@ -379,7 +364,7 @@ pub(super) fn for_bal(row: &ChatRow, kept: &[u8]) -> Vec<u8> {
         n: row.n_reader,
         ts: row.at,
         from: &row.writer,
-        group: None,
+        group: Some(&row.peer).filter(|peer| peer.is_group()),
         dev: dev.as_ref(),
         redelivered: false,
     };
@@ -399,6 +384,16 @@ pub(super) fn receipt_up_to(
     at: u64,
 ) -> rusqlite::Result<()> {
     let document = ReceiptDocument { up_to, ..ReceiptDocument::new(row.id.as_deref(), row.sid, status, at) };
+    tell_receipt(tx, row, &document, at)
+}
+
+/// The same, with whatever is to be said.
+pub(super) fn tell_receipt(
+    tx: &mut Tx<'_>,
+    row: &ChatRow,
+    document: &ReceiptDocument<'_>,
+    at: u64,
+) -> rusqlite::Result<()> {
     let payload = document.to_payload();
     if row.by_bal {
         return status_note(tx, &row.writer, &payload, at);

@@ -10,19 +10,25 @@
 //! Of one that was taken back the id and the time stay for a while: a client that did not hear that it was taken publishes it once
 //! more, perhaps after another device has cancelled it.
 
-use super::message::{status_note, write_scheduled};
+use super::group::message as group_message;
+use super::message::{by_id, status_note, write_now};
 use super::{Call, owner, tell};
 use crate::chat::id::{MessageId, Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
+use crate::chat::suffix::messages::UserMessage;
 use crate::chat::suffix::scheduled::{ScheduledStatus, scheduled_document};
 use crate::chat::topic::Device;
 use crate::store::sqlite::column::{from_sql, sid, sql_ms};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ChatCall, ChatOutcome, NewChatMessage, SYNC_BYTES, SYNC_MAX, ScheduledMessage, ScheduledPage};
+use crate::store::{
+    ChatCall, ChatOutcome, GroupOutcome, NewChatMessage, NewGroupMessage, SYNC_BYTES, SYNC_MAX, ScheduledMessage,
+    ScheduledPage, Writer,
+};
 use rusqlite::params;
+use std::collections::HashSet;
 
-/// How much later one for which its BAL has no room is tried again, in milliseconds.
+/// How much later one is tried again for which its BAL has no room, in milliseconds.
 const FULL_MS: u64 = 1_000;
 /// For how long one that was taken back is known, in milliseconds.
 const TAKEN_BACK_MS: u64 = 7 * 24 * 3_600_000;
@@ -45,7 +51,7 @@ pub(in crate::store::sqlite) const BY_ID: &str = scheduled_rows!("WHERE writer =
 pub(in crate::store::sqlite) const OF_WRITER: &str =
     scheduled_rows!("WHERE writer = ?1 AND row > ?2 AND document <> x'6e756c6c' ORDER BY row LIMIT ?3");
 pub(in crate::store::sqlite) const DUE: &str =
-    scheduled_rows!("WHERE not_before <= ?1 AND document <> x'6e756c6c' ORDER BY not_before, row LIMIT ?2");
+    scheduled_rows!("WHERE not_before <= ?1 AND document <> x'6e756c6c' ORDER BY not_before, row");
 pub(in crate::store::sqlite) const NEXT: &str = "SELECT not_before FROM scheduled ORDER BY not_before LIMIT 1";
 pub(in crate::store::sqlite) const COUNT: &str =
     "SELECT count(*) FROM scheduled WHERE writer = ?1 AND document <> x'6e756c6c'";
@@ -74,8 +80,38 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<ScheduledMessage> {
     })
 }
 
+/// A message that somebody writes now, to whomever.
+pub(super) struct Written<'a> {
+    pub(super) sid: Sid,
+    pub(super) from: &'a Writer,
+    pub(super) message: &'a UserMessage,
+    pub(super) deadline_ms: u64,
+}
+
+/// What is done with a message before it is sent; `None`: it is to be sent now.
+pub(super) fn before(tx: &mut Tx<'_>, new: &Written<'_>, call: &Call<'_>) -> rusqlite::Result<Option<ChatOutcome>> {
+    if let Some(known) = known(tx, new, call.at)? {
+        return Ok(Some(known));
+    }
+    let (times, later) = (new.message.check_times(call.at), new.message.not_before.filter(|at| *at > call.at));
+    // What was taken once is repeated by a client that did not hear so, whatever its times are by now.
+    if later.is_none() && times.is_ok() || is_sent(tx, new)? {
+        return Ok(None);
+    }
+    match (times, later) {
+        (Err(rejection), _) => Ok(Some(ChatOutcome::Refused(rejection))),
+        (Ok(()), Some(not_before)) => keep(tx, new, not_before, call).map(Some),
+        (Ok(()), None) => Ok(None),
+    }
+}
+
+fn is_sent(tx: &Tx<'_>, new: &Written<'_>) -> rusqlite::Result<bool> {
+    let Some(id) = &new.message.id else { return Ok(false) };
+    Ok(by_id(tx, &new.from.name, id.as_str())?.is_some())
+}
+
 /// What is said of a message whose id waits already.
-pub(super) fn known(tx: &mut Tx<'_>, new: &NewChatMessage, at: u64) -> rusqlite::Result<Option<ChatOutcome>> {
+fn known(tx: &mut Tx<'_>, new: &Written<'_>, at: u64) -> rusqlite::Result<Option<ChatOutcome>> {
     let Some(id) = new.message.id.as_ref().filter(|_| tx.memory_draft.figures.chat_scheduled > 0) else {
         return Ok(None);
     };
@@ -102,12 +138,7 @@ pub(super) fn known(tx: &mut Tx<'_>, new: &NewChatMessage, at: u64) -> rusqlite:
 }
 
 /// Keeps a message until its time, and tells its writer so. Without an id it gets one, by which it can be taken back.
-pub(super) fn keep(
-    tx: &mut Tx<'_>,
-    new: &NewChatMessage,
-    not_before: u64,
-    call: &Call<'_>,
-) -> rusqlite::Result<ChatOutcome> {
+fn keep(tx: &mut Tx<'_>, new: &Written<'_>, not_before: u64, call: &Call<'_>) -> rusqlite::Result<ChatOutcome> {
     let writer = &new.from.name;
     let waiting = tx.one(COUNT, [writer.as_str()], |row| row.get(0).map(from_sql))?.unwrap_or(0);
     if waiting >= u64::from(call.policy.scheduled_max) {
@@ -185,11 +216,27 @@ pub(in crate::store) fn next(tx: &Tx<'_>) -> rusqlite::Result<Option<u64>> {
     tx.one(NEXT, [], |row| row.get(0).map(from_sql))
 }
 
-/// Those whose time has come, at most `limit`, in their order. Those that were taken back long enough ago are forgotten.
-pub(in crate::store) fn due(tx: &mut Tx<'_>, at: u64, limit: usize) -> rusqlite::Result<Vec<ScheduledMessage>> {
+/// Those whose time has come, at most `limit`, in their order, but for those of the writers `but_of`. Those that were taken back
+/// long enough ago are forgotten.
+pub(in crate::store) fn due(
+    tx: &mut Tx<'_>,
+    at: u64,
+    limit: usize,
+    but_of: &HashSet<Owner>,
+) -> rusqlite::Result<Vec<ScheduledMessage>> {
     let forgotten = tx.execute(FORGET_OVER, params![sql_ms(at), FORGOTTEN_MAX])?;
     count_gone(tx, forgotten);
-    tx.all(DUE, params![sql_ms(at), i64::try_from(limit).unwrap_or(i64::MAX)], read)
+    let mut statement = tx.conn.prepare_cached(DUE)?;
+    let mut rows = statement.query([sql_ms(at)])?;
+    let mut due = Vec::new();
+    while due.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        if !but_of.contains(&owner(row, 2)?) {
+            due.push(read(row)?);
+        }
+    }
+    Ok(due)
 }
 
 /// Its time has come: it is written like any other, and waits no longer, in one transaction. If it was taken back meanwhile,
@@ -202,21 +249,43 @@ pub(in crate::store) fn send(
 ) -> rusqlite::Result<ChatOutcome> {
     let row = waiting.row();
     let Some(id) = tx.one(IS_THERE, [row], |row| row.get::<_, String>(0))? else { return Ok(ChatOutcome::Repeated) };
-    let outcome = write_scheduled(tx, new, &mut Call::of(call))?;
-    match &outcome {
-        ChatOutcome::Full => {
-            tx.execute(PUT_OFF, params![row, sql_ms(call.at.saturating_add(FULL_MS))])?;
-            return Ok(outcome);
-        }
-        ChatOutcome::Refused(rejection) => {
-            let status = ScheduledStatus::Failed(rejection.clone());
-            let document = scheduled_document(&id, &status, call.at, false);
-            told(tx, (&new.from.name, new.from.role), &document, call.at)?;
-        }
-        ChatOutcome::Done { .. } | ChatOutcome::Repeated | ChatOutcome::Scheduled => {}
+    let outcome = write_now(tx, new, false, &mut Call::of(call))?;
+    if outcome == ChatOutcome::Full {
+        put_off(tx, waiting, call.at.saturating_add(FULL_MS))?;
+        return Ok(outcome);
+    }
+    if let ChatOutcome::Refused(why) = &outcome {
+        tell_failed(tx, &new.from, (&id, why), call.at)?;
     }
     remove(tx, row)?;
     Ok(outcome)
+}
+
+/// The same of one to a group. Whoever is no member by now is refused.
+pub(in crate::store) fn send_to_group(
+    tx: &mut Tx<'_>,
+    waiting: Sid,
+    new: &NewGroupMessage,
+    call: &ChatCall,
+) -> rusqlite::Result<GroupOutcome> {
+    let row = waiting.row();
+    let Some(id) = tx.one(IS_THERE, [row], |row| row.get::<_, String>(0))? else { return Ok(GroupOutcome::Repeated) };
+    let outcome = group_message::write_now(tx, new, false, &mut Call::of(call))?;
+    if let GroupOutcome::Refused(why) = &outcome {
+        tell_failed(tx, &new.from, (&id, why), call.at)?;
+    }
+    remove(tx, row)?;
+    Ok(outcome)
+}
+
+fn tell_failed(tx: &mut Tx<'_>, from: &Writer, (id, why): (&str, &Rejection), at: u64) -> rusqlite::Result<()> {
+    let status = ScheduledStatus::Failed(why.clone());
+    told(tx, (&from.name, from.role), &scheduled_document(id, &status, at, false), at)
+}
+
+/// It is tried again at `until`.
+pub(in crate::store) fn put_off(tx: &Tx<'_>, waiting: Sid, until: u64) -> rusqlite::Result<()> {
+    tx.execute(PUT_OFF, params![waiting.row(), sql_ms(until)]).map(drop)
 }
 
 /// A message that cannot be read any more is refused, and goes.

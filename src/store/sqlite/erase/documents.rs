@@ -2,6 +2,7 @@
 
 use super::Work;
 use crate::chat::id::Row;
+use crate::store::sqlite::chat::group::bal_copy;
 use crate::store::sqlite::outbox;
 use crate::store::sqlite::tx::Tx;
 use rusqlite::params;
@@ -37,7 +38,9 @@ impl Place {
         let bytes = outbox::remove(tx, &self.topic, self.seq)?;
         if UPSTREAM.contains(&self.kind) {
             tx.memory_draft.figures.unspool(bytes.unwrap_or_default());
-            tx.execute(FORGET_UPSTREAM, [self.about])?;
+            if !bal_copy::forget(tx, self.about, &self.topic)? {
+                tx.execute(FORGET_UPSTREAM, [self.about])?;
+            }
         }
         Ok(())
     }

@@ -91,11 +91,12 @@ enum Step {
 
 /// In this order: first what reaches somebody, then what was said, then what only holds the name. What else comes to hold names of
 /// users has a step here, or a statement in [`named`].
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step::Quiet(pushes::forget_devices),
     Step::Telling(groups::leave),
     Step::Quiet(named::drop_rows),
     Step::Quiet(messages::own),
+    Step::Telling(groups::clear),
     Step::Quiet(messages::of_others),
     Step::Quiet(messages::conversations),
     Step::Quiet(messages::all),

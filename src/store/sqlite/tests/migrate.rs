@@ -280,7 +280,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
             phases[..],
             [
                 Phase::Copying { done: 1.., of: 1.. },
-                Phase::Changing { step: 1, of: 11 },
+                Phase::Changing { step: 1, of: 12 },
                 Phase::Committing,
                 Phase::Rebuilding,
                 Phase::Checkpointing

@@ -116,6 +116,9 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (keep::SILENT, "INDEX devices_seen (stale=? AND seen_at<?)"),
         (expired::OVER, "INDEX expiring_at (at<?)"),
         (expired::DOCUMENTS, "PRIMARY KEY (row=?)"),
+        (chat::group::bal_copy::WAITS, "INDEX bal_copies_waits (bal=?)"),
+        (chat::group::bal_copy::OF_MESSAGE, "INDEX bal_copies_row (row=?)"),
+        (chat::group::OWN_BEHIND, "INDEX chat_pair (peer=? AND writer=? AND row>?)"),
         (scheduled::BY_ID, "INDEX scheduled_id (writer=? AND id=?)"),
         (scheduled::OF_WRITER, "INDEX scheduled_writer (writer=? AND row>?)"),
         (scheduled::DUE, "INDEX scheduled_due (not_before<?)"),
@@ -166,6 +169,8 @@ fn what_waited_at_a_stop_is_found_along_its_index() {
     let oldest = "SCAN unpushed\n";
     assert_eq!(plan(&conn, unpushed::OLDEST), oldest, "along the rows, as far as the chunk goes");
     assert_eq!(plan(&conn, ringing::UNDECIDED), format!("SCAN calls USING INDEX calls_waits\n{by_row}"));
+    let copies = "SCAN bal_copies USING INDEX bal_copies_waits\n";
+    assert_eq!(plan(&conn, chat::group::bal_copy::WAITING), copies, "of those that have none, along the index");
     assert_eq!(plan(&conn, keep::OLDEST), "SCAN chat\n", "along the rows, as far as the chunk goes");
 }
 

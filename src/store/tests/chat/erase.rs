@@ -4,6 +4,8 @@ use super::super::sessions::{ask, put, said};
 use super::groups::named_settings;
 use super::*;
 use crate::chat::erasure::alias;
+use crate::chat::group::GroupChange;
+use crate::chat::suffix::invitations::{Answer, Invitation, Kind};
 use crate::chat::suffix::requests::Writers;
 use crate::store::GroupAction;
 
@@ -298,4 +300,52 @@ async fn what_a_bal_had_for_a_token_of_hers_is_cancelled_and_the_bal_is_told() {
     let told: Vec<_> =
         told.iter().map(|status| (status["id"].as_str().unwrap(), status["status"].as_str().unwrap())).collect();
     assert_eq!(told, [("b1", "accepted"), ("b2", "accepted"), ("b1", "cancelled")]);
+}
+
+#[tokio::test]
+async fn phones_that_show_what_an_erased_person_wrote_in_a_group_are_cleared() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    for (user, token) in [("alice", "T1"), ("bob", "T2"), ("carol", "T3")] {
+        chat.register(user, "phone", token).await;
+    }
+    chat.says("alice", "this stays").await;
+    let shown: Vec<Sid> = vec![chat.says("bob", "one").await, chat.says("bob", "two").await];
+    // What waits is withdrawn, and what was sent is cleared.
+    assert_eq!(chat.pushes().await.len(), 5, "bob has read by writing");
+    chat.says("bob", "never sent").await;
+    chat.erase("bob").await;
+    let pushes = chat.pushes().await;
+    let mut cleared: Vec<_> =
+        pushes.iter().map(|pushed| (&*pushed.token, pushed.data("type"), pushed.data("sid"))).collect();
+    cleared.sort_unstable();
+    let [one, two] = [shown[0].to_string(), shown[1].to_string()];
+    assert_eq!(
+        cleared,
+        [("T1", "clear", &*one), ("T1", "clear", &*two), ("T3", "clear", &*one), ("T3", "clear", &*two)]
+    );
+    assert!(pushes.iter().all(|pushed| pushed.data("with") == "g-team"));
+    assert_eq!(chat.count("SELECT count(*) FROM pushed"), 1, "what alice wrote is still shown to carol");
+}
+
+#[tokio::test]
+async fn what_was_on_its_way_when_an_erase_began_brings_nobody_back() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    chat.rig.store.chat_user_seen(owner(NAME)).await.unwrap().await.unwrap();
+    let add = || GroupChange::Add(vec![owner(NAME)]);
+    let invited = chat.change("alice", add()).await.unwrap().invited[0].1;
+    assert_eq!(chat.begin(NAME).await, EraseBegun::Begun);
+    let accept = Invitation { id: None, to: owner("alice"), kind: Kind::Answer(Answer::Accept, invited), dev: None };
+    let sid = chat.rig.sid();
+    let outcome = chat.writes_invitation(writer(NAME), peer("alice", &[]), sid, accept).await;
+    assert_eq!(outcome, ChatOutcome::Repeated, "nothing is done, and nobody is told");
+    assert_eq!(chat.change("alice", add()).await, Err(ErrorCode::NotFound));
+    assert_eq!(chat.register(NAME, "phone", "ZOES-TOKEN").await, ChatOutcome::Repeated);
+    let message = json!({ "to": "alice", "body": "xylophone" });
+    assert_eq!(chat.send(writer(NAME), peer("alice", &[]), &message).await.1, ChatOutcome::Repeated);
+    let made = GroupAction::Create(named_settings("Zoe"));
+    assert_eq!(chat.change_group(NAME, made, &[]).await, Err(ErrorCode::Forbidden));
+    while chat.step(NAME).await == Erasing::More {}
+    assert_eq!(chat.rig.store.scrub().await.unwrap(), Scrubbed::Now);
+    assert_eq!(chat.found(&SECRETS), []);
+    assert_eq!((chat.count("SELECT count(*) FROM members"), chat.count("SELECT members FROM chat_groups")), (2, 2));
 }

@@ -23,6 +23,19 @@ pub(in crate::store::tests) fn named_settings(name: &str) -> SettingsChange {
     SettingsChange { name: Some(name.to_owned()), ..SettingsChange::default() }
 }
 
+/// Names of BALs begin like this.
+fn is_bal(name: &str) -> bool {
+    name.starts_with("bal")
+}
+
+fn who(name: &str) -> Writer {
+    if is_bal(name) { bal(name) } else { writer(name) }
+}
+
+fn known(name: &str) -> Peer {
+    Peer { role: is_bal(name).then_some(Role::Bal), ..peer(name, &[]) }
+}
+
 impl Chat {
     /// Users who have Alice as a contact, and are in her group.
     pub(in crate::store::tests) async fn of_group(members: &[&str]) -> Self {
@@ -70,9 +83,9 @@ impl Chat {
         let sid = self.rig.sids.next(self.at, 0);
         let named = named
             .iter()
-            .map(|name| Named { peer: peer(name, &[]), sid: self.rig.sids.next(self.at, 0), strangers: true })
+            .map(|name| Named { peer: known(name), sid: self.rig.sids.next(self.at, 0), strangers: true })
             .collect();
-        let new = NewGroupChange { sid, by: writer(by), group: group(), what, named };
+        let new = NewGroupChange { sid, by: who(by), group: group(), what, named };
         let call = self.call();
         let changed = self.rig.store.group_change(new, call).await.unwrap().await.unwrap();
         changed.map_err(|rejection| rejection.code())
@@ -107,7 +120,7 @@ impl Chat {
         let sid = self.rig.sids.next(self.at, 0);
         let attended = attended.iter().map(|(name, devs)| (owner(name), Attended { devices: devices(devs) })).collect();
         let deadline_ms = self.at + 28 * DAY;
-        let new = NewGroupMessage { sid, from: writer(from), group: group(), message, deadline_ms, attended };
+        let new = NewGroupMessage { sid, from: who(from), group: group(), message, deadline_ms, attended };
         let push_sids = (0..pushes).map(|_| self.rig.sids.next(self.at, 0)).collect();
         let call = ChatCall { at: self.at, push_sids, policy: self.policy.clone() };
         (sid, self.rig.store.group_message(new, call).await.unwrap().await.unwrap())

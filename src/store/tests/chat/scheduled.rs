@@ -1,6 +1,8 @@
 //! Messages that are to be sent at a time.
 
 use super::*;
+use crate::chat::group::{GroupChange, Post, SettingsChange};
+use crate::store::{GroupOutcome, NewGroupMessage};
 
 impl Chat {
     /// Alice writes to bob, to be sent so much later.
@@ -18,7 +20,7 @@ impl Chat {
     /// Sends what is due, as the bridge does.
     pub(in crate::store::tests) async fn send_due(&mut self) -> Vec<(Sid, ChatOutcome)> {
         self.at += 1;
-        let due = self.rig.store.chat_scheduled_due(self.at, 100).await.unwrap().await.unwrap();
+        let due = self.rig.store.chat_scheduled_due(self.at, 100, HashSet::new()).await.unwrap().await.unwrap();
         let mut outcomes = Vec::new();
         for waiting in due {
             outcomes.push(self.send_one(waiting).await);
@@ -127,7 +129,7 @@ async fn what_is_taken_back_is_never_sent_and_what_waits_is_shown() {
     assert_eq!(behind.items.len(), 1);
     // Taken back between the look and the send.
     chat.at += 3 * DAY;
-    let due = chat.rig.store.chat_scheduled_due(chat.at, 100).await.unwrap().await.unwrap();
+    let due = chat.rig.store.chat_scheduled_due(chat.at, 100, HashSet::new()).await.unwrap().await.unwrap();
     assert_eq!(due.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(), ["m3", "m2"], "by their time");
     chat.cancel("m2").await;
     let outcomes = [chat.send_one(due[0].clone()).await, chat.send_one(due[1].clone()).await];
@@ -214,4 +216,85 @@ async fn a_time_that_is_over_is_now_and_one_too_far_ahead_is_refused() {
     let told = chat.told("alice", "receipts").await;
     let id = told.last().unwrap()["id"].as_str().unwrap();
     assert!(chat.cancel(id).await, "the bridge gave it an id");
+}
+
+impl Chat {
+    /// Somebody writes to the group, to be sent so much later.
+    async fn schedule_in_group(&mut self, from: &str, id: &str, later: u64) -> GroupOutcome {
+        let not_before = self.at + later;
+        self.post(from, &json!({ "id": id, "body": id, "not_before": not_before }), &[]).await.1
+    }
+
+    /// Sends what is due in the group, as the bridge does.
+    async fn send_due_in_group(&mut self) -> Vec<GroupOutcome> {
+        self.at += 1;
+        let due = self.rig.store.chat_scheduled_due(self.at, 100, HashSet::new()).await.unwrap().await.unwrap();
+        let mut outcomes = Vec::new();
+        for waiting in due {
+            let sender = crate::chat::message::Sender::User;
+            let message = UserMessage::parse(sender, &waiting.document, &PayloadLimits::default()).unwrap();
+            let (group, sid) = (message.to.group().unwrap(), self.rig.sids.next(self.at, 0));
+            let (from, deadline_ms) = (writer(waiting.writer.as_str()), self.at + waiting.ttl_ms);
+            let new = NewGroupMessage { sid, from, group, message, deadline_ms, attended: Vec::new() };
+            let call = self.call();
+            let sent = self.rig.store.group_send_scheduled(waiting.sid, new, call).await.unwrap();
+            outcomes.push(sent.await.unwrap());
+        }
+        outcomes
+    }
+}
+
+#[tokio::test]
+async fn a_message_to_a_group_is_sent_when_its_time_comes_and_reads_nothing() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    chat.register("carol", "phone", "T").await;
+    assert_eq!(chat.schedule_in_group("bob", "m1", DAY).await, GroupOutcome::Scheduled);
+    assert_eq!(chat.schedule_in_group("bob", "m1", DAY - 1).await, GroupOutcome::Repeated, "the same time");
+    assert_eq!(chat.schedule_in_group("bob", "m2", DAY).await, GroupOutcome::Scheduled);
+    assert!(chat.cancel_of("bob", "m2").await);
+    let told = chat.told("bob", "receipts").await;
+    let words: Vec<_> =
+        told.iter().map(|told| (told["id"].as_str().unwrap(), told["status"].as_str().unwrap())).collect();
+    let scheduled = ("m1", "scheduled");
+    assert_eq!(words, [scheduled, scheduled, ("m2", "scheduled"), ("m2", "cancelled")]);
+    assert!(chat.told("alice", "messages").await.is_empty() && chat.send_due_in_group().await.is_empty());
+    let mut chat = chat.crash().await;
+    chat.says("alice", "a question").await;
+    chat.pushes().await;
+    chat.forget("bob").await;
+    chat.at += DAY;
+    assert_eq!(chat.send_due_in_group().await, [GroupOutcome::Done { waiting: Vec::new() }]);
+    assert!(chat.send_due_in_group().await.is_empty(), "once");
+    let copies = chat.told("alice", "messages").await;
+    let copy = copies.last().unwrap();
+    assert_eq!(
+        (&copy["id"], &copy["from"], &copy["n"], copy.get("not_before")),
+        (&json!("m1"), &json!("bob"), &json!(3), None)
+    );
+    assert_eq!(chat.told("bob", "messages").await[0]["sid"], copy["sid"]);
+    assert_eq!(chat.told("bob", "receipts").await[0]["status"], "sent");
+    assert_eq!(chat.pushes().await.iter().map(|pushed| pushed.data("body")).collect::<Vec<_>>(), ["m1"]);
+    let unread = chat.conversations("bob").await.items.iter().find(|item| item.with.is_group()).unwrap().unread;
+    assert_eq!(unread, 1, "the question, and not what he wrote himself");
+}
+
+#[tokio::test]
+async fn who_is_no_member_any_more_when_its_time_comes_hears_why_it_failed() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    assert_eq!(chat.schedule_in_group("bob", "m1", DAY).await, GroupOutcome::Scheduled);
+    assert_eq!(chat.schedule_in_group("carol", "m2", DAY).await, GroupOutcome::Scheduled);
+    chat.change("alice", GroupChange::Remove(vec![owner("bob")])).await.unwrap();
+    let post = SettingsChange { post: Some(Post::Owners), ..SettingsChange::default() };
+    chat.change("alice", GroupChange::Set(post)).await.unwrap();
+    for user in ["alice", "bob", "carol"] {
+        chat.forget(user).await;
+    }
+    chat.at += DAY;
+    assert_eq!(chat.send_due_in_group().await.len(), 2);
+    for (user, id, code) in [("bob", "m1", "NOT_MEMBER"), ("carol", "m2", "FORBIDDEN")] {
+        let told = &chat.told(user, "receipts").await[0];
+        assert_eq!((&told["id"], &told["status"], &told["code"]), (&json!(id), &json!("failed"), &json!(code)));
+    }
+    assert!(chat.told("alice", "messages").await.is_empty());
+    assert_eq!(chat.waiting(), 0);
 }

@@ -1,15 +1,15 @@
 //! Edits and retracts in a group: by the writer of the message, and retracts by owners as well.
 
+use super::membership::{Present, present};
 use super::message::{refused, tell};
 use super::{Group, Member, is_hidden_from, membership};
 use crate::chat::amendment::{Amendment, EDITED_BYTES_MAX, Why, edited, is_tombstone, tombstone, without_writer};
 use crate::chat::group::{EVERYBODY, GroupRole, may_write, not_member};
-use crate::chat::id::{Owner, Row};
+use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
-use crate::chat::status::Status;
 use crate::store::sqlite::chat::amend::{EARLIER, GONE, REPLACE, bury_one, replace_by};
-use crate::store::sqlite::chat::message::{self, document_of, insert, receipt, stamped_for};
+use crate::store::sqlite::chat::message::{document_of, insert, stamped_for, tell_writer};
 use crate::store::sqlite::chat::notified::{self, Seen};
 use crate::store::sqlite::chat::push::STOP_WAITING;
 use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, document, expired, mention};
@@ -49,10 +49,10 @@ pub(super) fn write(
     }
     let row = row(new, (&group, &message), call.at);
     expired::note_amendment(tx, &row)?;
-    message::copy(tx, &row, &said, &new.from.name, false, call.at)?;
-    receipt(tx, &row, Status::Sent, call.at)?;
+    tell_writer(tx, &row, &said, call.at)?;
     insert(tx, &row, None::<&()>, &said)?;
-    follow(tx, (&row, &message), (amends, &kept, &after), call)?;
+    let changed = Changed { row: &row, document: &said, message: &message, before: &kept, after: &after };
+    changed.follow(tx, amends, call)?;
     Ok(GroupOutcome::Done { waiting: Vec::new() })
 }
 
@@ -114,55 +114,82 @@ fn row(new: &NewGroupMessage, (group, message): (&Group, &ChatRow), at: u64) -> 
     }
 }
 
-/// What of the message the other members may have been shown, or have counted.
-fn follow(
-    tx: &mut Tx<'_>,
-    (row, message): (&ChatRow, &ChatRow),
-    (amends, before, after): (Amendment, &[u8], &[u8]),
-    call: &mut Call<'_>,
-) -> rusqlite::Result<()> {
-    let Some(group) = message.peer.group() else { return Ok(()) };
-    let after: Value = serde_json::from_slice(after).unwrap_or_default();
-    let before: Value = serde_json::from_slice(before).unwrap_or_default();
-    for user in membership::names(tx, &group)? {
-        let may_read = Member::load(tx, &message.peer, &user)?.is_some_and(|member| member.may_read(message.sid.row()));
-        let is_hidden = is_hidden_from(tx, &message.writer, &user)?;
-        if user != row.writer && may_read && !is_hidden && !deletion::is_deleted(tx, &user, message)? {
-            tell_of(tx, (row, message), &user, call.at)?;
-        }
-        if user == message.writer {
-            continue;
-        }
-        let seen = Seen { user: &user, peer: &message.peer, sid: message.sid, up_to: false };
-        if is_hidden || names(&before, &user) && !names(&after, &user) {
-            mention::forget(tx, &user, &message.peer, message.sid.row())?;
-        }
-        match amends {
-            Amendment::Retract => notified::clear(tx, &seen, None, &[], call)?,
-            // All members have one text, and this one is not for whoever has blocked its writer.
-            Amendment::Edit if is_hidden => {
-                deletion::hide(tx, &user, message)?;
-                notified::clear(tx, &seen, None, &[], call)?;
+/// A message that is edited or retracted, and the row and the document of that.
+struct Changed<'a> {
+    row: &'a ChatRow,
+    document: &'a [u8],
+    message: &'a ChatRow,
+    before: &'a [u8],
+    after: &'a [u8],
+}
+
+impl Changed<'_> {
+    /// What of the message the other members may have been shown, or have counted.
+    fn follow(&self, tx: &mut Tx<'_>, amends: Amendment, call: &mut Call<'_>) -> rusqlite::Result<()> {
+        let message = self.message;
+        let Some(group) = message.peer.group() else { return Ok(()) };
+        let json = |document| serde_json::from_slice::<Value>(document).unwrap_or_default();
+        let (before, after) = (json(self.before), json(self.after));
+        for member in present(tx, &group)? {
+            let user = &member.user;
+            let is_hidden = is_hidden_from(tx, &message.writer, user)?;
+            if !is_hidden {
+                self.tell(tx, &member, call)?;
             }
-            Amendment::Edit => {
-                notified::retext(tx, &seen, after["body"].as_str().unwrap_or_default())?;
-                if names(&after, &user) && !names(&before, &user) {
-                    note_if_unread(tx, &user, message)?;
+            if *user == message.writer {
+                continue;
+            }
+            let seen = Seen { user, peer: &message.peer, sid: message.sid, up_to: false };
+            if is_hidden || names(&before, user) && !names(&after, user) {
+                mention::forget(tx, user, &message.peer, message.sid.row())?;
+            }
+            match amends {
+                Amendment::Retract => notified::clear(tx, &seen, None, &[], call)?,
+                // All members have one text, and this one is not for whoever has blocked its writer.
+                Amendment::Edit if is_hidden => {
+                    deletion::hide(tx, user, message)?;
+                    notified::clear(tx, &seen, None, &[], call)?;
+                }
+                Amendment::Edit => {
+                    notified::retext(tx, &seen, after["body"].as_str().unwrap_or_default())?;
+                    if names(&after, user) && !names(&before, user) && !member.is_bal {
+                        note_if_unread(tx, user, message)?;
+                    }
                 }
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Gives a member the edit or retract, if it has the message. Of an owner whom it has blocked, it hears that and not more.
+    fn tell(&self, tx: &mut Tx<'_>, member: &Present, call: &Call<'_>) -> rusqlite::Result<()> {
+        let (message, user) = (self.message, &member.user);
+        let may_read = Member::load(tx, &message.peer, user)?.is_some_and(|member| member.may_read(message.sid.row()));
+        let is_reader = *user != self.row.writer && may_read && !deletion::is_deleted(tx, user, message)?;
+        if !is_reader {
+            return Ok(());
+        }
+        let row = self.row;
+        if row.writer == message.writer || !is_hidden_from(tx, &row.writer, user)? {
+            return tell(tx, (row, self.document), (member, false), call);
+        }
+        deletion::hide(tx, user, row)?;
+        let bare = without_writer(self.document);
+        if member.is_bal {
+            return tell(tx, (row, &bare), (member, false), call);
+        }
+        document(tx, user, "messages", Origin::ChatCopy(row.sid), &stamped_for(row, &bare, user, false), call.at)
+    }
 }
 
-/// Tells a member of an edit or retract. Of an owner whom it has blocked, it hears that and not more.
-fn tell_of(tx: &mut Tx<'_>, (row, message): (&ChatRow, &ChatRow), user: &Owner, at: u64) -> rusqlite::Result<()> {
-    if row.writer == message.writer || !is_hidden_from(tx, &row.writer, user)? {
-        return tell(tx, row, (user, false), at);
-    }
-    deletion::hide(tx, user, row)?;
-    let bare = without_writer(&document_of(tx, row, user)?);
-    document(tx, user, "messages", Origin::ChatCopy(row.sid), &stamped_for(row, &bare, user, false), at)
+/// No phone of somebody shows a message of the group any more.
+pub(in crate::store::sqlite) fn clear_one(
+    tx: &mut Tx<'_>,
+    (user, group): (&Owner, &Owner),
+    sid: Sid,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<()> {
+    notified::clear(tx, &Seen { user, peer: group, sid, up_to: false }, None, &[], call)
 }
 
 /// Of what is no longer there no phone of a member shows anything, and nobody is named in it.

@@ -3,7 +3,7 @@
 use super::message::{notice, notice_row};
 use super::{Group, Member, former, role};
 use crate::chat::bal_event::BalEvent;
-use crate::chat::contact::What;
+use crate::chat::contact::{What, may_be_put_in};
 use crate::chat::group::{
     GroupChange, GroupRole, GroupSettings, MEMBERS_MAX, Notice, NoticeEvent, SettingsChange, Shown, heir, not_member,
 };
@@ -18,22 +18,22 @@ use crate::store::sqlite::chat::{Call, ChatRow, events, invitation, owner, peopl
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{
-    ChatCall, ChatOutcome, GroupAction, GroupChanged, GroupPage, MEMBERS_BYTES, Named, NewGroupChange, NewInvitation,
-    USER_GROUPS_MAX, Writer,
+    BAL_GROUPS_MAX, ChatCall, ChatOutcome, GroupAction, GroupChanged, GroupPage, MEMBERS_BYTES, Named, NewGroupChange,
+    NewInvitation, USER_GROUPS_MAX, Writer,
 };
 use rusqlite::params;
 
-pub(in crate::store::sqlite) const NAMES: &str =
-    "SELECT user FROM members WHERE gid = ?1 AND gone IS NULL ORDER BY user";
+pub(in crate::store::sqlite) const PRESENT: &str =
+    "SELECT user, bal FROM members WHERE gid = ?1 AND gone IS NULL ORDER BY user";
 pub(in crate::store::sqlite) const PAGE: &str = "SELECT user, owner FROM members
     WHERE gid = ?1 AND user > ?2 AND gone IS NULL ORDER BY user LIMIT ?3";
 const BY_AGE: &str = "SELECT user, owner FROM members WHERE gid = ?1 AND gone IS NULL ORDER BY came, user";
 const COUNT_OF: &str = "SELECT count(*) FROM members WHERE user = ?1 AND gone IS NULL";
-const INSERT: &str = "INSERT INTO members (gid, user, owner, came, reads_from, gone, read, read_counted, received)
-    VALUES (?1, ?2, ?3, ?4, ?5, NULL, ?4, ?6, ?7)
+const INSERT: &str = "INSERT INTO members (gid, user, owner, came, reads_from, gone, read, read_counted, received, bal)
+    VALUES (?1, ?2, ?3, ?4, ?5, NULL, ?4, ?6, ?7, ?8)
     ON CONFLICT (gid, user) DO UPDATE SET owner = excluded.owner, came = excluded.came,
         reads_from = excluded.reads_from, gone = NULL, read = excluded.read, read_counted = excluded.read_counted,
-        received = excluded.received";
+        received = excluded.received, bal = excluded.bal";
 const SET_ROLE: &str = "UPDATE members SET owner = ?3 WHERE gid = ?1 AND user = ?2 AND gone IS NULL AND owner <> ?3";
 const OWNERS: &str = "SELECT count(*) FROM members WHERE gid = ?1 AND gone IS NULL AND owner = 1";
 
@@ -45,8 +45,8 @@ pub(in crate::store) fn change(
 ) -> rusqlite::Result<Result<GroupChanged, Rejection>> {
     let call = &mut Call::of(call);
     let name = Owner::from(new.group.clone());
-    if new.by.role != Role::User {
-        return refuse(ErrorCode::Forbidden, "a BAL is in no group");
+    if new.by.role == Role::Admin {
+        return refuse(ErrorCode::Forbidden, "an admin is in no group");
     }
     let change = match &new.what {
         GroupAction::Create(settings) => return create(tx, new, (&name, settings), call),
@@ -93,7 +93,8 @@ fn create(
     if Group::load(tx, name)?.is_some() {
         return refuse(ErrorCode::Duplicate, "there is a group of this name");
     }
-    if let Err(rejection) = has_room(tx, &new.by.name)? {
+    let by = (&new.by.name, new.by.role == Role::Bal);
+    if let Err(rejection) = has_room(tx, by)? {
         return Ok(Err(rejection));
     }
     let mut own = GroupSettings::default();
@@ -103,31 +104,41 @@ fn create(
         Ok(sorted) => sorted,
         Err(rejection) => return Ok(Err(rejection)),
     };
-    people::ensure(tx, &new.by.name)?;
     writing.group.members = 1 + sorted.added.len() as u64;
     // The notice names those who are in it beside its maker, and all of them get it.
     let sid = new.sid;
-    writing.insert(tx, &new.by.name, GroupRole::Owner, sid.row())?;
-    for user in &sorted.added {
-        writing.insert(tx, user, GroupRole::Member, sid.row())?;
+    writing.insert(tx, by, GroupRole::Owner, sid.row())?;
+    for one in &sorted.added {
+        writing.insert(tx, (&one.peer.name, is_bal(one)), GroupRole::Member, sid.row())?;
     }
-    writing.notify(tx, (NoticeEvent::Created, &sorted.added), settings, call)?;
+    writing.notify(tx, (NoticeEvent::Created, &sorted.added()), settings, call)?;
     writing.invite(tx, sorted, call)
 }
 
-/// Whether a user may be in one more group.
-fn has_room(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Result<(), Rejection>> {
+/// Whether somebody may be in one more group.
+fn has_room(tx: &Tx<'_>, (user, is_bal): (&Owner, bool)) -> rusqlite::Result<Result<(), Rejection>> {
     let count = tx.one(COUNT_OF, [user.as_str()], |row| row.get::<_, i64>(0))?.unwrap_or_default();
-    if count >= USER_GROUPS_MAX as i64 {
-        return refuse(ErrorCode::RateLimited, format!("a user is in {USER_GROUPS_MAX} groups"));
+    let most = if is_bal { BAL_GROUPS_MAX } else { USER_GROUPS_MAX };
+    if count >= most as i64 {
+        return refuse(ErrorCode::RateLimited, format!("{user} is in {most} groups"));
     }
     Ok(Ok(()))
 }
 
 /// Those who are to be in a group: who is put into it, and who is asked.
 struct Sorted<'a> {
-    added: Vec<Owner>,
+    added: Vec<&'a Named>,
     invited: Vec<&'a Named>,
+}
+
+impl Sorted<'_> {
+    fn added(&self) -> Vec<Owner> {
+        self.added.iter().map(|one| one.peer.name.clone()).collect()
+    }
+}
+
+fn is_bal(one: &Named) -> bool {
+    one.peer.role == Some(Role::Bal)
 }
 
 /// A change on its way to the disk.
@@ -157,12 +168,12 @@ impl Writing<'_> {
         };
         if !sorted.added.is_empty() {
             let Some(sid) = self.next_sid(call) else { return refuse(ErrorCode::RateLimited, "too much at once") };
-            for user in &sorted.added {
-                self.insert(tx, user, GroupRole::Member, sid.row())?;
+            for one in &sorted.added {
+                self.insert(tx, (&one.peer.name, is_bal(one)), GroupRole::Member, sid.row())?;
             }
             self.group.members += sorted.added.len() as u64;
-            self.notify(tx, (NoticeEvent::Added, &sorted.added), &SettingsChange::default(), call)?;
-            for one in named.iter().filter(|one| sorted.added.contains(&one.peer.name)) {
+            self.notify(tx, (NoticeEvent::Added, &sorted.added()), &SettingsChange::default(), call)?;
+            for one in &sorted.added {
                 let looking = &one.peer.attended.devices;
                 self.clear_before(tx, (&one.peer.name, looking), sid, call)?;
             }
@@ -170,7 +181,7 @@ impl Writing<'_> {
         self.invite(tx, sorted, call)
     }
 
-    /// Who has the asker as a contact is put into the group, and others are asked.
+    /// Who has the asker as a contact is put into the group, and others are asked. A BAL that has blocked the asker is left out.
     fn sort<'a>(
         &self,
         tx: &Tx<'_>,
@@ -183,9 +194,6 @@ impl Writing<'_> {
             if *user == self.by.name || Member::load(tx, &self.name, user)?.is_some() {
                 continue;
             }
-            if one.peer.role == Some(Role::Bal) {
-                return refuse(ErrorCode::BadField, "`members` names a BAL, and a BAL is in no group");
-            }
             let from = Writer { strangers: one.strangers, ..self.by.clone() };
             match admission(tx, What::Invitation, &from, &one.peer, call)? {
                 Err(rejection) if rejection.code() == ErrorCode::NotFound => {
@@ -195,10 +203,11 @@ impl Writing<'_> {
                 Ok(_) => {}
             }
             // In how many groups somebody is says nothing to others: whoever has no room hears it when it accepts.
-            if people::entry(tx, user, &self.by.name)?.is_contact() && has_room(tx, user)?.is_ok() {
-                sorted.added.push(user.clone());
-            } else {
-                sorted.invited.push(one);
+            let may_be_put_in = may_be_put_in((self.by.role, is_bal(one)), people::entry(tx, user, &self.by.name)?);
+            match has_room(tx, (user, is_bal(one)))? {
+                Ok(()) if may_be_put_in => sorted.added.push(one),
+                Err(rejection) if is_bal(one) => return Ok(Err(rejection)),
+                _ => sorted.invited.extend((!is_bal(one)).then_some(one)),
             }
         }
         if self.group.members as usize + sorted.added.len() > MEMBERS_MAX {
@@ -225,7 +234,7 @@ impl Writing<'_> {
         call: &mut Call<'_>,
     ) -> rusqlite::Result<Result<GroupChanged, Rejection>> {
         let (mut invited, mut seen) = (Vec::new(), Vec::new());
-        for Named { peer, sid, strangers } in sorted.invited {
+        for Named { peer, sid, strangers } in &sorted.invited {
             let invitation = Invitation {
                 id: None,
                 to: peer.name.clone(),
@@ -240,7 +249,7 @@ impl Writing<'_> {
             }
         }
         let version = self.group.version;
-        Ok(Ok(GroupChanged { version, done: sorted.added, invited, seen }))
+        Ok(Ok(GroupChanged { version, done: sorted.added(), invited, seen }))
     }
 
     fn remove(
@@ -316,8 +325,10 @@ impl Writing<'_> {
         self.sid.or_else(|| call.push_sids.as_slice().first().copied())
     }
 
-    fn insert(&self, tx: &Tx<'_>, user: &Owner, role: GroupRole, row: Row) -> rusqlite::Result<()> {
-        people::ensure(tx, user)?;
+    fn insert(&self, tx: &Tx<'_>, (user, is_bal): (&Owner, bool), role: GroupRole, row: Row) -> rusqlite::Result<()> {
+        if !is_bal {
+            people::ensure(tx, user)?;
+        }
         let reads_from = if self.group.settings.history == Shown::All { Row(0) } else { row };
         let values = params![
             self.name.as_str(),
@@ -326,7 +337,8 @@ impl Writing<'_> {
             row,
             reads_from,
             sql_ms(self.group.counted),
-            Row(row.0 - 1)
+            Row(row.0 - 1),
+            is_bal
         ];
         tx.execute(INSERT, values).map(drop)
     }
@@ -356,9 +368,12 @@ impl Writing<'_> {
         let Some(group) = self.name.group() else { return Ok(()) };
         let told = Notice { group: &group, event, who, by: &self.by.name, version: self.group.version, changed };
         let row = notice_row((&self.name, &self.by.name), sid, place, call.at);
-        let mut readers = names(tx, &group)?;
-        readers.extend_from_slice(also);
-        notice(tx, &row, &told.to_bytes(), &readers, call.at)?;
+        let mut readers = present(tx, &group)?;
+        for user in also {
+            let is_bal = Member::now_or_before(tx, &self.name, user)?.is_some_and(|member| member.is_bal);
+            readers.push(Present { user: user.clone(), is_bal });
+        }
+        notice(tx, &row, &told.to_bytes(), &readers, call)?;
         self.tell_bals(tx, event, (who, also), call)
     }
 
@@ -437,7 +452,8 @@ pub(in crate::store::sqlite::chat) fn join(
     if Member::load(tx, &name, &asked.writer)?.is_none_or(|inviter| inviter.role != GroupRole::Owner) {
         return refuse(ErrorCode::NotFound, "whoever invited is no owner of the group any more");
     }
-    if let Err(rejection) = has_room(tx, &user.name)? {
+    let who = (&user.name, user.role == Role::Bal);
+    if let Err(rejection) = has_room(tx, who)? {
         return Ok(Err(rejection));
     }
     if loaded.members as usize >= MEMBERS_MAX {
@@ -445,7 +461,7 @@ pub(in crate::store::sqlite::chat) fn join(
     }
     let mut writing = Writing { name, group: loaded, by: user, sid: None };
     let Some(sid) = writing.next_sid(call) else { return refuse(ErrorCode::RateLimited, "too much at once") };
-    writing.insert(tx, &user.name, GroupRole::Member, sid.row())?;
+    writing.insert(tx, who, GroupRole::Member, sid.row())?;
     writing.group.members += 1;
     let who = [user.name.clone()];
     writing.notify(tx, (NoticeEvent::Joined, &who), &SettingsChange::default(), call)?;
@@ -472,9 +488,32 @@ pub(in crate::store::sqlite::chat) fn may_invite(
     Ok(Ok(loaded.settings.name))
 }
 
+/// Those who have `by` not as a contact.
+pub(in crate::store) fn strangers(tx: &Tx<'_>, by: &Owner, named: &[Owner]) -> rusqlite::Result<Vec<Owner>> {
+    let mut strangers = Vec::new();
+    for user in named {
+        if !people::entry(tx, user, by)?.contact {
+            strangers.push(user.clone());
+        }
+    }
+    Ok(strangers)
+}
+
 /// Everybody who is in a group, by name.
 pub(in crate::store) fn names(tx: &Tx<'_>, group: &GroupId) -> rusqlite::Result<Vec<Owner>> {
-    tx.all(NAMES, [group.as_str()], |row| owner(row, 0))
+    Ok(present(tx, group)?.into_iter().map(|member| member.user).collect())
+}
+
+/// Somebody who is in a group, and what that one is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Present {
+    pub(super) user: Owner,
+    pub(super) is_bal: bool,
+}
+
+/// The same, with what each is.
+pub(super) fn present(tx: &Tx<'_>, group: &GroupId) -> rusqlite::Result<Vec<Present>> {
+    tx.all(PRESENT, [group.as_str()], |row| Ok(Present { user: owner(row, 0)?, is_bal: row.get(1)? }))
 }
 
 /// A group, as a member sees it, and members behind `after`.

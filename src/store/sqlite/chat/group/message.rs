@@ -1,21 +1,21 @@
 //! A message to a group: one row, a document for each member, and the pushes.
 
+use super::membership::Present;
 use super::push::{Deciding, Rules};
-use super::{Group, Member, Place, amend, former, may_read, position};
+use super::{Group, Member, Place, amend, bal_copy, former, may_read, position};
 use crate::chat::amendment::{Why, is_edited, is_tombstone, tombstone};
 use crate::chat::group::{may_write, not_member};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::push_decision::Matter;
-use crate::chat::status::Status;
 use crate::chat::suffix::messages::{Stamp, stamped};
 use crate::store::sqlite::chat::deletion::{self, OwnCopy};
 use crate::store::sqlite::chat::history::{Shown, shown};
-use crate::store::sqlite::chat::message::{self, by_id, document_of, insert, receipt};
-use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, events, expired};
+use crate::store::sqlite::chat::message::{self, by_id, document_of, insert, tell_again, tell_writer};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, events, expired, scheduled};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ChatCall, GroupOutcome, NewGroupMessage, Origin};
+use crate::store::{ChatCall, ChatOutcome, GroupOutcome, NewGroupMessage, Origin};
 use bytes::Bytes;
 use rusqlite::params;
 
@@ -28,6 +28,23 @@ pub(in crate::store) fn write(
     call: &ChatCall,
 ) -> rusqlite::Result<GroupOutcome> {
     let call = &mut Call::of(call);
+    let NewGroupMessage { sid, from, message, deadline_ms, .. } = new;
+    let written = scheduled::Written { sid: *sid, from, message, deadline_ms: *deadline_ms };
+    match scheduled::before(tx, &written, call)? {
+        Some(ChatOutcome::Refused(rejection)) => Ok(GroupOutcome::Refused(rejection)),
+        Some(ChatOutcome::Scheduled) => Ok(GroupOutcome::Scheduled),
+        Some(_) => Ok(GroupOutcome::Repeated),
+        None => write_now(tx, new, true, call),
+    }
+}
+
+/// Writes a message, whatever it says of when it is to be sent. `reads`: it is written by somebody who has the group before the eyes.
+pub(in crate::store::sqlite::chat) fn write_now(
+    tx: &mut Tx<'_>,
+    new: &NewGroupMessage,
+    reads: bool,
+    call: &mut Call<'_>,
+) -> rusqlite::Result<GroupOutcome> {
     // Before its times, as between two.
     if let Some(known) = known(tx, new, call.at)? {
         return Ok(known);
@@ -51,21 +68,26 @@ pub(in crate::store) fn write(
         let detail = "it speaks of a message that is not in the conversation";
         return Ok(refused(new, Rejection::new(ErrorCode::NotFound, detail)));
     }
-    position::read_all(tx, &new.from, &group_name, (&group, &member), call)?;
+    // As between two, what a BAL writes is no sign that it has read anything.
+    let reads = reads && new.from.role == Role::User;
+    if reads {
+        position::read_all(tx, &new.from, &group_name, (&group, &member), call)?;
+    }
     let kind = if new.message.matter == Matter::Reaction { Kind::Reaction } else { Kind::Message };
     let place = group.place(new.sid, kind == Kind::Message);
     group.save(tx, &group_name)?;
     let row = row(new, kind, place, call.at);
-    wrote(tx, &row, place)?;
+    if reads {
+        wrote(tx, &row, place)?;
+    }
     let kept = new.message.to_bytes();
     if let Some(at) = new.message.expires {
         expired::note(tx, row.sid.row(), at)?;
     }
-    message::copy(tx, &row, &kept, writer, false, call.at)?;
-    receipt(tx, &row, Status::Sent, call.at)?;
+    tell_writer(tx, &row, &kept, call.at)?;
     // Before the pushes, which may take all ids that are left.
     events::stored(tx, &row, call)?;
-    let deciding = Deciding { row: &row, message: &new.message, group: &group, attended: &new.attended };
+    let deciding = Deciding { row: &row, message: &new.message, kept: &kept, group: &group, attended: &new.attended };
     let Rules { decided, waiting } = deciding.tell_members(tx, call)?;
     insert(tx, &ChatRow { waits: !waiting.is_empty(), ..row }, Some(&decided), &kept)?;
     Ok(GroupOutcome::Done { waiting })
@@ -87,7 +109,7 @@ fn known(tx: &mut Tx<'_>, new: &NewGroupMessage, at: u64) -> rusqlite::Result<Op
         let detail = "another message of the same writer has this `id`";
         return Ok(Some(refused(new, Rejection::new(ErrorCode::Duplicate, detail))));
     }
-    message::copy(tx, &row, &kept, &row.writer, true, at)?;
+    tell_again(tx, &row, &kept, at)?;
     Ok(Some(GroupOutcome::Repeated))
 }
 
@@ -133,20 +155,22 @@ pub(super) fn wrote(tx: &Tx<'_>, row: &ChatRow, place: Place) -> rusqlite::Resul
     tx.execute(WROTE, params![row.peer.as_str(), row.writer.as_str(), row.sid.row(), counted]).map(drop)
 }
 
-/// Gives a member the copy: without a payload, unless the member has blocked its writer.
+/// Gives a member the copy: without a payload, unless the member has blocked its writer, or is a BAL.
 pub(super) fn tell(
     tx: &mut Tx<'_>,
-    row: &ChatRow,
-    (member, is_blocked): (&Owner, bool),
-    at: u64,
+    (row, kept): (&ChatRow, &[u8]),
+    (member, is_blocked): (&Present, bool),
+    call: &Call<'_>,
 ) -> rusqlite::Result<()> {
+    if member.is_bal {
+        return bal_copy::give(tx, (row, kept), (&member.user, is_blocked), call);
+    }
     let payload = if is_blocked { hidden(row) } else { Vec::new() };
-    document(tx, member, "messages", Origin::ChatCopy(row.sid), &payload, at)
+    document(tx, &member.user, "messages", Origin::ChatCopy(row.sid), &payload, call.at)
 }
 
 /// What a member gets of what somebody writes whom it has blocked.
 pub(in crate::store::sqlite::chat) fn hidden(row: &ChatRow) -> Vec<u8> {
-    let kept = tombstone(serde_json::json!({ "to": row.peer.as_str() }).to_string().as_bytes(), Why::Blocked);
     let stamp = Stamp {
         sid: row.sid,
         n: row.n_reader,
@@ -156,7 +180,12 @@ pub(in crate::store::sqlite::chat) fn hidden(row: &ChatRow) -> Vec<u8> {
         dev: None,
         redelivered: false,
     };
-    stamped(&kept, &stamp)
+    stamped(&hidden_text(row), &stamp)
+}
+
+/// The same without the stamp.
+pub(super) fn hidden_text(row: &ChatRow) -> Vec<u8> {
+    tombstone(serde_json::json!({ "to": row.peer.as_str() }).to_string().as_bytes(), Why::Blocked)
 }
 
 /// What documents without a payload stand for.
@@ -195,10 +224,16 @@ impl SharedCopy {
 }
 
 /// A notice of the roster: stored, and told to everybody who is in the group, and to those who go by it.
-pub(super) fn notice(tx: &mut Tx<'_>, row: &ChatRow, kept: &[u8], members: &[Owner], at: u64) -> rusqlite::Result<()> {
+pub(super) fn notice(
+    tx: &mut Tx<'_>,
+    row: &ChatRow,
+    kept: &[u8],
+    members: &[Present],
+    call: &Call<'_>,
+) -> rusqlite::Result<()> {
     for member in members {
         let is_blocked = false;
-        tell(tx, row, (member, is_blocked), at)?;
+        tell(tx, (row, kept), (member, is_blocked), call)?;
     }
     insert(tx, row, None::<&()>, kept)
 }

@@ -10,6 +10,7 @@ use crate::chat::status::Status;
 use crate::chat::suffix::read::read_document;
 use crate::chat::suffix::receipts::ReceiptDocument;
 use crate::store::Writer;
+use crate::store::sqlite::chat::message::tell_receipt;
 use crate::store::sqlite::chat::position::Reader;
 use crate::store::sqlite::chat::{Call, ChatRow, Kind, mention, notified, people, tell};
 use crate::store::sqlite::column::sql_ms;
@@ -44,7 +45,7 @@ pub(in crate::store::sqlite::chat) fn received(
     }
     let Some(group) = Group::load(tx, &row.peer)? else { return Ok(()) };
     let between = (member.received.max(before(member.came)), row.sid.row());
-    tell_writers(tx, (&group, &row.peer), user, between, (Status::Delivered, at))
+    tell_writers(tx, (&group, &row.peer), (user, member.is_bal), between, (Status::Delivered, at))
 }
 
 /// The last row before this one.
@@ -84,8 +85,9 @@ fn read_up_to(
     if is_in {
         let since = before(member.came);
         let delivered = (member.received.max(since), place);
-        tell_writers(tx, (group, name), user, delivered, (Status::Delivered, call.at))?;
-        tell_writers(tx, (group, name), user, (member.read.max(since), place), (Status::Read, call.at))?;
+        let by = (user, member.is_bal);
+        tell_writers(tx, (group, name), by, delivered, (Status::Delivered, call.at))?;
+        tell_writers(tx, (group, name), by, (member.read.max(since), place), (Status::Read, call.at))?;
     }
     let seen = notified::Seen { user, peer: name, sid: row.sid, up_to: true };
     notified::clear(tx, &seen, reader.dev, reader.connected, call)
@@ -113,7 +115,7 @@ pub(super) fn read_all(
 fn tell_writers(
     tx: &mut Tx<'_>,
     (group, name): (&Group, &Owner),
-    member: &Owner,
+    (member, is_bal): (&Owner, bool),
     (behind, up_to): (Row, Row),
     (status, at): (Status, u64),
 ) -> rusqlite::Result<()> {
@@ -127,23 +129,24 @@ fn tell_writers(
     }
     for (row, several) in newest.into_values() {
         // Who is out of the group hears no more of it.
-        if Member::load(tx, name, &row.writer)?.is_some() && may_tell(tx, member, &row.writer, status)? {
+        if Member::load(tx, name, &row.writer)?.is_some() && may_tell(tx, (member, is_bal), &row, status)? {
             let up_to = several || status == Status::Read;
             let document = ReceiptDocument {
                 up_to,
                 by: Some(member.as_str()),
                 ..ReceiptDocument::new(row.id.as_deref(), row.sid, status, at)
             };
-            tell(tx, &row.writer, "receipts", &document.to_payload(), at)?;
+            tell_receipt(tx, &row, &document, at)?;
         }
     }
     Ok(())
 }
 
-/// Whether the writer may hear how far the member has got: as between two, contacts alone do.
-fn may_tell(tx: &Tx<'_>, member: &Owner, writer: &Owner, status: Status) -> rusqlite::Result<bool> {
+/// Whether the writer may hear how far the member has got: as between two, contacts alone do, and BALs are never strangers.
+fn may_tell(tx: &Tx<'_>, (member, is_bal): (&Owner, bool), row: &ChatRow, status: Status) -> rusqlite::Result<bool> {
     let is_read = status == Status::Read;
     let hide_read = is_read && people::settings(tx, member)?.unwrap_or_default().hide_read;
-    let entry = people::entry(tx, member, writer)?;
-    Ok(tells_back(Role::User, entry, is_read, hide_read) && !people::entry(tx, writer, member)?.blocked)
+    let entry = people::entry(tx, member, &row.writer)?;
+    let role = if is_bal || row.by_bal { Role::Bal } else { Role::User };
+    Ok(tells_back(role, entry, is_read, hide_read) && !people::entry(tx, &row.writer, member)?.blocked)
 }

@@ -3,6 +3,7 @@
 //! The message row keeps what is not the rule: of each member whose push was not made at once, by which rule that is. What
 //! was made is found by its id, which is that of the message and the device: one push for each, whatever path makes it.
 
+use super::membership::Present;
 use super::{Group, Member, message};
 use crate::chat::attention::Attended;
 use crate::chat::contact::Entry;
@@ -24,7 +25,7 @@ use std::collections::BTreeMap;
 
 /// Everybody who is in the group, what each has set about the writer and about the group, and whether it has a device.
 pub(in crate::store::sqlite) const READERS: &str = "SELECT m.user, w.entry, g.entry,
-        EXISTS (SELECT 1 FROM devices d WHERE d.user = m.user)
+        EXISTS (SELECT 1 FROM devices d WHERE d.user = m.user), m.bal
     FROM members m
     LEFT JOIN contacts w ON w.user = m.user AND w.other = ?2
     LEFT JOIN contacts g ON g.user = m.user AND g.other = ?1
@@ -96,13 +97,15 @@ pub(super) struct Rules {
 pub(super) struct Deciding<'a> {
     pub(super) row: &'a ChatRow,
     pub(super) message: &'a UserMessage,
+    /// What is kept of it.
+    pub(super) kept: &'a [u8],
     pub(super) group: &'a Group,
     pub(super) attended: &'a [(Owner, Attended)],
 }
 
 /// A member, as far as a message to it goes.
 struct Reader {
-    user: Owner,
+    present: Present,
     about_writer: Entry,
     about_group: Entry,
     has_device: bool,
@@ -117,14 +120,15 @@ impl Deciding<'_> {
             GroupDecided { matter, wish, at, rules: BTreeMap::new(), devices: BTreeMap::new(), waiting: Vec::new() };
         let mut waiting = Vec::new();
         let writer_name = people::profile_name(tx, &row.writer)?;
-        for reader in readers(tx, row)?.into_iter().filter(|reader| reader.user != row.writer) {
-            message::tell(tx, row, (&reader.user, reader.about_writer.blocked), at)?;
+        for reader in readers(tx, row)?.into_iter().filter(|reader| reader.present.user != row.writer) {
+            message::tell(tx, (row, self.kept), (&reader.present, reader.about_writer.blocked), call)?;
+            let user = &reader.present.user;
             if reader.about_writer.blocked {
-                deletion::hide(tx, &reader.user, row)?;
+                deletion::hide(tx, user, row)?;
             }
-            let is_mentioned = self.message.mentions_all || self.message.mentions.contains(&reader.user);
-            if is_mentioned && matter == Matter::Message && !reader.about_writer.blocked {
-                mention::note(tx, &reader.user, &row.peer, row.sid.row())?;
+            let is_mentioned = self.message.mentions_all || self.message.mentions.contains(user);
+            if is_mentioned && matter == Matter::Message && !reader.about_writer.blocked && !reader.present.is_bal {
+                mention::note(tx, user, &row.peer, row.sid.row())?;
             }
             if !reader.has_device {
                 continue;
@@ -132,13 +136,13 @@ impl Deciding<'_> {
             let title = self.group.push_title(row, writer_name.as_deref(), &reader.about_writer);
             let told = self.decide_for(tx, &reader, &title, call)?;
             let Some(of_devices) = told.decided else { continue };
-            decided.note(&reader.user, &of_devices.devices);
+            decided.note(user, &of_devices.devices);
             if of_devices.waits_for_room() {
-                unpushed::note_member(tx, row, &reader.user, true)?;
+                unpushed::note_member(tx, row, user, true)?;
             }
             if told.waits {
-                decided.waiting.push(reader.user.as_str().to_owned());
-                waiting.push(reader.user);
+                decided.waiting.push(user.as_str().to_owned());
+                waiting.push(user.clone());
             }
         }
         Ok(Rules { decided, waiting })
@@ -146,12 +150,13 @@ impl Deciding<'_> {
 
     fn decide_for(&self, tx: &mut Tx<'_>, reader: &Reader, title: &str, call: &mut Call<'_>) -> rusqlite::Result<Told> {
         let nobody = Attended::default();
-        let known = self.attended.binary_search_by(|(name, _)| name.cmp(&reader.user));
+        let user = &reader.present.user;
+        let known = self.attended.binary_search_by(|(name, _)| name.cmp(user));
         let attended = known.map_or(&nobody, |at| &self.attended[at].1);
-        let mentioned = self.message.mentions_all || self.message.mentions.contains(&reader.user);
+        let mentioned = self.message.mentions_all || self.message.mentions.contains(user);
         let asked = reader.asked((self.message.matter, self.message.wish), mentioned, attended, call.at);
         let body = self.message.body().unwrap_or_default();
-        let (reader, title) = (&reader.user, Some(title));
+        let (reader, title) = (user, Some(title));
         let asking = Asking { reader, row: self.row, body, title, asked, attended, before: None, call: None };
         push::decide(tx, &asking, call)
     }
@@ -190,7 +195,7 @@ fn readers(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Vec<Reader>> {
             _ => json(found, column),
         };
         Ok(Reader {
-            user: owner(found, 0)?,
+            present: Present { user: owner(found, 0)?, is_bal: found.get(4)? },
             about_writer: entry(1)?,
             about_group: entry(2)?,
             has_device: found.get(3)?,
@@ -231,7 +236,8 @@ fn decide_anew(
     };
     let Some(group) = Group::load(tx, &row.peer)? else { return Ok(Told::default()) };
     let (about_writer, about_group) = (people::entry(tx, user, &row.writer)?, people::entry(tx, user, &row.peer)?);
-    let reader = Reader { user: user.clone(), about_writer, about_group, has_device: true };
+    let present = Present { user: user.clone(), is_bal: false };
+    let reader = Reader { present, about_writer, about_group, has_device: true };
     let kept: serde_json::Value =
         serde_json::from_slice(&crate::store::sqlite::chat::message::document_of(tx, row, user)?).unwrap_or_default();
     let title = group.push_title(row, people::profile_name(tx, &row.writer)?.as_deref(), &about_writer);
