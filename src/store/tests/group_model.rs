@@ -75,6 +75,8 @@ struct Item {
     counts: bool,
     /// Whoever was in the group, and whoever went by it.
     readers: BTreeSet<usize>,
+    /// Those of them who had blocked its writer: they have a place.
+    hidden: BTreeSet<usize>,
     /// Members with a push that is still to be made.
     waiting: BTreeSet<usize>,
     /// Members whose phones show it.
@@ -109,14 +111,18 @@ impl Model {
         for reader in &readers {
             self.members[*reader].inbox.push(self.items.len());
         }
+        let blocks = |user: &usize| from.is_some_and(|from| self.members[*user].blocks.contains(&from));
+        let hidden = readers.iter().copied().filter(blocks).collect();
         let (waiting, shown) = (BTreeSet::new(), BTreeSet::new());
-        self.items.push(Item { sid, n, from, counts, readers, waiting, shown });
+        self.items.push(Item { sid, n, from, counts, readers, hidden, waiting, shown });
         self.items.last_mut().unwrap()
     }
 
     /// What others wrote behind the position since the user came.
     fn unread(&self, user: usize, position: Sid) -> u64 {
-        let theirs = |item: &&Item| item.counts && item.from != Some(user) && item.readers.contains(&user);
+        let theirs = |item: &&Item| {
+            item.counts && item.from != Some(user) && item.readers.contains(&user) && !item.hidden.contains(&user)
+        };
         self.items.iter().filter(theirs).filter(|item| item.sid > position).count() as u64
     }
 }
@@ -174,7 +180,8 @@ async fn step(mut chat: Chat, model: &mut Model, op: &Op) -> Chat {
 }
 
 async fn post(chat: &mut Chat, model: &mut Model, from: usize, reaction: bool, looking: [bool; 4]) {
-    let about = model.items.iter().rfind(|item| item.readers.contains(&from)).map(|item| item.sid);
+    let has = |item: &&Item| item.readers.contains(&from) && !item.hidden.contains(&from);
+    let about = model.items.iter().rfind(has).map(|item| item.sid);
     let more = match about {
         Some(sid) if reaction => json!({ "type": "reaction", "ref": sid.to_string() }),
         _ => json!({}),
