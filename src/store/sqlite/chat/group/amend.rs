@@ -24,7 +24,7 @@ pub(super) fn write(
     call: &mut Call<'_>,
 ) -> rusqlite::Result<GroupOutcome> {
     let name = Owner::from(new.group.clone());
-    let (group, message, kept) = match amended(tx, new, &name, amends)? {
+    let Amended { group, message, kept } = match amended(tx, new, &name, amends)? {
         Ok(found) => found,
         Err(rejection) => return Ok(refused(new, rejection)),
     };
@@ -56,13 +56,20 @@ pub(super) fn write(
     Ok(GroupOutcome::Done { waiting: Vec::new() })
 }
 
-/// The group, the message that is to be changed, and its document, if its changer may.
+/// A message that is to be changed, its document, and its group.
+struct Amended {
+    group: Group,
+    message: ChatRow,
+    kept: Vec<u8>,
+}
+
+/// What is to be changed, if its changer may.
 fn amended(
     tx: &Tx<'_>,
     new: &NewGroupMessage,
     name: &Owner,
     amends: Amendment,
-) -> rusqlite::Result<Result<(Group, ChatRow, Vec<u8>), Rejection>> {
+) -> rusqlite::Result<Result<Amended, Rejection>> {
     let refuse = |code, detail: &str| Ok(Err(Rejection::new(code, detail)));
     let from = &new.from.name;
     let (Some(group), Some(member)) = (Group::load(tx, name)?, Member::load(tx, name, from)?) else {
@@ -85,7 +92,7 @@ fn amended(
     }
     let kept = document_of(tx, &message, from)?;
     match (is_tombstone(&kept), amends) {
-        (false, _) => Ok(Ok((group, message, kept))),
+        (false, _) => Ok(Ok(Amended { group, message, kept })),
         (true, Amendment::Edit) => refuse(ErrorCode::NotFound, "the message is retracted or deleted"),
         (true, Amendment::Retract) => refuse(ErrorCode::Duplicate, "the message is retracted or deleted"),
     }
