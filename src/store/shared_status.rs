@@ -160,6 +160,13 @@ impl PendingEvents {
             }
             (CommitEvent::Row { message, .. }, _) => {
                 message.topic.len() + message.payload.len() + message.properties.len()
+        if let CommitEvent::Gone { queue, gone } = event {
+            // As many as there are queues.
+            let all = batch.gone.entry(queue).or_default();
+            all.rows += gone.rows;
+            all.bytes += gone.bytes;
+            return;
+        }
             }
             (CommitEvent::Document { reference, payload, correlation, .. }, _) => {
                 reference.topic.len() + payload.len() + correlation.as_ref().map_or(0, bytes::Bytes::len)
@@ -173,6 +180,7 @@ impl PendingEvents {
             return;
         }
         match event {
+            (CommitEvent::Gone { .. }, _) => 0,
             CommitEvent::Row { target, .. } => _ = batch.queues.insert(target.queue),
             // Clients choose topics, but only as many as have documents on the disk.
             CommitEvent::Document { reference, .. } => _ = batch.topics.insert(reference.topic.to_string()),
@@ -183,3 +191,4 @@ impl PendingEvents {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+            CommitEvent::Gone { .. } => {}

@@ -39,6 +39,8 @@ pub(in crate::store::sqlite) const NEXT: &str = "SELECT not_before FROM schedule
 pub(in crate::store::sqlite) const COUNT: &str = "SELECT count(*) FROM scheduled WHERE writer = ?1";
 const IS_THERE: &str = "SELECT id FROM scheduled WHERE row = ?1";
 const DELETE: &str = "DELETE FROM scheduled WHERE row = ?1";
+const DELETE_OF: &str =
+    "DELETE FROM scheduled WHERE row IN (SELECT row FROM scheduled WHERE writer = ?1 ORDER BY row LIMIT ?2)";
 const PUT_OFF: &str = "UPDATE scheduled SET not_before = ?2 WHERE row = ?1";
 
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<ScheduledMessage> {
@@ -124,10 +126,21 @@ pub(in crate::store) fn cancel(tx: &mut Tx<'_>, writer: (&Owner, Role), id: &str
 }
 
 fn remove(tx: &mut Tx<'_>, row: Row) -> rusqlite::Result<()> {
-    let removed = tx.execute(DELETE, [row])? as u64;
-    let figures = &mut tx.memory_draft.figures;
-    figures.chat_scheduled = figures.chat_scheduled.saturating_sub(removed);
+    let removed = tx.execute(DELETE, [row])?;
+    count_removed(tx, removed);
     Ok(())
+}
+
+/// So many of what waits of a writer, whom nobody tells; how many there were.
+pub(in crate::store::sqlite) fn remove_all(tx: &mut Tx<'_>, writer: &str, limit: i64) -> rusqlite::Result<usize> {
+    let removed = tx.execute(DELETE_OF, params![writer, limit])?;
+    count_removed(tx, removed);
+    Ok(removed)
+}
+
+fn count_removed(tx: &mut Tx<'_>, removed: usize) {
+    let figures = &mut tx.memory_draft.figures;
+    figures.chat_scheduled = figures.chat_scheduled.saturating_sub(removed as u64);
 }
 
 /// What waits of a writer, in the order in which it was written: a page behind `after`.
