@@ -1,5 +1,6 @@
 //! The verbs of groups.
 
+use super::chat::erased;
 use super::{Committed, Store};
 use crate::chat::id::{GroupId, Owner};
 use crate::chat::message::Rejection;
@@ -16,7 +17,8 @@ impl Store {
         new: NewGroupMessage,
         call: ChatCall,
     ) -> Result<Committed<GroupOutcome>, StoreError> {
-        self.queue.submit(move |tx| message::write(tx, &new, &call)).await
+        let (of, refused) = (new.from.name.clone(), || GroupOutcome::Refused(erased()));
+        self.submit_for(of, refused, move |tx| message::write(tx, &new, &call)).await
     }
 
     /// Makes a group or changes one: its roster, its settings, and the notice that tells of it.
@@ -25,7 +27,8 @@ impl Store {
         new: NewGroupChange,
         call: ChatCall,
     ) -> Result<Committed<Result<GroupChanged, Rejection>>, StoreError> {
-        self.queue.submit(move |tx| membership::change(tx, &new, &call)).await
+        let of = new.by.name.clone();
+        self.submit_for(of, || Err(erased()), move |tx| membership::change(tx, &new, &call)).await
     }
 
     /// A group and its members behind `after`, by name, as `user` sees them; [`ErrorCode::NotMember`](crate::chat::message::ErrorCode)
