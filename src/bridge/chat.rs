@@ -81,13 +81,26 @@ pub(super) struct ChatIntake {
 }
 
 impl ChatIntake {
+    /// As it was then ([`crate::store::Store::freed_names`]).
+    freed_names: u64,
     pub(super) fn new(context: Arc<Context>, refusing: Refusing) -> Self {
         let policy = Arc::new(context.settings.chat_policy());
         let (limits, typing) = (Limits::new(context.settings.limits.of_user()), Typing::default());
         // The name was checked with the configuration.
         let gatekeeper = context.settings.chat.gatekeeper().ok().flatten().map(Gatekeeper::new);
         let calls = CallClock::new();
-        Self { context, policy, refusing, limits, typing, gatekeeper, calls, users: HashSet::new() }
+        Self {
+            context,
+            policy,
+            refusing,
+            limits,
+            typing,
+            gatekeeper,
+            calls,
+            exports: Exports::default(),
+            users: HashSet::new(),
+            freed_names: 0,
+        }
     }
 
     /// How much later what a user publishes is to be acknowledged: not at once, where it is more than its limit allows.
@@ -99,6 +112,12 @@ impl ChatIntake {
     pub(super) async fn heard_of(&mut self, user: &Owner) -> Result<(), StoreError> {
         if self.users.contains(user) {
             return Ok(());
+        }
+        let freed_names = self.context.store.freed_names();
+        if self.freed_names != freed_names {
+            // One of these names may be somebody else's by now, of whom nothing is known.
+            self.users.clear();
+            self.freed_names = freed_names;
         }
         if self.users.len() >= USERS_MAX {
             self.users.clear();

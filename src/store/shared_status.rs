@@ -9,7 +9,7 @@ use crate::chat::erasure::name_key;
 use crate::chat::id::Owner;
 use crate::chat::transport::Transport;
 use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
@@ -32,6 +32,8 @@ pub(super) struct SharedStatus {
     erased: Mutex<HashSet<[u8; 32]>>,
     /// Nobody was: then no name is hashed.
     has_erased: AtomicBool,
+    /// How often a name became free.
+    freed_names: AtomicU64,
     /// What became of the last wish for a file without unused parts.
     is_scrubbed: AtomicBool,
     pub(super) health: watch::Sender<StoreHealth>,
@@ -116,6 +118,13 @@ impl SharedStatus {
             erased.remove(&key)
         };
         self.has_erased.store(!erased.is_empty(), Ordering::SeqCst);
+        if !on {
+            self.freed_names.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn freed_names(&self) -> u64 {
+        self.freed_names.load(Ordering::SeqCst)
     }
 
     pub(super) fn is_erased(&self, name: &str) -> bool {
@@ -151,6 +160,13 @@ impl PendingEvents {
     /// Once there are names, only names are added: the receiver reads the rows from the store, in their order.
     fn add(&mut self, event: CommitEvent) {
         let batch = &mut self.batch;
+        if let CommitEvent::Gone { queue, gone } = event {
+            // As many as there are queues.
+            let all = batch.gone.entry(queue).or_default();
+            all.rows += gone.rows;
+            all.bytes += gone.bytes;
+            return;
+        }
         let bytes = match (&event, batch.items.last()) {
             // The same message for another queue.
             (CommitEvent::Row { message, .. }, Some(CommitEvent::Row { message: last, .. }))
@@ -160,17 +176,11 @@ impl PendingEvents {
             }
             (CommitEvent::Row { message, .. }, _) => {
                 message.topic.len() + message.payload.len() + message.properties.len()
-        if let CommitEvent::Gone { queue, gone } = event {
-            // As many as there are queues.
-            let all = batch.gone.entry(queue).or_default();
-            all.rows += gone.rows;
-            all.bytes += gone.bytes;
-            return;
-        }
             }
             (CommitEvent::Document { reference, payload, correlation, .. }, _) => {
                 reference.topic.len() + payload.len() + correlation.as_ref().map_or(0, bytes::Bytes::len)
             }
+            (CommitEvent::Gone { .. }, _) => 0,
         };
         let room = batch.items.len() < COMMIT_EVENTS_MAX
             && (self.bytes + bytes <= COMMIT_EVENTS_BYTES || batch.items.is_empty());
@@ -180,10 +190,10 @@ impl PendingEvents {
             return;
         }
         match event {
-            (CommitEvent::Gone { .. }, _) => 0,
             CommitEvent::Row { target, .. } => _ = batch.queues.insert(target.queue),
             // Clients choose topics, but only as many as have documents on the disk.
             CommitEvent::Document { reference, .. } => _ = batch.topics.insert(reference.topic.to_string()),
+            CommitEvent::Gone { .. } => {}
         }
     }
 }
@@ -191,4 +201,3 @@ impl PendingEvents {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-            CommitEvent::Gone { .. } => {}
