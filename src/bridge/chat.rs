@@ -12,6 +12,7 @@
 
 mod calls;
 mod erase;
+mod export;
 mod first_screen;
 mod gatekeeper;
 mod groups;
@@ -47,6 +48,7 @@ use crate::mqtt::{AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::store::{ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, Peer, StoreError, USER_DEVICES_MAX};
 use calls::CallClock;
+use export::Exports;
 use gatekeeper::Gatekeeper;
 use limits::Limits;
 use std::collections::HashSet;
@@ -76,13 +78,14 @@ pub(super) struct ChatIntake {
     /// If there is one.
     gatekeeper: Option<Gatekeeper>,
     calls: CallClock,
+    exports: Exports,
     /// Of whom the store was told.
     users: HashSet<Owner>,
+    /// As it was then ([`crate::store::Store::freed_names`]).
+    freed_names: u64,
 }
 
 impl ChatIntake {
-    /// As it was then ([`crate::store::Store::freed_names`]).
-    freed_names: u64,
     pub(super) fn new(context: Arc<Context>, refusing: Refusing) -> Self {
         let policy = Arc::new(context.settings.chat_policy());
         let (limits, typing) = (Limits::new(context.settings.limits.of_user()), Typing::default());
@@ -110,14 +113,14 @@ impl ChatIntake {
 
     /// A user writes below its own name, and exists from now on. An external broker tells nothing else of those who log in.
     pub(super) async fn heard_of(&mut self, user: &Owner) -> Result<(), StoreError> {
-        if self.users.contains(user) {
-            return Ok(());
-        }
         let freed_names = self.context.store.freed_names();
         if self.freed_names != freed_names {
             // One of these names may be somebody else's by now, of whom nothing is known.
             self.users.clear();
             self.freed_names = freed_names;
+        }
+        if self.users.contains(user) {
+            return Ok(());
         }
         if self.users.len() >= USERS_MAX {
             self.users.clear();
@@ -257,6 +260,9 @@ impl ChatIntake {
             return erase::answer(&self.context, asked).await;
         }
         let call = self.call_for(now_ms(), asked.request.conversations());
+        if publish.principal.role == Role::User && matches!(asked.request.op, Op::Export { .. }) {
+            return export::answer(&self.context, &self.exports, asked, call).await;
+        }
         requests::answer(&self.context, asked, call).await
     }
 
@@ -270,7 +276,7 @@ impl ChatIntake {
         if let Ok(Request { op: Op::TestPush, .. }) = request {
             counted = counted.and_then(|()| self.limits.take(owner, role, Limited::TestPush));
         }
-        if let Ok(Request { op: Op::Erase(_), .. }) = request {
+        if let Ok(Request { op: Op::Erase(_) | Op::Export { secret: Some(_), .. }, .. }) = request {
             counted = counted.and_then(|()| self.limits.take(owner, role, Limited::Proof));
         }
         counted.map_err(|rejection| rejection.about(id))
