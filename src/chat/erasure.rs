@@ -109,7 +109,8 @@ impl Erased<'_> {
             // Whoever had the name before: they are to be forgotten by it.
             return Fate::Stays;
         }
-        if is("device_registered") && self.is(fields.get("user")) {
+        // The person's own device, and own words.
+        if is("device_registered") && self.is(fields.get("user")) || is("reported") && self.is(fields.get("by")) {
             return Fate::Goes;
         }
         let mut is_changed = false;
@@ -279,6 +280,7 @@ mod tests {
             ("replies/web", json!({"items": [{"with": "eve", "last": {"body": "x"}}]})),
             ("replies/web", json!({"items": [{"mentions": ["eve"]}]})),
             ("events", json!({"event": "device_registered", "user": "eve", "token_hash": "1"})),
+            ("events", json!({"event": "reported", "by": "eve", "with": "bob", "reason": "x", "messages": []})),
         ] {
             assert_eq!(fate(&format!("bob/others/{suffix}"), &document), Fate::Goes, "{document}");
         }

@@ -26,6 +26,8 @@ pub(super) async fn answer(context: &Arc<Context>, asked: Asked) -> Result<Remai
         let secret = if let Op::Erase(secret) = &op { secret.reveal() } else { "" };
         let reply = prove(&context, &user, secret).await.map(|()| promised());
         let is_to_do = reply.is_ok();
+        // As long as it is held nobody else goes on with it: the user is to read the answer first.
+        let not_yet = if is_to_do { timeout(ANSWER, context.erasing.lock()).await.ok() } else { None };
         if is_to_do {
             erasing::begin(&context, &user).await?;
         }
@@ -37,6 +39,7 @@ pub(super) async fn answer(context: &Arc<Context>, asked: Asked) -> Result<Remai
             let _ = outcome.await;
         };
         let _ = timeout(ANSWER, told).await;
+        drop(not_yet);
         if is_to_do {
             context.erase_begun.notify_one();
         }

@@ -71,7 +71,7 @@ async fn whatever_a_user_calls_devices_and_itself_nothing_of_others_goes() {
 #[tokio::test]
 async fn what_others_wrote_that_waits_has_the_other_name_and_its_own_text() {
     let mut chat = Chat::of(&["alice", "bob", "anna"]).await;
-    let document = json!({"to": "bob", "body": "anna", "mentions": ["anna"], "by": "anna"});
+    let document = json!({"to": "bob", "body": "anna", "mentions": ["anna"], "mine": "anna"});
     chat.send(writer("alice"), peer("bob", &[]), &document).await;
     chat.write("alice", "anna", "hello").await;
     chat.write("anna", "bob", "secret").await;
@@ -86,7 +86,7 @@ async fn what_others_wrote_that_waits_has_the_other_name_and_its_own_text() {
     let told = chat.told("bob", "messages").await;
     let [message] = &told[..] else { panic!("{told:?}") };
     assert_eq!(
-        (&message["body"], &message["mentions"], &message["by"]),
+        (&message["body"], &message["mentions"], &message["mine"]),
         (&json!("anna"), &json!([alias]), &json!("anna"))
     );
     let own = chat.told("alice", "messages").await;
@@ -138,8 +138,12 @@ async fn what_an_erased_user_had_under_way_is_not_written() {
     assert_eq!(code(&refused), Some(ErrorCode::Forbidden));
     assert_eq!(code(&chat.register("eve", "phone", "T1").await), Some(ErrorCode::Forbidden));
     chat.read("eve", "alice", invited).await;
-    chat.set("eve", SettingChange::Writers(Writers::Contacts)).await;
-    chat.set("eve", SettingChange::About(owner("alice"), EntryChange::Block(true))).await;
+    for change in
+        [SettingChange::Writers(Writers::Contacts), SettingChange::About(owner("alice"), EntryChange::Block(true))]
+    {
+        let refused = ask!(chat.rig, chat_set, owner("eve"), change, Bytes::from("{}"), NOW);
+        assert_eq!(refused.unwrap_err().code(), ErrorCode::Forbidden);
+    }
     let note = |topic: &str| Note { topic: topic.to_owned(), payload: Bytes::from("{}"), correlation: None, at: NOW };
     ask!(chat.rig, queue_note, note("eve/others/errors"));
     let document =
