@@ -12,6 +12,7 @@
 
 mod calls;
 mod erase;
+mod export;
 mod first_screen;
 mod gatekeeper;
 mod groups;
@@ -47,6 +48,7 @@ use crate::mqtt::{AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::store::{ChatCall, ChatOutcome, ChatPolicy, Committed, DeviceChange, Peer, StoreError, USER_DEVICES_MAX};
 use calls::CallClock;
+use export::Exports;
 use gatekeeper::Gatekeeper;
 use limits::Limits;
 use std::collections::HashSet;
@@ -76,8 +78,11 @@ pub(super) struct ChatIntake {
     /// If there is one.
     gatekeeper: Option<Gatekeeper>,
     calls: CallClock,
+    exports: Exports,
     /// Of whom the store was told.
     users: HashSet<Owner>,
+    /// As it was then ([`crate::store::Store::freed_names`]).
+    freed_names: u64,
 }
 
 impl ChatIntake {
@@ -87,7 +92,18 @@ impl ChatIntake {
         // The name was checked with the configuration.
         let gatekeeper = context.settings.chat.gatekeeper().ok().flatten().map(Gatekeeper::new);
         let calls = CallClock::new();
-        Self { context, policy, refusing, limits, typing, gatekeeper, calls, users: HashSet::new() }
+        Self {
+            context,
+            policy,
+            refusing,
+            limits,
+            typing,
+            gatekeeper,
+            calls,
+            exports: Exports::default(),
+            users: HashSet::new(),
+            freed_names: 0,
+        }
     }
 
     /// How much later what a user publishes is to be acknowledged: not at once, where it is more than its limit allows.
@@ -97,6 +113,12 @@ impl ChatIntake {
 
     /// A user writes below its own name, and exists from now on. An external broker tells nothing else of those who log in.
     pub(super) async fn heard_of(&mut self, user: &Owner) -> Result<(), StoreError> {
+        let freed_names = self.context.store.freed_names();
+        if self.freed_names != freed_names {
+            // One of these names may be somebody else's by now, of whom nothing is known.
+            self.users.clear();
+            self.freed_names = freed_names;
+        }
         if self.users.contains(user) {
             return Ok(());
         }
@@ -243,6 +265,9 @@ impl ChatIntake {
             return erase::answer(&self.context, asked).await;
         }
         let call = self.call_for(now_ms(), asked.request.conversations());
+        if publish.principal.role == Role::User && matches!(asked.request.op, Op::Export { .. }) {
+            return export::answer(&self.context, &self.exports, asked, call).await;
+        }
         requests::answer(&self.context, asked, call).await
     }
 
@@ -256,7 +281,7 @@ impl ChatIntake {
         if let Ok(Request { op: Op::TestPush, .. }) = request {
             counted = counted.and_then(|()| self.limits.take(owner, role, Limited::TestPush));
         }
-        if let Ok(Request { op: Op::Erase(_), .. }) = request {
+        if let Ok(Request { op: Op::Erase(_) | Op::Export { secret: Some(_), .. }, .. }) = request {
             counted = counted.and_then(|()| self.limits.take(owner, role, Limited::Proof));
         }
         counted.map_err(|rejection| rejection.about(id))

@@ -28,24 +28,28 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Commands of admins that wait to be taken; one more is answered `RATE_LIMITED`.
 pub(super) const WAITING_MAX: usize = 16;
 /// Commands that are carried out at one time; further ones wait.
 const RUNNING_MAX: usize = 16;
+/// Erases among them, each of which may take minutes: the others are answered meanwhile.
+const ERASES_MAX: usize = 8;
 
 /// Carries commands out.
 pub(super) struct Commands {
     context: Arc<Context>,
     policy: Arc<ChatPolicy>,
+    /// Places for erases.
+    erases: Semaphore,
 }
 
 impl Commands {
     pub(super) fn new(context: Arc<Context>) -> Self {
         let policy = Arc::new(context.settings.chat_policy());
-        Self { context, policy }
+        Self { context, policy, erases: Semaphore::new(ERASES_MAX) }
     }
 
     /// Works until `stop`. What is not done by then is left, and its client sees the end of its answer.

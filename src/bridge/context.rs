@@ -91,6 +91,8 @@ pub(crate) struct Context {
     pub(crate) evictions: mpsc::Sender<Eviction>,
     /// One person is erased at a time.
     pub(crate) erasing: tokio::sync::Mutex<()>,
+    /// Somebody is to be erased, and nobody waits for it.
+    pub(crate) erase_begun: Notify,
     /// What the broker is to publish.
     pub(crate) publish: mpsc::Sender<Outbound>,
     pub(crate) bal_presences: BalPresences,

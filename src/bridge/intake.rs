@@ -18,6 +18,7 @@ use super::count_told;
 use super::presence::{PresencePublish, PresenceWord};
 use super::refused_names::RefusedNames;
 use super::refusing::{Refused, Refusing, error, reply_topic_of};
+use crate::chat::erasure::is_reserved;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
     BalReceipt, BridgeEvent, Downstream, Errand, ErrorCode, ErrorDocument, Presence, Rejection, Sender, document_id,
@@ -265,6 +266,9 @@ impl Intake {
     async fn topic_of(&mut self, publish: &Inbound) -> Option<ClientTopic> {
         // A name that cannot be a topic level has no inbox that an error could go to.
         let topic = ClientTopic::parse(&publish.topic).ok()??;
+        if is_reserved(topic.owner().as_str()) {
+            return None;
+        }
         // A retained copy is an old message that was dealt with when it was new; presence is meant to be retained.
         if publish.retain && !may_be_retained(&topic) {
             if publish.principal.role == Role::User && !publish.payload.is_empty() {

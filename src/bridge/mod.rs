@@ -128,6 +128,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         visibility,
         evictions,
         erasing: Default::default(),
+        erase_begun: Default::default(),
         publish,
         bal_presences,
         sending: Default::default(),

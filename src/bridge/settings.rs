@@ -1,5 +1,6 @@
 //! What can be set of the bridge: which messages go where, who is a BAL, and limits.
 
+use crate::chat::erasure::is_reserved;
 use crate::chat::id::Owner;
 use crate::chat::message::Limits as MessageLimits;
 use crate::chat::push_decision::PushWhen;
@@ -135,6 +136,10 @@ impl Routes {
 /// # Errors
 /// When the name cannot be a topic level.
 pub fn owner(key: &str, name: &str) -> Result<Owner, SettingError> {
+    if is_reserved(name) {
+        let why = "this cannot be the name of a BAL: names like it stand for users who were erased";
+        return Err(SettingError::bad(key, why));
+    }
     Owner::new(name).map_err(|why| SettingError::bad(key, format!("this cannot be the name of a BAL: it {why}")))
 }
 

@@ -9,6 +9,7 @@ mod chat_schedule;
 mod commands;
 mod direct;
 mod downstream;
+mod erase;
 mod gatekeeper;
 mod notices;
 mod principals;
@@ -77,6 +78,44 @@ pub(super) fn settings() -> Settings {
         presence_grace: Duration::from_secs(2),
         started_ms: 1,
     }
+}
+
+/// What a context speaks to; nobody reads it.
+pub(super) struct Ends {
+    pub(super) publish: mpsc::Receiver<Outbound>,
+    pub(super) evictions: mpsc::Receiver<mqtt::Eviction>,
+    _presences: mpsc::Receiver<presence::PresenceWord>,
+}
+
+/// A context without tasks.
+pub(super) fn context(store: Store, broker: mqtt::Capabilities) -> (Context, Ends) {
+    let settings = settings();
+    let ((publish, published), (evictions, evicted)) = (mpsc::channel(1), mpsc::channel(1));
+    let (presences, words) = mpsc::channel(16);
+    let attentions = Attentions::new(settings.chat.attended);
+    let context = Context {
+        settings,
+        store,
+        metrics: Arc::new(Metrics::new()),
+        events: mpsc::channel(1).0,
+        presences,
+        visibility: mpsc::channel(1).0,
+        publish,
+        evictions,
+        erasing: Default::default(),
+        erase_begun: Default::default(),
+        sending: Default::default(),
+        bal_presences: BalPresences::default(),
+        calls_kept: CallsKept::new(0),
+        attentions,
+        scheduled: Notify::new(),
+        broker,
+        directory: mqtt::Directory::default(),
+        capabilities: Default::default(),
+        sids: Mutex::new(SidSource::default()),
+        written: tokio::sync::Mutex::new(()),
+    };
+    (context, Ends { publish: published, evictions: evicted, _presences: words })
 }
 
 impl Harness {

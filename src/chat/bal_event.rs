@@ -1,6 +1,7 @@
 //! What BALs are told that ask for events: `{bal}/others/events`.
 
 use super::id::{Owner, Sid};
+use super::topic::Side;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -96,6 +97,20 @@ pub fn events_topic(bal: &Owner) -> String {
     super::topic::inbox_topic(bal, EVENTS)
 }
 
+/// Whether a BAL is told there.
+pub fn is_events_topic(topic: &str) -> bool {
+    matches!(Side::of(topic), Side::Inbox { suffix: EVENTS, .. })
+}
+
+/// Whether the document of an event tells that a user was erased.
+pub fn tells_of_erased(document: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Told {
+        event: String,
+    }
+    serde_json::from_slice::<Told>(document).is_ok_and(|told| told.event == "user_erased")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +127,10 @@ mod tests {
             "ts": 5,
         });
         assert_eq!(said, expected);
-        assert_eq!(events_topic(&Owner::new("bal1").unwrap()), "bal1/others/events");
+        let topic = events_topic(&Owner::new("bal1").unwrap());
+        assert_eq!(topic, "bal1/others/events");
+        let erased = BalEvent::UserErased { user: "eve", alias: "deleted-1" }.to_payload(id, 5);
+        assert!(is_events_topic(&topic) && !is_events_topic("bal1/others/messages"));
+        assert!(tells_of_erased(&erased) && !tells_of_erased(&event.to_payload(id, 5)) && !tells_of_erased(b"no JSON"));
     }
 }

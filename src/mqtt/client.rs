@@ -25,8 +25,9 @@ use tracing::{debug, error, info, warn};
 pub async fn run(config: ClientConfig, mut outlet: Outlet, stop: CancellationToken) -> Result<(), ClientError> {
     let plan = Plan::new(config)?;
     outlet.directory.answer_from(plan.config.senders.clone());
-    // Who sees what is a matter of that broker's rules.
+    // Who sees what is a matter of that broker's rules, and so is who may come in.
     outlet.visibility.close();
+    outlet.evictions.close();
     match plan.config.version {
         Version::V5 => keep::<V5>(plan, outlet, &stop).await,
         Version::V311 => keep::<V311>(plan, outlet, &stop).await,

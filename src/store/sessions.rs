@@ -358,6 +358,13 @@ pub enum CommitEvent {
         /// It is of no use from this time on, in Unix milliseconds.
         expires_at: Option<u64>,
     },
+    /// Rows of a queue went that nobody acknowledged.
+    Gone {
+        /// The queue.
+        queue: QueueId,
+        /// What they counted for.
+        gone: RowCount,
+    },
 }
 
 /// What the last commits brought, in their order; then the names of what there was no room for, which is on disk.
@@ -369,6 +376,8 @@ pub struct CommitEvents {
     pub topics: BTreeSet<String>,
     /// Queues that got further rows.
     pub queues: BTreeSet<QueueId>,
+    /// What went out of queues without an acknowledgement.
+    pub gone: BTreeMap<QueueId, RowCount>,
 }
 
 /// What the sweep of the queues did.

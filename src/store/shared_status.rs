@@ -1,6 +1,5 @@
 //! Figures, health and wake-ups: what the handles see without asking the writer.
 
-use super::chat::ChatOutcome;
 use super::downstream::Claimed;
 use super::erase::Scrubbed;
 use super::error::StoreHealth;
@@ -8,10 +7,10 @@ use super::figures::StoreFigures;
 use super::sessions::{COMMIT_EVENTS_BYTES, COMMIT_EVENTS_MAX, CommitEvent, CommitEvents};
 use crate::chat::erasure::name_key;
 use crate::chat::id::Owner;
-use crate::chat::message::{ErrorCode, Rejection};
+
 use crate::chat::transport::Transport;
 use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
@@ -34,6 +33,8 @@ pub(super) struct SharedStatus {
     erased: Mutex<HashSet<[u8; 32]>>,
     /// Nobody was: then no name is hashed.
     has_erased: AtomicBool,
+    /// How often a name became free.
+    freed_names: AtomicU64,
     /// What became of the last wish for a file without unused parts.
     is_scrubbed: AtomicBool,
     pub(super) health: watch::Sender<StoreHealth>,
@@ -118,26 +119,17 @@ impl SharedStatus {
             erased.remove(&key)
         };
         self.has_erased.store(!erased.is_empty(), Ordering::SeqCst);
+        if !on {
+            self.freed_names.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn freed_names(&self) -> u64 {
+        self.freed_names.load(Ordering::SeqCst)
     }
 
     pub(super) fn is_erased(&self, name: &str) -> bool {
         self.has_erased.load(Ordering::SeqCst) && lock(&self.erased).contains(&name_key(name))
-    }
-
-    /// What becomes of something that `from` does to `to` if one of them is erased by now: verbs may have been on their way then.
-    /// In the name of an erased person nothing is done, and nobody is told of it.
-    pub(super) fn of_erased(&self, from: &Owner, to: &Owner) -> Option<ChatOutcome> {
-        if self.is_erased(from.as_str()) {
-            return Some(ChatOutcome::Repeated);
-        }
-        let nobody = || Rejection::new(ErrorCode::NotFound, "`to` names nobody");
-        self.is_erased(to.as_str()).then(|| ChatOutcome::Refused(nobody()))
-    }
-
-    /// The same of what is asked by one who is told why not.
-    pub(super) fn refusal_of_erased(&self, user: &Owner) -> Option<Rejection> {
-        let gone = || Rejection::new(ErrorCode::Forbidden, "the user is erased");
-        self.is_erased(user.as_str()).then(gone)
     }
 
     pub(super) fn set_scrubbed(&self, scrubbed: Scrubbed) {
@@ -169,6 +161,13 @@ impl PendingEvents {
     /// Once there are names, only names are added: the receiver reads the rows from the store, in their order.
     fn add(&mut self, event: CommitEvent) {
         let batch = &mut self.batch;
+        if let CommitEvent::Gone { queue, gone } = event {
+            // As many as there are queues.
+            let all = batch.gone.entry(queue).or_default();
+            all.rows += gone.rows;
+            all.bytes += gone.bytes;
+            return;
+        }
         let bytes = match (&event, batch.items.last()) {
             // The same message for another queue.
             (CommitEvent::Row { message, .. }, Some(CommitEvent::Row { message: last, .. }))
@@ -182,6 +181,7 @@ impl PendingEvents {
             (CommitEvent::Document { reference, payload, correlation, .. }, _) => {
                 reference.topic.len() + payload.len() + correlation.as_ref().map_or(0, bytes::Bytes::len)
             }
+            (CommitEvent::Gone { .. }, _) => 0,
         };
         let room = batch.items.len() < COMMIT_EVENTS_MAX
             && (self.bytes + bytes <= COMMIT_EVENTS_BYTES || batch.items.is_empty());
@@ -194,6 +194,7 @@ impl PendingEvents {
             CommitEvent::Row { target, .. } => _ = batch.queues.insert(target.queue),
             // Clients choose topics, but only as many as have documents on the disk.
             CommitEvent::Document { reference, .. } => _ = batch.topics.insert(reference.topic.to_string()),
+            CommitEvent::Gone { .. } => {}
         }
     }
 }

@@ -43,13 +43,18 @@ def test_who_asks_to_be_erased_is_in_no_file_any_more_and_others_keep_what_they_
     assert {"settings", "device", "contact", "conversation"} <= {item["kind"] for item in items}
 
     eve = chat.device("eve", "web")
+    assert eve.ask("export")["code"] == "MISSING_FIELD"
+    assert eve.ask("export", password="wrong")["code"] == "FORBIDDEN"
+    page = eve.ask("export", password=password("eve"))
+    while not page["complete"]:
+        page = eve.ask("export", after=page["next"])
     assert eve.ask("erase", password="wrong")["code"] == "FORBIDDEN"
     request = {"id": "e1", "op": "erase", "password": password("eve")}
-    # The acknowledgement comes when it is done, and the connection has ended before.
+    # The answer comes when it is on disk, and the connection ends then.
     eve.client.publish("eve/self/requests/web", json.dumps(request), 1)
     answer = eve.wait_for("replies/web", ref="e1")
     assert answer["ok"] and answer["removes"] and answer["remains"]
-    # One is erased at a time: this is behind it.
+    # This goes on with what the bridge has begun, or comes behind it.
     erased = command(chat, "user", "erase", "eve")
     assert erased.returncode == 0, erased
     secrets = ['"eve"', "eve/", "eve:", TOKEN, *BODIES]

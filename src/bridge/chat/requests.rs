@@ -43,13 +43,15 @@ pub(super) struct Asker<'a> {
 /// Does what is asked for. The remaining answers when it is on disk.
 pub(super) async fn answer(context: &Arc<Context>, asked: Asked, call: ChatCall) -> Result<Remaining, TakeError> {
     let context = Arc::clone(context);
-    Ok(Box::pin(async move {
-        let at = call.at;
-        let (user, dev, id) = (asked.user.clone(), asked.dev.clone(), asked.request.id.clone());
-        let reply = execute(&context, asked, call).await?;
-        tell(&context, &user, &dev, document(id.as_ref(), reply), at).await?.await?;
-        Ok(Some(AckWord::Done))
-    }))
+    Ok(Box::pin(async move { carry_out(&context, asked, call).await }))
+}
+
+pub(super) async fn carry_out(context: &Context, asked: Asked, call: ChatCall) -> Result<Option<AckWord>, StoreError> {
+    let at = call.at;
+    let (user, dev, id) = (asked.user.clone(), asked.dev.clone(), asked.request.id.clone());
+    let reply = execute(context, asked, call).await?;
+    tell(context, &user, &dev, document(id.as_ref(), reply), at).await?.await?;
+    Ok(Some(AckWord::Done))
 }
 
 /// Answers what cannot be read, if it says how it is called; else its writer is told as of any other input.
@@ -64,7 +66,7 @@ pub(super) async fn refuse(
     Ok(Box::pin(async move { told.await.map(|()| Some(AckWord::Done)) }))
 }
 
-async fn tell(
+pub(super) async fn tell(
     context: &Context,
     user: &Owner,
     dev: &Device,
@@ -133,7 +135,7 @@ async fn execute(context: &Context, asked: Asked, call: ChatCall) -> Result<Repl
             let tested = store.chat_test_push(user.clone(), call).await?.await?;
             return Ok(Ok(fields(json!({ "items": tested, "skipped": TEST_PUSH_SKIPS }))));
         }
-        Op::Export { after } => {
+        Op::Export { after, .. } => {
             let Some(page) = store.chat_export(user.clone(), after).await?.await? else {
                 return Ok(Err(Rejection::bad_field("after", "is not the `next` of a page")));
             };

@@ -20,6 +20,11 @@ impl Commands {
             answers.refuse(&rejection).await;
             return Ok(());
         }
+        let Ok(_place) = self.erases.try_acquire() else {
+            let rejection = Rejection::new(ErrorCode::RateLimited, "too many users are erased at one time");
+            answers.refuse(&rejection).await;
+            return Ok(());
+        };
         let erased = erasing::erase(context, user).await?;
         answers.done(erasing::told(&erased)).await;
         Ok(())

@@ -1,17 +1,12 @@
 //! What connections and documents tell of whether somebody looks at a device.
 
 use super::*;
-use crate::bridge::attentions::Attentions;
-use crate::chat::id::SidSource;
 use crate::chat::message::Limits;
 use crate::chat::message::PresenceState::{self, Offline, Online};
 use crate::chat::presence::{DEVICES_MAX, LATE_WILL_MS};
 use crate::mqtt::Capabilities;
-use crate::ops::metrics::Metrics;
 use crate::store::sqlite::{self, WriterThread};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 struct Scene {
     presences: UserPresences,
@@ -23,31 +18,7 @@ impl Scene {
     fn of(broker: Capabilities) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (store, writer, _) = sqlite::open(&sqlite::Settings::new(dir.path().join("store.db")), 0).unwrap();
-        let settings = crate::bridge::tests::settings();
-        let ((events, _), (publish, _)) = (mpsc::channel(1), mpsc::channel(1));
-        let ((words, _), (visibility, _)) = (mpsc::channel(1), mpsc::channel(1));
-        let attentions = Attentions::new(settings.chat.attended);
-        let context = Context {
-            settings,
-            store,
-            metrics: Arc::new(Metrics::new()),
-            events,
-            presences: words,
-            visibility,
-            publish,
-            evictions: mpsc::channel(1).0,
-            erasing: Default::default(),
-            sending: Default::default(),
-            bal_presences: BalPresences::default(),
-            calls_kept: crate::bridge::chat::CallsKept::new(0),
-            attentions,
-            scheduled: tokio::sync::Notify::new(),
-            broker,
-            directory: crate::mqtt::Directory::default(),
-            capabilities: BTreeMap::new(),
-            sids: Mutex::new(SidSource::default()),
-            written: tokio::sync::Mutex::new(()),
-        };
+        let (context, _) = crate::bridge::tests::context(store, broker);
         let (_, link) = watch::channel(BrokerLink::Up);
         Self { presences: UserPresences::new(Arc::new(context), link), _dir: dir, _writer: writer }
     }

@@ -93,7 +93,12 @@ impl Hub {
         let before = session.wishes();
         let visible = self.visible_to(identified.user.as_ref(), role).await;
         let packet_ids = self.take(&session, connect, (&identified, visible), handle);
-        let kept = self.keep_subscribed(&session, expiry_s, role).await;
+        // Asked again: whoever is erased since the log-in was not among the connections that are put out then, and is from here on.
+        let is_erased = identified.user.as_deref().is_some_and(|user| self.store.is_erased(user));
+        let kept = match is_erased {
+            true => Err(Refusal::Credentials),
+            false => self.keep_subscribed(&session, expiry_s, role).await,
+        };
         drop(room);
         let autosubscribed = match kept {
             Ok(autosubscribed) => autosubscribed,

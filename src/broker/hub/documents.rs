@@ -45,7 +45,7 @@ impl Hub {
     /// Puts what commits brought into the queues of its subscribers, for ever.
     pub(super) async fn distribute_events(&self) {
         loop {
-            let CommitEvents { items, topics, queues } = self.store.commit_events().await;
+            let CommitEvents { items, topics, queues, gone } = self.store.commit_events().await;
             let mut unread = UnreadTopics::default();
             for event in items {
                 self.distribute_event(event, &mut unread);
@@ -62,6 +62,11 @@ impl Hub {
             }
             for queue in queues.into_iter().filter_map(|id| self.registry.stored(id)) {
                 queue.notify(Queue::behind_on_rows);
+            }
+            for (id, gone) in gone {
+                if let Some(queue) = self.registry.stored(id) {
+                    queue.left_the_disk(gone);
+                }
             }
         }
     }
@@ -94,6 +99,8 @@ impl Hub {
                     queue.notify(|queue| _ = queue.notify_document(&reference, item));
                 }
             }
+            // All of a batch come together.
+            CommitEvent::Gone { .. } => {}
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::Hub;
@@ -40,6 +41,24 @@ impl Hub {
             self.end_session(&session).await;
         }
         self.forget_retained(user);
+        self.forget_subscriptions(user).await;
+    }
+
+    /// What others have subscribed to by the name: on disk it goes as well.
+    async fn forget_subscriptions(&self, user: &str) {
+        let is_below = |filter: &str| filter.strip_prefix(user).is_some_and(|rest| rest.starts_with('/'));
+        let mut after: Arc<str> = "".into();
+        loop {
+            let page = self.registry.sessions(&after);
+            let Some(last) = page.last() else { return };
+            after = Arc::clone(&last.key);
+            for session in &page {
+                for filter in session.filters().iter().filter(|filter| is_below(filter)) {
+                    self.drop_subscription(session, filter).await;
+                }
+            }
+            yield_now().await;
+        }
     }
 
     fn forget_retained(&self, user: &str) {

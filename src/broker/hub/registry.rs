@@ -61,6 +61,12 @@ impl Registry {
         session_claim
     }
 
+    /// How many connections have the claim or wait for it.
+    #[cfg(test)]
+    pub(super) fn claims_of(&self, key: &str) -> usize {
+        self.lock().claims.get(key).map_or(0, |claim| Arc::strong_count(claim) - 1)
+    }
+
     /// The claim, if no other connection has it or waits for it.
     pub(super) fn try_claim(self: &Arc<Self>, key: &Arc<str>) -> Option<SessionClaim> {
         let claim = Arc::clone(self.lock().claims.entry(Arc::clone(key)).or_default());

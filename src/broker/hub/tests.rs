@@ -4,22 +4,28 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use tokio::task::unconstrained;
+use tokio::sync::oneshot;
+use tokio::task::{unconstrained, yield_now};
 use tokio::time::sleep;
 
 use super::*;
 use crate::broker::BrokerConfig;
 use crate::broker::connection::Ending;
+use crate::broker::identity::users::{Cost, UsersFile};
 use crate::broker::session::ReadWhat;
 use crate::broker::wire::{Connect, Options, Version};
 use crate::chat::access::Rights;
+use crate::chat::id::Owner;
+use crate::chat::push_decision::PushWhen;
 use crate::chat::qos::QoS;
+use crate::chat::suffix::requests::Writers;
+use crate::chat::transport::Transports;
 use crate::mqtt::{InboundQueues, inbound_queues};
 use crate::ops::clock::now_ms;
 use crate::store::sqlite::{self as store, WriterThread};
 use crate::store::{
-    AckedBy, AckedDocument, Acknowledged, Message, Page, QueueId, SessionRecord, StoreHealth, Target, UserDocument,
-    Will,
+    AckedBy, AckedDocument, Acknowledged, ChatCall, ChatPolicy, Erasing, Message, NewErase, Page, QueueId,
+    SessionRecord, StoreHealth, Target, UserDocument, Will,
 };
 
 struct Harness {
@@ -32,9 +38,12 @@ struct Harness {
 
 impl Harness {
     fn new(limits: BrokerLimits) -> Self {
+        Self::with(limits, &BrokerConfig { anonymous: true, ..BrokerConfig::default() })
+    }
+
+    fn with(limits: BrokerLimits, config: &BrokerConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (store, writer, _) = store::open(&store::Settings::new(folder.path().join("store")), now_ms()).unwrap();
-        let config = BrokerConfig { anonymous: true, ..BrokerConfig::default() };
         let (notices_tx, notices) = mpsc::channel(8);
         let (inbound_tx, inbound) = inbound_queues(1);
         let hub = Hub::new(HubDependencies {
@@ -43,7 +52,7 @@ impl Harness {
             refusals: Arc::new(Refusals::new(Arc::new(Metrics::new()))),
             store,
             told: |_, _| (),
-            authenticator: Arc::new(Authenticator::new(&config).unwrap()),
+            authenticator: Arc::new(Authenticator::new(config).unwrap()),
             inbound: inbound_tx,
             sightings: mpsc::channel(1).0,
             confirmations: mpsc::channel(1).0,
@@ -438,6 +447,89 @@ async fn all_connections_and_sessions_are_looked_at_page_by_page() {
         after = Arc::clone(&last.key);
     }
     assert_eq!(seen, MANY);
+}
+
+/// Takes the name of a user away, and the broker puts that one out.
+async fn erase(harness: &Harness, user: &str) {
+    let new = NewErase { user: Owner::new(user).unwrap(), aliases: vec!["deleted-1".to_owned()], at: 1 };
+    harness.hub.store.erase_begin(new).await.unwrap();
+    let (evictions, evicted) = mpsc::channel(1);
+    let (done, is_done) = oneshot::channel();
+    evictions.send(Eviction { user: user.into(), done }).await.unwrap();
+    drop(evictions);
+    harness.hub.put_out(evicted).await;
+    is_done.await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_is_erased_while_a_log_in_is_under_way_does_not_come_in() {
+    let users = tempfile::tempdir().unwrap();
+    let path = users.path().join("users");
+    let mut file = UsersFile::open(&path).unwrap();
+    file.add_with("eve", Role::User, "x", Cost { memory_kib: 8, rounds: 1 }).unwrap();
+    file.save().unwrap();
+    let config = BrokerConfig { users_file: Some(path), ..BrokerConfig::default() };
+    let harness = Harness::with(BrokerLimits::default(), &config);
+    let login = Connect { user: Some("eve"), password: Some(b"x"), ..connect("eve:phone", 60) };
+    let (key, handle): (Arc<str>, _) = ("eve:phone".into(), handle());
+    let claim = harness.hub.registry.claim(&key).await;
+    let admitted = harness.hub.admit(&login, &handle);
+    let erased = async {
+        // The password was right, and it waits for the session.
+        while harness.hub.registry.claims_of(&key) < 2 {
+            yield_now().await;
+        }
+        erase(&harness, "eve").await;
+        drop(claim);
+    };
+    let (admitted, ()) = tokio::join!(admitted, erased);
+    assert!(admitted.is_err());
+    assert!(harness.hub.registry.session(&key).is_none() && harness.hub.connected().next().is_none());
+}
+
+#[tokio::test]
+async fn what_others_subscribed_to_below_the_name_of_somebody_who_is_put_out_is_forgotten_in_memory_as_well() {
+    let harness = Harness::new(BrokerLimits::default());
+    let session = harness.session("a").await;
+    harness.subscribe(&session, "eve/self/presence evelyn/self/presence +/self/profile").await;
+    erase(&harness, "eve").await;
+    let is_read = |topic: &str| !harness.hub.routes.of(topic, None).is_empty();
+    assert!(!is_read("eve/self/presence") && is_read("evelyn/self/presence") && is_read("eve/self/profile"));
+    assert_eq!(session.filters().len(), 2);
+}
+
+#[tokio::test]
+async fn rows_that_go_with_an_erase_leave_room_for_others() {
+    let harness = Harness::new(BrokerLimits::default());
+    harness.hub.store.listen();
+    let session = harness.session("a").await;
+    harness.subscribe(&session, "+/self/presence").await;
+    for topic in ["eve/self/presence", "bob/self/presence"] {
+        let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: true };
+        let Publishing::Waits(waits) = harness.hub.publish(by, new_publish(topic)) else { panic!("it is stored") };
+        assert!(waits.await.unwrap().stored().await);
+    }
+    let before = session.queue.on_disk();
+    erase(&harness, "eve").await;
+    let policy = ChatPolicy {
+        push_when: PushWhen::default(),
+        writers: Writers::Anyone,
+        transports: Transports::default(),
+        scheduled_max: 1,
+        listeners: Vec::new(),
+        explicit: std::collections::HashSet::new(),
+    };
+    let policy = Arc::new(policy);
+    loop {
+        let call = ChatCall { at: 1, push_sids: Vec::new(), policy: Arc::clone(&policy) };
+        match harness.hub.store.erase_step(Owner::new("eve").unwrap(), call).await.unwrap().await.unwrap() {
+            Erasing::More => {}
+            done => break assert!(matches!(done, Erasing::Done(_))),
+        }
+    }
+    distribute_once(&harness).await;
+    assert_eq!((before.0, session.queue.on_disk().0), (2, 1));
+    assert_eq!(session.queue.on_disk().1, before.1 / 2);
 }
 
 /// The events of a commit that a hub without a task for them has not taken.

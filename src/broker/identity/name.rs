@@ -1,3 +1,4 @@
+use crate::chat::erasure::is_reserved;
 use thiserror::Error;
 
 /// Longest user name, in bytes.
@@ -18,8 +19,9 @@ pub enum NameError {
     /// It has a character that a topic level, a client id or the users file gives a meaning.
     #[error("has a character that is not allowed: {0:?}")]
     Character(char),
-    /// It means something else: `g-...` a group, `_...` the bridge, `$...` the broker, `self` and `others` parts of topics.
-    #[error("is reserved (`g-...`, `_...`, `$...`, `self`, `others`, `cert`)")]
+    /// It means something else: `g-...` a group, `deleted-...` a user who was erased, `_...` the bridge, `$...` the broker, `self` and
+    /// `others` parts of topics.
+    #[error("is reserved (`g-...`, `deleted-...`, `_...`, `$...`, `self`, `others`, `cert`)")]
     Reserved,
 }
 
@@ -35,7 +37,7 @@ pub(super) fn check(name: &str) -> Result<(), NameError> {
     if let Some(wrong) = name.chars().find(wrong) {
         return Err(NameError::Character(wrong));
     }
-    if name.starts_with("g-") || name.starts_with(['_', '$']) || RESERVED.contains(&name) {
+    if name.starts_with("g-") || name.starts_with(['_', '$']) || is_reserved(name) || RESERVED.contains(&name) {
         return Err(NameError::Reserved);
     }
     Ok(())
@@ -53,9 +55,24 @@ mod tests {
         for name in ["alice", "bal1", "é", "a.b@c", "client-1_x", &"x".repeat(64)] {
             assert_eq!(check(name), Ok(()), "{name}");
         }
-        for name in
-            ["", "a/b", "a+", "#", "a:b", "a b", "a\0", "a\\b", "g-1", "_bridge", "$x", "self", "others", "cert", ".."]
-        {
+        for name in [
+            "",
+            "a/b",
+            "a+",
+            "#",
+            "a:b",
+            "a b",
+            "a\0",
+            "a\\b",
+            "g-1",
+            "deleted-7k2m9q0x",
+            "_bridge",
+            "$x",
+            "self",
+            "others",
+            "cert",
+            "..",
+        ] {
             assert!(check(name).is_err(), "{name:?}");
         }
         assert_eq!(check(&"é".repeat(33)), Err(NameError::TooLong));

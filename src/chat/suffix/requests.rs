@@ -117,6 +117,8 @@ pub enum Op {
     Export {
         /// The `next` of the page before; '': the first.
         after: String,
+        /// The first page needs one.
+        secret: Option<Secret>,
     },
     /// Everything of the user goes.
     Erase(Secret),
@@ -224,8 +226,14 @@ fn read(fields: &mut Fields) -> Result<Op, Rejection> {
         "devices" => Op::Devices,
         "test_push" => Op::TestPush,
         "explain" => Op::Explain(sid(fields, "sid")?.ok_or_else(|| missing("sid"))?),
-        "export" => Op::Export { after: fields.string("after")?.unwrap_or_default() },
-        "erase" => Op::Erase(secret(fields)?),
+        "export" => {
+            let (after, secret) = (fields.string("after")?.unwrap_or_default(), secret(fields)?);
+            if after.is_empty() && secret.is_none() {
+                return Err(no_secret());
+            }
+            Op::Export { after, secret }
+        }
+        "erase" => Op::Erase(secret(fields)?.ok_or_else(no_secret)?),
         "conversations" => Op::Conversations { limit: limit(fields)?, before: sid(fields, "before")? },
         "history" => history(fields)?,
         "archive" => Op::Archive { with: conversation(fields, "with")?, on: fields.flag("on")?.unwrap_or(true) },
@@ -241,10 +249,14 @@ fn read(fields: &mut Fields) -> Result<Op, Rejection> {
     })
 }
 
-fn secret(fields: &mut Fields) -> Result<Secret, Rejection> {
+fn no_secret() -> Rejection {
+    Rejection::new(ErrorCode::MissingField, "`password` or `token` is missing")
+}
+
+fn secret(fields: &mut Fields) -> Result<Option<Secret>, Rejection> {
     match (fields.string("password")?, fields.string("token")?) {
-        (Some(secret), None) | (None, Some(secret)) if !secret.is_empty() => Ok(Secret(secret)),
-        (None, None) => Err(Rejection::new(ErrorCode::MissingField, "`password` or `token` is missing")),
+        (Some(secret), None) | (None, Some(secret)) if !secret.is_empty() => Ok(Some(Secret(secret))),
+        (None, None) => Ok(None),
         _ => Err(Rejection::bad_field("password", "or `token` is empty, or both are there")),
     }
 }
@@ -350,7 +362,14 @@ mod tests {
             (json!({"op": "devices"}), Op::Devices),
             (json!({"op": "test_push"}), Op::TestPush),
             (json!({"op": "explain", "sid": sid.to_string()}), Op::Explain(sid)),
-            (json!({"op": "export", "after": "contacts bob"}), Op::Export { after: "contacts bob".to_owned() }),
+            (
+                json!({"op": "export", "after": "contacts bob"}),
+                Op::Export { after: "contacts bob".to_owned(), secret: None },
+            ),
+            (
+                json!({"op": "export", "password": "pw"}),
+                Op::Export { after: String::new(), secret: Some(Secret("pw".to_owned())) },
+            ),
             (json!({"op": "erase", "password": "pw"}), Op::Erase(Secret("pw".to_owned()))),
             (json!({"op": "erase", "token": "a.b.c"}), Op::Erase(Secret("a.b.c".to_owned()))),
             (json!({"op": "conversations"}), Op::Conversations { limit: PAGE_MAX, before: None }),
@@ -408,6 +427,8 @@ mod tests {
             (json!({"op": "report", "with": "bob", "sids": vec!["x"; REPORTED_MAX + 1]}), ErrorCode::BadField),
             (json!({"op": "explain"}), ErrorCode::MissingField),
             (json!({"op": "erase"}), ErrorCode::MissingField),
+            (json!({"op": "export"}), ErrorCode::MissingField),
+            (json!({"op": "export", "after": "contacts bob", "password": "x", "token": "y"}), ErrorCode::BadField),
             (json!({"op": "erase", "password": "x", "token": "y"}), ErrorCode::BadField),
             (json!({"op": "sync", "since": "m1"}), ErrorCode::BadField),
             (json!({"op": "schedule", "after": "m1"}), ErrorCode::BadField),

@@ -1,5 +1,6 @@
 //! The verbs of calls.
 
+use super::chat::refused;
 use super::{Committed, Store};
 use crate::chat::id::Owner;
 use crate::store::calls::{DueCalls, KeptSignal, NewSignal, OverdueCall};
@@ -11,7 +12,8 @@ impl Store {
     /// Takes a signal of a call: told to both sides, and the devices of who is rung are pushed for an offer. One that ends the
     /// call leaves the message about it in the same transaction.
     pub async fn call_signal(&self, new: NewSignal, call: ChatCall) -> Result<Committed<ChatOutcome>, StoreError> {
-        self.queue.submit(move |tx| signal::take(tx, &new, &call)).await
+        let of = new.from.name.clone();
+        self.submit_for(of, refused, move |tx| signal::take(tx, &new, &call)).await
     }
 
     /// Calls whose time is over at `at`, in Unix milliseconds. Forgets those that ended long ago.

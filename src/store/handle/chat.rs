@@ -3,7 +3,7 @@
 use super::{Committed, Store};
 use crate::chat::attention::Attended;
 use crate::chat::id::{MessageId, Owner, Sid, Token};
-use crate::chat::message::Rejection;
+use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::topic::Device;
 use crate::store::chat::{
@@ -18,9 +18,19 @@ use crate::store::sqlite::chat::{
     conversations, deletion, device, events, explain, export, history, invitation, keep, message, named, notified,
     people, position, push, scheduled, sync, test_push, unpushed,
 };
+use crate::store::sqlite::tx::Tx;
 use bytes::Bytes;
 use std::collections::HashSet;
-use std::sync::Arc;
+
+/// What is said to somebody who was erased, and whom nobody hears any more.
+pub(super) fn erased() -> Rejection {
+    Rejection::new(ErrorCode::Forbidden, "the writer was erased")
+}
+
+/// The same of something that was written.
+pub(super) fn refused() -> ChatOutcome {
+    ChatOutcome::Refused(erased())
+}
 
 impl Store {
     /// Takes a message of a user or BAL to a user or BAL: stored, told to both sides, and pushed to the devices of the
@@ -30,14 +40,8 @@ impl Store {
         new: NewChatMessage,
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        self.queue
-            .submit(move |tx| match shared.of_erased(&new.from.name, &new.to.name) {
-                Some(ChatOutcome::Refused(why)) => Ok(ChatOutcome::Refused(why.about(new.message.id.clone()))),
-                Some(outcome) => Ok(outcome),
-                None => message::write(tx, &new, &call),
-            })
-            .await
+        let of = new.from.name.clone();
+        self.submit_for(of, refused, move |tx| message::write(tx, &new, &call)).await
     }
 
     /// When the next message is to be sent that waits for its time, in Unix milliseconds.
@@ -69,13 +73,8 @@ impl Store {
         new: NewChatMessage,
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        self.queue
-            .submit(move |tx| match shared.is_erased(new.from.name.as_str()) {
-                true => Ok(ChatOutcome::Repeated),
-                false => scheduled::send(tx, waiting, &new, &call),
-            })
-            .await
+        let of = new.from.name.clone();
+        self.submit_for(of, || ChatOutcome::Repeated, move |tx| scheduled::send(tx, waiting, &new, &call)).await
     }
 
     /// Refuses a message whose time has come and that cannot be read; its writer is told.
@@ -85,7 +84,8 @@ impl Store {
         why: Rejection,
         at: u64,
     ) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| scheduled::give_up(tx, &waiting, &why, at)).await
+        let of = waiting.writer.clone();
+        self.submit_for(of, || (), move |tx| scheduled::give_up(tx, &waiting, &why, at)).await
     }
 
     /// What waits of a writer: a page behind `after`.
@@ -106,32 +106,22 @@ impl Store {
         id: MessageId,
         at: u64,
     ) -> Result<Committed<bool>, StoreError> {
-        self.queue.submit(move |tx| scheduled::cancel(tx, (&writer, role), id.as_str(), at)).await
+        let of = writer.clone();
+        self.submit_for(of, || false, move |tx| scheduled::cancel(tx, (&writer, role), id.as_str(), at)).await
     }
 
     /// Takes an invitation or an answer to one: stored, told to both sides, and pushed where it asks for an answer. The first
     /// answer counts; accepted, both are contacts of each other.
     pub async fn chat_invite(&self, new: NewInvitation, call: ChatCall) -> Result<Committed<ChatOutcome>, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        self.queue
-            .submit(move |tx| match shared.of_erased(&new.from.name, &new.to.name) {
-                Some(ChatOutcome::Refused(why)) => Ok(ChatOutcome::Refused(why.about(new.invitation.id.clone()))),
-                Some(outcome) => Ok(outcome),
-                None => invitation::invite(tx, &new, &call),
-            })
-            .await
+        let of = new.from.name.clone();
+        self.submit_for(of, refused, move |tx| invitation::invite(tx, &new, &call)).await
     }
 
     /// Notes what a device has or a user has read, and tells the writers as far as they may know. Of several ids one that is not
     /// the user's refuses all.
     pub async fn chat_receipt(&self, new: NewReceipt, call: ChatCall) -> Result<Committed<ChatOutcome>, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        self.queue
-            .submit(move |tx| match shared.is_erased(new.user.as_str()) {
-                true => Ok(ChatOutcome::Repeated),
-                false => position::receipt_of_user(tx, &new, &call),
-            })
-            .await
+        let of = new.user.clone();
+        self.submit_for(of, || ChatOutcome::Repeated, move |tx| position::receipt_of_user(tx, &new, &call)).await
     }
 
     /// The sids among these that are messages to this user.
@@ -157,7 +147,7 @@ impl Store {
         sid: Sid,
         call: ChatCall,
     ) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| notified::attended(tx, &user, &dev, sid, &call)).await
+        self.submit_for(user.clone(), || (), move |tx| notified::attended(tx, &user, &dev, sid, &call)).await
     }
 
     /// The attended devices have not confirmed these messages to `user` in time, or are attended no more: whether the
@@ -169,7 +159,9 @@ impl Store {
         attended: Attended,
         call: ChatCall,
     ) -> Result<Committed<Vec<Sid>>, StoreError> {
-        self.queue.submit(move |tx| push::decide_again(tx, &user, &sids, &attended, &call)).await
+        let of = user.clone();
+        let decide = move |tx: &mut Tx<'_>| push::decide_again(tx, &user, &sids, &attended, &call);
+        self.submit_for(of, Vec::new, decide).await
     }
 
     /// Messages stored at `since` (Unix milliseconds) or later that no device has confirmed, and of which pushes waited for an
@@ -190,13 +182,8 @@ impl Store {
         change: DeviceChange,
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        self.queue
-            .submit(move |tx| match shared.is_erased(change.user.as_str()) {
-                true => Ok(ChatOutcome::Repeated),
-                false => device::change(tx, &change, &call),
-            })
-            .await
+        let of = change.user.clone();
+        self.submit_for(of, refused, move |tx| device::change(tx, &change, &call)).await
     }
 
     /// The device connected at `at` (Unix milliseconds): pushes go to it one by one again. Forgotten in a crash without harm.
@@ -227,18 +214,14 @@ impl Store {
         told: Bytes,
         at: u64,
     ) -> Result<Committed<Result<Vec<Seeing>, Rejection>>, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        self.queue
-            .submit(move |tx| match shared.refusal_of_erased(&user) {
-                Some(why) => Ok(Err(why)),
-                None => people::change(tx, &user, &change, &told, at),
-            })
-            .await
+        let of = user.clone();
+        self.submit_for(of, || Err(erased()), move |tx| people::change(tx, &user, &change, &told, at)).await
     }
 
     /// Keeps the profile of a user, which is JSON, or drops it.
     pub async fn chat_profile(&self, user: Owner, profile: Option<String>) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| people::set_profile(tx, &user, profile.as_deref())).await
+        let of = user.clone();
+        self.submit_for(of, || (), move |tx| people::set_profile(tx, &user, profile.as_deref())).await
     }
 
     /// What a user has set; `None`: nobody was ever heard of under this name.
@@ -284,7 +267,8 @@ impl Store {
 
     /// Tells the operator what a user reports of another one, and BALs that ask for events, with copies of the messages.
     pub async fn chat_report(&self, report: NewReport, call: ChatCall) -> Result<Committed<()>, StoreError> {
-        self.queue.submit(move |tx| events::reported(tx, &report, &call)).await
+        let of = report.by.clone();
+        self.submit_for(of, || (), move |tx| events::reported(tx, &report, &call)).await
     }
 
     /// At most `limit` conversations of a user, newest first, whose newest item is older than `before`, as they are at `at` (Unix
@@ -314,13 +298,8 @@ impl Store {
         archiving: Archiving,
         call: ChatCall,
     ) -> Result<Committed<Result<(), Rejection>>, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        self.queue
-            .submit(move |tx| match shared.refusal_of_erased(&archiving.user) {
-                Some(why) => Ok(Err(why)),
-                None => deletion::archive(tx, &archiving, &call),
-            })
-            .await
+        let of = archiving.user.clone();
+        self.submit_for(of, || Err(erased()), move |tx| deletion::archive(tx, &archiving, &call)).await
     }
 
     /// Deletes the own copy of something and tells the user's devices; the other side keeps its own. Returns up to where all of a
@@ -330,13 +309,8 @@ impl Store {
         deletion: Deletion,
         call: ChatCall,
     ) -> Result<Committed<Result<Option<Sid>, Rejection>>, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        self.queue
-            .submit(move |tx| match shared.refusal_of_erased(&deletion.user) {
-                Some(why) => Ok(Err(why)),
-                None => deletion::delete(tx, &deletion, &call),
-            })
-            .await
+        let of = deletion.user.clone();
+        self.submit_for(of, || Err(erased()), move |tx| deletion::delete(tx, &deletion, &call)).await
     }
 
     /// Why the devices of `user` were pushed for a message to it, or were not; `None`: it has no such message.
@@ -346,7 +320,7 @@ impl Store {
 
     /// Pushes to each device of a user, whoever looks at what; returns those.
     pub async fn chat_test_push(&self, user: Owner, call: ChatCall) -> Result<Committed<Vec<TestPush>>, StoreError> {
-        self.queue.submit(move |tx| test_push::test(tx, &user, &call)).await
+        self.submit_for(user.clone(), Vec::new, move |tx| test_push::test(tx, &user, &call)).await
     }
 
     /// Drops what chat users wrote too long ago, ends invitations whose time is over, and devices that were silent for too

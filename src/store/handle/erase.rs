@@ -64,6 +64,11 @@ impl Store {
         Ok(freed)
     }
 
+    /// How often a name became free since the start: who remembers whom the store knows has to ask again then.
+    pub fn freed_names(&self) -> u64 {
+        self.shared.freed_names()
+    }
+
     /// Whether the name is that of an erased person, and not free again. Asks nobody, and costs nothing where nobody was erased.
     pub fn is_erased(&self, name: &str) -> bool {
         self.shared.is_erased(name)

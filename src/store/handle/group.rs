@@ -1,14 +1,15 @@
 //! The verbs of groups.
 
+use super::chat::erased;
 use super::{Committed, Store};
 use crate::chat::id::{GroupId, Owner, Sid};
-use crate::chat::message::{ErrorCode, Rejection};
+use crate::chat::message::Rejection;
 use crate::store::chat::ChatCall;
 use crate::store::error::StoreError;
 use crate::store::group::{GroupChanged, GroupOutcome, GroupPage, NewGroupChange, NewGroupMessage};
 use crate::store::sqlite::chat::group::{membership, message};
 use crate::store::sqlite::chat::scheduled;
-use std::sync::Arc;
+use crate::store::sqlite::tx::Tx;
 
 impl Store {
     /// Takes a message of a member to its group: stored once, told to every member, and pushed to the devices of those at
@@ -18,13 +19,8 @@ impl Store {
         new: NewGroupMessage,
         call: ChatCall,
     ) -> Result<Committed<GroupOutcome>, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        self.queue
-            .submit(move |tx| match shared.is_erased(new.from.name.as_str()) {
-                true => Ok(GroupOutcome::Repeated),
-                false => message::write(tx, &new, &call),
-            })
-            .await
+        let (of, refused) = (new.from.name.clone(), || GroupOutcome::Refused(erased()));
+        self.submit_for(of, refused, move |tx| message::write(tx, &new, &call)).await
     }
 
     /// Sends a message to a group whose time has come, as [`Self::group_message`] does, unless it was taken back meanwhile
@@ -35,13 +31,9 @@ impl Store {
         new: NewGroupMessage,
         call: ChatCall,
     ) -> Result<Committed<GroupOutcome>, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        self.queue
-            .submit(move |tx| match shared.is_erased(new.from.name.as_str()) {
-                true => Ok(GroupOutcome::Repeated),
-                false => scheduled::send_to_group(tx, waiting, &new, &call),
-            })
-            .await
+        let of = new.from.name.clone();
+        let send = move |tx: &mut Tx<'_>| scheduled::send_to_group(tx, waiting, &new, &call);
+        self.submit_for(of, || GroupOutcome::Repeated, send).await
     }
 
     /// Makes a group or changes one: its roster, its settings, and the notice that tells of it.
@@ -50,18 +42,8 @@ impl Store {
         new: NewGroupChange,
         call: ChatCall,
     ) -> Result<Committed<Result<GroupChanged, Rejection>>, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        self.queue
-            .submit(move |tx| {
-                if let Some(why) = shared.refusal_of_erased(&new.by.name) {
-                    return Ok(Err(why));
-                }
-                if new.named.iter().any(|named| shared.is_erased(named.peer.name.as_str())) {
-                    return Ok(Err(Rejection::new(ErrorCode::NotFound, "`members` names nobody")));
-                }
-                membership::change(tx, &new, &call)
-            })
-            .await
+        let of = new.by.name.clone();
+        self.submit_for(of, || Err(erased()), move |tx| membership::change(tx, &new, &call)).await
     }
 
     /// A group and its members behind `after`, by name, as `user` sees them; [`ErrorCode::NotMember`](crate::chat::message::ErrorCode)

@@ -74,7 +74,7 @@ mod shrink;
 pub(super) mod sweep;
 #[cfg(test)]
 mod tests;
-mod tx;
+pub(super) mod tx;
 pub(super) mod unread;
 pub(super) mod upstream;
 pub(super) mod writer;

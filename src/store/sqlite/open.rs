@@ -54,11 +54,13 @@ pub(super) fn open_with(
     #[cfg(test)] hook: super::writer::Hook,
 ) -> Result<(Store, WriterThread, Recovery), OpenError> {
     let (mut conn, lock) = file::open(&settings.path)?;
-    let (memory, recovery) =
+    let (mut memory, recovery) =
         recover::recover(&mut conn, settings, now_ms).map_err(|error| errors::of_opening(&settings.path, error))?;
     let status = Arc::new(SharedStatus::default());
     status.show(memory.figures);
-    status.all_erased(erase::names(&conn).map_err(|error| errors::of_opening(&settings.path, error))?);
+    let names = erase::names(&conn).map_err(|error| errors::of_opening(&settings.path, error))?;
+    memory.erased = names.len() as u64;
+    status.all_erased(names);
     let (queue, queued) = VerbQueue::new(settings.queue);
     let (stop, stopped) = std::sync::mpsc::sync_channel(1);
     let writer = Writer {

@@ -5,7 +5,7 @@ use super::chat::{calls, position};
 use super::column::{NEVER, from_sql, sql_ms};
 use super::delivery::Delivery;
 use super::tx::Tx;
-use super::upstream;
+use super::{erase, upstream};
 use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{Row, Sid};
 use crate::chat::refusal::RetryClock;
@@ -190,6 +190,9 @@ pub(super) fn wake(tx: &mut Tx<'_>, topic: &str) {
 }
 
 pub(in crate::store) fn queue_note(tx: &mut Tx<'_>, note: &Note) -> rusqlite::Result<()> {
+    if erase::is_of_taken(tx, &note.topic)? {
+        return Ok(());
+    }
     if let Some(oldest) = tx.one(OLDEST_NOTE, params![note.topic, NOTES_PER_TOPIC], |row| row.get::<_, i64>(0))? {
         tx.execute(DELETE, params![note.topic, oldest])?;
         tx.memory_draft.figures.notes_dropped += 1;

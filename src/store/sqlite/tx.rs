@@ -6,7 +6,7 @@ use super::sessions::QueueFacts;
 use super::shrink::FreePages;
 use crate::chat::id::Row;
 use crate::chat::transport::Transport;
-use crate::store::{Claimed, CommitEvent, Limits, QueueId, StoreFigures};
+use crate::store::{Claimed, CommitEvent, Limits, QueueId, RowCount, StoreFigures};
 use rusqlite::{Connection, OptionalExtension, Params};
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -49,6 +49,8 @@ pub(super) struct Memory {
     pub(super) outbox_scan: OutboxScan,
     pub(super) free_pages: FreePages,
     pub(super) on_accept: OnAcceptByTransport,
+    /// Users who were erased, and whose names are not free.
+    pub(super) erased: u64,
     /// What each recipient's transport has; at most what was claimed and not recorded.
     in_flight: HashMap<RecipientQueue, InFlight>,
 }
@@ -61,6 +63,7 @@ impl Memory {
         self.outbox_scan = memory_draft.outbox_scan;
         self.free_pages = memory_draft.free_pages;
         self.on_accept = memory_draft.on_accept;
+        self.erased = memory_draft.erased;
         memory_draft.deliveries.join(&mut self.deliveries);
         memory_draft.upstream.join(&mut self.upstream);
         self.figures.history_rows = (self.deliveries.len() + self.upstream.len()) as u64;
@@ -121,6 +124,8 @@ pub(super) struct MemoryDraft {
     /// Whether a delivery became due.
     pub(super) due: bool,
     pub(super) on_accept: OnAcceptByTransport,
+    /// As in [`Memory`].
+    pub(super) erased: u64,
     /// What was claimed on acceptance, in this order.
     pub(super) claimed_on_accept: Vec<(Transport, Claimed)>,
     /// What the batch brings to the embedded broker, if there is one.
@@ -139,6 +144,7 @@ impl MemoryDraft {
             outbox_scan: memory.outbox_scan.clone(),
             free_pages: memory.free_pages,
             on_accept: memory.on_accept.clone(),
+            erased: memory.erased,
             ..Self::default()
         }
     }
@@ -201,6 +207,15 @@ impl Tx<'_> {
         }
         self.memory_draft.numbers.next += 1;
         Ok(seq)
+    }
+
+    /// Rows of a queue went that nobody acknowledged: the broker, which counts them, is told.
+    pub(super) fn rows_gone(&mut self, queue: QueueId, gone: RowCount) {
+        if let Some(events) = &mut self.memory_draft.events
+            && gone != RowCount::default()
+        {
+            events.push(CommitEvent::Gone { queue, gone });
+        }
     }
 
     /// Whether there is no room for so many rows and bytes more. What brings no row needs room for one all the same.

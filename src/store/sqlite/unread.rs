@@ -1,6 +1,7 @@
 //! Documents of chat users that are dropped where nobody reads them ([`Origin::is_dropped_unread`]).
 
 use super::column::{from_sql, sql_ms};
+use super::erase;
 use super::outbox::{self, Document};
 use super::tx::Tx;
 use crate::store::{Origin, Unread, UserDocument};
@@ -19,6 +20,9 @@ const CHUNK: i64 = 500;
 /// Puts a document for a chat user at the end of its topic.
 pub(in crate::store) fn queue(tx: &mut Tx<'_>, document: &UserDocument) -> rusqlite::Result<()> {
     let UserDocument { topic, copy_of, payload, at } = document;
+    if erase::is_of_taken(tx, topic)? {
+        return Ok(());
+    }
     let origin = copy_of.map_or(Origin::UserNote, Origin::ChatCopy);
     outbox::queue(tx, &Document { topic, origin, at: *at, correlation: None, payload }).map(drop)
 }

@@ -2,6 +2,7 @@
 
 use super::chat::{group::bal_copy, position};
 use super::column::{from_sql, sid, sql_ms};
+use super::erase;
 use super::outbox::{self, Document, NO_TOPIC};
 use super::tx::{HistoryEntry, Tx};
 use crate::chat::id::{Row, Sid, Token};
@@ -131,6 +132,7 @@ pub(super) fn published(tx: &Tx<'_>, row: Row, topic: &str, at: u64) -> rusqlite
 
 /// The BAL has it: removes it from the spool and keeps its key. False if that was done before.
 pub(super) fn done(tx: &mut Tx<'_>, row: Row, topic: &str, seq: i64, at: u64) -> rusqlite::Result<bool> {
+    erase::told(tx, topic, seq)?;
     let Some(bytes) = outbox::remove(tx, topic, seq)? else { return Ok(false) };
     tx.memory_draft.figures.unspool(bytes);
     if tx.execute(DONE, params![row, sql_ms(at)])? == 0 {

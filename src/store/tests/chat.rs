@@ -5,6 +5,7 @@ mod calls;
 mod deletion;
 mod devices;
 mod erase;
+mod erase_others;
 mod events;
 mod expired;
 mod explain;

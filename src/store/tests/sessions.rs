@@ -462,6 +462,7 @@ async fn what_commits_bring_is_told_in_their_order_to_who_listens() {
         .map(|fresh| match fresh {
             CommitEvent::Row { message, target, .. } => (text(&message.payload), target.queue == here),
             CommitEvent::Document { payload, correlation, .. } => (text(payload), correlation.is_none()),
+            CommitEvent::Gone { .. } => panic!("nothing went"),
         })
         .collect();
     assert_eq!(told, [("1".to_owned(), true), ("2".to_owned(), false), ("3".to_owned(), true)]);

@@ -1,11 +1,11 @@
 //! Everything that is kept of a user, for the user: in pages, in an order of its own.
 
-use super::{device, group, json, load, people, sync};
+use super::{device, group, json, load, people, scheduled, sync};
 use crate::chat::contact::Entry;
 use crate::chat::id::{Owner, Sid};
 use crate::store::sqlite::column::from_sql;
 use crate::store::sqlite::tx::Tx;
-use crate::store::{EXPORT_PAGE, ExportPage};
+use crate::store::{EXPORT_PAGE, ExportPage, ScheduledMessage};
 use rusqlite::params;
 use serde_json::{Value, json as object};
 
@@ -18,7 +18,7 @@ pub(in crate::store::sqlite) const TALKS_SECOND: &str =
 const PRESENCE: &str = "SELECT online, changed_at, last_seen FROM presence WHERE user = ?1";
 
 /// The parts, in their order; what else comes to be kept of a user has one here.
-const PARTS: [&str; 5] = ["user", "contacts", "conversations", "groups", "messages"];
+const PARTS: [&str; 6] = ["user", "contacts", "conversations", "groups", "scheduled", "messages"];
 
 /// The page behind `after`, which is '' or the `next` of the page before; `None`: it is neither.
 pub(in crate::store) fn page(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Option<ExportPage>> {
@@ -28,6 +28,10 @@ pub(in crate::store) fn page(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite
         "contacts" => contacts(tx, user, key)?,
         "conversations" => conversations(tx, user, key)?,
         "groups" => paged(group::exported(tx, user, key)?),
+        "scheduled" => match of_later(tx, user, key)? {
+            Some(page) => page,
+            None => return Ok(None),
+        },
         "messages" => return messages(tx, user, key),
         _ => return Ok(None),
     };
@@ -91,6 +95,21 @@ fn conversations(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<(Ve
         found.push((name, item));
     }
     Ok(paged(found))
+}
+
+/// What waits for its time.
+fn of_later(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Option<(Vec<Value>, Option<String>)>> {
+    let since = Sid::parse(after);
+    if since.is_none() && !after.is_empty() {
+        return Ok(None);
+    }
+    let page = scheduled::of_writer(tx, user, since)?;
+    let item = |waiting: &ScheduledMessage| {
+        let message: Value = serde_json::from_slice(&waiting.document).unwrap_or_default();
+        object!({ "kind": "scheduled", "id": waiting.id.as_str(), "not_before": waiting.not_before, "message": message })
+    };
+    let last = page.items.last().filter(|_| !page.complete).map(|last| last.sid.to_string());
+    Ok(Some((page.items.iter().map(item).collect(), last)))
 }
 
 fn messages(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Option<ExportPage>> {

@@ -155,8 +155,8 @@ fn admitted(
     call: &Call<'_>,
 ) -> rusqlite::Result<Result<Admission, Rejection>> {
     let settings = people::settings(tx, &to.name)?;
-    let is_gone = || Ok::<_, rusqlite::Error>(settings.is_none() && erase::is_taken(tx, to.name.as_str())?);
-    if to.role.is_none() && settings.is_none() || to.role == Some(Role::Admin) || is_gone()? {
+    let is_gone = erase::is_taken(tx, to.name.as_str())?;
+    if to.role.is_none() && settings.is_none() || to.role == Some(Role::Admin) || is_gone {
         return Ok(Err(Rejection::new(ErrorCode::NotFound, "`to` names nobody")));
     }
     if from.direct && people::settings(tx, &from.name)?.is_none() {

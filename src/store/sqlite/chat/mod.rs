@@ -40,6 +40,7 @@ pub(in crate::store) mod sync;
 pub(in crate::store) mod test_push;
 pub(in crate::store) mod unpushed;
 
+use super::erase;
 use super::outbox::{self, Document};
 use super::tx::Tx;
 use crate::chat::conversation::{Conversation, Side, pair};
@@ -240,6 +241,9 @@ fn document(
     payload: &[u8],
     at: u64,
 ) -> rusqlite::Result<()> {
+    if erase::is_taken(tx, user.as_str())? {
+        return Ok(());
+    }
     let topic = &*inbox_topic(user, suffix);
     let seq = outbox::queue(tx, &Document { topic, origin, at, correlation: None, payload })?;
     expired::note_document(tx, origin, topic, seq)

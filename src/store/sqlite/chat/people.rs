@@ -3,6 +3,7 @@
 use super::group::tombstones::Tombstones;
 use super::{group, json, json_text, owner, tell};
 use crate::chat::contact::{Entry, MuteLevel, is_seen_by};
+use crate::chat::erasure::is_reserved;
 use crate::chat::group::not_member;
 use crate::chat::id::Owner;
 use crate::chat::message::{ErrorCode, PresenceState, Rejection};
@@ -84,9 +85,9 @@ pub(in crate::store::sqlite) fn make_contact(
 
 /// A user was heard of: it exists from now on.
 ///
-/// Whoever was erased does not.
+/// Whoever was erased does not, nor does the name that stands for such a one.
 pub(in crate::store) fn ensure(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<()> {
-    if !tx.exists(SETTINGS, [user.as_str()])? && !erase::is_taken(tx, user.as_str())? {
+    if !is_reserved(user.as_str()) && !tx.exists(SETTINGS, [user.as_str()])? && !erase::is_taken(tx, user.as_str())? {
         tx.execute(ENSURE, [user.as_str()])?;
     }
     Ok(())

@@ -74,6 +74,11 @@ pub(in crate::store::sqlite) struct DevicePush {
 }
 
 impl DevicePush {
+    /// Whether it goes to this user, or tells of a conversation with it.
+    pub(in crate::store::sqlite) fn names(&self, user: &str) -> bool {
+        self.user == user || self.about.as_ref().is_some_and(|(_, with)| with == user)
+    }
+
     pub(in crate::store::sqlite) fn read(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Self>> {
         if row.get_ref(column)? == ValueRef::Null { Ok(None) } else { json(row, column).map(Some) }
     }
@@ -423,7 +428,7 @@ fn note(tx: &Tx<'_>, news: &News<'_>, dev: &Device, delivery: Option<Row>) -> ru
 }
 
 /// Gives a push that waits another body; false if it does not wait any more.
-pub(super) fn replace_body(tx: &mut Tx<'_>, row: Row, body: &[u8]) -> rusqlite::Result<bool> {
+pub(in crate::store::sqlite) fn replace_body(tx: &mut Tx<'_>, row: Row, body: &[u8]) -> rusqlite::Result<bool> {
     let Some(before) = tx.one(BODY_LENGTH, [row], |row| row.get(0).map(bytes_of))? else { return Ok(false) };
     tx.execute(SET_BODY, params![row, body])?;
     let bytes = &mut tx.memory_draft.figures.queue_bytes;

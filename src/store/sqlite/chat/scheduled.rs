@@ -62,6 +62,8 @@ const FORGET_OLDEST: &str = "DELETE FROM scheduled WHERE row IN (SELECT row FROM
 const FORGET_OVER: &str = "DELETE FROM scheduled WHERE row IN (SELECT row FROM scheduled
     WHERE not_before <= ?1 AND document = x'6e756c6c' LIMIT ?2)";
 const DELETE: &str = "DELETE FROM scheduled WHERE row = ?1";
+const DELETE_OF: &str =
+    "DELETE FROM scheduled WHERE row IN (SELECT row FROM scheduled WHERE writer = ?1 ORDER BY row LIMIT ?2)";
 const PUT_OFF: &str = "UPDATE scheduled SET not_before = ?2 WHERE row = ?1";
 
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<ScheduledMessage> {
@@ -188,6 +190,13 @@ fn remove(tx: &mut Tx<'_>, row: Row) -> rusqlite::Result<()> {
     let removed = tx.execute(DELETE, [row])?;
     count_gone(tx, removed);
     Ok(())
+}
+
+/// So many of what waits of a writer, whom nobody tells; how many there were.
+pub(in crate::store::sqlite) fn remove_all(tx: &mut Tx<'_>, writer: &str, limit: i64) -> rusqlite::Result<usize> {
+    let removed = tx.execute(DELETE_OF, params![writer, limit])?;
+    count_gone(tx, removed);
+    Ok(removed)
 }
 
 fn count_gone(tx: &mut Tx<'_>, rows: usize) {

@@ -10,7 +10,7 @@ const CHUNK: i64 = 250;
 /// What it is called in the answer, and how rows of it go: `?1` is the name, `?2` how many at most.
 ///
 /// A further table is a line here. Where a row of somebody else has to stay, under the other name, it is a step of its own.
-const DROPPED: [(&str, &str); 19] = [
+const DROPPED: [(&str, &str); 17] = [
     (
         "contacts",
         "DELETE FROM contacts WHERE user = ?1 AND other IN (SELECT other FROM contacts WHERE user = ?1 LIMIT ?2)",
@@ -54,15 +54,6 @@ const DROPPED: [(&str, &str); 19] = [
     (
         "deletions under way",
         "DELETE FROM purges WHERE user = ?1 AND peer IN (SELECT peer FROM purges WHERE user = ?1 LIMIT ?2)",
-    ),
-    (
-        "messages to be sent later",
-        "DELETE FROM scheduled WHERE row IN (SELECT row FROM scheduled WHERE writer = ?1 LIMIT ?2)",
-    ),
-    (
-        "messages of others to be sent later",
-        "DELETE FROM scheduled WHERE row IN (
-            SELECT row FROM scheduled WHERE json_extract(CAST(document AS TEXT), '$.to') = ?1 LIMIT ?2)",
     ),
     (
         "copies that wait for their end",

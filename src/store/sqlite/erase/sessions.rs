@@ -1,7 +1,8 @@
 //! What the embedded broker keeps: sessions of the person, what waits for others, retained messages.
 
-use super::Work;
-use super::documents::holds;
+use super::{Work, page};
+use crate::chat::erasure::Fate;
+use crate::chat::topic::Side;
 use crate::store::QueueId;
 use crate::store::sqlite::sessions::{row, session};
 use crate::store::sqlite::tx::Tx;
@@ -13,9 +14,13 @@ const LOOKED_AT: i64 = 500;
 const OWN: &str = "SELECT queue FROM queues WHERE user = ?1 LIMIT 1";
 const ENDED_OWN: &str = "UPDATE queues SET user = NULL, client = '' WHERE queue = ?1";
 const ROWS: &str =
-    "SELECT q.queue, q.seq, coalesce(q.document, q.topic, b.topic, ''), coalesce(q.payload, b.payload, x'')
+    "SELECT q.queue, q.seq, coalesce(q.document, q.topic, b.topic, ''), coalesce(q.payload, b.payload, x''),
+        q.document IS NOT NULL, q.payload IS NULL
     FROM queue q LEFT JOIN bodies b ON b.seq = q.seq
     WHERE (q.queue, q.seq) > (?1, ?2) ORDER BY q.queue, q.seq LIMIT ?3";
+/// What counts for the limits stays as it was counted.
+const REPLACE: &str = "UPDATE queue SET payload = ?3 WHERE queue = ?1 AND seq = ?2";
+const REPLACE_BODY: &str = "UPDATE bodies SET payload = ?2 WHERE seq = ?1";
 /// Of the tables that are small: `?1` and `?2` are before and behind the topics below the name, `?3` is the name.
 const REST: [(&str, &str); 4] = [
     ("subscriptions", "DELETE FROM subscriptions WHERE filter > ?1 AND filter < ?2 AND ?3 <> ''"),
@@ -35,23 +40,47 @@ pub(super) fn own(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
-/// All rows of all queues once.
+/// A row of a queue.
+struct Waiting {
+    queue: QueueId,
+    seq: i64,
+    /// Its body is shared with other queues.
+    is_shared: bool,
+    fate: Fate,
+}
+
+/// All rows of all queues once. What a client wrote on a topic of its own is its own.
 pub(super) fn queues(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {
     let (queue, seq) = work.after.split_once(' ').unwrap_or(("0", "0"));
     let (queue, seq): (i64, i64) = (queue.parse().unwrap_or(0), seq.parse().unwrap_or(0));
-    let (marks, (first, last)) = (work.marks(), work.topics());
-    let page = tx.all(ROWS, params![queue, seq, LOOKED_AT], |row| {
-        let topic = row.get_ref(2)?.as_str()?;
-        let is_found = topic > first.as_str() && topic < last.as_str() || holds(row.get_ref(3)?.as_blob()?, &marks);
-        Ok((row.get::<_, QueueId>(0)?, row.get::<_, i64>(1)?, is_found))
+    let (erased, (first, last)) = (work.erased(), work.topics());
+    let (page, is_full) = page(tx, ROWS, params![queue, seq, LOOKED_AT], |row| {
+        let (topic, payload) = (row.get_ref(2)?.as_str()?, row.get_ref(3)?.as_blob()?);
+        let is_of_bridge = row.get(4)? || matches!(Side::of(topic), Side::Inbox { .. } | Side::Bridge { .. });
+        let fate = match topic {
+            topic if topic > first.as_str() && topic < last.as_str() => Fate::Goes,
+            topic if is_of_bridge => erased.fate_of(topic, payload),
+            _ => Fate::Stays,
+        };
+        Ok((Waiting { queue: row.get(0)?, seq: row.get(1)?, is_shared: row.get(5)?, fate }, payload.len()))
     })?;
-    for (queue, seq, _) in page.iter().filter(|(.., is_found)| *is_found) {
-        row::remove(tx, *queue, *seq)?;
-        work.removed("documents in sessions", 1);
+    for Waiting { queue, seq, is_shared, fate } in &page {
+        match fate {
+            Fate::Stays => continue,
+            Fate::Goes => {
+                if let Some(gone) = row::remove(tx, *queue, *seq)? {
+                    tx.rows_gone(*queue, gone);
+                }
+                work.removed("documents in sessions", 1);
+                continue;
+            }
+            Fate::Becomes(payload) if *is_shared => tx.execute(REPLACE_BODY, params![seq, payload])?,
+            Fate::Becomes(payload) => tx.execute(REPLACE, params![queue, seq, payload])?,
+        };
+        work.kept("documents of others in sessions that name the person", 1);
     }
-    let is_full = page.len() as i64 == LOOKED_AT;
-    if let Some((queue, seq, _)) = page.last().filter(|_| is_full) {
-        work.after = format!("{} {seq}", queue.0);
+    if let Some(last) = page.last().filter(|_| is_full) {
+        work.after = format!("{} {}", last.queue.0, last.seq);
     }
     Ok(is_full)
 }

@@ -5,6 +5,7 @@ use super::groups::named_settings;
 use super::*;
 use crate::chat::erasure::alias;
 use crate::chat::group::GroupChange;
+use crate::chat::push::Target;
 use crate::chat::suffix::invitations::{Answer, Invitation, Kind};
 use crate::chat::suffix::requests::Writers;
 use crate::store::GroupAction;
@@ -37,7 +38,7 @@ impl Chat {
     }
 
     /// How often each of these stands in the files of the store.
-    fn found(&self, texts: &[&str]) -> Vec<(String, usize)> {
+    pub(super) fn found(&self, texts: &[&str]) -> Vec<(String, usize)> {
         let mut found = Vec::new();
         for file in std::fs::read_dir(self.rig.dir.path()).unwrap() {
             let path = file.unwrap().path();
@@ -289,7 +290,9 @@ async fn what_a_bal_had_for_a_token_of_hers_is_cancelled_and_the_bal_is_told() {
     chat.register(NAME, "phone", "ZOES-TOKEN").await;
     let to_her = json!({"target": {"token": "ZOES-TOKEN"}, "data": {}}).to_string();
     let (hers, other) = (chat.rig.new_message("b1"), chat.rig.new_message("b2"));
-    for new in [NewMessage { body: to_her.into(), ..hers }, other] {
+    let mut hers = NewMessage { body: to_her.into(), ..hers };
+    hers.push().recipient = Target::Token(Token::new("ZOES-TOKEN").unwrap()).recipient();
+    for new in [hers, other] {
         assert_eq!(chat.rig.accept(new).await, Accepted::Stored);
     }
     chat.erase(NAME).await;

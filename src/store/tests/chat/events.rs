@@ -46,9 +46,10 @@ async fn a_bal_that_asks_is_told_and_what_it_has_not_confirmed_waits_over_a_cras
     chat.rig.store.confirm(&owner("bal1"), vec![first], chat.at).await.unwrap().await.unwrap();
     let mut chat = chat.crash().await;
     assert_eq!(names(&chat.events().await), ["message_stored", "reported"]);
-    chat.erase("bob").await;
+    let alias = chat.erase("bob").await.alias;
     let left = chat.events().await;
-    assert_eq!((names(&left), &left[0]["user"]), (vec!["user_erased"], &json!("bob")));
+    assert_eq!(names(&left), ["message_stored", "user_erased"], "the report was his own");
+    assert_eq!((&left[0]["to"], &left[1]["user"]), (&json!(alias), &json!("bob")));
 }
 
 #[tokio::test]
@@ -87,8 +88,12 @@ async fn the_maker_of_a_group_is_told_of_as_well_and_of_an_erased_member_the_ali
     let alias = chat.erase("bob").await.alias;
     let left = chat.events().await;
     let left: Vec<_> = left.iter().map(|event| json!([event["event"], event["user"], event["alias"]])).collect();
-    let expected =
-        json!([["member_joined", "alice", null], ["member_left", alias, null], ["user_erased", "bob", alias]]);
+    let expected = json!([
+        ["member_joined", "alice", null],
+        ["member_joined", alias, null],
+        ["member_left", alias, null],
+        ["user_erased", "bob", alias],
+    ]);
     assert_eq!(json!(left), expected);
 }
 

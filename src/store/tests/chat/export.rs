@@ -78,3 +78,23 @@ async fn a_user_gets_all_that_is_kept_and_no_token() {
     let nonsense = chat.rig.store.chat_export(owner("bob"), "shoes".to_owned()).await.unwrap().await.unwrap();
     assert_eq!(nonsense, None);
 }
+
+#[tokio::test]
+async fn an_export_has_what_waits_for_its_time() {
+    let mut chat = Chat::of(&["alice", "bob"]).await;
+    for (id, later) in [("m1", DAY), ("m2", 2 * DAY)] {
+        let not_before = chat.at + later;
+        let written = json!({"id": id, "to": "alice", "body": "later", "not_before": not_before});
+        assert_eq!(chat.send(writer("bob"), peer("alice", &[]), &written).await.1, ChatOutcome::Scheduled);
+    }
+    let (items, _) = chat.export("bob").await;
+    let waiting: Vec<_> = items.iter().filter(|item| item["kind"] == "scheduled").collect();
+    let said: Vec<_> =
+        waiting.iter().map(|item| (&item["id"], &item["message"]["to"], &item["message"]["body"])).collect();
+    let (to, body) = (json!("alice"), json!("later"));
+    assert_eq!(said, [(&json!("m1"), &to, &body), (&json!("m2"), &to, &body)]);
+    assert!(waiting.iter().all(|item| item["not_before"].is_u64()));
+    assert!(chat.export("alice").await.0.iter().all(|item| item["kind"] != "scheduled"), "it is its writer's");
+    let unknown = chat.rig.store.chat_export(owner("bob"), "scheduled m1".to_owned()).await.unwrap().await.unwrap();
+    assert!(unknown.is_none());
+}

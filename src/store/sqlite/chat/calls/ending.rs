@@ -2,10 +2,10 @@
 
 use super::{CallRow, kept, ringing, tell};
 use crate::chat::attention::Attended;
-use crate::chat::call::{Ending, Outcome};
-use crate::chat::id::Sid;
+use crate::chat::call::{CallState, Ending, Follows, Outcome, Party};
+use crate::chat::id::{Owner, Sid};
 use crate::chat::push_decision::{Asked, Matter, Wish};
-use crate::chat::suffix::calls::TTL_MAX;
+use crate::chat::suffix::calls::{SignalKind, TTL_MAX};
 use crate::chat::topic::Device;
 use crate::store::sqlite::chat::message::{copy, insert};
 use crate::store::sqlite::chat::push::{self, Asking, TTL_MS, Told};
@@ -17,6 +17,9 @@ use rusqlite::params;
 
 pub(in crate::store::sqlite) const DUE: &str = call_rows!("WHERE look_at <= ?1 ORDER BY look_at LIMIT ?2");
 pub(in crate::store::sqlite) const NEXT: &str = "SELECT look_at FROM calls WHERE look_at > ?1 ORDER BY look_at LIMIT 1";
+/// The states of a call that is not over.
+const GOING_ON: &str =
+    call_rows!("WHERE (caller = ?1 OR callee = ?1) AND json_extract(state, '$.state') <> 'ended' ORDER BY row LIMIT 1");
 const FORGET: &str = "DELETE FROM calls WHERE row = ?1";
 pub(in crate::store::sqlite) const FORGET_SIGNALS: &str = "DELETE FROM signals WHERE call = ?1";
 
@@ -59,6 +62,31 @@ pub(in crate::store) fn over(tx: &mut Tx<'_>, overdue: &OverdueCall, call: &Chat
     let ended = Ended { ending, sid: overdue.sid, message: overdue.message, until };
     let waits = end(tx, &row, &ended, (None, &overdue.callee.attended), call)?;
     Ok(done(waits))
+}
+
+/// Ends a call that a user is in, as if that one had hung up; false: there is none. The user is told nothing.
+pub(in crate::store::sqlite) fn hang_up(tx: &mut Tx<'_>, user: &Owner, call: &mut Call<'_>) -> rusqlite::Result<bool> {
+    let Some(mut row) = tx.one(GOING_ON, [user.as_str()], CallRow::read)? else { return Ok(false) };
+    let (party, other) = match row.party(user) {
+        Party::Caller => (Party::Caller, row.callee.clone()),
+        Party::Callee => (Party::Callee, row.caller.clone()),
+    };
+    let follows = row.state.handle_signal(party, SignalKind::End, call.at);
+    let (Ok(Follows::Ended(ending)), Some(sid), Some(message)) =
+        (follows, call.push_sids.next().copied(), call.push_sids.next().copied())
+    else {
+        // Its time is over, which ends it as well; or there are no ids, and it goes without a word.
+        row.state = CallState::Ended { outcome: Outcome::Cancelled };
+        row.save(tx, call.at)?;
+        return Ok(true);
+    };
+    let until = call.at.saturating_add(u64::from(TTL_MAX) * 1_000);
+    if !row.hidden {
+        let payload = row.parties().end(sid, call.at, ending.outcome);
+        tell(tx, &other, (Origin::UserNote, &payload), call.at, until)?;
+    }
+    end(tx, &row, &Ended { ending, sid, message, until }, (None, &Attended::default()), call)?;
+    Ok(true)
 }
 
 /// How a call ended.

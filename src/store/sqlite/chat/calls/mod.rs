@@ -25,6 +25,7 @@ use crate::chat::suffix::calls::{CallName, Parties};
 use crate::chat::topic::inbox_topic;
 use crate::store::Origin;
 use crate::store::sqlite::column::{from_sql, sid, sql_ms};
+use crate::store::sqlite::erase;
 use crate::store::sqlite::outbox::{self, Document};
 use crate::store::sqlite::tx::Tx;
 use rusqlite::types::Type;
@@ -156,6 +157,9 @@ fn tell(
     at: u64,
     until: u64,
 ) -> rusqlite::Result<()> {
+    if erase::is_taken(tx, user.as_str())? {
+        return Ok(());
+    }
     let topic = &*inbox_topic(user, "calls");
     outbox::queue_until(tx, &Document { topic, origin, at, correlation: None, payload }, Some(until)).map(drop)
 }

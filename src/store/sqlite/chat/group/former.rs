@@ -18,7 +18,7 @@ const GO: &str = "UPDATE members SET gone = ?3, owner = 0, left_settings = ?4, l
     WHERE gid = ?1 AND user = ?2 AND gone IS NULL";
 const LEFT: &str = "SELECT left_settings, left_version, left_count FROM members
     WHERE gid = ?1 AND user = ?2 AND left_settings IS NOT NULL";
-pub(in crate::store::sqlite) const IS_AMENDED: &str = "SELECT 1 FROM chat WHERE amends = ?1 AND row > ?2";
+pub(in crate::store::sqlite) const IS_AMENDED: &str = "SELECT 1 FROM chat WHERE amends = ?1 AND gone = 0 AND row > ?2";
 pub(in crate::store::sqlite) const OLDEST: &str = "SELECT gid FROM members WHERE user = ?1 AND gone IS NOT NULL
     ORDER BY gone DESC LIMIT -1 OFFSET ?2";
 pub(in crate::store::sqlite) const ENDED: &str =
