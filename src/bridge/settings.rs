@@ -1,5 +1,6 @@
 //! What can be set of the bridge: which messages go where, who is a BAL, and limits.
 
+use crate::chat::group::GroupDelivery;
 use crate::chat::id::Owner;
 use crate::chat::message::Limits as MessageLimits;
 use crate::chat::push_decision::PushWhen;
@@ -190,6 +191,14 @@ settings! {
         pub verify_tokens: VerifyTokens = VerifyTokens::Moved;
         /// Of whom presence is published.
         pub presence: PublishedPresence = PublishedPresence::All;
+    }
+}
+
+settings! {
+    /// `[groups]`: groups of chat users.
+    pub struct GroupsSection {
+        /// Where members read what is written in a group.
+        pub delivery: GroupDelivery = GroupDelivery::Inbox;
     }
 }
 

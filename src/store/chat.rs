@@ -7,6 +7,7 @@
 use crate::chat::attention::Attended;
 use crate::chat::contact::{Entry, MuteLevel};
 use crate::chat::delivery::State;
+use crate::chat::group::GroupDelivery;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{PresenceState, Rejection};
 use crate::chat::principal::Role;
@@ -41,6 +42,8 @@ pub struct ChatPolicy {
     pub scheduled_max: u32,
     /// BALs that are told of events, and where; each event takes an id for each of them.
     pub listeners: Vec<super::Route>,
+    /// Where members read what is written in a group.
+    pub group_delivery: GroupDelivery,
 }
 
 /// When a verb was asked for, by the wall clock, and what it needs for pushes.

@@ -36,6 +36,7 @@ impl Harness {
         let hub = Hub::new(HubDependencies {
             limits,
             autosubscribe: true,
+            group_delivery: GroupDelivery::Inbox,
             refusals: Arc::new(Refusals::new(Arc::new(Metrics::new()))),
             store,
             told: |_, _| (),

@@ -1,6 +1,7 @@
 //! The outbox: documents that wait to be published over MQTT, in order per topic.
 
 use super::chat::group::message::shared_copy;
+use super::chat::group::state::{self, Composed};
 use super::chat::{calls, position};
 use super::column::{NEVER, from_sql, sql_ms};
 use super::delivery::Delivery;
@@ -150,7 +151,16 @@ pub(super) fn fill_events(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
     let Some(events) = tx.memory_draft.events.take() else { return Ok(()) };
     let mut filled = Vec::with_capacity(events.len());
     let mut shared: Option<(Sid, Bytes)> = None;
+    let mut composed = Composed::default();
     for mut event in events {
+        if let CommitEvent::Document { reference: DocumentRef { topic, origin: Origin::UserNote, .. }, payload, .. } =
+            &mut event
+            && payload.is_empty()
+            && state::is_state(topic)
+        {
+            let Some(document) = composed.document(tx, topic)? else { continue };
+            *payload = document;
+        }
         if let CommitEvent::Document { reference: DocumentRef { origin: Origin::ChatCopy(sid), .. }, payload, .. } =
             &mut event
             && payload.is_empty()
@@ -244,6 +254,9 @@ pub(super) fn with_body(tx: &Tx<'_>, document: OutboxDocument) -> rusqlite::Resu
     let payload = match document.reference.origin {
         Origin::Delivery(sid) => body(tx, sid)?,
         Origin::ChatCopy(sid) if document.payload.is_empty() => shared_copy(tx, sid)?,
+        Origin::UserNote if state::is_state(&document.reference.topic) => {
+            Composed::default().document(tx, &document.reference.topic)?
+        }
         _ => return Ok(Some(document)),
     };
     let Some(payload) = payload else {
@@ -253,10 +266,12 @@ pub(super) fn with_body(tx: &Tx<'_>, document: OutboxDocument) -> rusqlite::Resu
     Ok(Some(OutboxDocument { payload, ..document }))
 }
 
-/// Whether it offers a call that was answered since, or is over: a device that comes now must not ring.
+/// Whether it offers a call that was answered since, or is over: a device that comes now must not ring. Or whether it says how
+/// a group is to somebody who is in it no longer.
 pub(super) fn is_obsolete(tx: &Tx<'_>, document: &OutboxDocument) -> rusqlite::Result<bool> {
     match document.reference.origin {
         Origin::ChatCopy(offer) if is_inbox_of_calls(&document.reference.topic) => Ok(!calls::rings(tx, offer)?),
+        Origin::UserNote => state::is_obsolete(tx, &document.reference.topic),
         _ => Ok(false),
     }
 }

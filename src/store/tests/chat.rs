@@ -10,6 +10,7 @@ mod expired;
 mod explain;
 mod export;
 mod first_screen;
+mod group_topics;
 pub(super) mod groups;
 mod invitations;
 mod keep;
@@ -22,6 +23,7 @@ mod sync;
 use super::*;
 use crate::chat::attention::Attended;
 use crate::chat::contact::MuteLevel;
+use crate::chat::group::GroupDelivery;
 use crate::chat::message::{ErrorCode, Limits as PayloadLimits, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::push_decision::PushWhen;
@@ -53,7 +55,8 @@ pub(super) fn devices(names: &[&str]) -> Vec<Device> {
 
 pub(super) fn policy(push_when: PushWhen) -> ChatPolicy {
     let transports = Transports::new(Transport::Ccs, HashMap::new(), &Routes::default());
-    ChatPolicy { push_when, writers: Writers::Anyone, transports, scheduled_max: 3, listeners: Vec::new() }
+    let (writers, group_delivery) = (Writers::Anyone, GroupDelivery::Inbox);
+    ChatPolicy { push_when, writers, transports, scheduled_max: 3, listeners: Vec::new(), group_delivery }
 }
 
 /// A user's phone, on which nobody looks at anything.

@@ -10,6 +10,7 @@ pub(in crate::store) mod own_copy;
 pub(in crate::store) mod position;
 pub(in crate::store) mod push;
 pub(in crate::store) mod screen;
+pub(in crate::store) mod state;
 
 use super::message::document_of;
 use super::{ChatRow, json, json_text, mention, people};

@@ -1,6 +1,6 @@
 //! Edits and retracts in a group: by the writer of the message, and retracts by owners as well.
 
-use super::message::{refused, tell};
+use super::message::{copy, refused, tell};
 use super::{Group, Member, is_hidden_from, membership};
 use crate::chat::amendment::{Amendment, EDITED_BYTES_MAX, Why, edited, is_tombstone, tombstone};
 use crate::chat::group::{EVERYBODY, GroupRole, may_write, not_member};
@@ -9,7 +9,7 @@ use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::status::Status;
 use crate::store::sqlite::chat::amend::{EARLIER, GONE, REPLACE, replace_by};
-use crate::store::sqlite::chat::message::{self, document_of, insert, receipt};
+use crate::store::sqlite::chat::message::{document_of, insert, receipt};
 use crate::store::sqlite::chat::notified::{self, Seen};
 use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, mention};
 use crate::store::sqlite::tx::Tx;
@@ -46,7 +46,7 @@ pub(super) fn write(
         tx.execute(GONE, [message.sid.row()])?;
     }
     let row = row(new, &message, call.at);
-    message::copy(tx, &row, &document, &new.from.name, false, call.at)?;
+    copy(tx, &row, &document, false, call)?;
     receipt(tx, &row, Status::Sent, call.at)?;
     insert(tx, &row, None::<&()>, &document)?;
     follow(tx, (&row, &message), (amends, &kept, &after), call)?;
@@ -124,7 +124,7 @@ fn follow(
         if user != row.writer && may_read && !deletion::is_deleted(tx, &user, message)? {
             let is_blocked = is_hidden_from(tx, &message.writer, &user)?;
             if !is_blocked {
-                tell(tx, row, (&user, false), call.at)?;
+                tell(tx, row, (&user, false), call)?;
             }
         }
         if user == message.writer {

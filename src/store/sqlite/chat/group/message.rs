@@ -3,17 +3,18 @@
 use super::push::{Deciding, Rules};
 use super::{Group, Member, Place, amend, may_read, position};
 use crate::chat::amendment::{Why, is_edited, is_tombstone, tombstone};
-use crate::chat::group::{may_write, not_member};
+use crate::chat::group::{GroupDelivery, GroupTopic, may_write, not_member};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::push_decision::Matter;
 use crate::chat::status::Status;
 use crate::chat::suffix::messages::{Stamp, stamped};
+use crate::chat::topic::{inbox_topic, member_topic};
 use crate::store::sqlite::chat::message::{self, by_id, document_of, insert, receipt};
-use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, events, expired, unpushed};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, document_on, events, expired, unpushed};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ChatCall, GroupOutcome, NewGroupMessage, Origin};
+use crate::store::{ChatCall, ChatPolicy, GroupOutcome, NewGroupMessage, Origin};
 use bytes::Bytes;
 use rusqlite::params;
 
@@ -29,7 +30,7 @@ pub(in crate::store) fn write(
     if let Err(rejection) = new.message.check_times(call.at) {
         return Ok(GroupOutcome::Refused(rejection));
     }
-    if let Some(known) = known(tx, new, call.at)? {
+    if let Some(known) = known(tx, new, call)? {
         return Ok(known);
     }
     if let Some(amends) = new.message.amends {
@@ -58,7 +59,7 @@ pub(in crate::store) fn write(
     if let Some(at) = new.message.expires {
         expired::note(tx, row.sid.row(), at)?;
     }
-    message::copy(tx, &row, &kept, writer, false, call.at)?;
+    copy(tx, &row, &kept, false, call)?;
     receipt(tx, &row, Status::Sent, call.at)?;
     // Before the pushes, which may take all ids that are left.
     events::stored(tx, &row, call)?;
@@ -74,7 +75,7 @@ pub(super) fn refused(new: &NewGroupMessage, rejection: Rejection) -> GroupOutco
 }
 
 /// What is said of a message whose id its writer has used before.
-fn known(tx: &mut Tx<'_>, new: &NewGroupMessage, at: u64) -> rusqlite::Result<Option<GroupOutcome>> {
+fn known(tx: &mut Tx<'_>, new: &NewGroupMessage, call: &Call<'_>) -> rusqlite::Result<Option<GroupOutcome>> {
     let Some(id) = &new.message.id else { return Ok(None) };
     let Some(row) = by_id(tx, &new.from.name, id.as_str())? else { return Ok(None) };
     let kept = document_of(tx, &row, &row.writer)?;
@@ -85,7 +86,7 @@ fn known(tx: &mut Tx<'_>, new: &NewGroupMessage, at: u64) -> rusqlite::Result<Op
         let detail = "another message of the same writer has this `id`";
         return Ok(Some(refused(new, Rejection::new(ErrorCode::Duplicate, detail))));
     }
-    message::copy(tx, &row, &kept, &row.writer, true, at)?;
+    copy(tx, &row, &kept, true, call)?;
     Ok(Some(GroupOutcome::Repeated))
 }
 
@@ -130,15 +131,36 @@ pub(super) fn wrote(tx: &Tx<'_>, row: &ChatRow, place: Place) -> rusqlite::Resul
     tx.execute(WROTE, params![row.peer.as_str(), row.writer.as_str(), row.sid.row(), counted]).map(drop)
 }
 
+/// Where a member reads what is written in a group.
+fn topic_of(member: &Owner, group: &Owner, policy: &ChatPolicy) -> String {
+    match policy.group_delivery {
+        GroupDelivery::Inbox => inbox_topic(member, GroupTopic::Messages.name()),
+        GroupDelivery::Topic => member_topic(member, group, GroupTopic::Messages),
+    }
+}
+
+/// Gives the devices of its writer the copy that names the device.
+pub(super) fn copy(
+    tx: &mut Tx<'_>,
+    row: &ChatRow,
+    kept: &[u8],
+    redelivered: bool,
+    call: &Call<'_>,
+) -> rusqlite::Result<()> {
+    let payload = message::stamped_for(row, kept, &row.writer, redelivered);
+    let topic = topic_of(&row.writer, &row.peer, call.policy);
+    document_on(tx, &topic, Origin::ChatCopy(row.sid), &payload, call.at)
+}
+
 /// Gives a member the copy: without a payload, unless the member has blocked its writer.
 pub(super) fn tell(
     tx: &mut Tx<'_>,
     row: &ChatRow,
     (member, is_blocked): (&Owner, bool),
-    at: u64,
+    call: &Call<'_>,
 ) -> rusqlite::Result<()> {
     let payload = if is_blocked { hidden(row) } else { Vec::new() };
-    document(tx, member, "messages", Origin::ChatCopy(row.sid), &payload, at)
+    document_on(tx, &topic_of(member, &row.peer, call.policy), Origin::ChatCopy(row.sid), &payload, call.at)
 }
 
 /// What a member gets of what somebody writes whom it has blocked.
@@ -166,10 +188,16 @@ pub(in crate::store::sqlite) fn shared_copy(tx: &Tx<'_>, sid: Sid) -> rusqlite::
 }
 
 /// A notice of the roster: stored, and told to everybody who is in the group, and to those who go by it.
-pub(super) fn notice(tx: &mut Tx<'_>, row: &ChatRow, kept: &[u8], members: &[Owner], at: u64) -> rusqlite::Result<()> {
+pub(super) fn notice(
+    tx: &mut Tx<'_>,
+    row: &ChatRow,
+    kept: &[u8],
+    members: &[Owner],
+    call: &Call<'_>,
+) -> rusqlite::Result<()> {
     for member in members {
         let is_blocked = false;
-        tell(tx, row, (member, is_blocked), at)?;
+        tell(tx, row, (member, is_blocked), call)?;
     }
     insert(tx, row, None::<&()>, kept)
 }

@@ -98,7 +98,7 @@ impl Deciding<'_> {
         let mut waiting = Vec::new();
         let writer_name = people::profile_name(tx, &row.writer)?;
         for reader in readers(tx, row)?.into_iter().filter(|reader| reader.user != row.writer) {
-            message::tell(tx, row, (&reader.user, reader.about_writer.blocked), at)?;
+            message::tell(tx, row, (&reader.user, reader.about_writer.blocked), call)?;
             let is_mentioned = self.message.mentions_all || self.message.mentions.contains(&reader.user);
             if is_mentioned && matter == Matter::Message && !reader.about_writer.blocked {
                 mention::note(tx, &reader.user, &row.peer, row.sid.row())?;
