@@ -49,6 +49,7 @@ impl Hub {
         let (qos, ids) = (options.qos.min(QoS::AtLeastOnce), options.id.into_iter().collect());
         let stored = session.queue.stored().filter(|_| qos > QoS::AtMostOnce);
         let target = Target { queue: stored.unwrap_or(QueueId(0)), qos, retain: true, ids };
+        let _alone = session.group_states.lock().await;
         let mut after = String::new();
         loop {
             // Before they are composed: behind what is said of them meanwhile they would be old.

@@ -267,11 +267,11 @@ pub(super) fn with_body(tx: &Tx<'_>, document: OutboxDocument) -> rusqlite::Resu
 }
 
 /// Whether it offers a call that was answered since, or is over: a device that comes now must not ring. Or whether it says how
-/// a group is to somebody who is in it no longer.
+/// a group is to somebody who is in it no longer, or a newer one does.
 pub(super) fn is_obsolete(tx: &Tx<'_>, document: &OutboxDocument) -> rusqlite::Result<bool> {
     match document.reference.origin {
         Origin::ChatCopy(offer) if is_inbox_of_calls(&document.reference.topic) => Ok(!calls::rings(tx, offer)?),
-        Origin::UserNote => state::is_obsolete(tx, &document.reference.topic),
+        Origin::UserNote => state::is_obsolete(tx, &document.reference.topic, document.reference.seq),
         _ => Ok(false),
     }
 }

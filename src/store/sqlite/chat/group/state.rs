@@ -8,6 +8,7 @@ use crate::chat::id::Owner;
 use crate::chat::qos::QoS;
 use crate::chat::topic::{MemberTopic, group_topic, inbox_topic, member_topic};
 use crate::store::sqlite::chat::{document_on, owner};
+use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::outbox;
 use crate::store::sqlite::sessions::row::{self, NewRows};
 use crate::store::sqlite::tx::Tx;
@@ -22,6 +23,7 @@ const CHUNK: usize = 1_000;
 const MOVE: &str = "UPDATE outbox SET topic = ?2 WHERE topic = ?1";
 const MOVE_EXPIRING: &str = "UPDATE expiring_documents SET topic = ?2 WHERE topic = ?1";
 const DROP_OLDER: &str = "DELETE FROM outbox WHERE topic = ?1";
+const NEWER: &str = "SELECT 1 FROM outbox WHERE topic = ?1 AND seq > ?2";
 pub(in crate::store::sqlite) const OLDER: &str =
     "SELECT seq FROM queue INDEXED BY queue_documents WHERE queue = ?1 AND document = ?2";
 pub(in crate::store::sqlite) const NEXT_GROUP: &str =
@@ -81,10 +83,12 @@ pub(in crate::store::sqlite) fn is_state(topic: &str) -> bool {
     parse(topic).is_some()
 }
 
-/// Whether a document says how a group is to somebody who is in it no longer.
-pub(in crate::store::sqlite) fn is_obsolete(tx: &Tx<'_>, topic: &str) -> rusqlite::Result<bool> {
+/// Whether a document says how a group is to somebody who is in it no longer, or a newer one waits.
+pub(in crate::store::sqlite) fn is_obsolete(tx: &Tx<'_>, topic: &str, seq: u64) -> rusqlite::Result<bool> {
     match parse(topic) {
-        Some((of_member, group, _)) => Ok(!is_member(tx, of_member.member, &group)?),
+        Some((of_member, group, _)) => {
+            Ok(!is_member(tx, of_member.member, &group)? || tx.exists(NEWER, params![topic, sql_ms(seq)])?)
+        }
         None => Ok(false),
     }
 }
