@@ -206,8 +206,8 @@ impl Hub {
             return Ok(());
         }
         let mut prefixes: Vec<String> = filters.iter().map(|filter| literal_prefix(filter).to_owned()).collect();
-        let reads_groups = |filter: &Box<str>| self.filter_of_groups(session, filter).is_some();
-        if let Some(user) = session.user.as_deref().filter(|_| filters.iter().any(reads_groups)) {
+        let reads_groups = filters.iter().any(|filter| self.filter_of_groups(session, filter).is_some());
+        if let Some(user) = session.user.as_deref().filter(|_| reads_groups) {
             prefixes.push(member_prefix(user));
         }
         let waiting = |after| self.store.waiting_topics(prefixes.clone(), after, TOPICS);
