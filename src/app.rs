@@ -11,6 +11,7 @@ mod transports;
 mod warnings;
 
 use crate::bridge::{self, Parts, Stops};
+use crate::chat::group::GroupDelivery;
 #[cfg(any(feature = "broker", feature = "rumqttd"))]
 use crate::config::Engine;
 use crate::config::{Loaded, Settings};
@@ -127,6 +128,9 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     );
     if recovery.rerouted > 0 {
         tracing::warn!(recovery.rerouted, "messages whose way is no longer configured go by another");
+    }
+    if settings.groups.delivery == GroupDelivery::Inbox {
+        store.group_documents_into_inboxes().await?;
     }
     let ops = OpsServer::bind(settings.ops.listen).await?;
     let (mqtt_side, addresses) = MqttSide::open(&settings, mqtt_password, started_ms, ops.local_addr()?).await?;

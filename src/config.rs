@@ -21,7 +21,7 @@ mod layers;
 mod sections;
 mod transports;
 
-pub use crate::bridge::settings::{AckMode, Bal, ChatSettings, Routes, TransportSection};
+pub use crate::bridge::settings::{AckMode, Bal, ChatSettings, GroupsSection, Routes, TransportSection};
 pub use crate::broker::{BrokerConfig, Engine, Listen};
 pub use crate::mqtt::ClientConfig;
 pub use crate::ops::health::Ops;
@@ -53,6 +53,8 @@ pub struct Settings {
     pub bals: BTreeMap<String, Bal>,
     /// What chat users can expect.
     pub chat: ChatSettings,
+    /// What members of groups can expect.
+    pub groups: GroupsSection,
     /// Health and metrics.
     pub ops: Ops,
     /// Log lines.

@@ -81,7 +81,7 @@ const NAMES_THE_BACK_END: &[&str] = &[
 
 /// Levels of topics. Where they stand is the grammar's affair, and who may use which topic that of the access table.
 const LEVELS: &[&str] = &["self", "others", "_bridge"];
-const GRAMMAR: &[&str] = &["chat/topic.rs", "chat/access.rs"];
+const GRAMMAR: &[&str] = &["chat/topic.rs", "chat/topic/group_topic.rs", "chat/access.rs"];
 /// Who names such a level all the same: names of users that would read like one.
 const NAMES_LEVELS: &[&str] = &["chat/id.rs", "broker/identity/name.rs"];
 

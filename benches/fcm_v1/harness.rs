@@ -100,6 +100,7 @@ fn settings(name: Transport) -> bridge::Settings {
         listeners: Vec::new(),
         broker: BrokerKind::Embedded,
         chat: bridge::settings::ChatSettings::default(),
+        groups: bridge::settings::GroupsSection::default(),
         limits: bridge::settings::Limits::default(),
         room: store::Limits::default(),
         claims: CLAIMS,

@@ -53,6 +53,7 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
             Some(Engine::Rumqttd) | None => BrokerKind::External,
         },
         chat: settings.chat.clone(),
+        groups: settings.groups.clone(),
         limits: settings.limits.bridge.clone(),
         room: settings.limits.store.clone(),
         claims: ((settings.ccs.window * settings.ccs.connections).max(streams) * CLAIMS_FACTOR)
@@ -86,6 +87,7 @@ pub(super) fn broker(settings: &Settings) -> BrokerConfig {
         bals: settings.bals(),
         data: data.or_else(|| Some(settings.store.path.with_file_name("broker"))),
         limits: settings.limits.broker.clone(),
+        group_delivery: settings.groups.delivery,
         ..settings.broker.clone()
     }
 }

@@ -4,7 +4,7 @@ use super::attentions::Attentions;
 use super::chat::CallsKept;
 use super::presence::{BalPresences, PresenceWord};
 use super::sending::SendingControl;
-use super::settings::{ChatSettings, Limits};
+use super::settings::{ChatSettings, GroupsSection, Limits};
 use crate::chat::bal_event::{EVENTS, events_topic};
 use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind};
@@ -37,6 +37,8 @@ pub struct Settings {
     pub broker: BrokerKind,
     /// What chat users can expect.
     pub chat: ChatSettings,
+    /// What members of groups can expect.
+    pub groups: GroupsSection,
     /// Limits of the bridge.
     pub limits: Limits,
     /// Beyond it the intake stops, or the messages of devices are not acknowledged.
@@ -59,6 +61,7 @@ impl Settings {
             scheduled_max: self.limits.user_scheduled,
             listeners: self.listeners.iter().map(|bal| self.events_route(bal)).collect(),
             explicit: self.explicit.clone(),
+            group_delivery: self.groups.delivery,
         }
     }
 

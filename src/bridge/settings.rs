@@ -1,6 +1,7 @@
 //! What can be set of the bridge: which messages go where, who is a BAL, and limits.
 
 use crate::chat::erasure::is_reserved;
+use crate::chat::group::GroupDelivery;
 use crate::chat::id::Owner;
 use crate::chat::message::Limits as MessageLimits;
 use crate::chat::push_decision::PushWhen;
@@ -197,6 +198,14 @@ settings! {
         pub presence: PublishedPresence = PublishedPresence::All;
         /// Clients write into the inboxes of each other, on a broker of others, and are believed who they are.
         pub direct: bool = false;
+    }
+}
+
+settings! {
+    /// `[groups]`: groups of chat users.
+    pub struct GroupsSection {
+        /// Where members read what is written in a group.
+        pub delivery: GroupDelivery = GroupDelivery::Inbox;
     }
 }
 

@@ -67,6 +67,7 @@ pub(super) fn settings() -> Settings {
         listeners: Vec::new(),
         broker: BrokerKind::Embedded,
         chat: settings::ChatSettings::default(),
+        groups: settings::GroupsSection::default(),
         limits: settings::Limits {
             inflight_publishes: 100,
             topic_window: 10,

@@ -201,7 +201,8 @@ impl Broker {
         dependencies: BrokerDependencies,
         stop: CancellationToken,
     ) -> Result<(), BrokerError> {
-        let Self { listeners, authenticator, files, config: BrokerConfig { data, limits, autosubscribe, .. } } = self;
+        let Self { listeners, authenticator, files, config } = self;
+        let BrokerConfig { data, limits, autosubscribe, group_delivery, .. } = config;
         let Outlet {
             inbound,
             publish,
@@ -219,6 +220,7 @@ impl Broker {
         let dependencies = hub::HubDependencies {
             limits,
             autosubscribe,
+            group_delivery,
             refusals: Arc::new(refusals::Refusals::new(metrics)),
             store,
             told,

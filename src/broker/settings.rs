@@ -1,5 +1,6 @@
 //! What can be set, and whether it can work.
 
+use crate::chat::group::GroupDelivery;
 use crate::ops::setting::{Hours, Seconds, SettingError, Settings, listen_or_off, settings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -29,6 +30,8 @@ settings! {
         /// Whether each device of a chat user is subscribed to the inbox of its user without asking. One that was keeps that
         /// until it unsubscribes or its session ends.
         pub autosubscribe: bool = true;
+        /// Where members read what is written in a group.
+        #[serde(skip)] pub group_delivery: GroupDelivery = GroupDelivery::Inbox;
         /// Names of BALs beside those of the users file: a token of the role `user` for one of them is refused.
         #[serde(skip)] pub bals: BTreeSet<String> = BTreeSet::new();
         /// The limits.

@@ -6,7 +6,7 @@
 //! that it matches may be read, because what is withheld from one member no other member gets.
 
 use super::principal::{Identity, Principal, Proof, Role};
-use super::topic::{Routed, Side};
+use super::topic::{Routed, Side, reads_groups};
 use std::sync::Arc;
 
 /// Topics that a rule speaks of: those that an MQTT filter matches, but for some. The level `%u` stands for the user's own
@@ -149,6 +149,13 @@ impl Rights {
                 shared.split_once('/').is_some_and(|(_name, filter)| self.samples(filter).into_iter().all(reads))
             }
         }
+    }
+
+    /// Whether a subscription to `filter` is granted because it may bring something of a group, where groups have topics.
+    /// Every chat user's is, for its user may be put into the group later; what it brings is what the members of the group
+    /// have, each their own.
+    pub fn may_subscribe_to_groups(&self, filter: &str) -> bool {
+        self.role() == Some(Role::User) && reads_groups(filter)
     }
 
     /// As whom a client publishes on `topic`, if it may. `device` is which of its user's devices it is.
@@ -443,6 +450,24 @@ mod tests {
             assert_eq!(readers(topic), [false, false, true, true, false], "{topic}");
         }
         assert_eq!(readers("$SYS/uptime"), [false, false, false, true, false]);
+    }
+
+    #[test]
+    fn chat_users_alone_subscribe_to_topics_of_groups_and_never_share_them() {
+        for filter in ["g-1/others/messages", "g-1/others/members", "g-1/others/profile", "g-1/others/+", "g-1/#"] {
+            let may = rights().map(|rights| rights.may_subscribe_to_groups(filter));
+            assert_eq!(may, [false, true, false, false, false], "{filter}");
+            let [bal, user, ..] = rights();
+            // Anybody may have a presence.
+            let is_wide = filter == "g-1/#";
+            assert_eq!([bal.may_subscribe(filter), user.may_subscribe(filter)], [is_wide; 2], "{filter}");
+            assert!(!user.may_subscribe_to_groups(&format!("$share/x/{filter}")), "{filter}");
+            assert!(!user.may_subscribe(&format!("$share/x/{filter}")), "{filter}");
+        }
+        let user = known("alice", Role::User);
+        for filter in ["g-1/self/messages", "bob/others/messages", "bob/others/+", "g-1/others/receipts", "$member/#"] {
+            assert!(!user.may_subscribe_to_groups(filter), "{filter}");
+        }
     }
 
     #[test]

@@ -13,6 +13,10 @@
 //!
 //! A group has an owner as long as it has members: when the last one goes, whoever has been in it longest becomes one.
 
+mod state;
+
+pub use state::{GroupDelivery, GroupTopic, MemberList, profile_document};
+
 use super::id::{GroupId, Owner};
 use super::message::{ErrorCode, Rejection};
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,7 @@ pub const ID_MAX: usize = 64;
 pub const TOKEN_MAX: usize = 4096;
 
 /// Names of groups begin like this, and no others do.
-const GROUP: &str = "g-";
+pub(super) const GROUP: &str = "g-";
 const CROCKFORD: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const TAIL_BITS: u32 = 17;
 const TAIL_MASK: u128 = (1 << TAIL_BITS) - 1;

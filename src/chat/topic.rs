@@ -5,8 +5,12 @@
 //! `_bridge/...` are written by the bridge alone ([`BridgeTopic`]).
 
 mod chat_topic;
+mod group_topic;
 
 pub use chat_topic::ChatTopic;
+pub use group_topic::{
+    MemberTopic, all_messages_filter, group_topic, member_filter, member_prefix, member_topic, reads_groups, seen_topic,
+};
 
 use super::id::{NameError, Owner, check};
 use super::suffix::{Rules, rules};
@@ -164,7 +168,12 @@ impl<'a> Routed<'a> {
 
 /// The filters that a device of a chat user has without asking: the inbox, and what is for this device alone.
 pub fn device_filters(user: &str, device: &str) -> [String; 2] {
-    [format!("{user}/others/+"), format!("{user}/others/replies/{device}")]
+    [inbox_filter(user), format!("{user}/others/replies/{device}")]
+}
+
+/// The filter of the inbox of a chat user.
+pub fn inbox_filter(user: &str) -> String {
+    format!("{user}/others/+")
 }
 
 /// A topic that a client writes and the bridge reads.

@@ -4,6 +4,7 @@ use super::{Engine, Loaded, Settings, files, layers, transports};
 use crate::bridge::settings::owner;
 use crate::broker::BrokerLimits;
 use crate::chat::bal_event::LISTENERS_MAX;
+use crate::chat::group::GroupDelivery;
 use crate::ops::files::{read_secret, without_line_end};
 use crate::ops::setting::{SettingError, within};
 use crate::secret::Secret;
@@ -52,6 +53,7 @@ pub(super) fn load(file: Option<&Path>, environment: &HashMap<String, OsString>)
     let client = &settings.mqtt.client;
     let mqtt_password = secret("mqtt.password", client.password.as_ref(), client.password_file.as_ref())?;
     check_mqtt(&settings)?;
+    check_groups(&settings)?;
     check_apart(&settings)?;
     if let Some(error) = out_of_range {
         // A number below its range may have a least that depends on another one: that is the one to tell.
@@ -119,6 +121,22 @@ fn check_mqtt(settings: &Settings) -> Result<(), ConfigError> {
         None => {}
     }
     Ok(())
+}
+
+/// The topics of groups need a broker that asks with each delivery who is a member, and knows who reads.
+fn check_groups(settings: &Settings) -> Result<(), ConfigError> {
+    let why = match settings.engine() {
+        _ if settings.groups.delivery == GroupDelivery::Inbox => return Ok(()),
+        Some(Engine::Embedded) if !settings.broker.anonymous => return Ok(()),
+        Some(Engine::Embedded) => {
+            "\"topic\" is for members who log in, and `broker.anonymous` lets clients in who do not; use \"inbox\""
+        }
+        Some(Engine::Rumqttd) | None => {
+            "\"topic\" needs the embedded broker, which asks with each delivery who is in the group; on a broker of others \
+             everybody who may subscribe would read all groups; use \"inbox\""
+        }
+    };
+    Err(bad("groups.delivery", why))
 }
 
 /// Refuses two listeners for one port: the later one would find it taken, by ourselves.

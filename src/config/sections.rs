@@ -41,6 +41,7 @@ impl Settings {
             routes: sections.part("routes")?,
             bals: sections.part("bals")?,
             chat: sections.part("chat")?,
+            groups: sections.part("groups")?,
             ops: sections.part("ops")?,
             log: sections.part("log")?,
             limits: Limits {

@@ -7,6 +7,7 @@
 use crate::chat::attention::Attended;
 use crate::chat::contact::{Entry, MuteLevel};
 use crate::chat::delivery::State;
+use crate::chat::group::GroupDelivery;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{PresenceState, Rejection};
 use crate::chat::principal::Role;
@@ -44,6 +45,8 @@ pub struct ChatPolicy {
     pub listeners: Vec<super::Route>,
     /// BALs that acknowledge what is in their inboxes explicitly.
     pub explicit: HashSet<Owner>,
+    /// Where members read what is written in a group.
+    pub group_delivery: GroupDelivery,
 }
 
 /// When a verb was asked for, by the wall clock, and what it needs for pushes.

@@ -4,11 +4,14 @@
 //! are those of [`crate::chat::group`].
 
 use super::chat::{Peer, Seeing, Writer};
+use super::sessions::Target;
 use crate::chat::attention::Attended;
 use crate::chat::group::{GroupChange, GroupRole, GroupSettings, SettingsChange};
 use crate::chat::id::{GroupId, Owner, Sid};
 use crate::chat::message::Rejection;
 use crate::chat::suffix::messages::UserMessage;
+use bytes::Bytes;
+use std::sync::Arc;
 
 /// Most groups in which a user is.
 pub const USER_GROUPS_MAX: usize = 50;
@@ -34,6 +37,37 @@ pub struct NewGroupMessage {
     pub deadline_ms: u64,
     /// The members at one of whose devices somebody is looking, by name.
     pub attended: Vec<(Owner, Attended)>,
+}
+
+/// Somebody subscribes to topics of groups, and is to be told how these are.
+#[derive(Debug, Clone)]
+pub struct GroupStateQuery {
+    /// Who subscribes.
+    pub user: Owner,
+    /// To what, without a user.
+    pub filter: String,
+    /// The last group that is known by now; empty: none.
+    pub after: String,
+    /// The queue that keeps it, if the session outlives its connection.
+    pub target: Option<Target>,
+}
+
+/// How the groups of a user are: the next one that matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupStatePage {
+    /// The group.
+    pub group: Owner,
+    /// What is said of it.
+    pub states: Vec<GroupState>,
+}
+
+/// One document that says how a group is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupState {
+    /// That of the document for the member.
+    pub topic: Arc<str>,
+    /// What it says.
+    pub payload: Bytes,
 }
 
 /// What became of a message to a group.

@@ -104,8 +104,8 @@ pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{COMMIT_LIMITS, CommitTimes, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
 pub use first_screen::{Archiving, ConversationItem, ConversationPage, Deletion, HistoryPage, HistoryQuery};
 pub use group::{
-    BAL_GROUPS_MAX, GroupAction, GroupChanged, GroupOutcome, GroupPage, MEMBERS_BYTES, Named, NewGroupChange,
-    NewGroupMessage, USER_FORMER_GROUPS_MAX, USER_GROUPS_MAX,
+    BAL_GROUPS_MAX, GroupAction, GroupChanged, GroupOutcome, GroupPage, GroupState, GroupStatePage, GroupStateQuery,
+    MEMBERS_BYTES, Named, NewGroupChange, NewGroupMessage, USER_FORMER_GROUPS_MAX, USER_GROUPS_MAX,
 };
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};

@@ -11,6 +11,7 @@ mod chat_users;
 mod client_ids;
 mod documents;
 mod fixture;
+mod group_topics;
 mod harness;
 mod held;
 mod identity;

@@ -6,7 +6,9 @@ use fcm_mqtt_bridge::chat::bal_event::BalEvent;
 use fcm_mqtt_bridge::chat::call::Ending;
 use fcm_mqtt_bridge::chat::command::CommandRequest;
 use fcm_mqtt_bridge::chat::gatekeeper::{GateAnswer, question};
-use fcm_mqtt_bridge::chat::group::{Notice, NoticeEvent, SettingsChange};
+use fcm_mqtt_bridge::chat::group::{
+    GroupRole, GroupSettings, MemberList, Notice, NoticeEvent, SettingsChange, profile_document,
+};
 use fcm_mqtt_bridge::chat::id::{GroupId, Owner, Sid, Token};
 use fcm_mqtt_bridge::chat::message::{Limits, Presence, Sender, direct_writer, with_recipient};
 use fcm_mqtt_bridge::chat::push_document::{Addressee, Content, Item, ItemKind, push};
@@ -162,6 +164,8 @@ fn every_document_of_chat_that_a_client_would_get_is_what_the_bridge_writes() {
         };
         match &*suffix {
             "messages" => check_message(&shown, of),
+            "members" => check_members(&shown, of),
+            "profile" => check_profile(&shown, of),
             "invitations" => check_invitation(&shown),
             "calls" => check_signal(&shown),
             "receipts" => check_receipt(&shown),
@@ -197,7 +201,9 @@ fn every_document_of_chat_that_a_client_would_get_is_what_the_bridge_writes() {
         "devices",
         "events",
         "invitations",
+        "members",
         "messages",
+        "profile",
         "push",
         "read",
         "receipts",
@@ -249,6 +255,23 @@ fn check_message(shown: &Shown, of: &str) {
     let (n, group) = (written.amends.is_none().then(|| shown.number("n")), group.as_ref());
     let stamp = Stamp { n, group, dev: dev.as_ref(), ..stamp_of(shown, &from) };
     shown.is(&stamped(&written.to_bytes(), &stamp));
+}
+
+fn check_members(shown: &Shown, of: &str) {
+    let group = shown.owner("group");
+    assert_eq!(group.as_str(), of);
+    let role = |item: &Value| serde_json::from_value::<GroupRole>(item["role"].clone()).unwrap();
+    let items: Vec<_> = shown.document["items"].as_array().unwrap().iter().collect();
+    let items: Vec<_> = items.iter().map(|i| (Owner::new(i["user"].as_str().unwrap()).unwrap(), role(i))).collect();
+    let (version, members) = (shown.number("version"), shown.number("members"));
+    shown.is(&MemberList { group: &group, version, members, items: &items }.to_bytes());
+}
+
+fn check_profile(shown: &Shown, of: &str) {
+    let group = shown.owner("group");
+    assert_eq!(group.as_str(), of);
+    let settings: GroupSettings = serde_json::from_slice(&shown.without(&["group", "version"])).unwrap();
+    shown.is(&profile_document(&group, shown.number("version"), &settings));
 }
 
 /// That of a new group, before it is stamped.
@@ -362,6 +385,8 @@ fn the_device_of_every_line_could_be_one() {
         let own = shown.topic.starts_with(&format!("{name}/"));
         // On a broker that is trusted.
         let direct = shown.published && Routed::parse(&shown.topic).is_some();
-        assert!(own || direct || shown.topic == "push", "{} has to do with {}", shown.client, shown.topic);
+        let of_group = shown.topic.starts_with("g-");
+        let allowed = own || direct || of_group || shown.topic == "push";
+        assert!(allowed, "{} has to do with {}", shown.client, shown.topic);
     }
 }

@@ -59,7 +59,7 @@ impl Connection {
             let refused = match filter.refused {
                 Some(refusal) => Some(refusal),
                 None if session.is_background() => Some(Refusal::SubscribeDenied),
-                None if !self.rights.may_subscribe(filter.text) => Some(Refusal::SubscribeDenied),
+                None if !hub.may_subscribe(&self.rights, filter.text) => Some(Refusal::SubscribeDenied),
                 None if !hub.has_room_for(&session, filter.text, wanted.len()) => Some(Refusal::Subscriptions),
                 None => None,
             };

@@ -16,6 +16,7 @@ use crate::broker::session::aliases::{Alias, ServerAliases};
 use crate::broker::session::{InFlight, OutgoingMessage, Pulled, QueueRef, Sent, Source};
 use crate::broker::wire::{self, PublishOut, Version};
 use crate::chat::qos::QoS;
+use crate::chat::topic::seen_topic;
 use crate::mqtt::SetAside;
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
@@ -383,7 +384,7 @@ fn packet(item: &OutgoingMessage, sent: Option<Sent>) -> PublishOut<'_> {
         dup: sent.is_some_and(|sent| sent.dup),
         qos: item.qos,
         retain: item.retain,
-        topic: &message.topic,
+        topic: seen_topic(&message.topic),
         id: sent.map_or(0, |sent| sent.id),
         alias: None,
         expiry_s: left.map(|left| u32::try_from(left).unwrap_or(u32::MAX)),

@@ -19,6 +19,7 @@ use crate::broker::BrokerConfig;
 use crate::broker::hub::HubDependencies;
 use crate::broker::identity::Authenticator;
 use crate::broker::refusals::Refusals;
+use crate::chat::group::GroupDelivery;
 use crate::mqtt::{AckWord, InboundQueues, Notice, Sighting, inbound_queues};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::{Metric, Metrics};
@@ -69,6 +70,7 @@ impl Harness {
         let hub = Hub::new(HubDependencies {
             limits,
             autosubscribe: true,
+            group_delivery: GroupDelivery::Inbox,
             refusals: Arc::new(Refusals::new(Arc::clone(&metrics))),
             store,
             told: |_, _| (),

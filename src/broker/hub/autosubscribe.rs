@@ -1,5 +1,5 @@
 //! What the device of a chat user is subscribed to without asking: the inbox of its user, and the answers that are for this
-//! device alone.
+//! device alone. With the inbox come the messages of the user's groups, where these have topics of their own.
 //!
 //! These are subscriptions like others, on disk where the session is. A SUBSCRIBE with the same filter replaces the options,
 //! and an UNSUBSCRIBE ends one until the client connects again. They count for no limit.

@@ -330,12 +330,12 @@ async fn let_read(queue: &SharedQueue, document: &DocumentRef) {
 fn document(found: QueuedDocument, route: Option<&MatchedQueue>) -> Option<OutgoingMessage> {
     let QueuedDocument { waiting: OutboxDocument { reference, payload, correlation, redelivered, expires_at }, own } =
         found;
-    let (qos, ids) = match own {
-        Some(target) => (target.qos, target.ids),
-        None => route.map(|route| (route.qos, route.ids.clone()))?,
+    let (qos, ids, retain) = match own {
+        Some(target) => (target.qos, target.ids, target.retain),
+        None => route.map(|route| (route.qos, route.ids.clone(), false))?,
     };
     let message = document_message(&reference.topic, payload, correlation.as_ref(), (redelivered, expires_at));
-    Some(OutgoingMessage::document(message, reference, qos, ids, redelivered))
+    Some(OutgoingMessage { retain, ..OutgoingMessage::document(message, reference, qos, ids, redelivered) })
 }
 
 /// By whom the document is acknowledged: the owner of the inbox that it lies in, or another client.

@@ -17,6 +17,7 @@ mod autosubscribe;
 mod documents;
 mod evict;
 mod group;
+mod group_topics;
 mod import;
 mod kept_sessions;
 mod leave;
@@ -52,6 +53,7 @@ use super::identity::Authenticator;
 use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
 use super::session::{MemoryLimits, Queue};
+use crate::chat::group::GroupDelivery;
 use crate::chat::principal::Role;
 use crate::mqtt::{Confirmation, Eviction, InboundSender, Notice, Outbound, Proven, RoleSource, Sighting, Visibility};
 use crate::ops::metrics::{Metric, Metrics};
@@ -79,6 +81,8 @@ pub(crate) struct Hub {
     pub(crate) limits: BrokerLimits,
     /// Whether devices of chat users are subscribed without asking.
     autosubscribe: bool,
+    /// Where members read what is written in a group.
+    group_delivery: GroupDelivery,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) store: Store,
     metrics: Arc<Metrics>,
@@ -129,6 +133,7 @@ impl RoleSource for KnownUsers {
 pub(super) struct HubDependencies {
     pub(super) limits: BrokerLimits,
     pub(super) autosubscribe: bool,
+    pub(super) group_delivery: GroupDelivery,
     pub(super) refusals: Arc<Refusals>,
     pub(super) store: Store,
     pub(super) told: fn(&Metrics, &Recorded),
@@ -142,11 +147,12 @@ pub(super) struct HubDependencies {
 
 impl Hub {
     pub(super) fn new(dependencies: HubDependencies) -> Arc<Self> {
-        let HubDependencies { limits, autosubscribe, refusals, store, told, authenticator, .. } = dependencies;
-        let HubDependencies { inbound, sightings, confirmations, notices, stop, .. } = dependencies;
+        let HubDependencies { limits, autosubscribe, group_delivery, refusals, store, told, .. } = dependencies;
+        let HubDependencies { authenticator, inbound, sightings, confirmations, notices, stop, .. } = dependencies;
         Arc::new(Self {
             limits,
             autosubscribe,
+            group_delivery,
             metrics: Arc::clone(refusals.metrics()),
             refusals,
             store,

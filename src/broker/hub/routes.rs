@@ -7,6 +7,7 @@ use super::queue::SharedQueue;
 use crate::broker::routing::filters::FilterTree;
 use crate::broker::wire::Options;
 use crate::chat::qos::QoS;
+use crate::chat::topic::MemberTopic;
 
 /// All subscriptions, by their filters. A lock that publishers share; who subscribes has it alone for one operation.
 #[derive(Debug, Default)]
@@ -57,7 +58,10 @@ impl Routes {
     pub(super) fn find(&self, topic: &str, publisher: Option<u64>) -> (Vec<MatchedQueue>, u64) {
         let mut denied = 0;
         let mut routes: Vec<MatchedQueue> = Vec::new();
-        self.tree.read().unwrap_or_else(PoisonError::into_inner).for_each_match(topic, |number, subscriber| {
+        // What a group has for a member, that one's filters alone find.
+        let of_member = MemberTopic::parse(topic).map(MemberTopic::route);
+        let found_as = of_member.as_deref().unwrap_or(topic);
+        self.tree.read().unwrap_or_else(PoisonError::into_inner).for_each_match(found_as, |number, subscriber| {
             let Subscriber { queue, options } = subscriber;
             if options.no_local && publisher == Some(*number) {
                 return;

@@ -30,6 +30,8 @@ pub(crate) struct Session {
     pub(crate) queue: Arc<SharedQueue>,
     /// A lock because its connection changes it and others look at it; held for moments.
     state: Mutex<State>,
+    /// Held while the store is asked how groups are: one subscriber has it compose one at a time.
+    pub(super) group_states: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -91,12 +93,14 @@ pub(crate) struct SendQueue {
 
 impl Session {
     pub(super) fn new(key: Arc<str>, user: Option<Arc<str>>, client: Arc<str>, queue: Arc<SharedQueue>) -> Arc<Self> {
-        Arc::new(Self { key, user, client, background: false, queue, state: Mutex::default() })
+        let (state, group_states) = Default::default();
+        Arc::new(Self { key, user, client, background: false, queue, state, group_states })
     }
 
     /// That of a connection in the background, which nobody takes over and which ends with it.
     pub(super) fn in_background(key: Arc<str>, user: Arc<str>, client: Arc<str>, queue: Arc<SharedQueue>) -> Arc<Self> {
-        Arc::new(Self { key, user: Some(user), client, background: true, queue, state: Mutex::default() })
+        let (state, group_states) = Default::default();
+        Arc::new(Self { key, user: Some(user), client, background: true, queue, state, group_states })
     }
 
     /// Whether it is that of a connection in the background: one that publishes, and does nothing else.

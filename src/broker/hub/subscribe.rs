@@ -13,6 +13,7 @@ use super::session::{Session, Subscription};
 use crate::broker::connection::ConnectionHandle;
 use crate::broker::wire::Options;
 use crate::chat::filter::{Shared, literal_prefix};
+use crate::chat::topic::member_prefix;
 use crate::store::{Committed, KeptSubscription, QueueId, StoreError};
 
 /// Topics that are asked of the store at one time.
@@ -140,6 +141,9 @@ impl Hub {
             }
             _ => {
                 self.routes.insert(filter, &session.queue, options);
+                if let Some(of_groups) = self.filter_of_groups(session, filter) {
+                    self.routes.insert(&of_groups, &session.queue, options);
+                }
                 None
             }
         };
@@ -183,6 +187,9 @@ impl Hub {
             if sent.is_ok() {
                 sent = self.send_retained(session, filter, *options).await;
             }
+            if sent.is_ok() {
+                sent = self.send_group_states(session, filter, *options).await;
+            }
         }
         session.queue.end_retained();
         sent
@@ -194,7 +201,11 @@ impl Hub {
     pub(super) async fn watch(&self, session: &Session, queue: &SharedQueue) -> Result<(), StoreError> {
         let filters = session.filters_of(queue);
         if !filters.is_empty() {
-            let prefixes: Vec<String> = filters.iter().map(|filter| literal_prefix(filter).to_owned()).collect();
+            let mut prefixes: Vec<String> = filters.iter().map(|filter| literal_prefix(filter).to_owned()).collect();
+            let reads_groups = filters.iter().any(|filter| self.filter_of_groups(session, filter).is_some());
+            if let Some(user) = session.user.as_deref().filter(|_| reads_groups) {
+                prefixes.push(member_prefix(user));
+            }
             let waiting = |after| self.store.waiting_topics(prefixes.clone(), after, TOPICS);
             watch_all(queue, waiting, |topic| self.routes.to(topic, queue).is_some()).await?;
         }
@@ -234,6 +245,9 @@ impl Hub {
         let Some(Subscription { group, .. }) = session.lock().subscriptions.remove(filter) else { return false };
         let Some(group) = group else {
             self.routes.remove(filter, &session.queue);
+            if let Some(of_groups) = self.filter_of_groups(session, filter) {
+                self.routes.remove(&of_groups, &session.queue);
+            }
             return true;
         };
         group.leave(session.queue.number());

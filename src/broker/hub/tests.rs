@@ -49,6 +49,7 @@ impl Harness {
         let hub = Hub::new(HubDependencies {
             limits,
             autosubscribe: true,
+            group_delivery: GroupDelivery::Inbox,
             refusals: Arc::new(Refusals::new(Arc::new(Metrics::new()))),
             store,
             told: |_, _| (),
@@ -518,6 +519,7 @@ async fn rows_that_go_with_an_erase_leave_room_for_others() {
         scheduled_max: 1,
         listeners: Vec::new(),
         explicit: std::collections::HashSet::new(),
+        group_delivery: crate::chat::group::GroupDelivery::Inbox,
     };
     let policy = Arc::new(policy);
     loop {

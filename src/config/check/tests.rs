@@ -51,6 +51,21 @@ fn the_name_that_the_engine_had_in_earlier_releases_is_read() {
 }
 
 #[test]
+fn topics_of_groups_are_for_clients_of_the_embedded_broker_who_log_in() {
+    let topic = "[groups]\ndelivery = \"topic\"\n";
+    let loaded = load_text(&format!("{MINIMUM}{topic}")).unwrap();
+    assert_eq!(loaded.settings.groups.delivery, GroupDelivery::Topic);
+    for (other, told) in
+        [("[mqtt]\nbroker = \"external\"\n", "embedded broker"), ("[broker]\nanonymous = true\n", "`broker.anonymous`")]
+    {
+        let refused = refusal(&format!("{MINIMUM}{topic}{other}"));
+        assert!(refused.starts_with("`groups.delivery`: ") && refused.contains(told), "{refused}");
+        assert!(load_text(&format!("{MINIMUM}[groups]\ndelivery = \"inbox\"\n{other}")).is_ok());
+    }
+    assert!(refusal(&format!("{MINIMUM}[groups]\ndelivery = \"topics\"\n")).contains("\"inbox\", \"topic\""));
+}
+
+#[test]
 fn the_environment_is_over_the_file() {
     let loaded = load_with(MINIMUM, &[("BRIDGE__CCS__WINDOW", "7"), ("BRIDGE__CCS__API_KEY", "other"), ("PATH", "/")]);
     let loaded = loaded.unwrap();

@@ -6,8 +6,10 @@ use crate::chat::id::{GroupId, Owner, Sid};
 use crate::chat::message::Rejection;
 use crate::store::chat::ChatCall;
 use crate::store::error::StoreError;
-use crate::store::group::{GroupChanged, GroupOutcome, GroupPage, NewGroupChange, NewGroupMessage};
-use crate::store::sqlite::chat::group::{membership, message};
+use crate::store::group::{
+    GroupChanged, GroupOutcome, GroupPage, GroupStatePage, GroupStateQuery, NewGroupChange, NewGroupMessage,
+};
+use crate::store::sqlite::chat::group::{membership, message, state};
 use crate::store::sqlite::chat::scheduled;
 use crate::store::sqlite::tx::Tx;
 
@@ -65,5 +67,23 @@ impl Store {
     /// Everybody who is in a group, by name.
     pub async fn group_members(&self, group: GroupId) -> Result<Committed<Vec<Owner>>, StoreError> {
         self.queue.submit(move |tx| membership::names(tx, &group)).await
+    }
+
+    /// How the next group of a user is of which a filter matches a topic; `None`: there is no further one.
+    pub async fn group_state(&self, query: GroupStateQuery) -> Result<Committed<Option<GroupStatePage>>, StoreError> {
+        self.queue.submit(move |tx| state::next(tx, &query)).await
+    }
+
+    /// Where groups have no topics any more: what waits on these for members comes into their inboxes. For the start, before
+    /// anybody reads.
+    ///
+    /// # Errors
+    /// If the store is closed.
+    pub async fn group_documents_into_inboxes(&self) -> Result<(), StoreError> {
+        let mut after = Some(String::new());
+        while let Some(behind) = after {
+            after = self.queue.submit(move |tx| state::into_inboxes(tx, &behind)).await?.await?;
+        }
+        Ok(())
     }
 }

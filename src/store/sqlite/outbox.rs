@@ -1,6 +1,7 @@
 //! The outbox: documents that wait to be published over MQTT, in order per topic.
 
 use super::chat::group::message::SharedCopy;
+use super::chat::group::state::{self, Composed};
 use super::chat::{calls, position};
 use super::column::{NEVER, from_sql, sql_ms};
 use super::delivery::Delivery;
@@ -150,7 +151,16 @@ pub(super) fn fill_events(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
     let Some(events) = tx.memory_draft.events.take() else { return Ok(()) };
     let mut filled = Vec::with_capacity(events.len());
     let mut shared: Option<SharedCopy> = None;
+    let mut composed = Composed::default();
     for mut event in events {
+        if let CommitEvent::Document { reference: DocumentRef { topic, origin: Origin::UserNote, .. }, payload, .. } =
+            &mut event
+            && payload.is_empty()
+            && state::is_state(topic)
+        {
+            let Some(document) = composed.document(tx, topic)? else { continue };
+            *payload = document;
+        }
         if let CommitEvent::Document {
             reference: DocumentRef { origin: Origin::ChatCopy(sid), topic, .. },
             payload,
@@ -252,6 +262,9 @@ pub(super) fn with_body(tx: &Tx<'_>, document: OutboxDocument) -> rusqlite::Resu
             let shared = SharedCopy::load(tx, sid)?;
             shared.map_or(Ok(None), |shared| shared.for_inbox(tx, &document.reference.topic))?
         }
+        Origin::UserNote if state::is_state(&document.reference.topic) => {
+            Composed::default().document(tx, &document.reference.topic)?
+        }
         _ => return Ok(Some(document)),
     };
     let Some(payload) = payload else {
@@ -261,10 +274,12 @@ pub(super) fn with_body(tx: &Tx<'_>, document: OutboxDocument) -> rusqlite::Resu
     Ok(Some(OutboxDocument { payload, ..document }))
 }
 
-/// Whether it offers a call that was answered since, or is over: a device that comes now must not ring.
+/// Whether it offers a call that was answered since, or is over: a device that comes now must not ring. Or whether it says how
+/// a group is to somebody who is in it no longer, or a newer one does.
 pub(super) fn is_obsolete(tx: &Tx<'_>, document: &OutboxDocument) -> rusqlite::Result<bool> {
     match document.reference.origin {
         Origin::ChatCopy(offer) if is_inbox_of_calls(&document.reference.topic) => Ok(!calls::rings(tx, offer)?),
+        Origin::UserNote => state::is_obsolete(tx, &document.reference.topic, document.reference.seq),
         _ => Ok(false),
     }
 }

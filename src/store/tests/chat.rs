@@ -14,6 +14,7 @@ mod first_screen;
 mod group_bals;
 mod group_members;
 mod group_pushes;
+mod group_topics;
 pub(super) mod groups;
 mod invitations;
 mod keep;
@@ -26,6 +27,7 @@ mod sync;
 use super::*;
 use crate::chat::attention::Attended;
 use crate::chat::contact::MuteLevel;
+use crate::chat::group::GroupDelivery;
 use crate::chat::message::{ErrorCode, Limits as PayloadLimits, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::push_decision::PushWhen;
@@ -64,6 +66,7 @@ pub(super) fn policy(push_when: PushWhen) -> ChatPolicy {
         scheduled_max: 3,
         listeners: Vec::new(),
         explicit: HashSet::new(),
+        group_delivery: GroupDelivery::Inbox,
     }
 }
 

@@ -13,6 +13,7 @@ pub(in crate::store) mod own_copy;
 pub(in crate::store) mod position;
 pub(in crate::store) mod push;
 pub(in crate::store) mod screen;
+pub(in crate::store) mod state;
 pub(in crate::store) mod tombstones;
 
 use super::message::document_of;

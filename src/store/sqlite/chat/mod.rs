@@ -244,7 +244,10 @@ fn document(
     if erase::is_taken(tx, user.as_str())? {
         return Ok(());
     }
-    let topic = &*inbox_topic(user, suffix);
+    document_on(tx, &inbox_topic(user, suffix), origin, payload, at)
+}
+
+fn document_on(tx: &mut Tx<'_>, topic: &str, origin: Origin, payload: &[u8], at: u64) -> rusqlite::Result<()> {
     let seq = outbox::queue(tx, &Document { topic, origin, at, correlation: None, payload })?;
     expired::note_document(tx, origin, topic, seq)
 }

@@ -5,6 +5,7 @@ use super::row::{NewRows, StoredRow};
 use super::{may_be_sent, queue, queue_facts, row};
 use crate::chat::qos::QoS;
 use crate::store::sqlite::chat::expired;
+use crate::store::sqlite::chat::group::state;
 use crate::store::sqlite::column::{NEVER, from_sql, sql_ms};
 use crate::store::sqlite::outbox::{self, NO_TOPIC};
 use crate::store::sqlite::tx::Tx;
@@ -213,6 +214,9 @@ fn hand_on(tx: &mut Tx<'_>, document: OutboxDocument, others: &[crate::store::Ta
     let properties: Bytes = correlation.unwrap_or_default();
     let expires_at = expires_at.map_or_else(|| expired::time_of(tx, reference.origin), |at| Ok(Some(at)))?;
     let (qos, topic) = (QoS::AtLeastOnce, reference.topic);
+    if reference.origin == Origin::UserNote && state::is_state(&topic) {
+        state::drop_older_rows(tx, &topic, others)?;
+    }
     let message = Message { topic, payload, properties, qos, retain: false, expires_at };
     NewRows { seq: sql_ms(reference.seq), message: &message, origin: Some(reference.origin) }.put(tx, others).map(drop)
 }

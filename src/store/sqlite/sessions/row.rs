@@ -28,16 +28,20 @@ const PUBLISHED_QOS_SHIFT: u32 = 3;
 const KIND_SHIFT: u32 = 8;
 
 /// A message on its way into queues, under this number.
-pub(super) struct NewRows<'a> {
-    pub(super) seq: i64,
-    pub(super) message: &'a Message,
+pub(in crate::store::sqlite) struct NewRows<'a> {
+    pub(in crate::store::sqlite) seq: i64,
+    pub(in crate::store::sqlite) message: &'a Message,
     /// Of a document of the bridge. Its correlation data are the message's properties.
-    pub(super) origin: Option<Origin>,
+    pub(in crate::store::sqlite) origin: Option<Origin>,
 }
 
 impl NewRows<'_> {
     /// Gives each of these queues its row, as far as there are such queues and the message is kept for them. Returns those with a connection.
-    pub(super) fn put<'t>(&self, tx: &mut Tx<'_>, targets: &'t [Target]) -> rusqlite::Result<Vec<&'t Target>> {
+    pub(in crate::store::sqlite) fn put<'t>(
+        &self,
+        tx: &mut Tx<'_>,
+        targets: &'t [Target],
+    ) -> rusqlite::Result<Vec<&'t Target>> {
         let mut live = Vec::with_capacity(targets.len());
         for target in targets.iter().filter(|target| target.qos > QoS::AtMostOnce) {
             live.extend(queue_facts(tx, target.queue)?.map(|known| (target, known)));

@@ -135,6 +135,8 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (chat::group::former::EMPTY, "INDEX chat_groups_ended (newest<?)"),
         (chat::group::DELETED_BEHIND, "PRIMARY KEY (user=? AND peer=? AND row>?)"),
         (chat::group::EXPORTED, "INDEX members_user (user=? AND gid>?)"),
+        (chat::group::state::NEXT_GROUP, "INDEX members_user (user=? AND gid>?)"),
+        (chat::group::state::OLDER, "INDEX queue_documents (queue=? AND document=?)"),
         (export::CONTACTS, "PRIMARY KEY (user=? AND other>?)"),
         (export::TALKS_FIRST, "PRIMARY KEY (first=? AND second>?)"),
         (export::TALKS_SECOND, "INDEX conversations_second (second=? AND first>?)"),

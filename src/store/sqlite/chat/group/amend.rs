@@ -1,7 +1,7 @@
 //! Edits and retracts in a group: by the writer of the message, and retracts by owners as well.
 
 use super::membership::{Present, present};
-use super::message::{refused, tell};
+use super::message::{give, refused, tell, tell_author};
 use super::{Group, Member, is_hidden_from, membership};
 use crate::chat::amendment::{Amendment, EDITED_BYTES_MAX, Why, edited, is_tombstone, tombstone, without_writer};
 use crate::chat::group::{EVERYBODY, GroupRole, may_write, not_member};
@@ -9,12 +9,12 @@ use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::store::sqlite::chat::amend::{EARLIER, GONE, REPLACE, bury_one, replace_by};
-use crate::store::sqlite::chat::message::{document_of, insert, stamped_for, tell_writer};
+use crate::store::sqlite::chat::message::{document_of, insert, stamped_for};
 use crate::store::sqlite::chat::notified::{self, Seen};
 use crate::store::sqlite::chat::push::STOP_WAITING;
-use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, document, expired, mention};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, expired, mention};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{GroupOutcome, NewGroupMessage, Origin};
+use crate::store::{GroupOutcome, NewGroupMessage};
 use serde_json::Value;
 
 pub(super) fn write(
@@ -49,7 +49,7 @@ pub(super) fn write(
     }
     let row = row(new, (&group, &message), call.at);
     expired::note_amendment(tx, &row)?;
-    tell_writer(tx, &row, &said, call.at)?;
+    tell_author(tx, &row, &said, call)?;
     insert(tx, &row, None::<&()>, &said)?;
     let changed = Changed { row: &row, document: &said, message: &message, before: &kept, after: &after };
     changed.follow(tx, amends, call)?;
@@ -185,7 +185,7 @@ impl Changed<'_> {
         if member.is_bal {
             return tell(tx, (row, &bare), (member, false), call);
         }
-        document(tx, user, "messages", Origin::ChatCopy(row.sid), &stamped_for(row, &bare, user, false), call.at)
+        give(tx, row, user, &stamped_for(row, &bare, user, false), call)
     }
 }
 

@@ -1,11 +1,12 @@
 //! The roster of a group: who is in it, and the changes of that. Each change is one version and one notice.
 
 use super::message::{notice, notice_row};
-use super::{Group, Member, former, role};
+use super::{Group, Member, former, role, state};
 use crate::chat::bal_event::BalEvent;
 use crate::chat::contact::{What, may_be_put_in};
 use crate::chat::group::{
-    GroupChange, GroupRole, GroupSettings, MEMBERS_MAX, Notice, NoticeEvent, SettingsChange, Shown, heir, not_member,
+    GroupChange, GroupDelivery, GroupRole, GroupSettings, MEMBERS_MAX, Notice, NoticeEvent, SettingsChange, Shown,
+    heir, not_member,
 };
 use crate::chat::id::{GroupId, Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
@@ -369,6 +370,9 @@ impl Writing<'_> {
         let told = Notice { group: &group, event, who, by: &self.by.name, version: self.group.version, changed };
         let row = notice_row((&self.name, &self.by.name), sid, place, call.at);
         let mut readers = present(tx, &group)?;
+        if call.policy.group_delivery == GroupDelivery::Topic {
+            state::changed(tx, &self.name, (event, who), &readers, call.at)?;
+        }
         for user in also {
             let is_bal = Member::now_or_before(tx, &self.name, user)?.is_some_and(|member| member.is_bal);
             readers.push(Present { user: user.clone(), is_bal });
@@ -527,8 +531,25 @@ pub(in crate::store) fn page(
     let (Some(loaded), Some(member)) = (Group::load(tx, &name)?, Member::load(tx, &name, user)?) else {
         return Ok(Err(not_member()));
     };
-    let mut items = tx
-        .all(PAGE, params![group.as_str(), after, MEMBERS_MAX as i64], |row| Ok((owner(row, 0)?, role(row.get(1)?))))?;
+    let (items, complete) = page_behind(tx, &name, after)?;
+    Ok(Ok(GroupPage {
+        settings: loaded.settings,
+        version: loaded.version,
+        members: loaded.members,
+        role: member.role,
+        complete,
+        items,
+    }))
+}
+
+/// Members behind `after` by name, as many as fit into a document, and whether these are all of them.
+pub(super) fn page_behind(
+    tx: &Tx<'_>,
+    group: &Owner,
+    after: &str,
+) -> rusqlite::Result<(Vec<(Owner, GroupRole)>, bool)> {
+    let values = params![group.as_str(), after, MEMBERS_MAX as i64];
+    let mut items = tx.all(PAGE, values, |row| Ok((owner(row, 0)?, role(row.get(1)?))))?;
     let (found, mut bytes) = (items.len(), 0);
     let fits = |(user, _): &&(Owner, GroupRole)| {
         bytes += user.as_str().len();
@@ -536,12 +557,5 @@ pub(in crate::store) fn page(
     };
     let kept = items.iter().take_while(fits).count();
     items.truncate(kept);
-    Ok(Ok(GroupPage {
-        settings: loaded.settings,
-        version: loaded.version,
-        members: loaded.members,
-        role: member.role,
-        complete: kept == found,
-        items,
-    }))
+    Ok((items, kept == found))
 }

@@ -4,18 +4,20 @@ use super::membership::Present;
 use super::push::{Deciding, Rules};
 use super::{Group, Member, Place, amend, bal_copy, former, may_read, position};
 use crate::chat::amendment::{Why, is_edited, is_tombstone, tombstone};
-use crate::chat::group::{may_write, not_member};
+use crate::chat::group::{GroupDelivery, GroupTopic, may_write, not_member};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::push_decision::Matter;
+use crate::chat::status::Status;
 use crate::chat::suffix::messages::{Stamp, stamped};
+use crate::chat::topic::{inbox_topic, member_topic};
 use crate::store::sqlite::chat::deletion::{self, OwnCopy};
 use crate::store::sqlite::chat::history::{Shown, shown};
-use crate::store::sqlite::chat::message::{self, by_id, document_of, insert, tell_again, tell_writer};
-use crate::store::sqlite::chat::{Call, ChatRow, Kind, document, events, expired, scheduled};
+use crate::store::sqlite::chat::message::{self, by_id, document_of, insert, receipt, tell_again, tell_writer};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, document_on, events, expired, scheduled};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ChatCall, ChatOutcome, GroupOutcome, NewGroupMessage, Origin};
+use crate::store::{ChatCall, ChatOutcome, ChatPolicy, GroupOutcome, NewGroupMessage, Origin};
 use bytes::Bytes;
 use rusqlite::params;
 
@@ -46,7 +48,7 @@ pub(in crate::store::sqlite::chat) fn write_now(
     call: &mut Call<'_>,
 ) -> rusqlite::Result<GroupOutcome> {
     // Before its times, as between two.
-    if let Some(known) = known(tx, new, call.at)? {
+    if let Some(known) = known(tx, new, call)? {
         return Ok(known);
     }
     if let Err(rejection) = new.message.check_times(call.at) {
@@ -84,7 +86,7 @@ pub(in crate::store::sqlite::chat) fn write_now(
     if let Some(at) = new.message.expires {
         expired::note(tx, row.sid.row(), at)?;
     }
-    tell_writer(tx, &row, &kept, call.at)?;
+    tell_author(tx, &row, &kept, call)?;
     // Before the pushes, which may take all ids that are left.
     events::stored(tx, &row, call)?;
     let deciding = Deciding { row: &row, message: &new.message, kept: &kept, group: &group, attended: &new.attended };
@@ -98,7 +100,7 @@ pub(super) fn refused(new: &NewGroupMessage, rejection: Rejection) -> GroupOutco
 }
 
 /// What is said of a message whose id its writer has used before.
-fn known(tx: &mut Tx<'_>, new: &NewGroupMessage, at: u64) -> rusqlite::Result<Option<GroupOutcome>> {
+fn known(tx: &mut Tx<'_>, new: &NewGroupMessage, call: &Call<'_>) -> rusqlite::Result<Option<GroupOutcome>> {
     let Some(id) = &new.message.id else { return Ok(None) };
     let Some(row) = by_id(tx, &new.from.name, id.as_str())? else { return Ok(None) };
     let kept = document_of(tx, &row, &row.writer)?;
@@ -109,7 +111,11 @@ fn known(tx: &mut Tx<'_>, new: &NewGroupMessage, at: u64) -> rusqlite::Result<Op
         let detail = "another message of the same writer has this `id`";
         return Ok(Some(refused(new, Rejection::new(ErrorCode::Duplicate, detail))));
     }
-    tell_again(tx, &row, &kept, at)?;
+    if row.by_bal {
+        tell_again(tx, &row, &kept, call.at)?;
+    } else {
+        give(tx, &row, &row.writer, &message::stamped_for(&row, &kept, &row.writer, true), call)?;
+    }
     Ok(Some(GroupOutcome::Repeated))
 }
 
@@ -155,6 +161,34 @@ pub(super) fn wrote(tx: &Tx<'_>, row: &ChatRow, place: Place) -> rusqlite::Resul
     tx.execute(WROTE, params![row.peer.as_str(), row.writer.as_str(), row.sid.row(), counted]).map(drop)
 }
 
+/// Where a member reads what is written in a group.
+fn topic_of(member: &Owner, group: &Owner, policy: &ChatPolicy) -> String {
+    match policy.group_delivery {
+        GroupDelivery::Inbox => inbox_topic(member, GroupTopic::Messages.name()),
+        GroupDelivery::Topic => member_topic(member, group, GroupTopic::Messages),
+    }
+}
+
+/// Gives the devices of a member a copy, in its own words.
+pub(super) fn give(
+    tx: &mut Tx<'_>,
+    row: &ChatRow,
+    member: &Owner,
+    payload: &[u8],
+    call: &Call<'_>,
+) -> rusqlite::Result<()> {
+    document_on(tx, &topic_of(member, &row.peer, call.policy), Origin::ChatCopy(row.sid), payload, call.at)
+}
+
+/// The devices of the writer get the copy that names the device, and `sent`; a BAL gets its statuses alone.
+pub(super) fn tell_author(tx: &mut Tx<'_>, row: &ChatRow, kept: &[u8], call: &Call<'_>) -> rusqlite::Result<()> {
+    if row.by_bal {
+        return tell_writer(tx, row, kept, call.at);
+    }
+    give(tx, row, &row.writer, &message::stamped_for(row, kept, &row.writer, false), call)?;
+    receipt(tx, row, Status::Sent, call.at)
+}
+
 /// Gives a member the copy: without a payload, unless the member has blocked its writer, or is a BAL.
 pub(super) fn tell(
     tx: &mut Tx<'_>,
@@ -166,7 +200,7 @@ pub(super) fn tell(
         return bal_copy::give(tx, (row, kept), (&member.user, is_blocked), call);
     }
     let payload = if is_blocked { hidden(row) } else { Vec::new() };
-    document(tx, &member.user, "messages", Origin::ChatCopy(row.sid), &payload, call.at)
+    give(tx, row, &member.user, &payload, call)
 }
 
 /// What a member gets of what somebody writes whom it has blocked.
