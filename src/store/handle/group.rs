@@ -18,7 +18,7 @@ impl Store {
         call: ChatCall,
     ) -> Result<Committed<GroupOutcome>, StoreError> {
         let (of, refused) = (new.from.name.clone(), || GroupOutcome::Refused(erased()));
-        self.submit_for(of, refused, move |tx| message::write(tx, &new, &call)).await
+        self.queue.submit_for(of, refused, move |tx| message::write(tx, &new, &call)).await
     }
 
     /// Makes a group or changes one: its roster, its settings, and the notice that tells of it.
@@ -28,7 +28,7 @@ impl Store {
         call: ChatCall,
     ) -> Result<Committed<Result<GroupChanged, Rejection>>, StoreError> {
         let of = new.by.name.clone();
-        self.submit_for(of, || Err(erased()), move |tx| membership::change(tx, &new, &call)).await
+        self.queue.submit_for(of, || Err(erased()), move |tx| membership::change(tx, &new, &call)).await
     }
 
     /// A group and its members behind `after`, by name, as `user` sees them; [`ErrorCode::NotMember`](crate::chat::message::ErrorCode)
