@@ -12,9 +12,8 @@ use super::error::{OpenError, StoreError, StoreHealth};
 use super::figures::{QueueState, StoreFigures, Swept};
 use super::presence::{LastPresence, PresenceChange};
 use super::shared_status::SharedStatus;
-use super::sqlite::tx::Tx;
 use super::sqlite::writer::VerbQueue;
-use super::sqlite::{Inspector, accept, dispatch, erase as erasing, outbox, presence, sweep, unread, upstream};
+use super::sqlite::{Inspector, accept, dispatch, outbox, presence, sweep, unread, upstream};
 use super::upstream::{Received, Route, Unrouted, Upstream};
 use crate::chat::delivery::Event;
 use crate::chat::id::{Owner, Sid};
@@ -68,24 +67,6 @@ pub struct Store {
 impl Store {
     pub(super) fn new(queue: VerbQueue, shared: Arc<SharedStatus>, path: Arc<Path>) -> Self {
         Self { queue, shared, path }
-    }
-
-    /// A verb that writes for a user. Where that one was erased nothing is done, and it comes to `otherwise`: what was on its way to
-    /// the store must not come back behind the erase.
-    async fn submit_for<T, F>(
-        &self,
-        user: Owner,
-        otherwise: impl Fn() -> T + Send + 'static,
-        mut verb: F,
-    ) -> Result<Committed<T>, StoreError>
-    where
-        F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
-        T: Send + 'static,
-    {
-        let unless_erased = move |tx: &mut Tx<'_>| {
-            if erasing::is_taken(tx, user.as_str())? { Ok(otherwise()) } else { verb(tx) }
-        };
-        self.queue.submit(unless_erased).await
     }
 
     /// Takes a message of a BAL and queues its status `accepted`. Where its transport has room and nothing older is

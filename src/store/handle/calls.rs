@@ -13,7 +13,7 @@ impl Store {
     /// call leaves the message about it in the same transaction.
     pub async fn call_signal(&self, new: NewSignal, call: ChatCall) -> Result<Committed<ChatOutcome>, StoreError> {
         let of = new.from.name.clone();
-        self.submit_for(of, refused, move |tx| signal::take(tx, &new, &call)).await
+        self.queue.submit_for(of, refused, move |tx| signal::take(tx, &new, &call)).await
     }
 
     /// Calls whose time is over at `at`, in Unix milliseconds. Forgets those that ended long ago.

@@ -41,7 +41,7 @@ impl Store {
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
         let of = new.from.name.clone();
-        self.submit_for(of, refused, move |tx| message::write(tx, &new, &call)).await
+        self.queue.submit_for(of, refused, move |tx| message::write(tx, &new, &call)).await
     }
 
     /// When the next message is to be sent that waits for its time, in Unix milliseconds.
@@ -74,7 +74,7 @@ impl Store {
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
         let of = new.from.name.clone();
-        self.submit_for(of, || ChatOutcome::Repeated, move |tx| scheduled::send(tx, waiting, &new, &call)).await
+        self.queue.submit_for(of, || ChatOutcome::Repeated, move |tx| scheduled::send(tx, waiting, &new, &call)).await
     }
 
     /// Refuses a message whose time has come and that cannot be read; its writer is told.
@@ -85,7 +85,7 @@ impl Store {
         at: u64,
     ) -> Result<Committed<()>, StoreError> {
         let of = waiting.writer.clone();
-        self.submit_for(of, || (), move |tx| scheduled::give_up(tx, &waiting, &why, at)).await
+        self.queue.submit_for(of, || (), move |tx| scheduled::give_up(tx, &waiting, &why, at)).await
     }
 
     /// What waits of a writer: a page behind `after`.
@@ -107,21 +107,21 @@ impl Store {
         at: u64,
     ) -> Result<Committed<bool>, StoreError> {
         let of = writer.clone();
-        self.submit_for(of, || false, move |tx| scheduled::cancel(tx, (&writer, role), id.as_str(), at)).await
+        self.queue.submit_for(of, || false, move |tx| scheduled::cancel(tx, (&writer, role), id.as_str(), at)).await
     }
 
     /// Takes an invitation or an answer to one: stored, told to both sides, and pushed where it asks for an answer. The first
     /// answer counts; accepted, both are contacts of each other.
     pub async fn chat_invite(&self, new: NewInvitation, call: ChatCall) -> Result<Committed<ChatOutcome>, StoreError> {
         let of = new.from.name.clone();
-        self.submit_for(of, refused, move |tx| invitation::invite(tx, &new, &call)).await
+        self.queue.submit_for(of, refused, move |tx| invitation::invite(tx, &new, &call)).await
     }
 
     /// Notes what a device has or a user has read, and tells the writers as far as they may know. Of several ids one that is not
     /// the user's refuses all.
     pub async fn chat_receipt(&self, new: NewReceipt, call: ChatCall) -> Result<Committed<ChatOutcome>, StoreError> {
         let of = new.user.clone();
-        self.submit_for(of, || ChatOutcome::Repeated, move |tx| position::receipt_of_user(tx, &new, &call)).await
+        self.queue.submit_for(of, || ChatOutcome::Repeated, move |tx| position::receipt_of_user(tx, &new, &call)).await
     }
 
     /// The sids among these that are messages to this user.
@@ -147,7 +147,7 @@ impl Store {
         sid: Sid,
         call: ChatCall,
     ) -> Result<Committed<()>, StoreError> {
-        self.submit_for(user.clone(), || (), move |tx| notified::attended(tx, &user, &dev, sid, &call)).await
+        self.queue.submit_for(user.clone(), || (), move |tx| notified::attended(tx, &user, &dev, sid, &call)).await
     }
 
     /// The attended devices have not confirmed these messages to `user` in time, or are attended no more: whether the
@@ -161,7 +161,7 @@ impl Store {
     ) -> Result<Committed<Vec<Sid>>, StoreError> {
         let of = user.clone();
         let decide = move |tx: &mut Tx<'_>| push::decide_again(tx, &user, &sids, &attended, &call);
-        self.submit_for(of, Vec::new, decide).await
+        self.queue.submit_for(of, Vec::new, decide).await
     }
 
     /// Messages stored at `since` (Unix milliseconds) or later that no device has confirmed, and of which pushes waited for an
@@ -183,7 +183,7 @@ impl Store {
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
         let of = change.user.clone();
-        self.submit_for(of, refused, move |tx| device::change(tx, &change, &call)).await
+        self.queue.submit_for(of, refused, move |tx| device::change(tx, &change, &call)).await
     }
 
     /// The device connected at `at` (Unix milliseconds): pushes go to it one by one again. Forgotten in a crash without harm.
@@ -215,13 +215,13 @@ impl Store {
         at: u64,
     ) -> Result<Committed<Result<Vec<Seeing>, Rejection>>, StoreError> {
         let of = user.clone();
-        self.submit_for(of, || Err(erased()), move |tx| people::change(tx, &user, &change, &told, at)).await
+        self.queue.submit_for(of, || Err(erased()), move |tx| people::change(tx, &user, &change, &told, at)).await
     }
 
     /// Keeps the profile of a user, which is JSON, or drops it.
     pub async fn chat_profile(&self, user: Owner, profile: Option<String>) -> Result<Committed<()>, StoreError> {
         let of = user.clone();
-        self.submit_for(of, || (), move |tx| people::set_profile(tx, &user, profile.as_deref())).await
+        self.queue.submit_for(of, || (), move |tx| people::set_profile(tx, &user, profile.as_deref())).await
     }
 
     /// What a user has set; `None`: nobody was ever heard of under this name.
@@ -268,7 +268,7 @@ impl Store {
     /// Tells the operator what a user reports of another one, and BALs that ask for events, with copies of the messages.
     pub async fn chat_report(&self, report: NewReport, call: ChatCall) -> Result<Committed<()>, StoreError> {
         let of = report.by.clone();
-        self.submit_for(of, || (), move |tx| events::reported(tx, &report, &call)).await
+        self.queue.submit_for(of, || (), move |tx| events::reported(tx, &report, &call)).await
     }
 
     /// At most `limit` conversations of a user, newest first, whose newest item is older than `before`, as they are at `at` (Unix
@@ -299,7 +299,7 @@ impl Store {
         call: ChatCall,
     ) -> Result<Committed<Result<(), Rejection>>, StoreError> {
         let of = archiving.user.clone();
-        self.submit_for(of, || Err(erased()), move |tx| deletion::archive(tx, &archiving, &call)).await
+        self.queue.submit_for(of, || Err(erased()), move |tx| deletion::archive(tx, &archiving, &call)).await
     }
 
     /// Deletes the own copy of something and tells the user's devices; the other side keeps its own. Returns up to where all of a
@@ -310,7 +310,7 @@ impl Store {
         call: ChatCall,
     ) -> Result<Committed<Result<Option<Sid>, Rejection>>, StoreError> {
         let of = deletion.user.clone();
-        self.submit_for(of, || Err(erased()), move |tx| deletion::delete(tx, &deletion, &call)).await
+        self.queue.submit_for(of, || Err(erased()), move |tx| deletion::delete(tx, &deletion, &call)).await
     }
 
     /// Why the devices of `user` were pushed for a message to it, or were not; `None`: it has no such message.
@@ -320,7 +320,7 @@ impl Store {
 
     /// Pushes to each device of a user, whoever looks at what; returns those.
     pub async fn chat_test_push(&self, user: Owner, call: ChatCall) -> Result<Committed<Vec<TestPush>>, StoreError> {
-        self.submit_for(user.clone(), Vec::new, move |tx| test_push::test(tx, &user, &call)).await
+        self.queue.submit_for(user.clone(), Vec::new, move |tx| test_push::test(tx, &user, &call)).await
     }
 
     /// Drops what chat users wrote too long ago, ends invitations whose time is over, and devices that were silent for too

@@ -22,7 +22,7 @@ impl Store {
         call: ChatCall,
     ) -> Result<Committed<GroupOutcome>, StoreError> {
         let (of, refused) = (new.from.name.clone(), || GroupOutcome::Refused(erased()));
-        self.submit_for(of, refused, move |tx| message::write(tx, &new, &call)).await
+        self.queue.submit_for(of, refused, move |tx| message::write(tx, &new, &call)).await
     }
 
     /// Sends a message to a group whose time has come, as [`Self::group_message`] does, unless it was taken back meanwhile
@@ -35,7 +35,7 @@ impl Store {
     ) -> Result<Committed<GroupOutcome>, StoreError> {
         let of = new.from.name.clone();
         let send = move |tx: &mut Tx<'_>| scheduled::send_to_group(tx, waiting, &new, &call);
-        self.submit_for(of, || GroupOutcome::Repeated, send).await
+        self.queue.submit_for(of, || GroupOutcome::Repeated, send).await
     }
 
     /// Makes a group or changes one: its roster, its settings, and the notice that tells of it.
@@ -45,7 +45,7 @@ impl Store {
         call: ChatCall,
     ) -> Result<Committed<Result<GroupChanged, Rejection>>, StoreError> {
         let of = new.by.name.clone();
-        self.submit_for(of, || Err(erased()), move |tx| membership::change(tx, &new, &call)).await
+        self.queue.submit_for(of, || Err(erased()), move |tx| membership::change(tx, &new, &call)).await
     }
 
     /// A group and its members behind `after`, by name, as `user` sees them; [`ErrorCode::NotMember`](crate::chat::message::ErrorCode)

@@ -4,6 +4,7 @@ use super::checkpoint::Checkpoints;
 use super::file::Lock;
 use super::tx::{Memory, MemoryDraft, Tx};
 use super::{erase, errors, outbox, shrink};
+use crate::chat::id::Owner;
 use crate::store::shared_status::SharedStatus;
 use crate::store::{CloseError, Committed, Limits, StoreError, StoreHealth};
 use rusqlite::Connection;
@@ -131,6 +132,24 @@ impl VerbQueue {
     {
         let room = self.wait_for_room().await?;
         self.send(verb, WriterCommand::Urgent, Some(room)).await
+    }
+
+    /// The same for a verb that writes for a user. Where that one was erased nothing is done, and it comes to `otherwise`: what was on its
+    /// way must not come back behind the erase.
+    pub(in crate::store) async fn submit_for<T, F>(
+        &self,
+        user: Owner,
+        otherwise: impl Fn() -> T + Send + 'static,
+        mut verb: F,
+    ) -> Result<Committed<T>, StoreError>
+    where
+        F: FnMut(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let unless_erased = move |tx: &mut Tx<'_>| {
+            if erase::is_taken(tx, user.as_str())? { Ok(otherwise()) } else { verb(tx) }
+        };
+        self.submit(unless_erased).await
     }
 
     /// The same for what must not wait behind others: it has a reserve of its own, and waits when that is used up too. It
