@@ -37,6 +37,7 @@ mod client;
 #[path = "../support/login.rs"]
 mod login;
 
+#[expect(dead_code, reason = "shared with the benchmark of chat, which asks more of it")]
 #[path = "../support/process.rs"]
 mod process;
 

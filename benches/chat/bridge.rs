@@ -4,6 +4,7 @@ use crate::process;
 use crate::push_service::PushService;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -24,9 +25,12 @@ pub(crate) enum Limits {
     Raised,
     /// What the configuration allows by default.
     Default,
+    /// The same, and of what users write so many bytes are kept.
+    Keep(u64),
 }
 
 /// Where everything of it lies.
+#[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub(crate) executable: &'a Path,
     pub(crate) folder: &'a Path,
@@ -36,20 +40,22 @@ pub(crate) struct Place<'a> {
 pub(crate) struct Bridge {
     child: Child,
     pub(crate) address: SocketAddr,
+    ops: SocketAddr,
     log: PathBuf,
 }
 
 impl Bridge {
     /// Starts it with the store in the folder, and returns when it takes clients and has come to rest.
     pub(crate) async fn start(place: &Place<'_>, limits: Limits) -> Result<Self> {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr();
+        let (address, ops) = (free()?, free()?);
         let (config, log) = (place.folder.join("config"), place.folder.join("log"));
-        fs::write(&config, configuration(place, address, limits)?)?;
+        fs::write(&config, configuration(place, [address, ops], limits)?)?;
         let mut command = Command::new(place.executable);
         command.args(["run", "--config"]).arg(config).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(File::options().create(true).append(true).open(&log)?);
         let child = command.spawn().with_context(|| format!("{} cannot be run", place.executable.display()))?;
-        let mut bridge = Self { child, address, log };
+        let mut bridge = Self { child, address, ops, log };
         let start = Instant::now();
         while TcpStream::connect(address).await.is_err() {
             if bridge.child.try_wait()?.is_some() {
@@ -63,17 +69,30 @@ impl Bridge {
     }
 
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        process::cpu(&self.child.id().to_string())
+        process::cpu(&self.process())
+    }
+
+    pub(crate) fn process(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    /// What it tells of itself, in the form of Prometheus.
+    pub(crate) fn metrics(&self) -> Result<String> {
+        let mut stream = std::net::TcpStream::connect(self.ops)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bridge\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     /// Resident memory, in kB.
     pub(crate) fn memory(&self) -> Result<f64> {
-        process::memory(&self.child.id().to_string(), "VmRSS")
+        process::memory(&self.process(), "VmRSS")
     }
 
     /// The most that it ever was, in kB.
     pub(crate) fn peak_memory(&self) -> Result<f64> {
-        process::memory(&self.child.id().to_string(), "VmHWM")
+        process::memory(&self.process(), "VmHWM")
     }
 
     /// What it warned of, of all runs.
@@ -90,7 +109,7 @@ impl Drop for Bridge {
     }
 }
 
-fn configuration(place: &Place<'_>, address: SocketAddr, limits: Limits) -> Result<String> {
+fn configuration(place: &Place<'_>, [address, ops]: [SocketAddr; 2], limits: Limits) -> Result<String> {
     let (folder, ccs) = (place.folder, place.push_service.ccs);
     let secret = folder.join("jwt.secret");
     crate::login::write_secret(&secret)?;
@@ -108,7 +127,7 @@ jwt_secret_file = {secret:?}
 [store]
 path = {:?}
 [ops]
-listen = "127.0.0.1:0"
+listen = "{ops}"
 [log]
 level = "warn"
 [limits]
@@ -119,7 +138,11 @@ broker_connections_per_address = 20000
         ccs.port(),
         place.push_service.ca,
         folder.join("bridge.db"),
-        if limits == Limits::Raised { RAISED } else { "" }
+        match limits {
+            Limits::Raised => RAISED.to_owned(),
+            Limits::Default => String::new(),
+            Limits::Keep(bytes) => format!("[chat]\nkeep_bytes = {bytes}"),
+        }
     ))
 }
 

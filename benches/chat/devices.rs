@@ -4,9 +4,11 @@ use crate::client::Client;
 use crate::model::Model;
 use crate::users::{self, Device, Users};
 use crate::wire::{self, Version};
+use crate::written::Conversation;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use tokio::sync::mpsc;
@@ -14,7 +16,7 @@ use tokio::task::JoinSet;
 
 pub(crate) const VERSION: Version = Version::V5;
 /// A usual text.
-const TEXT: &str = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore et \
+pub(crate) const TEXT: &str = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore et \
                     dolore magna aliqua. Ut enim ad minim veniam, quis nostrud exercitation.";
 /// Packets that wait for one connection. A second of one user is less.
 const PACKETS: usize = 64;
@@ -35,6 +37,7 @@ pub(crate) struct Devices {
     users: Users,
     /// Those of the users' devices that are looked at.
     outboxes: Vec<Outbox>,
+    by_user: HashMap<usize, usize>,
     /// The other ones only listen; they go when these are dropped.
     _phones: Vec<mpsc::Sender<Vec<u8>>>,
     tasks: JoinSet<Result<()>>,
@@ -44,7 +47,8 @@ impl Devices {
     /// Connects both devices of everybody who is to be connected. The first one says that somebody looks at it, the second one
     /// that nobody does. With `presence` the first one also asks for that of its user's contacts.
     pub(crate) async fn connect(broker: SocketAddr, users: Users, model: &Shared, presence: bool) -> Result<Self> {
-        let mut devices = Self { users, outboxes: Vec::new(), _phones: Vec::new(), tasks: JoinSet::new() };
+        let (outboxes, by_user, phones) = (Vec::new(), HashMap::new(), Vec::new());
+        let mut devices = Self { users, outboxes, by_user, _phones: phones, tasks: JoinSet::new() };
         let connected: Vec<usize> = users.connected().collect();
         for some in connected.chunks(AT_ONCE) {
             let mut connecting = JoinSet::new();
@@ -68,7 +72,10 @@ impl Devices {
         let (packets, mut outgoing) = mpsc::channel(PACKETS);
         packets.try_send(presence_of(user, device))?;
         match device {
-            Device::Web => self.outboxes.push(Outbox { user, packets, packet_id: 1 }),
+            Device::Web => {
+                self.by_user.insert(user, self.outboxes.len());
+                self.outboxes.push(Outbox { user, packets, packet_id: 1 });
+            }
             Device::Phone => self._phones.push(packets),
         }
         let model = Rc::clone(model);
@@ -90,16 +97,27 @@ impl Devices {
 
     /// The writer with this number writes to that contact of its user.
     pub(crate) fn write(&mut self, writer: usize, contact: usize, model: &Shared) -> Result<()> {
+        let reader = self.users.contact(self.outboxes[writer].user, contact);
+        self.write_to(writer, Conversation::With(reader), users::name(reader), model)
+    }
+
+    /// A user writes to a group.
+    pub(crate) fn write_to_group(&mut self, user: usize, (n, id): (usize, &str), model: &Shared) -> Result<()> {
+        let writer = *self.by_user.get(&user).context("a member who is connected")?;
+        self.write_to(writer, Conversation::Group(n), id.to_owned(), model)
+    }
+
+    fn write_to(&mut self, writer: usize, conversation: Conversation, to: String, model: &Shared) -> Result<()> {
+        let id = model.borrow_mut().write(self.outboxes[writer].user, conversation);
+        let message = json!({ "id": id, "to": to, "body": TEXT }).to_string();
+        self.outboxes[writer].publish("messages", &message)
+    }
+
+    /// The user of the writer with this number asks for a page of what is kept.
+    pub(crate) fn ask(&mut self, writer: usize, model: &Shared) -> Result<()> {
         let outbox = &mut self.outboxes[writer];
-        let reader = self.users.contact(outbox.user, contact);
-        let id = model.borrow_mut().write(outbox.user, reader);
-        let message = json!({ "id": id, "to": users::name(reader), "body": TEXT }).to_string();
-        // 0 is no packet id, and 1 was that of the presence.
-        outbox.packet_id = outbox.packet_id.checked_add(1).unwrap_or(1);
-        let topic = format!("{}/self/messages", users::name(outbox.user));
-        let packet = wire::publish(VERSION, &topic, outbox.packet_id, message.as_bytes());
-        let queued = outbox.packets.try_send(packet);
-        queued.with_context(|| format!("what {} writes is not taken", users::name(outbox.user)))
+        let request = model.borrow_mut().pages.as_mut().map(|pages| pages.ask(outbox.user));
+        outbox.publish("requests/web", &request.context("a store with a history")?.to_string())
     }
 
     /// An error, if one of the connections has ended.
@@ -108,6 +126,17 @@ impl Devices {
             None => Ok(()),
             Some(ended) => ended?.and_then(|()| bail!("a connection has ended")),
         }
+    }
+}
+
+impl Outbox {
+    fn publish(&mut self, suffix: &str, document: &str) -> Result<()> {
+        // 0 is no packet id, and 1 was that of the presence.
+        self.packet_id = self.packet_id.checked_add(1).unwrap_or(1);
+        let topic = format!("{}/self/{suffix}", users::name(self.user));
+        let packet = wire::publish(VERSION, &topic, self.packet_id, document.as_bytes());
+        let queued = self.packets.try_send(packet);
+        queued.with_context(|| format!("what {} writes is not taken", users::name(self.user)))
     }
 }
 

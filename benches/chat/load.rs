@@ -1,12 +1,14 @@
 //! The steady load: messages between contacts, and visits, at their rates for a time.
 
 use crate::devices::{Devices, Shared};
+use crate::groups::Groups;
 use crate::users::Users;
 use crate::visits::{Visit, visit};
 use anyhow::Result;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -19,31 +21,61 @@ const SILENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(250);
 
 /// So much a second, and for how long.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Rates {
     pub(crate) messages: usize,
+    pub(crate) group_messages: usize,
+    /// How many members the groups have to which these go; nothing: those of any size.
+    pub(crate) size: Option<usize>,
     pub(crate) visits: usize,
+    pub(crate) pages: usize,
     pub(crate) time: Duration,
 }
 
 /// What was done.
 pub(crate) struct Done {
+    pub(crate) rates: Rates,
     pub(crate) time: Duration,
     pub(crate) visits: Vec<Visit>,
+    /// The numbers of the messages.
+    pub(crate) written: Range<usize>,
+}
+
+/// Those who write to groups, one after the other in each, so that none goes beyond its limit.
+struct GroupWriters<'a> {
+    groups: Vec<(usize, &'a str, Vec<usize>)>,
+    written: usize,
+}
+
+impl<'a> GroupWriters<'a> {
+    fn new(groups: &'a Groups, size: Option<usize>) -> Self {
+        let all = groups.all.iter().enumerate();
+        let asked = all.filter(|(_, group)| size.is_none_or(|size| group.members.len() == size));
+        Self { groups: asked.map(|(n, group)| (n, &*group.id, group.connected().collect())).collect(), written: 0 }
+    }
+
+    /// A group, by its number and its id, and who writes there now.
+    fn next(&mut self) -> (usize, (usize, &'a str)) {
+        let (n, id, members) = &self.groups[self.written % self.groups.len()];
+        let member = members[self.written / self.groups.len() % members.len()];
+        self.written += 1;
+        (member, (*n, id))
+    }
 }
 
 /// Everybody who is connected is as likely to write as anybody else, and to any of the contacts. Whoever is not looks in
 /// one after the other.
 pub(crate) async fn run(
     broker: SocketAddr,
-    users: Users,
+    (users, groups): (Users, &Groups),
     rates: Rates,
     devices: &mut Devices,
     model: &Shared,
 ) -> Result<Done> {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
-    let mut visitors = users.offline().cycle();
-    let (mut written, mut visited, mut tasks) = (0, 0, JoinSet::new());
+    let (mut visitors, mut group_writers) = (users.offline().cycle(), GroupWriters::new(groups, rates.size));
+    let (mut written, mut to_groups, mut visited, mut asked) = (0, 0, 0, 0);
+    let (mut tasks, first) = (JoinSet::new(), model.borrow().len());
     let (mut steps, start) = (interval(STEP), Instant::now());
     while start.elapsed() < rates.time {
         steps.tick().await;
@@ -52,6 +84,15 @@ pub(crate) async fn run(
             let (writer, contact) = (random.random_range(0..devices.writers()), random.random_range(0..users.contacts));
             devices.write(writer, contact, model)?;
             written += 1;
+        }
+        while to_groups < due(rates.group_messages) {
+            let (member, group) = group_writers.next();
+            devices.write_to_group(member, group, model)?;
+            to_groups += 1;
+        }
+        while asked < due(rates.pages) {
+            devices.ask(random.random_range(0..devices.writers()), model)?;
+            asked += 1;
         }
         while visited < due(rates.visits) {
             let Some(visitor) = visitors.next() else { break };
@@ -65,7 +106,8 @@ pub(crate) async fn run(
     while let Some(visit) = tasks.join_next().await {
         visits.push(visit??);
     }
-    Ok(Done { time, visits })
+    let written = first..model.borrow().len();
+    Ok(Done { rates, time, visits, written })
 }
 
 /// Waits until `ask` says that everything has come, or says the same for too long.

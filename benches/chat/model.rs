@@ -1,40 +1,23 @@
 //! What was written, what everybody got of it, and what is wrong with that.
 
+use crate::groups::Groups;
+use crate::history;
+use crate::pages::Pages;
 use crate::phones::{Arrived, Matter};
 use crate::setup;
 use crate::users::{self, Device, Users};
 use crate::wire;
+use crate::written::{Conversation, Heard, Written};
 use fcm_mqtt_bridge::chat::push_budget::SYNC_PAUSE_MS;
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Faults of one kind of which it is told which message it was.
 const EXAMPLES: usize = 3;
-
-/// What a device can hear of a message.
-#[derive(Clone, Copy)]
-enum Heard {
-    /// The writer's devices: the copy that says that it was taken.
-    Stamped,
-    Sent,
-    Delivered,
-    /// The reader's devices.
-    Copy,
-}
-
-struct Written {
-    writer: usize,
-    reader: usize,
-    at: Instant,
-    at_ms: u64,
-    sid: Option<Box<str>>,
-    /// How often, by what it is and the device. What came again and says so is left out.
-    heard: [[u8; Device::ALL.len()]; 4],
-    pushes: usize,
-}
 
 /// The fields of a document of the bridge that say what it is about.
 #[derive(Deserialize)]
@@ -42,6 +25,9 @@ struct Document<'a> {
     id: Option<&'a str>,
     sid: Option<&'a str>,
     status: Option<&'a str>,
+    by: Option<&'a str>,
+    #[serde(rename = "type")]
+    kind: Option<&'a str>,
     #[serde(default)]
     redelivered: bool,
     #[serde(default)]
@@ -63,13 +49,17 @@ impl Faults {
 }
 
 pub(crate) struct Model {
+    users: Users,
+    groups: Arc<Groups>,
     written: Vec<Written>,
     by_sid: HashMap<Box<str>, usize>,
     /// What each user was written, oldest first.
     inboxes: Vec<Vec<usize>>,
     pub(crate) faults: Faults,
-    /// From the PUBLISH to the reader's sockets, each of them.
-    pub(crate) latencies: Vec<Duration>,
+    /// What was asked of what is kept.
+    pub(crate) pages: Option<Pages>,
+    /// Of which message, and from its PUBLISH to a reader's socket, each of them.
+    latencies: Vec<(usize, Duration)>,
     /// What came a second time and was marked as such.
     pub(crate) marked: usize,
     /// Words of what was read: whoever writes to somebody has read what that one wrote.
@@ -83,12 +73,15 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(users: Users) -> Self {
+    pub(crate) fn new(users: Users, groups: Arc<Groups>, pages: Option<Pages>) -> Self {
         Self {
+            users,
+            groups,
             written: Vec::new(),
             by_sid: HashMap::new(),
             inboxes: vec![Vec::new(); users.count],
             faults: Faults::default(),
+            pages,
             latencies: Vec::new(),
             marked: 0,
             read: 0,
@@ -99,11 +92,11 @@ impl Model {
     }
 
     /// A message is about to be written: its id.
-    pub(crate) fn write(&mut self, writer: usize, reader: usize) -> String {
+    pub(crate) fn write(&mut self, writer: usize, to: Conversation) -> String {
         let n = self.written.len();
-        let (at, at_ms) = (Instant::now(), now_ms());
-        self.written.push(Written { writer, reader, at, at_ms, sid: None, heard: [[0; 2]; 4], pushes: 0 });
-        self.inboxes[reader].push(n);
+        let written = Written::new(writer, to, self.users, &self.groups);
+        written.readers.iter().for_each(|reader| self.inboxes[reader.user].push(n));
+        self.written.push(written);
         format!("m{n}")
     }
 
@@ -111,9 +104,26 @@ impl Model {
         self.written.len()
     }
 
-    /// How many of them are for users who are not connected.
+    /// How many pushes are due, for those who are not connected.
     pub(crate) fn to_offline(&self) -> usize {
-        self.written.iter().filter(|message| !users::is_connected(message.reader)).count()
+        self.written.iter().map(Written::to_offline).sum()
+    }
+
+    /// How many messages were written to groups.
+    pub(crate) fn to_groups(&self) -> usize {
+        self.written.iter().filter(|written| matches!(written.to, Conversation::Group(_))).count()
+    }
+
+    /// How much has come.
+    pub(crate) fn progress(&self) -> usize {
+        self.latencies.len()
+    }
+
+    /// From the PUBLISH to the reader's sockets, of these messages, to groups or between two.
+    pub(crate) fn latencies(&self, written: Range<usize>, of_groups: bool) -> Vec<Duration> {
+        let is_asked =
+            |n: usize| written.contains(&n) && matches!(self.written[n].to, Conversation::Group(_)) == of_groups;
+        self.latencies.iter().filter(|(n, _)| is_asked(*n)).map(|(_, latency)| *latency).collect()
     }
 
     /// A device of a user got this.
@@ -128,6 +138,9 @@ impl Model {
         if owner != users::name(user) {
             return self.faults.add("of somebody else's inbox", told);
         }
+        if let (Some(pages), "others/replies/web") = (&mut self.pages, suffix) {
+            return pages.hear(user, message.payload, &mut self.faults);
+        }
         let Ok(document) = serde_json::from_slice::<Document<'_>>(message.payload) else {
             return self.faults.add("unreadable", told);
         };
@@ -135,13 +148,15 @@ impl Model {
             self.read += 1;
             return;
         }
-        if suffix == "others/devices" || document.id.is_some_and(setup::is_greeting) {
+        let is_old = suffix == "others/devices" || document.kind == Some("notice");
+        if is_old || document.id.is_some_and(|id| setup::is_greeting(id) || history::is_of_it(id)) {
             self.late += 1;
             return;
         }
         let n =
             document.id.and_then(|id| id.strip_prefix('m')?.parse::<usize>().ok()).filter(|n| *n < self.written.len());
-        let heard = n.and_then(|n| Some((n, self.written[n].heard_as(user, suffix, document.status)?)));
+        let by = document.by.and_then(users::number);
+        let heard = n.and_then(|n| Some((n, self.written[n].heard_as(user, suffix, document.status, by)?)));
         let Some((n, heard)) = heard else {
             return self.faults.add("error or other document", told);
         };
@@ -157,26 +172,30 @@ impl Model {
             written.sid = Some(sid.into());
             self.by_sid.insert(sid.into(), n);
         }
-        let count = &mut written.heard[heard as usize][device as usize];
+        let count = &mut written.counts(heard)[device as usize];
         if *count > 0 && (is_marked || document.redelivered) {
             self.marked += 1;
             return;
         }
-        *count += 1;
-        if let Heard::Copy = heard {
-            self.latencies.push(written.at.elapsed());
+        *count = count.saturating_add(1);
+        if let Heard::Copy(_) = heard {
+            self.latencies.push((n, written.at.elapsed()));
         }
     }
 
-    /// It is said of all messages of the conversation up to the one with this number: what was not said before is said now.
+    /// A reader has everything of the conversation up to the one with this number: what was not said before is said now.
     fn heard_before(&mut self, n: usize, heard: Heard, device: Device) {
-        let Written { writer, reader, .. } = self.written[n];
+        let Heard::Delivered(place) = heard else { return };
+        let Written { writer, to, .. } = self.written[n];
+        let reader = self.written[n].readers[place].user;
         for before in self.inboxes[reader].iter().filter(|before| **before < n) {
             let written = &mut self.written[*before];
-            let count = &mut written.heard[heard as usize][device as usize];
-            if written.writer == writer && *count == 0 {
-                *count = 1;
+            if (written.writer, written.to) != (writer, to) {
+                continue;
             }
+            let Some(place) = written.place(reader) else { continue };
+            let count = &mut written.counts(Heard::Delivered(place))[device as usize];
+            *count = 1.max(*count);
         }
     }
 
@@ -188,13 +207,13 @@ impl Model {
 
     /// Whether everything has come by MQTT that has to.
     pub(crate) fn is_complete(&self) -> bool {
-        self.written.iter().all(|message| message.wanted().all(|(heard, _)| message.heard[heard as usize] == [1; 2]))
+        self.written.iter().all(Written::is_complete) && self.pages.as_ref().is_none_or(Pages::is_complete)
     }
 
     /// Looks for what is wrong, now that nothing comes any more. `pushes` is what the phones got.
     pub(crate) fn check(&mut self, pushes: &[Arrived]) {
         let mut syncs: HashMap<usize, u64> = HashMap::new();
-        let (mut copies, now) = (HashSet::new(), now_ms());
+        let mut copies = HashSet::new();
         for push in pushes {
             let told = || format!("{} {}", users::name(push.user), push.data);
             match &push.matter {
@@ -204,20 +223,43 @@ impl Model {
                     let last = syncs.entry(push.user).or_default();
                     *last = push.at_ms.max(*last);
                 }
-                Matter::Message(sid) => match self.by_sid.get(sid.as_str()).map(|n| &mut self.written[*n]) {
-                    Some(message) if message.reader == push.user => message.pushes += 1,
-                    _ => self.faults.add("pushed what is not for the user", told),
+                Matter::Message { sid, with, by } => match self.pushed(push.user, sid, with, by) {
+                    Some(count) => *count = count.saturating_add(1),
+                    None => self.faults.add("pushed what is not for the user, or as of another one", told),
                 },
                 Matter::Other => self.faults.add("pushed something else", told),
             }
         }
+        self.check_written(&syncs);
+        if let Some(pages) = &self.pages {
+            pages.check(&mut self.faults);
+        }
+    }
+
+    /// How often a phone was pushed for a message, if it is the one that the push tells of.
+    fn pushed(&mut self, user: usize, sid: &str, with: &str, by: &str) -> Option<&mut u8> {
+        let written = &mut self.written[*self.by_sid.get(sid)?];
+        let (writer, place) = (users::name(written.writer), written.place(user)?);
+        let is_right = match written.to {
+            Conversation::With(_) => with == writer && by.is_empty(),
+            Conversation::Group(n) => with == self.groups.all[n].id && by == writer,
+        };
+        is_right.then_some(&mut written.readers[place].pushes)
+    }
+
+    fn check_written(&mut self, syncs: &HashMap<usize, u64>) {
+        let now = now_ms();
         for (n, message) in self.written.iter().enumerate() {
             // Another `sync` is due that long after the last one, for all that came since.
-            let sync_at = syncs.get(&message.reader).copied();
-            let (synced, due) = (sync_at.is_some_and(|at| at >= message.at_ms), sync_at.map(|at| at + SYNC_PAUSE_MS));
-            let is_behind = message.pushes == 0 && !synced && due.is_some_and(|due| due > now);
-            self.behind_sync += usize::from(is_behind);
-            message.check(&mut self.faults, || message.which(n), synced || is_behind);
+            let is_synced = |user: &usize| syncs.get(user).is_some_and(|at| *at >= message.at_ms);
+            let is_due = |user: &usize| syncs.get(user).is_some_and(|at| at + SYNC_PAUSE_MS > now);
+            let behind = message
+                .readers
+                .iter()
+                .filter(|reader| reader.pushes == 0 && !is_synced(&reader.user) && is_due(&reader.user));
+            self.behind_sync += behind.count();
+            let synced = |reader: &crate::written::Reader| is_synced(&reader.user) || is_due(&reader.user);
+            message.check(&mut self.faults, || message.which(n, &self.groups), synced);
         }
     }
 
@@ -225,54 +267,11 @@ impl Model {
     pub(crate) fn push_latencies(&self, pushes: &[Arrived]) -> Vec<Duration> {
         let at_ms = |sid: &str| self.by_sid.get(sid).map(|n| self.written[*n].at_ms);
         let latency = |push: &Arrived| match &push.matter {
-            Matter::Message(sid) => at_ms(sid).map(|at_ms| Duration::from_millis(push.at_ms.saturating_sub(at_ms))),
+            Matter::Message { sid, .. } => {
+                at_ms(sid).map(|at_ms| Duration::from_millis(push.at_ms.saturating_sub(at_ms)))
+            }
             Matter::Sync | Matter::Other => None,
         };
         pushes.iter().filter_map(latency).collect()
-    }
-}
-
-impl Written {
-    /// What a document about it is to a user.
-    fn heard_as(&self, user: usize, suffix: &str, status: Option<&str>) -> Option<Heard> {
-        match (suffix, status) {
-            ("others/messages", None) if self.writer == user => Some(Heard::Stamped),
-            ("others/messages", None) if self.reader == user => Some(Heard::Copy),
-            ("others/receipts", Some("sent")) if self.writer == user => Some(Heard::Sent),
-            ("others/receipts", Some("delivered")) if self.writer == user => Some(Heard::Delivered),
-            _ => None,
-        }
-    }
-
-    /// What has to come once to each device of whom it is for.
-    fn wanted(&self) -> impl Iterator<Item = (Heard, &'static str)> + use<> {
-        let always = [(Heard::Stamped, "lost: stamped copy"), (Heard::Sent, "lost: sent")];
-        let connected = [(Heard::Copy, "lost: reader's copy"), (Heard::Delivered, "lost: delivered")];
-        let is_connected = users::is_connected(self.reader);
-        always.into_iter().chain(connected.into_iter().filter(move |_| is_connected))
-    }
-
-    /// `synced`: the reader's phone was told that there is something, later than this was written, or is to be.
-    fn check(&self, faults: &mut Faults, which: impl Fn() -> String, synced: bool) {
-        for (heard, lost) in self.wanted() {
-            for _ in self.heard[heard as usize].iter().filter(|count| **count == 0) {
-                faults.add(lost, &which);
-            }
-        }
-        for _ in self.heard.iter().flatten().filter(|count| **count > 1) {
-            faults.add("twice without a mark", &which);
-        }
-        match self.pushes {
-            0 if users::is_connected(self.reader) || synced => {}
-            0 => faults.add("lost: push", which),
-            1 => {}
-            _ => faults.add("pushed twice", which),
-        }
-    }
-
-    fn which(&self, n: usize) -> String {
-        let sid = self.sid.as_deref().unwrap_or("no sid");
-        let (writer, reader) = (users::name(self.writer), users::name(self.reader));
-        format!("m{n} {sid} of {writer} to {reader}, written at {}, heard {:?}", self.at_ms, self.heard)
     }
 }

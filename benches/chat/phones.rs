@@ -27,7 +27,13 @@ pub(crate) struct Arrived {
 
 /// What it tells of.
 pub(crate) enum Matter {
-    Message(String),
+    Message {
+        sid: String,
+        /// The conversation.
+        with: String,
+        /// In a group who wrote it.
+        by: String,
+    },
     /// That there is something.
     Sync,
     Other,
@@ -102,7 +108,10 @@ impl Arrived {
         let text = |key: &str| record.data.get(key).and_then(Value::as_str).unwrap_or_default();
         let matter = match text("type") {
             _ if text("account") != users::name(user) => Matter::Other,
-            "message" => Matter::Message(text("sid").to_owned()),
+            "message" => {
+                let [sid, with, by] = ["sid", "with", "by"].map(|key| text(key).to_owned());
+                Matter::Message { sid, with, by }
+            }
             "sync" => Matter::Sync,
             _ => Matter::Other,
         };

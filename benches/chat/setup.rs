@@ -6,14 +6,16 @@
 //! hundreds. Afterwards the bridge is started again with its default limits, and knows of all this what is in its store.
 
 use crate::client::{Client, Load};
+use crate::groups::Groups;
 use crate::users::{self, Device, Users};
 use crate::wire::Version;
 use anyhow::Result;
 use serde_json::json;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::task::JoinSet;
 
-const VERSION: Version = Version::V5;
+pub(crate) const VERSION: Version = Version::V5;
 /// What the ids of the messages begin with that make contacts.
 const GREETING: &str = "greeting-";
 /// Users who speak at one time.
@@ -29,13 +31,16 @@ pub(crate) async fn register(broker: SocketAddr, users: Users) -> Result<()> {
     publish_each(broker, users, registration).await
 }
 
-/// Each user writes to each contact, so that everybody is a contact of theirs.
-pub(crate) async fn meet(broker: SocketAddr, users: Users) -> Result<()> {
+/// Each user writes to each contact, and to whoever is to put it into a group, so that everybody is a contact of theirs.
+pub(crate) async fn meet(broker: SocketAddr, users: Users, groups: &Arc<Groups>) -> Result<()> {
+    let groups = Arc::clone(groups);
     let greetings = move |user| {
         let topic = format!("{}/self/messages", users::name(user));
-        Load::new(VERSION, users.contacts, |n| {
-            let to = users::name(users.contact(user, n));
-            let greeting = json!({ "id": format!("{GREETING}{n}"), "to": to, "body": "Hello", "push": "never" });
+        let contacts = (0..users.contacts).map(|n| users.contact(user, n));
+        let greeted: Vec<String> = contacts.chain(groups.owners(user)).map(users::name).collect();
+        Load::new(VERSION, greeted.len(), |n| {
+            let greeting =
+                json!({ "id": format!("{GREETING}{n}"), "to": greeted[n], "body": "Hello", "push": "never" });
             (topic.clone(), greeting.to_string().into_bytes())
         })
     };

@@ -43,6 +43,11 @@ impl Users {
         (0..self.count).filter(|user| !is_connected(*user))
     }
 
+    /// Whether each of them is a contact of the other one.
+    pub(crate) fn are_contacts(self, one: usize, other: usize) -> bool {
+        (0..self.contacts).any(|n| self.contact(one, n) == other || self.contact(other, n) == one)
+    }
+
     /// The nearest ones in a circle, so that as many of them are connected as of all users.
     pub(crate) fn contact(self, user: usize, n: usize) -> usize {
         let steps = n / 2 + 1;
@@ -57,6 +62,11 @@ pub(crate) fn is_connected(user: usize) -> bool {
 
 pub(crate) fn name(user: usize) -> String {
     format!("user-{user:05}")
+}
+
+/// The user who is called so.
+pub(crate) fn number(name: &str) -> Option<usize> {
+    name.strip_prefix("user-")?.parse().ok()
 }
 
 pub(crate) fn login(user: usize) -> Login {

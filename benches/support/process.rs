@@ -18,6 +18,26 @@ pub(crate) fn cpu(process: &str) -> Result<Duration> {
     Ok(TICK * used)
 }
 
+/// The same of its threads with this name, to the nanosecond. They must not have ended.
+pub(crate) fn cpu_of_threads(process: &str, name: &str) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let thread = thread?.path();
+        if fs::read_to_string(thread.join("comm"))?.trim() == name {
+            let used = fs::read_to_string(thread.join("schedstat"))?;
+            nanoseconds += used.split_whitespace().next().context("a number")?.parse::<u64>()?;
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// The bytes that it caused to be written to the disk.
+pub(crate) fn written(process: &str) -> Result<u64> {
+    let counts = fs::read_to_string(format!("/proc/{process}/io"))?;
+    let count = counts.lines().find_map(|line| line.strip_prefix("write_bytes: ")).context("a count of bytes")?;
+    Ok(count.trim().parse()?)
+}
+
 /// A figure of its memory, in kB: `VmRSS` is what is resident, `VmHWM` the most that ever was.
 pub(crate) fn memory(process: &str, field: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
