@@ -152,7 +152,9 @@ impl Writing {
     ) -> Result<Result<Vec<Owner>, Rejection>, StoreError> {
         let members = context.store.group_members(self.group.clone()).await?.await?;
         let is_later = self.waiting.is_none() && self.message.not_before.is_some_and(|at| at > now_ms());
-        let pushed = if is_later { 0 } else { members.len().saturating_sub(1) as u64 };
+        // Who is no member is to hear that, and nothing of how large the group is.
+        let counts = !is_later && members.contains(&self.by.user);
+        let pushed = if counts { members.len().saturating_sub(1) as u64 } else { 0 };
         let taken = limits.take(&self.by.user, self.by.role, Limited::GroupPushes(pushed));
         Ok(taken.map(|()| members).map_err(|rejection| rejection.about(id)))
     }
@@ -237,8 +239,23 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
+    /// Each member gets the notice of it, as of a message. Whoever leaves may do so at any time.
+    async fn count_notices(&self, context: &Context) -> Result<Result<(), Rejection>, StoreError> {
+        let (Some(group), GroupAction::Change(change)) = (&self.group, &self.action) else { return Ok(Ok(())) };
+        if *change == GroupChange::Leave {
+            return Ok(Ok(()));
+        }
+        let members = context.store.group_members(group.clone()).await?.await?;
+        // Who is no member is to hear that, and nothing of how large the group is.
+        let told = if members.contains(&self.by.user) { members.len() as u64 } else { 0 };
+        Ok(self.limits.take(&self.by.user, self.by.role, Limited::GroupPushes(told)))
+    }
+
     /// Makes it; the answer says who is in the group by it, or no longer, and who was invited.
     async fn make(self, context: &Context) -> Result<Reply, StoreError> {
+        if let Err(rejection) = self.count_notices(context).await? {
+            return Ok(Err(rejection));
+        }
         let meetings = self.meetings(context).await?;
         let (committed, group, invitations) = self.ask(context, &meetings).await?;
         let at = now_ms();
@@ -249,7 +266,8 @@ impl Change<'_> {
             Ok(changed) => changed,
             Err(rejection) => {
                 invitations.iter().for_each(|(user, sid)| context.attentions.taken_back(user, *sid));
-                meetings.into_values().for_each(|meeting| meeting.came_to(&ChatOutcome::Repeated));
+                let refused = ChatOutcome::Refused(rejection.clone());
+                meetings.into_values().for_each(|meeting| meeting.came_to(&refused));
                 return Ok(Err(rejection));
             }
         };

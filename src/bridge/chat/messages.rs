@@ -76,7 +76,9 @@ impl ChatIntake {
         Box::pin(async move {
             let is_later = message.not_before.is_some_and(|not_before| not_before > at.saturating_add(SURELY_LATER_MS));
             let is_written = message.amends != Some(Amendment::Retract) && !is_later;
-            let asks = to.role != Some(Role::Bal) && to.name != owner && is_written;
+            // Who has met too many strangers already is refused, whatever the answer.
+            let may_meet = is_written && from.strangers;
+            let asks = to.role != Some(Role::Bal) && to.name != owner && may_meet;
             let let_in = asks && gatekeeper.lets_in(&context, &owner, &to.name).await?;
             let in_order = context.next_written().await;
             let (sid, at) = in_order.id();

@@ -237,3 +237,35 @@ async fn contacts_that_are_put_into_a_group_take_no_place_of_a_stranger() {
     );
     harness.close().await;
 }
+
+/// Names that do not exist included: who makes groups learns no more of who exists than who writes messages.
+#[tokio::test]
+async fn names_tried_in_requests_for_groups_count_as_strangers_and_notices_as_messages_to_members() {
+    let limits = Limits { user_strangers_per_hour: 2, user_group_pushes_per_second: 3, ..Limits::default() };
+    let mut harness = Harness::open_for(strict(limits));
+    let alice = at("alice:phone");
+    for member in ["bob", "carol"] {
+        harness.says(&at(&format!("{member}:phone")), "chatstate", &json!({"to": member, "state": "active"})).await;
+    }
+    let mut asked = 0;
+    let mut asks = async |harness: &mut Harness, request: Value| {
+        asked += 1;
+        let mut whole = json!({"id": format!("r{asked}")});
+        whole.as_object_mut().unwrap().extend(request.as_object().unwrap().clone());
+        harness.says(&alice, "requests/phone", &whole).await;
+        let reply = harness.told().await.one("alice/others/replies/phone").clone();
+        reply["code"].as_str().unwrap_or("ok").to_owned()
+    };
+    for (name, code) in
+        [("guess1", "NOT_FOUND"), ("guess2", "NOT_FOUND"), ("guess3", "RATE_LIMITED"), ("bob", "RATE_LIMITED")]
+    {
+        let request = json!({"op": "group.create", "members": [name]});
+        assert_eq!(asks(&mut harness, request).await, code, "{name}");
+    }
+    assert_eq!(asks(&mut harness, json!({"op": "group.create", "group": "g-own"})).await, "ok");
+    for (n, code) in ["ok", "ok", "ok", "RATE_LIMITED"].into_iter().enumerate() {
+        let request = json!({"op": "group.rename", "group": "g-own", "name": format!("name {n}")});
+        assert_eq!(asks(&mut harness, request).await, code, "{n}");
+    }
+    harness.close().await;
+}
