@@ -519,7 +519,7 @@ async fn rows_that_go_with_an_erase_leave_room_for_others() {
         scheduled_max: 1,
         listeners: Vec::new(),
         explicit: std::collections::HashSet::new(),
-        group_delivery: crate::chat::group::GroupDelivery::Inbox,
+        group_delivery: GroupDelivery::Inbox,
     };
     let policy = Arc::new(policy);
     loop {

@@ -330,6 +330,10 @@ async fn phones_that_show_what_an_erased_person_wrote_in_a_group_are_cleared() {
     assert_eq!(chat.count("SELECT count(*) FROM pushed"), 1, "what alice wrote is still shown to carol");
 }
 
+fn refused_as_erased() -> ChatOutcome {
+    ChatOutcome::Refused(Rejection::new(ErrorCode::Forbidden, "the writer was erased"))
+}
+
 #[tokio::test]
 async fn what_was_on_its_way_when_an_erase_began_brings_nobody_back() {
     let mut chat = Chat::of_group(&["bob"]).await;
@@ -340,11 +344,11 @@ async fn what_was_on_its_way_when_an_erase_began_brings_nobody_back() {
     let accept = Invitation { id: None, to: owner("alice"), kind: Kind::Answer(Answer::Accept, invited), dev: None };
     let sid = chat.rig.sid();
     let outcome = chat.writes_invitation(writer(NAME), peer("alice", &[]), sid, accept).await;
-    assert_eq!(outcome, ChatOutcome::Repeated, "nothing is done, and nobody is told");
+    assert_eq!(outcome, refused_as_erased(), "nothing is done");
     assert_eq!(chat.change("alice", add()).await, Err(ErrorCode::NotFound));
-    assert_eq!(chat.register(NAME, "phone", "ZOES-TOKEN").await, ChatOutcome::Repeated);
+    assert_eq!(chat.register(NAME, "phone", "ZOES-TOKEN").await, refused_as_erased());
     let message = json!({ "to": "alice", "body": "xylophone" });
-    assert_eq!(chat.send(writer(NAME), peer("alice", &[]), &message).await.1, ChatOutcome::Repeated);
+    assert_eq!(chat.send(writer(NAME), peer("alice", &[]), &message).await.1, refused_as_erased());
     let made = GroupAction::Create(named_settings("Zoe"));
     assert_eq!(chat.change_group(NAME, made, &[]).await, Err(ErrorCode::Forbidden));
     while chat.step(NAME).await == Erasing::More {}
