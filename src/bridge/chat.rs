@@ -18,6 +18,8 @@ mod groups;
 mod kept_copies;
 mod limits;
 mod messages;
+#[cfg(test)]
+mod model;
 mod pushes;
 mod receipts;
 mod requests;

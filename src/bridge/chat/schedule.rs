@@ -55,7 +55,7 @@ impl Schedule {
         }
     }
 
-    async fn send_due(&self, now: u64) -> Result<(), StoreError> {
+    pub(super) async fn send_due(&self, now: u64) -> Result<(), StoreError> {
         let due = self.context.store.chat_scheduled_due(now, AT_ONCE).await?.await?;
         let mut sent: Vec<BoxFuture<'_, Result<(), StoreError>>> = Vec::with_capacity(due.len());
         for waiting in due {
