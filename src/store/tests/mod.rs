@@ -2,10 +2,7 @@
 
 mod call_model;
 mod chat;
-mod chat_later_model;
-mod chat_model;
 mod claim_on_accept;
-mod group_model;
 mod group_speed;
 mod model;
 mod presence;

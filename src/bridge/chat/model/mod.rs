@@ -169,7 +169,7 @@ fn now() -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn everybody_gets_everything_once_and_phones_exactly_what_they_should(steps in steps(), has_room in any::<bool>()) {
