@@ -19,6 +19,8 @@ mod groups;
 mod kept_copies;
 mod limits;
 mod messages;
+#[cfg(test)]
+mod model;
 mod pushes;
 mod receipts;
 mod requests;

@@ -39,7 +39,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use waiting::{Order, Taken, Waiting, crowded};
+use waiting::{Order, Taken, Waiting, too_many_behind};
 
 /// How often a stopped intake looks whether there is room again.
 const ROOM_CHECK: Duration = Duration::from_millis(100);
@@ -157,15 +157,15 @@ impl Intake {
 
     /// Begins with a publish, beside those that wait.
     async fn begin(&mut self, waiting: &mut Waiting, publish: Inbound) -> Result<(), StoreError> {
-        let is_crowded = waiting.is_crowded(&publish.principal.name);
-        let taken = waiting.beside(self.take(publish, is_crowded)).await?;
+        let has_too_many = waiting.has_too_many(&publish.principal.name);
+        let taken = waiting.beside(self.take(publish, has_too_many)).await?;
         waiting.extend(taken);
         Ok(())
     }
 
-    /// Begins with a publish; what remains of it goes on beside others. `is_crowded`: nothing of this user may wait behind
+    /// Begins with a publish; what remains of it goes on beside others. `has_too_many`: nothing of this user may wait behind
     /// another one.
-    async fn take(&mut self, publish: Inbound, is_crowded: bool) -> Result<Option<Taken>, StoreError> {
+    async fn take(&mut self, publish: Inbound, has_too_many: bool) -> Result<Option<Taken>, StoreError> {
         if is_command_topic(&publish.topic) {
             self.command(publish);
             return Ok(None);
@@ -203,7 +203,7 @@ impl Intake {
                 }
                 Err(rejection) => Err(rejection.into()),
             },
-            _ if is_crowded && matches!(order, Order::OfUser(_)) => Err(crowded(&publish.payload).into()),
+            _ if has_too_many && matches!(order, Order::OfUser(_)) => Err(too_many_behind(&publish.payload).into()),
             topic => self.taken(topic, &publish).await,
         };
         let (order, remaining) = match taken {

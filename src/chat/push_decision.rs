@@ -13,6 +13,8 @@
 //!
 //! `push: silent` and the quiet hours of the device ([`Rule::Quiet`]) change how a push looks, never whether there is one. `push: always` passes by rule 3 alone.
 
+use super::attention::Attended;
+use super::contact::Entry;
 use serde::{Deserialize, Serialize};
 
 /// What a user is told of. Whatever is not here (chat states, presence, receipts, edits) is never pushed.
@@ -91,6 +93,34 @@ pub struct Asked {
     pub mentioned: bool,
     /// Some device of the user is attended.
     pub attended: bool,
+}
+
+impl Asked {
+    /// About something that nothing holds back, as far as is known.
+    pub const fn of(matter: Matter, wish: Wish) -> Self {
+        Self {
+            matter,
+            wish,
+            own: false,
+            blocked: false,
+            muted: false,
+            mentions_only: false,
+            mentioned: false,
+            attended: false,
+        }
+    }
+
+    /// The same, where the user who is told has set this about its writer and about the conversation, which between two is
+    /// the same, and these devices are attended.
+    pub fn by(self, writer: Entry, conversation: Entry, attended: &Attended, at: u64) -> Self {
+        Self {
+            blocked: writer.blocked,
+            muted: conversation.is_silenced(at),
+            mentions_only: conversation.hears_mentions_only(at),
+            attended: attended.any(),
+            ..self
+        }
+    }
 }
 
 /// What is asked about one device.
@@ -224,16 +254,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const MESSAGE: Asked = Asked {
-        matter: Matter::Message,
-        wish: Wish::Auto,
-        own: false,
-        blocked: false,
-        muted: false,
-        mentions_only: false,
-        mentioned: false,
-        attended: false,
-    };
+    const MESSAGE: Asked = Asked::of(Matter::Message, Wish::Auto);
     const DEVICE: AskedDevice =
         AskedDevice { has_token: true, attended: false, was_told: false, is_quiet: false, has_room: true };
 

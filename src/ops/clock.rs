@@ -7,7 +7,41 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 /// Unix milliseconds. A clock before 1970 reads as 0.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
 pub fn now_ms() -> u64 {
+    #[cfg(test)]
+    if let Some(held) = HELD.get() {
+        return held;
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What the wall clock reads in this thread, if a test holds it.
+    static HELD: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+}
+
+/// The wall clock of this thread, which stands still but for what a test lets pass, until this is dropped.
+#[cfg(test)]
+pub(crate) struct HeldClock(());
+
+#[cfg(test)]
+impl HeldClock {
+    pub(crate) fn at(ms: u64) -> Self {
+        HELD.set(Some(ms));
+        Self(())
+    }
+
+    pub(crate) fn pass(&self, by: Duration) {
+        let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        HELD.set(HELD.get().map(|held| held.saturating_add(by)));
+    }
+}
+
+#[cfg(test)]
+impl Drop for HeldClock {
+    fn drop(&mut self) {
+        HELD.set(None);
+    }
 }
 
 /// A time as operators read it, of Unix milliseconds.

@@ -83,7 +83,7 @@ mod settings;
 mod shared_status;
 pub mod sqlite;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trace;
 mod upstream;
 

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How old a message may be of which it is decided once more after a restart, in milliseconds.
-const UNDECIDED_MS: u64 = 3_600_000;
+pub(super) const UNDECIDED_MS: u64 = 3_600_000;
 /// Messages of a user about which one verb decides.
-const AT_ONCE: usize = 32;
+pub(super) const AT_ONCE: usize = 32;
 /// Users about whose messages it is decided at one time: their verbs share commits.
 const USERS_AT_ONCE: usize = 256;
 /// How often it is looked whether the queue has room for pushes that wait for it, and for how many messages then.
@@ -69,7 +69,7 @@ async fn decisions(context: &Context, policy: &Arc<ChatPolicy>) -> Result<(), St
     }
 }
 
-fn messages(undecided: Vec<Undecided>) -> Vec<(Owner, Vec<Sid>)> {
+pub(super) fn messages(undecided: Vec<Undecided>) -> Vec<(Owner, Vec<Sid>)> {
     undecided.into_iter().map(|Undecided { user, sids }| (user, sids)).collect()
 }
 
@@ -86,7 +86,12 @@ async fn take_confirmations(
     std::future::pending().await
 }
 
-async fn decide(context: &Context, policy: &Arc<ChatPolicy>, user: &Owner, sids: &[Sid]) -> Result<(), StoreError> {
+pub(super) async fn decide(
+    context: &Context,
+    policy: &Arc<ChatPolicy>,
+    user: &Owner,
+    sids: &[Sid],
+) -> Result<(), StoreError> {
     for sids in sids.chunks(AT_ONCE) {
         let at = now_ms();
         let attended = context.attentions.attended(user, at);
@@ -105,7 +110,7 @@ async fn decide(context: &Context, policy: &Arc<ChatPolicy>, user: &Owner, sids:
 
 /// A device acknowledged the copy of a message. The store has noted that; if somebody looks at the device, pushes that wait to
 /// be sent are taken back. Otherwise it is pushed one by one again, and not silent.
-async fn confirmed(
+pub(super) async fn confirmed(
     context: &Context,
     policy: &Arc<ChatPolicy>,
     Confirmation { user, device, sid }: Confirmation,

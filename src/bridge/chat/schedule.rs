@@ -47,7 +47,7 @@ pub(in crate::bridge) struct Schedule {
 
 /// Messages about which the gatekeeper is asked, one of a writer at a time.
 #[derive(Default)]
-struct AtGatekeeper<'a> {
+pub(super) struct AtGatekeeper<'a> {
     writers: HashSet<Owner>,
     answers: FuturesUnordered<BoxFuture<'a, Result<Owner, StoreError>>>,
 }
@@ -98,7 +98,7 @@ impl Schedule {
         Ok(first.first().map(|waiting| waiting.not_before))
     }
 
-    async fn send_due<'a>(&'a self, now: u64, asked: &mut AtGatekeeper<'a>) -> Result<(), StoreError> {
+    pub(super) async fn send_due<'a>(&'a self, now: u64, asked: &mut AtGatekeeper<'a>) -> Result<(), StoreError> {
         let due = self.context.store.chat_scheduled_due(now, AT_ONCE, asked.writers.clone()).await?.await?;
         let mut sent: Vec<Sent<'_>> = Vec::with_capacity(due.len());
         for waiting in due {

@@ -46,7 +46,7 @@ pub(super) enum Order {
 }
 
 /// Why nothing more of a user is taken.
-pub(super) fn crowded(payload: &[u8]) -> Rejection {
+pub(super) fn too_many_behind(payload: &[u8]) -> Rejection {
     let detail = format!("{BEHIND_OF_USER_MAX} messages and requests of this user wait to be done");
     Rejection::new(ErrorCode::RateLimited, detail).about(document_id(payload))
 }
@@ -72,7 +72,7 @@ impl Waiting {
     }
 
     /// Whether nothing more may wait behind what this user has under way: each may wait for the answer of a BAL.
-    pub(super) fn is_crowded(&self, user: &str) -> bool {
+    pub(super) fn has_too_many(&self, user: &str) -> bool {
         // Below this nobody has too many.
         if self.behind < BEHIND_OF_USER_MAX {
             return false;
@@ -223,13 +223,13 @@ mod tests {
         let mut waiting = Waiting::default();
         for (n, name) in names.iter().enumerate() {
             waiting.push(Order::OfUser(name.clone()), None, (Box::pin(pending()), Ack::new().0));
-            while !waiting.is_crowded(name.as_str()) {
+            while !waiting.has_too_many(name.as_str()) {
                 waiting.push(Order::OfUser(name.clone()), None, word(AckWord::Done));
             }
             assert_eq!(waiting.behind, BEHIND_MAX.min(BEHIND_OF_USER_MAX * (n + 1)));
         }
         assert_eq!(waiting.len(), names.len());
-        assert!(!waiting.is_crowded("somebody"));
+        assert!(!waiting.has_too_many("somebody"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -126,16 +126,7 @@ fn of_push(push: &ExplainedPush) -> String {
 mod tests {
     use super::*;
 
-    const ASKED: Asked = Asked {
-        matter: Matter::Message,
-        wish: Wish::Auto,
-        own: false,
-        blocked: false,
-        muted: false,
-        mentions_only: false,
-        mentioned: false,
-        attended: false,
-    };
+    const ASKED: Asked = Asked::of(Matter::Message, Wish::Auto);
 
     fn device(dev: &str, verdict: Verdict, rule: Rule) -> ExplainedDevice {
         ExplainedDevice { dev: dev.to_owned(), verdict, rule, confirmed: false, push: None }

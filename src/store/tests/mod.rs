@@ -2,10 +2,7 @@
 
 mod call_model;
 mod chat;
-mod chat_later_model;
-mod chat_model;
 mod claim_on_accept;
-mod group_model;
 mod group_speed;
 mod model;
 mod presence;
@@ -43,12 +40,12 @@ impl NewMessage {
 }
 
 /// A store in a directory of its own.
-pub(super) struct Rig {
+pub(crate) struct Rig {
     pub(super) dir: tempfile::TempDir,
     pub(super) settings: Settings,
-    pub(super) store: Store,
+    pub(crate) store: Store,
     pub(super) writer_thread: WriterThread,
-    pub(super) recovery: Recovery,
+    pub(crate) recovery: Recovery,
     pub(super) sids: SidSource,
 }
 
@@ -59,7 +56,7 @@ impl Rig {
 
     /// In memory, where the system has a folder for that. A crash is a copy of the files here: of what a disk does it shows
     /// nothing, and long runs would mostly wait for one.
-    pub(super) fn in_memory(limits: Limits) -> Self {
+    pub(crate) fn in_memory(limits: Limits) -> Self {
         let memory = Path::new("/dev/shm");
         if memory.is_dir() { Self::within(memory, limits) } else { Self::new(limits) }
     }
@@ -80,7 +77,7 @@ impl Rig {
     }
 
     /// As after `kill -9`: the files as they are now, without any closing.
-    pub(super) fn crash(self) -> Self {
+    pub(crate) fn crash(self) -> Self {
         let dir = tempfile::tempdir_in(self.dir.path().parent().unwrap()).unwrap();
         copy_files(self.dir.path(), dir.path());
         let mut settings = self.settings;
@@ -88,7 +85,7 @@ impl Rig {
         Self::open(dir, settings, self.sids)
     }
 
-    async fn reopen(self) -> Self {
+    pub(crate) async fn reopen(self) -> Self {
         self.writer_thread.close().await.unwrap();
         drop(self.store);
         Self::open(self.dir, self.settings, self.sids)
@@ -122,7 +119,7 @@ impl Rig {
         self.take_by(now, 100, MANY).await
     }
 
-    pub(super) async fn take_by(&self, now: u64, limit: usize, pipelining: Pipelining) -> DueBatch {
+    pub(crate) async fn take_by(&self, now: u64, limit: usize, pipelining: Pipelining) -> DueBatch {
         let query = DueQuery { transport: Transport::Ccs, now, limit, taken_on_accept: 0, pipelining };
         let taken = self.store.take_due(query.clone()).await.unwrap();
         // What comes next is to wait until it is asked for.
@@ -130,7 +127,7 @@ impl Rig {
         taken.await.unwrap()
     }
 
-    pub(super) async fn record(&self, sid: Sid, event: Event, at: u64) -> Recorded {
+    pub(crate) async fn record(&self, sid: Sid, event: Event, at: u64) -> Recorded {
         self.store.record(sid, event, at).await.unwrap().await.unwrap()
     }
 
@@ -167,7 +164,7 @@ impl Rig {
         }
     }
 
-    pub(super) async fn next(&self, topic: &str, after: u64) -> Vec<OutboxDocument> {
+    pub(crate) async fn next(&self, topic: &str, after: u64) -> Vec<OutboxDocument> {
         self.store.next_to_publish(topic.into(), after, 1000).await.unwrap().await.unwrap()
     }
 
@@ -219,7 +216,7 @@ fn route(topic: &str, acks: Acks) -> Route {
 }
 
 /// As many of a recipient as there are.
-pub(super) const MANY: Pipelining = Pipelining::Pipelined(usize::MAX);
+pub(crate) const MANY: Pipelining = Pipelining::Pipelined(usize::MAX);
 
 /// What a transport gives back at [`NOW`].
 fn back(fate: Fate, copies: u32) -> Event {
@@ -239,7 +236,7 @@ fn after(replays: u32, event: Event) -> Event {
     Event::Back { fate, copies, replays, clock }
 }
 
-pub(super) fn accepted() -> Event {
+pub(crate) fn accepted() -> Event {
     back(Fate::ACCEPTED, 1)
 }
 
@@ -247,12 +244,12 @@ fn unsendable() -> Event {
     back(Fate::Unsendable { code: "TOO_BIG".to_owned(), detail: "too big".to_owned() }, 0)
 }
 
-fn refused(decision: Decision, code: &str) -> Event {
+pub(crate) fn refused(decision: Decision, code: &str) -> Event {
     back(Fate::Refused(Refusal::new(decision, code, "gone")), 1)
 }
 
 /// Refused until `due_ms`.
-fn retry(due_ms: u64) -> Event {
+pub(crate) fn retry(due_ms: u64) -> Event {
     let decision =
         Decision::Retry { wait: Wait::AtLeast(Duration::ZERO), until: Until::Deadline, scope: Scope::Message };
     at(due_ms, refused(decision, "SERVICE_UNAVAILABLE"))

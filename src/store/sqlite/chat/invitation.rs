@@ -172,16 +172,7 @@ fn request(
 
 fn decide(tx: &mut Tx<'_>, new: &NewInvitation, row: &ChatRow, call: &mut Call<'_>) -> rusqlite::Result<Told> {
     let entry = people::entry(tx, &row.peer, &row.writer)?;
-    let asked = Asked {
-        matter: Matter::Invitation,
-        wish: Wish::Auto,
-        own: false,
-        blocked: entry.blocked,
-        muted: entry.is_silenced(call.at),
-        mentions_only: entry.hears_mentions_only(call.at),
-        mentioned: false,
-        attended: new.to.attended.any(),
-    };
+    let asked = Asked::of(Matter::Invitation, Wish::Auto).by(entry, entry, &new.to.attended, call.at);
     let body = if let Says::Request { body: Some(body), .. } = &new.invitation.kind { body } else { "" };
     let attended = &new.to.attended;
     let asking = Asking { reader: &row.peer, row, body, title: None, asked, attended, before: None, call: None };

@@ -266,14 +266,9 @@ fn tell_both(
         }
         let entry = people::entry(tx, &row.peer, &row.writer)?;
         let asked = Asked {
-            matter: new.message.matter,
-            wish: new.message.wish,
             own: row.writer == row.peer,
-            blocked: entry.blocked,
-            muted: entry.is_silenced(call.at),
-            mentions_only: entry.hears_mentions_only(call.at),
             mentioned: new.message.mentions.contains(&row.peer),
-            attended: new.to.attended.any(),
+            ..Asked::of(new.message.matter, new.message.wish).by(entry, entry, &new.to.attended, call.at)
         };
         let body = new.message.body().unwrap_or_default();
         let (reader, attended) = (&row.peer, &new.to.attended);

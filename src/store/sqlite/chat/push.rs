@@ -248,13 +248,7 @@ pub(in crate::store) fn decide_again(
         let document = super::message::document_of(tx, &row, user)?;
         let document: serde_json::Value = serde_json::from_slice(&document).unwrap_or_default();
         let entry = people::entry(tx, user, &row.writer)?;
-        let asked = Asked {
-            blocked: entry.blocked,
-            muted: entry.is_silenced(call.at),
-            mentions_only: entry.hears_mentions_only(call.at),
-            attended: attended.any(),
-            ..before.asked
-        };
+        let asked = before.asked.by(entry, entry, attended, call.at);
         let body = document["body"].as_str().unwrap_or_default();
         let (reader, before) = (user, Some(before));
         let asking = Asking { reader, row: &row, body, title: None, asked, attended, before, call: None };

@@ -168,17 +168,9 @@ fn keep_message(
 
 fn decide(tx: &mut Tx<'_>, row: &ChatRow, attended: &Attended, call: &mut Call<'_>) -> rusqlite::Result<Told> {
     let entry = people::entry(tx, &row.peer, &row.writer)?;
-    let asked = Asked {
-        matter: Matter::Message,
-        wish: Wish::Auto,
-        own: false,
-        // A block that was lifted since hides the call all the same.
-        blocked: entry.blocked || row.hidden,
-        muted: entry.is_silenced(call.at),
-        mentions_only: entry.hears_mentions_only(call.at),
-        mentioned: false,
-        attended: attended.any(),
-    };
+    let asked = Asked::of(Matter::Message, Wish::Auto).by(entry, entry, attended, call.at);
+    // A block that was lifted since hides the call all the same.
+    let asked = Asked { blocked: asked.blocked || row.hidden, ..asked };
     push::decide(
         tx,
         &Asking { reader: &row.peer, row, body: "", title: None, asked, attended, before: None, call: None },

@@ -52,16 +52,8 @@ fn decide_after(
     call: &mut Call<'_>,
 ) -> rusqlite::Result<Told> {
     let entry = people::entry(tx, &row.callee, &row.caller)?;
-    let asked = Asked {
-        matter: Matter::Call,
-        wish: Wish::Auto,
-        own: false,
-        blocked: entry.blocked || row.hidden,
-        muted: entry.is_silenced(call.at),
-        mentions_only: entry.hears_mentions_only(call.at),
-        mentioned: false,
-        attended: attended.any(),
-    };
+    let asked = Asked::of(Matter::Call, Wish::Auto).by(entry, entry, attended, call.at);
+    let asked = Asked { blocked: asked.blocked || row.hidden, ..asked };
     let offer = row.offer();
     let (reader, call_name) = (&row.callee, Some(&row.name));
     let asking = Asking { reader, row: &offer, body: "", title: None, asked, attended, before, call: call_name };

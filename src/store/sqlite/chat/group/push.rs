@@ -164,16 +164,8 @@ impl Deciding<'_> {
 
 impl Reader {
     fn asked(&self, (matter, wish): (Matter, Wish), mentioned: bool, attended: &Attended, at: u64) -> Asked {
-        Asked {
-            matter,
-            wish,
-            own: false,
-            blocked: self.about_writer.blocked,
-            muted: self.about_group.is_silenced(at),
-            mentions_only: self.about_group.hears_mentions_only(at),
-            mentioned,
-            attended: attended.any(),
-        }
+        let asked = Asked::of(matter, wish).by(self.about_writer, self.about_group, attended, at);
+        Asked { mentioned, ..asked }
     }
 }
 
@@ -261,16 +253,7 @@ fn is_mentioned(kept: &serde_json::Value, user: &Owner) -> bool {
 
 /// What was done for the devices of a member: pushed, or confirmed where each waits for itself.
 fn done_before(tx: &Tx<'_>, user: &Owner, row: &ChatRow, at: u64) -> rusqlite::Result<Decided> {
-    let asked = Asked {
-        matter: Matter::Message,
-        wish: Wish::Auto,
-        own: false,
-        blocked: false,
-        muted: false,
-        mentions_only: false,
-        mentioned: false,
-        attended: false,
-    };
+    let asked = Asked::of(Matter::Message, Wish::Auto);
     let confirmed =
         tx.all(CONFIRMED, params![user.as_str(), row.peer.as_str(), row.sid.row()], |found| found.get(0))?;
     let mut devices = BTreeMap::new();
