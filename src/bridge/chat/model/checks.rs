@@ -12,10 +12,10 @@ use std::time::Duration;
 impl Model {
     /// After each step.
     pub(super) async fn check(&self) {
-        for user in 0..USERS {
+        for (user, name) in NAMES.into_iter().enumerate().take(USERS) {
             let attended: Vec<_> = self.people[user].attended().into_iter().map(|dev| DEVICES[dev]).collect();
-            let known = self.chat.attended(NAMES[user]);
-            assert_eq!(known.devices.iter().map(|dev| dev.as_str()).collect::<Vec<_>>(), attended, "{}", NAMES[user]);
+            let known = self.chat.attended(name);
+            assert_eq!(known.devices.iter().map(|dev| dev.as_str()).collect::<Vec<_>>(), attended, "{name}");
             self.check_conversations(user).await;
         }
         assert_eq!(self.chat.rig.store.figures().queue_rows, self.queued());

@@ -147,7 +147,7 @@ impl Model {
     /// Messages from the newest on that meet a condition: the n-th, or the last there is.
     pub(super) fn nth(&self, back: usize, is_meant: impl Fn(&Message) -> bool) -> Option<usize> {
         let meant: Vec<_> = (0..self.messages.len()).rev().filter(|at| is_meant(&self.messages[*at])).collect();
-        meant.get(back).or(meant.last()).copied()
+        meant.get(back).or_else(|| meant.last()).copied()
     }
 
     pub(super) fn has_read(&self, user: usize, with: usize, sid: Sid) -> bool {
