@@ -38,7 +38,7 @@ impl Harness {
         self.told().await
     }
 
-    async fn from_alice(&mut self, suffix: &str, document: &Value) -> Told {
+    async fn written_by_alice(&mut self, suffix: &str, document: &Value) -> Told {
         let mut document = document.clone();
         document["from"] = json!("alice");
         self.comes_to("bob", suffix, &document.to_string(), |_| ()).await
@@ -58,7 +58,7 @@ impl Harness {
 #[tokio::test]
 async fn a_message_past_the_bridge_is_stored_and_pushed_and_comes_to_its_reader_no_second_time() {
     let mut harness = trusted().await;
-    let told = harness.from_alice("messages", &json!({"id": "m1", "dev": "phone", "body": "hi", "n": 9})).await;
+    let told = harness.written_by_alice("messages", &json!({"id": "m1", "dev": "phone", "body": "hi", "n": 9})).await;
     assert_eq!(told.topics(), ["alice/others/messages", "alice/others/receipts"]);
     let (copy, sent) = (told.one("alice/others/messages"), told.one("alice/others/receipts"));
     assert_eq!(
@@ -72,10 +72,10 @@ async fn a_message_past_the_bridge_is_stored_and_pushed_and_comes_to_its_reader_
     let [conversation] = &first_screen["items"].as_array().unwrap()[..] else { panic!("{first_screen}") };
     assert_eq!((&conversation["unread"], &conversation["last"]["sid"]), (&json!(2), &copy["sid"]), "{conversation}");
 
-    let again = harness.from_alice("messages", &json!({"id": "m1", "body": "hi"})).await;
+    let again = harness.written_by_alice("messages", &json!({"id": "m1", "body": "hi"})).await;
     assert_eq!(again.topics(), ["alice/others/messages"]);
     assert_eq!(again.one("alice/others/messages")["redelivered"], true);
-    let other = harness.from_alice("messages", &json!({"id": "m1", "body": "ho"})).await;
+    let other = harness.written_by_alice("messages", &json!({"id": "m1", "body": "ho"})).await;
     assert_eq!(other.one("alice/others/errors")["code"], "DUPLICATE");
     harness.pushes_nothing();
     harness.close().await;
@@ -86,7 +86,7 @@ async fn what_has_no_sid_for_its_reader_is_confirmed_and_read_by_its_id() {
     let mut harness = trusted().await;
     let bob = by_topic("bob");
     for id in ["m1", "m2", "m3"] {
-        harness.from_alice("messages", &json!({"id": id, "body": id})).await;
+        harness.written_by_alice("messages", &json!({"id": id, "body": id})).await;
         harness.sent().await;
     }
     let statuses = |told: &Told| {
@@ -165,7 +165,7 @@ async fn a_kept_copy_in_an_inbox_is_an_old_document_and_is_cleared() {
 #[tokio::test]
 async fn what_only_another_message_cannot_mend_goes_by_the_outbox() {
     let mut harness = trusted().await;
-    let told = harness.from_alice("messages", &json!({"id": "m1", "body": "hi"})).await;
+    let told = harness.written_by_alice("messages", &json!({"id": "m1", "body": "hi"})).await;
     harness.sent().await;
     let sid = told.one("alice/others/messages")["sid"].clone();
     let later = now_ms() + 60_000;
@@ -175,7 +175,7 @@ async fn what_only_another_message_cannot_mend_goes_by_the_outbox() {
         ("messages", json!({"id": "e3", "body": "hi", "not_before": later}), "BAD_FIELD"),
         ("invitations", json!({"id": "e4", "type": "accept", "ref": sid}), "FORBIDDEN"),
     ] {
-        let told = harness.from_alice(suffix, &document).await;
+        let told = harness.written_by_alice(suffix, &document).await;
         assert_eq!(told.topics(), ["alice/others/errors", "alice/others/receipts"], "{document}");
         let error = told.one("alice/others/errors");
         assert_eq!((&error["code"], &error["ref"]), (&json!(code), &document["id"]), "{document}");
@@ -191,7 +191,7 @@ async fn what_the_reader_has_blocked_it_gets_from_the_broker_and_the_bridge_neit
     let mut harness = trusted().await;
     let asked = harness.replies("bob", &json!({"id": "r1", "op": "block", "with": "alice"})).await;
     assert_eq!(asked["ok"], true);
-    let told = harness.from_alice("messages", &json!({"id": "m1", "body": "hi"})).await;
+    let told = harness.written_by_alice("messages", &json!({"id": "m1", "body": "hi"})).await;
     assert_eq!(told.one("alice/others/receipts")["status"], "sent");
     let history = harness.replies("bob", &json!({"id": "r2", "op": "history", "with": "alice"})).await;
     assert!(history["items"].as_array().unwrap().iter().all(|item| item["body"] != "hi"), "{history}");
@@ -211,7 +211,8 @@ async fn invitations_and_calls_past_the_bridge_ring_and_reach_their_readers_once
     assert_eq!(send.push.data["type"], "invitation");
     harness.report(accepted(send.sid)).await;
 
-    let told = harness.from_alice("calls", &json!({"id": "o1", "call": "c1", "type": "offer", "dev": "phone"})).await;
+    let told =
+        harness.written_by_alice("calls", &json!({"id": "o1", "call": "c1", "type": "offer", "dev": "phone"})).await;
     assert_eq!(told.topics(), ["alice/others/calls"]);
     let send = harness.sent().await;
     assert_eq!((&send.push.data["type"], &send.push.data["call"]), (&json!("call"), &json!("c1")));
@@ -234,7 +235,7 @@ async fn who_is_writing_comes_to_the_reader_by_the_broker_alone_and_is_a_sign_of
     let state = json!({"from": "bob", "state": "composing", "dev": "web"}).to_string();
     let told = harness.comes_to("alice", "chatstate", &state, |inbound| inbound.at_most_once = true).await;
     assert!(told.topics().is_empty(), "{:?}", told.topics());
-    harness.from_alice("messages", &json!({"id": "m1", "body": "hi"})).await;
+    harness.written_by_alice("messages", &json!({"id": "m1", "body": "hi"})).await;
     harness.pushes_nothing();
     harness.says(&bob, "receipts", &json!({"id": "m1", "with": "alice", "status": "received", "dev": "web"})).await;
     assert_eq!(harness.told().await.one("alice/others/receipts")["status"], "delivered");
