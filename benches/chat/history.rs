@@ -7,6 +7,7 @@
 use crate::users::{self, Users};
 use anyhow::{Context, Result, ensure};
 use fcm_mqtt_bridge::chat::attention::Attended;
+use fcm_mqtt_bridge::chat::group::GroupDelivery;
 use fcm_mqtt_bridge::chat::id::{Owner, Sid, SidSource};
 use fcm_mqtt_bridge::chat::message::{Limits as PayloadLimits, Sender};
 use fcm_mqtt_bridge::chat::principal::Role;
@@ -23,7 +24,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -116,6 +117,8 @@ impl History {
             transports,
             scheduled_max: 1,
             listeners: Vec::new(),
+            explicit: HashSet::new(),
+            group_delivery: GroupDelivery::default(),
         });
         let mut waiting = VecDeque::new();
         for (n, message) in self.messages.iter().enumerate() {
@@ -150,6 +153,7 @@ impl Message {
             connected: Vec::new(),
             strangers: true,
             let_in: false,
+            direct: false,
         };
         let to = Peer { name: Owner::new(reader)?, role: None, attended: Attended::default() };
         Ok(NewChatMessage { sid: self.sid, from, to, message, deadline_ms: self.at, route: None })
