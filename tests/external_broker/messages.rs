@@ -140,7 +140,13 @@ async fn a_kept_copy_is_cleared_at_qos_0(version: Version) {
     bridge.stop().await;
     let mut bridge = Bridge::open(config(broker.url(), version)).await;
     peer.publish_with("bob/self/messages", "next", PublishOptions::at_least_once()).await;
-    assert_eq!(&bridge.inbound().await.payload[..], b"next", "nothing is kept any more");
+    let mut next = bridge.inbound().await;
+    if next.dup {
+        // The acknowledgement of the word came too late.
+        next.ack.release(AckWord::Done);
+        next = bridge.inbound().await;
+    }
+    assert_eq!((&next.payload[..], next.retain), (&b"next"[..], false), "nothing is kept any more");
 }
 
 #[tokio::test]
