@@ -84,6 +84,8 @@ impl Gatekeeper {
         }
         let _open = Open(self, id);
         let (outbound, outcome) = Outbound::new(inbox_topic(&self.bal, "requests"), question(id, from, to, at));
+        // In a session that is kept it is not to be found later.
+        let outbound = Outbound { expires_at: Some(at.saturating_add(ANSWER.as_millis() as u64)), ..outbound };
         let asked = async {
             context.publish.send(outbound).await.ok()?;
             tokio::select! {
