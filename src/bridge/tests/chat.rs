@@ -196,10 +196,17 @@ async fn a_message_comes_to_both_sides_and_to_the_phone_that_nobody_looks_at() {
 async fn a_publish_into_the_inbox_of_another_one_is_a_message_to_that_one() {
     let mut harness = friends(Harness::open()).await;
     let routed = |inbound: &mut Inbound| inbound.routed_to = Some("bob".into());
-    harness.writes(&at("alice:phone"), "messages", r#"{"id":"m1","to":"eve","body":"hi"}"#, routed).await;
+    for payload in [r#"{"id":"m1","body":"hi"}"#, r#"{"id":"m2","to":"bob","body":"hi"}"#] {
+        harness.writes(&at("alice:phone"), "messages", payload, routed).await;
+        let told = harness.told().await;
+        let copy = told.one("bob/others/messages");
+        assert_eq!((&copy["from"], &copy["to"], &copy["body"]), (&json!("alice"), &json!("bob"), &json!("hi")));
+    }
+    // Two recipients contradict each other: neither gets it.
+    harness.writes(&at("alice:phone"), "messages", r#"{"id":"m3","to":"eve","body":"hi"}"#, routed).await;
     let told = harness.told().await;
-    let copy = told.one("bob/others/messages");
-    assert_eq!((&copy["from"], &copy["to"], &copy["body"]), (&json!("alice"), &json!("bob"), &json!("hi")));
+    assert_eq!(told.topics(), ["alice/others/errors", "alice/others/receipts"]);
+    assert_eq!(told.one("alice/others/errors")["code"], "BAD_FIELD");
     harness.close().await;
 }
 

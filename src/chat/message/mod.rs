@@ -56,13 +56,17 @@ impl Default for Limits {
     }
 }
 
-/// A payload with `to` set to this recipient, whatever it said.
+/// A payload with `to` set to this recipient.
 ///
 /// # Errors
-/// When it is no JSON object, or too big.
+/// When it is no JSON object, too big, or names another one.
 pub fn with_recipient(payload: &[u8], to: &str, limits: &Limits) -> Result<Vec<u8>, Rejection> {
     let mut fields = fields::Fields::read(payload, limits.payload_bytes)?;
     let mut document = fields.rest();
+    if document.get("to").is_some_and(|named| named != to) {
+        let contradicts = Rejection::bad_field("to", "names somebody else than the topic");
+        return Err(contradicts.about(document_id(payload)));
+    }
     document.insert("to".to_owned(), to.into());
     Ok(json(&document))
 }
@@ -84,4 +88,21 @@ pub(in crate::chat) fn json(document: &impl serde::Serialize) -> Vec<u8> {
     let mut text = Vec::with_capacity(ROOM);
     serde_json::to_writer(&mut text, document).expect("text, numbers and maps with text keys have a JSON form");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_into_an_inbox_is_for_its_owner_and_for_nobody_else() {
+        let limits = Limits::default();
+        let written = |payload: &str| with_recipient(payload.as_bytes(), "bob", &limits);
+        for payload in [r#"{"body":"hi"}"#, r#"{"body":"hi","to":"bob"}"#] {
+            let document: serde_json::Value = serde_json::from_slice(&written(payload).unwrap()).unwrap();
+            assert_eq!(document, serde_json::json!({ "body": "hi", "to": "bob" }));
+        }
+        let refused = written(r#"{"id":"m1","body":"hi","to":"carol"}"#).unwrap_err();
+        assert_eq!((refused.code(), refused.ref_id().map(MessageId::as_str)), (ErrorCode::BadField, Some("m1")));
+    }
 }
