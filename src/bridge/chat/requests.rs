@@ -154,10 +154,10 @@ async fn execute(context: &Context, asked: Asked, call: ChatCall) -> Result<Repl
         Op::Mute { with, level, seconds } => {
             let until = seconds.map_or(u64::MAX, |seconds| call.at.saturating_add(seconds.saturating_mul(1_000)));
             let change = SettingChange::About(with, EntryChange::Mute(Some((until, level))));
-            if let Err(rejection) = set(context, user, change, payload, call.at).await? {
+            let shown = seconds.map(|_| until);
+            if let Err(rejection) = set(context, user, change, &with_until(payload, shown), call.at).await? {
                 return Ok(Err(rejection));
             }
-            let shown = seconds.map(|_| until);
             return Ok(Ok(fields(json!({ "until": shown }))));
         }
         Op::Group(op) => return groups::execute(context, &asked, op).await,
@@ -170,6 +170,15 @@ async fn execute(context: &Context, asked: Asked, call: ChatCall) -> Result<Repl
         Op::HidePresence(on) => SettingChange::HidePresence(on),
     };
     Ok(set(context, user, change, payload, call.at).await?.map(|()| Map::new()))
+}
+
+/// A mute as the other devices are told of it: its end is by this clock, not by theirs.
+fn with_until(request: &Bytes, until: Option<u64>) -> Bytes {
+    let (Some(until), Ok(mut told)) = (until, serde_json::from_slice::<Map<String, Value>>(request)) else {
+        return request.clone();
+    };
+    told.insert("until".to_owned(), until.into());
+    Value::Object(told).to_string().into()
 }
 
 async fn set(
