@@ -49,6 +49,8 @@ pub struct ConversationItem {
     pub entry: Entry,
     /// The user has put it away.
     pub archived: bool,
+    /// It is a group in which the user is no longer.
+    pub is_former: bool,
     /// The stamped newest invitation that is open, of either side.
     pub invitation: Option<Bytes>,
 }

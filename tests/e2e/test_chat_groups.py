@@ -81,6 +81,8 @@ def test_who_is_removed_gets_the_notice_last_and_two_changes_at_once_are_two_ver
     assert versions == [2, 3]
     bob.wait_for("messages", version=3)
     assert [m["event"] for m in bob.on("messages", type="notice")] == ["added", "changed"]
+    shown = {item["with"]: item for item in bob.told("conversations")["items"]}[group]
+    assert (shown["last"]["name"], "member" in shown) == ("Three", False)
     alice.sent(group, "for all three")
     alice.told("group.remove", group=group, members=["carol"])
     alice.sent(group, "for two")
@@ -91,6 +93,7 @@ def test_who_is_removed_gets_the_notice_last_and_two_changes_at_once_are_two_ver
     of_group = [m.get("event") or m["body"] for m in carol.on("messages", group=group)]
     assert of_group == ["added", "changed", "for all three", "removed"]
     assert [m.get("event") or m["body"] for m in carol.told("sync")["items"] if m.get("group")] == of_group
+    assert {item["with"]: item for item in carol.told("conversations")["items"]}[group]["member"] is False
     message = carol.send(group, "let me in")
     carol.error("NOT_MEMBER", ref=message)
 
@@ -112,6 +115,8 @@ def test_who_is_no_member_writes_nothing_and_subscribes_to_nothing(chat):
     assert alice.got("in the spec's words")["group"] == group
     eve.publish_to(f"{group}/others/messages", {"id": "m2", "body": "me too"})
     eve.error("NOT_MEMBER", ref="m2")
+    bob.publish_to(f"{group}/others/messages", {"id": "m3", "to": "eve", "body": "to whom?"})
+    bob.error("BAD_FIELD", ref="m3")
     chat.mark(eve, bob)
     assert not eve.on("messages", group=group) and not eve.at(f"{group}/others/messages")
     assert "me too" not in bob.bodies()

@@ -20,6 +20,9 @@ const SHOWN: [&str; 23] = [
     "why", "expires", "event", "who", "version", "call", "outcome", "seconds",
 ];
 
+/// The same of a notice of a group, which the bridge writes.
+const SHOWN_OF_NOTICE: [&str; 5] = ["name", "image", "topic", "post", "history"];
+
 /// The conversations of a user, as many as fit into one answer.
 pub(super) async fn conversations(
     context: &Context,
@@ -52,7 +55,7 @@ pub(super) async fn conversations(
 
 fn conversation(item: ConversationItem, is_bal: bool, at: u64) -> Value {
     let ConversationItem { with, place: _, profile, sees_profile, last, count, unread, mentions, .. } = item;
-    let ConversationItem { read, peer_received, peer_read, entry, archived, invitation, .. } = item;
+    let ConversationItem { read, peer_received, peer_read, entry, archived, is_former, invitation, .. } = item;
     let mut shown = Map::new();
     let mut put = |name: &str, value: Option<Value>| value.map(|value| shown.insert(name.to_owned(), value));
     put("with", Some(with.as_str().into()));
@@ -71,6 +74,7 @@ fn conversation(item: ConversationItem, is_bal: bool, at: u64) -> Value {
     put("mute", Some(json!(entry.mute_level(at))));
     put("until", entry.muted_until.filter(|until| entry.is_muted(at) && *until != u64::MAX).map(Into::into));
     put("archived", Some(archived.into()));
+    put("member", is_former.then_some(false.into()));
     put("invitation", invitation.and_then(|invitation| serde_json::from_slice(&invitation).ok()));
     Value::Object(shown)
 }
@@ -78,7 +82,8 @@ fn conversation(item: ConversationItem, is_bal: bool, at: u64) -> Value {
 /// The newest item, as far as a list of conversations shows it.
 fn shortened(item: &Bytes) -> Option<Value> {
     let mut item: Map<String, Value> = serde_json::from_slice(item).ok()?;
-    item.retain(|name, _| SHOWN.contains(&name.as_str()));
+    let is_notice = item.get("type").is_some_and(|kind| kind == "notice");
+    item.retain(|name, _| SHOWN.contains(&&**name) || is_notice && SHOWN_OF_NOTICE.contains(&&**name));
     if let Some(Value::String(body)) = item.get_mut("body")
         && let Some((end, _)) = body.char_indices().nth(BODY_SHOWN)
     {

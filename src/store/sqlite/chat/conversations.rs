@@ -73,6 +73,7 @@ fn item(tx: &Tx<'_>, user: &Owner, with: Owner, newest: Row, at: u64) -> rusqlit
         peer_read: theirs.told_read.filter(|_| !is_to_oneself),
         entry: people::entry(tx, user, &with)?,
         archived: own.archived,
+        is_former: false,
         invitation: open_invitation(tx, user, &with, at)?,
         with,
     }))

@@ -293,6 +293,7 @@ async fn who_was_removed_hears_nothing_more_of_the_group() {
         let item = chat.group_shown("carol").await;
         let profile: Value = serde_json::from_str(item.profile.as_deref().unwrap()).unwrap();
         assert_eq!((&profile["name"], item.count, item.unread), (&json!("Team"), 5, 0));
+        assert!(item.is_former);
         let page = chat.rig.store.chat_export(owner("carol"), "groups".to_owned()).await.unwrap().await.unwrap();
         let group = page.unwrap().items.remove(0);
         assert_eq!((&group["settings"]["name"], &group["version"]), (&json!("Team"), &json!(2)));

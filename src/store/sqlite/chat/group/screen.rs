@@ -69,6 +69,7 @@ pub(in crate::store::sqlite::chat) fn item(
         peer_read: None,
         archived: member.archived >= newest || member.archived > Row(0) && entry.is_muted(at),
         entry,
+        is_former: !is_in,
         invitation: None,
         with,
     }))
