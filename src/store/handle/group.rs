@@ -9,7 +9,7 @@ use crate::store::error::StoreError;
 use crate::store::group::{
     GroupChanged, GroupOutcome, GroupPage, GroupStatePage, GroupStateQuery, NewGroupChange, NewGroupMessage,
 };
-use crate::store::sqlite::chat::group::{membership, message, state};
+use crate::store::sqlite::chat::group::{members, membership, message, state};
 use crate::store::sqlite::chat::scheduled;
 use crate::store::sqlite::tx::Tx;
 
@@ -56,17 +56,17 @@ impl Store {
         group: GroupId,
         after: String,
     ) -> Result<Committed<Result<GroupPage, Rejection>>, StoreError> {
-        self.queue.submit(move |tx| membership::page(tx, &user, &group, &after)).await
+        self.queue.submit(move |tx| members::page(tx, &user, &group, &after)).await
     }
 
     /// Those among `named` who have `by` not as a contact.
     pub async fn group_strangers(&self, by: Owner, named: Vec<Owner>) -> Result<Committed<Vec<Owner>>, StoreError> {
-        self.queue.submit(move |tx| membership::strangers(tx, &by, &named)).await
+        self.queue.submit(move |tx| members::strangers(tx, &by, &named)).await
     }
 
     /// Everybody who is in a group, by name.
     pub async fn group_members(&self, group: GroupId) -> Result<Committed<Vec<Owner>>, StoreError> {
-        self.queue.submit(move |tx| membership::names(tx, &group)).await
+        self.queue.submit(move |tx| members::names(tx, &group)).await
     }
 
     /// How the next group of a user is of which a filter matches a topic; `None`: there is no further one.

@@ -7,6 +7,8 @@ pub(in crate::store) mod amend;
 pub(in crate::store) mod bal_copy;
 pub(in crate::store) mod explain;
 pub(in crate::store) mod former;
+pub(in crate::store) mod invited;
+pub(in crate::store) mod members;
 pub(in crate::store) mod membership;
 pub(in crate::store) mod message;
 pub(in crate::store) mod own_copy;
@@ -141,7 +143,7 @@ pub(in crate::store::sqlite) fn forget_mentions(tx: &Tx<'_>, row: &ChatRow) -> r
     let names = kept["mentions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let Some(group) = row.peer.group().filter(|_| !names.is_empty()) else { return Ok(()) };
     let is_named = |user: &Owner| names.iter().any(|name| name == EVERYBODY || name == user.as_str());
-    let members = membership::names(tx, &group)?;
+    let members = members::names(tx, &group)?;
     members
         .iter()
         .filter(|user| is_named(user))

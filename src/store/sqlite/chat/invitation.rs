@@ -154,7 +154,7 @@ fn request(
     let (from, to) = (&new.from, &new.to);
     let mut group_name = None;
     if let Some(group) = group {
-        match group::membership::may_invite(tx, group, &from.name, &to.name)? {
+        match group::invited::may_invite(tx, group, &from.name, &to.name)? {
             Ok(name) => group_name = name,
             Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.invitation.id.clone()))),
         }
@@ -208,7 +208,7 @@ fn answer(
     let mut seen = Vec::new();
     let into = if answer == Answer::Accept { group_of(tx, &asked)? } else { None };
     if let Some(group) = &into {
-        if let Err(rejection) = group::membership::join(tx, group, (from, &asked), call)? {
+        if let Err(rejection) = group::invited::join(tx, group, (from, &asked), call)? {
             return Ok(ChatOutcome::Refused(rejection.about(new.invitation.id.clone())));
         }
     } else if answer == Answer::Accept {

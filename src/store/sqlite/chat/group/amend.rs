@@ -1,8 +1,8 @@
 //! Edits and retracts in a group: by the writer of the message, and retracts by owners as well.
 
-use super::membership::{Present, present};
+use super::members::{self, Present, present};
 use super::message::{give, refused, tell, tell_author};
-use super::{Group, Member, is_hidden_from, membership};
+use super::{Group, Member, is_hidden_from};
 use crate::chat::amendment::{Amendment, EDITED_BYTES_MAX, Why, edited, is_tombstone, tombstone, without_writer};
 use crate::chat::group::{EVERYBODY, GroupRole, may_write, not_member};
 use crate::chat::id::{Owner, Row, Sid};
@@ -206,7 +206,7 @@ pub(in crate::store::sqlite::chat) fn clear_all(
     call: &mut Call<'_>,
 ) -> rusqlite::Result<()> {
     let Some(group) = message.peer.group() else { return Ok(()) };
-    for user in membership::names(tx, &group)? {
+    for user in members::names(tx, &group)? {
         mention::forget(tx, &user, &message.peer, message.sid.row())?;
         let seen = Seen { user: &user, peer: &message.peer, sid: message.sid, up_to: false };
         notified::clear(tx, &seen, None, &[], call)?;

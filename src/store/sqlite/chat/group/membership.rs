@@ -1,5 +1,6 @@
 //! The roster of a group: who is in it, and the changes of that. Each change is one version and one notice.
 
+use super::members::{Present, names, present};
 use super::message::{notice, notice_row};
 use super::{Group, Member, former, role, state};
 use crate::chat::bal_event::BalEvent;
@@ -8,26 +9,22 @@ use crate::chat::group::{
     GroupChange, GroupDelivery, GroupRole, GroupSettings, MEMBERS_MAX, Notice, NoticeEvent, SettingsChange, Shown,
     heir, not_member,
 };
-use crate::chat::id::{GroupId, Owner, Row, Sid};
+use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::chat::suffix::invitations::{Invitation, Kind};
 use crate::chat::topic::Device;
 use crate::store::sqlite::chat::message::admission;
 use crate::store::sqlite::chat::notified::{self, Seen};
-use crate::store::sqlite::chat::{Call, ChatRow, events, invitation, owner, people};
+use crate::store::sqlite::chat::{Call, events, invitation, owner, people};
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{
-    BAL_GROUPS_MAX, ChatCall, ChatOutcome, GroupAction, GroupChanged, GroupPage, MEMBERS_BYTES, Named, NewGroupChange,
-    NewInvitation, USER_GROUPS_MAX, Writer,
+    BAL_GROUPS_MAX, ChatCall, ChatOutcome, GroupAction, GroupChanged, Named, NewGroupChange, NewInvitation,
+    USER_GROUPS_MAX, Writer,
 };
 use rusqlite::params;
 
-pub(in crate::store::sqlite) const PRESENT: &str =
-    "SELECT user, bal FROM members WHERE gid = ?1 AND gone IS NULL ORDER BY user";
-pub(in crate::store::sqlite) const PAGE: &str = "SELECT user, owner FROM members
-    WHERE gid = ?1 AND user > ?2 AND gone IS NULL ORDER BY user LIMIT ?3";
 const BY_AGE: &str = "SELECT user, owner FROM members WHERE gid = ?1 AND gone IS NULL ORDER BY came, user";
 const COUNT_OF: &str = "SELECT count(*) FROM members WHERE user = ?1 AND gone IS NULL";
 const INSERT: &str = "INSERT INTO members (gid, user, owner, came, reads_from, gone, read, read_counted, received, bal)
@@ -81,7 +78,7 @@ pub(in crate::store) fn change(
     }
 }
 
-fn refuse<T>(code: ErrorCode, detail: impl Into<String>) -> rusqlite::Result<Result<T, Rejection>> {
+pub(super) fn refuse<T>(code: ErrorCode, detail: impl Into<String>) -> rusqlite::Result<Result<T, Rejection>> {
     Ok(Err(Rejection::new(code, detail)))
 }
 
@@ -117,7 +114,7 @@ fn create(
 }
 
 /// Whether somebody may be in one more group.
-fn has_room(tx: &Tx<'_>, (user, is_bal): (&Owner, bool)) -> rusqlite::Result<Result<(), Rejection>> {
+pub(super) fn has_room(tx: &Tx<'_>, (user, is_bal): (&Owner, bool)) -> rusqlite::Result<Result<(), Rejection>> {
     let count = tx.one(COUNT_OF, [user.as_str()], |row| row.get::<_, i64>(0))?.unwrap_or_default();
     let most = if is_bal { BAL_GROUPS_MAX } else { USER_GROUPS_MAX };
     if count >= most as i64 {
@@ -143,12 +140,12 @@ fn is_bal(one: &Named) -> bool {
 }
 
 /// A change on its way to the disk.
-struct Writing<'a> {
-    name: Owner,
-    group: Group,
-    by: &'a Writer,
+pub(super) struct Writing<'a> {
+    pub(super) name: Owner,
+    pub(super) group: Group,
+    pub(super) by: &'a Writer,
     /// Of the first notice. Further ones take ids of pushes.
-    sid: Option<Sid>,
+    pub(super) sid: Option<Sid>,
 }
 
 impl Writing<'_> {
@@ -218,7 +215,7 @@ impl Writing<'_> {
     }
 
     /// Who comes back has nothing unread of before: what devices still show of it goes.
-    fn clear_before(
+    pub(super) fn clear_before(
         &self,
         tx: &mut Tx<'_>,
         (user, connected): (&Owner, &[Device]),
@@ -322,11 +319,17 @@ impl Writing<'_> {
     }
 
     /// The id of the notice that comes next.
-    fn next_sid(&self, call: &Call<'_>) -> Option<Sid> {
+    pub(super) fn next_sid(&self, call: &Call<'_>) -> Option<Sid> {
         self.sid.or_else(|| call.push_sids.as_slice().first().copied())
     }
 
-    fn insert(&self, tx: &Tx<'_>, (user, is_bal): (&Owner, bool), role: GroupRole, row: Row) -> rusqlite::Result<()> {
+    pub(super) fn insert(
+        &self,
+        tx: &Tx<'_>,
+        (user, is_bal): (&Owner, bool),
+        role: GroupRole,
+        row: Row,
+    ) -> rusqlite::Result<()> {
         if !is_bal {
             people::ensure(tx, user)?;
         }
@@ -344,7 +347,7 @@ impl Writing<'_> {
         tx.execute(INSERT, values).map(drop)
     }
 
-    fn notify(
+    pub(super) fn notify(
         &mut self,
         tx: &mut Tx<'_>,
         what: (NoticeEvent, &[Owner]),
@@ -431,131 +434,4 @@ pub(in crate::store::sqlite) fn leave_erased(
     writing.group.members = writing.group.members.saturating_sub(1);
     writing.notify(tx, (NoticeEvent::Left, std::slice::from_ref(alias)), &SettingsChange::default(), call)?;
     writing.promote_heir(tx, call)
-}
-
-/// `user` accepts the invitation `asked` into a group. The id of the notice comes from those for pushes.
-///
-/// The refusal is for the one who accepts.
-pub(in crate::store::sqlite::chat) fn join(
-    tx: &mut Tx<'_>,
-    group: &GroupId,
-    (user, asked): (&Writer, &ChatRow),
-    call: &mut Call<'_>,
-) -> rusqlite::Result<Result<(), Rejection>> {
-    let name = Owner::from(group.clone());
-    let Some(loaded) = Group::load(tx, &name)?.filter(|group| group.members > 0) else {
-        return refuse(ErrorCode::NotFound, "the group has ended");
-    };
-    match Member::now_or_before(tx, &name, &user.name)? {
-        Some(Member { gone: None, .. }) => return Ok(Ok(())),
-        Some(Member { gone: Some(gone), .. }) if gone > asked.sid.row() => {
-            return refuse(ErrorCode::NotFound, "the invitation is of before you went from the group");
-        }
-        _ => {}
-    }
-    if Member::load(tx, &name, &asked.writer)?.is_none_or(|inviter| inviter.role != GroupRole::Owner) {
-        return refuse(ErrorCode::NotFound, "whoever invited is no owner of the group any more");
-    }
-    let who = (&user.name, user.role == Role::Bal);
-    if let Err(rejection) = has_room(tx, who)? {
-        return Ok(Err(rejection));
-    }
-    if loaded.members as usize >= MEMBERS_MAX {
-        return refuse(ErrorCode::RateLimited, format!("a group has {MEMBERS_MAX} members at most"));
-    }
-    let mut writing = Writing { name, group: loaded, by: user, sid: None };
-    let Some(sid) = writing.next_sid(call) else { return refuse(ErrorCode::RateLimited, "too much at once") };
-    writing.insert(tx, who, GroupRole::Member, sid.row())?;
-    writing.group.members += 1;
-    let who = [user.name.clone()];
-    writing.notify(tx, (NoticeEvent::Joined, &who), &SettingsChange::default(), call)?;
-    writing.clear_before(tx, (&user.name, &user.connected), sid, call)?;
-    Ok(Ok(()))
-}
-
-/// Whether `by` may ask `user` to come into a group, and how the group is called.
-pub(in crate::store::sqlite::chat) fn may_invite(
-    tx: &Tx<'_>,
-    group: &GroupId,
-    by: &Owner,
-    user: &Owner,
-) -> rusqlite::Result<Result<Option<String>, Rejection>> {
-    let name = Owner::from(group.clone());
-    let Some(loaded) = Group::load(tx, &name)? else { return Ok(Err(not_member())) };
-    let member = Member::load(tx, &name, by)?;
-    if let Err(rejection) = GroupChange::Add(Vec::new()).check(member.map(|member| member.role)) {
-        return Ok(Err(rejection));
-    }
-    if Member::load(tx, &name, user)?.is_some() {
-        return refuse(ErrorCode::Duplicate, "`to` is in the group");
-    }
-    Ok(Ok(loaded.settings.name))
-}
-
-/// Those who have `by` not as a contact.
-pub(in crate::store) fn strangers(tx: &Tx<'_>, by: &Owner, named: &[Owner]) -> rusqlite::Result<Vec<Owner>> {
-    let mut strangers = Vec::new();
-    for user in named {
-        if !people::entry(tx, user, by)?.contact {
-            strangers.push(user.clone());
-        }
-    }
-    Ok(strangers)
-}
-
-/// Everybody who is in a group, by name.
-pub(in crate::store) fn names(tx: &Tx<'_>, group: &GroupId) -> rusqlite::Result<Vec<Owner>> {
-    Ok(present(tx, group)?.into_iter().map(|member| member.user).collect())
-}
-
-/// Somebody who is in a group, and what that one is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Present {
-    pub(super) user: Owner,
-    pub(super) is_bal: bool,
-}
-
-/// The same, with what each is.
-pub(super) fn present(tx: &Tx<'_>, group: &GroupId) -> rusqlite::Result<Vec<Present>> {
-    tx.all(PRESENT, [group.as_str()], |row| Ok(Present { user: owner(row, 0)?, is_bal: row.get(1)? }))
-}
-
-/// A group, as a member sees it, and members behind `after`.
-pub(in crate::store) fn page(
-    tx: &Tx<'_>,
-    user: &Owner,
-    group: &GroupId,
-    after: &str,
-) -> rusqlite::Result<Result<GroupPage, Rejection>> {
-    let name = Owner::from(group.clone());
-    let (Some(loaded), Some(member)) = (Group::load(tx, &name)?, Member::load(tx, &name, user)?) else {
-        return Ok(Err(not_member()));
-    };
-    let (items, complete) = page_behind(tx, &name, after)?;
-    Ok(Ok(GroupPage {
-        settings: loaded.settings,
-        version: loaded.version,
-        members: loaded.members,
-        role: member.role,
-        complete,
-        items,
-    }))
-}
-
-/// Members behind `after` by name, as many as fit into a document, and whether these are all of them.
-pub(super) fn page_behind(
-    tx: &Tx<'_>,
-    group: &Owner,
-    after: &str,
-) -> rusqlite::Result<(Vec<(Owner, GroupRole)>, bool)> {
-    let values = params![group.as_str(), after, MEMBERS_MAX as i64];
-    let mut items = tx.all(PAGE, values, |row| Ok((owner(row, 0)?, role(row.get(1)?))))?;
-    let (found, mut bytes) = (items.len(), 0);
-    let fits = |(user, _): &&(Owner, GroupRole)| {
-        bytes += user.as_str().len();
-        bytes <= MEMBERS_BYTES
-    };
-    let kept = items.iter().take_while(fits).count();
-    items.truncate(kept);
-    Ok((items, kept == found))
 }

@@ -1,6 +1,6 @@
 //! A message to a group: one row, a document for each member, and the pushes.
 
-use super::membership::Present;
+use super::members::Present;
 use super::push::{Deciding, Rules};
 use super::{Group, Member, Place, amend, bal_copy, former, may_read, position};
 use crate::chat::amendment::{Why, is_edited, is_tombstone, tombstone};

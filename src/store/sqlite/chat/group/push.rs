@@ -3,7 +3,7 @@
 //! The message row keeps what is not the rule: of each member whose push was not made at once, by which rule that is. What
 //! was made is found by its id, which is that of the message and the device: one push for each, whatever path makes it.
 
-use super::membership::Present;
+use super::members::Present;
 use super::{Group, Member, message};
 use crate::chat::attention::Attended;
 use crate::chat::contact::Entry;

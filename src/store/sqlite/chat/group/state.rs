@@ -1,7 +1,7 @@
 //! Who is in a group and how it is set, for members who read that on the topics of the group: documents without payload,
 //! composed when somebody reads them. Who is no member by then is told nothing.
 
-use super::membership::{self, Present};
+use super::members::{self, Present};
 use super::{Group, Member};
 use crate::chat::filter;
 use crate::chat::group::{GroupTopic, MemberList, NoticeEvent, profile_document};
@@ -113,7 +113,7 @@ fn compose(tx: &Tx<'_>, group: &Owner, topic: GroupTopic) -> rusqlite::Result<Op
     let (version, members) = (loaded.version, loaded.members);
     Ok(Some(match topic {
         GroupTopic::Members => {
-            let (items, _) = membership::page_behind(tx, group, "")?;
+            let (items, _) = members::page_behind(tx, group, "")?;
             MemberList { group, version, members, items: &items }.to_bytes().into()
         }
         GroupTopic::Profile => profile_document(group, version, &loaded.settings).into(),
