@@ -77,7 +77,9 @@ impl Gatekeeper {
         let (tell, told) = oneshot::channel();
         {
             let mut state = self.state();
-            if state.open.len() >= QUESTIONS_MAX {
+            // Half of what is worked on at one time is left for everybody else.
+            let most = (context.settings.limits.inflight_publishes / 2).clamp(1, QUESTIONS_MAX);
+            if state.open.len() >= most {
                 return false;
             }
             state.open.insert(id, tell);
