@@ -378,6 +378,8 @@ pub struct CommitEvents {
     pub queues: BTreeSet<QueueId>,
     /// What went out of queues without an acknowledgement.
     pub gone: BTreeMap<QueueId, RowCount>,
+    /// How many commits had told something when this was taken, as [`crate::store::Store::commits_told`].
+    pub commits: u64,
 }
 
 /// What the sweep of the queues did.

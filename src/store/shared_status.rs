@@ -29,6 +29,8 @@ pub(super) struct SharedStatus {
     /// and queues, whose rows the receiver reads from the store.
     events: Mutex<PendingEvents>,
     pub(super) events_came: Notify,
+    /// How many commits added to `events`.
+    commits_told: AtomicU64,
     /// Hashes of the names of those who were erased. Under a mutex; held for an operation on the set.
     erased: Mutex<HashSet<[u8; 32]>>,
     /// Nobody was: then no name is hashed.
@@ -76,9 +78,14 @@ impl SharedStatus {
         if !events.is_empty() {
             let mut pending = lock(&self.events);
             events.into_iter().for_each(|event| pending.add(event));
+            pending.batch.commits = self.commits_told.fetch_add(1, Ordering::SeqCst) + 1;
             drop(pending);
             self.events_came.notify_one();
         }
+    }
+
+    pub(super) fn commits_told(&self) -> u64 {
+        self.commits_told.load(Ordering::SeqCst)
     }
 
     /// What a commit brought: documents on these topics, and whether a message became due.

@@ -45,7 +45,7 @@ impl Hub {
     /// Puts what commits brought into the queues of its subscribers, for ever.
     pub(super) async fn distribute_events(&self) {
         loop {
-            let CommitEvents { items, topics, queues, gone } = self.store.commit_events().await;
+            let CommitEvents { items, topics, queues, gone, commits } = self.store.commit_events().await;
             let mut unread = UnreadTopics::default();
             for event in items {
                 self.distribute_event(event, &mut unread);
@@ -68,6 +68,17 @@ impl Hub {
                     queue.left_the_disk(gone);
                 }
             }
+            self.distributed.send_replace(commits);
+        }
+    }
+
+    /// Waits until the queues were told of each commit that may have brought what a client has now: a client that reads
+    /// from the disk may acknowledge a document before the queues of others hear of it.
+    async fn let_distribute(&self) {
+        let told = self.store.commits_told();
+        if *self.distributed.borrow() < told {
+            // It ends only with the hub.
+            let _ = self.distributed.subscribe().wait_for(|distributed| *distributed >= told).await;
         }
     }
 
@@ -212,6 +223,7 @@ impl Hub {
         let hub = Arc::clone(self);
         let confirmations = confirmations(session, taken.iter().map(|(_, taken)| taken));
         Box::pin(async move {
+            hub.let_distribute().await;
             loop {
                 let mut behind = Vec::new();
                 for (queue, taken) in &mut taken {

@@ -104,6 +104,8 @@ pub(crate) struct Hub {
     groups: tokio::sync::Mutex<()>,
     /// The number of the last row of which a queue was notified.
     last_notified: AtomicU64,
+    /// How many commits were told to the queues, as [`Store::commits_told`] counts them.
+    distributed: watch::Sender<u64>,
     /// The number of the last queue.
     last: AtomicU64,
     /// The tasks of [`Self::go_on`].
@@ -170,6 +172,7 @@ impl Hub {
             stop,
             groups: tokio::sync::Mutex::default(),
             last_notified: AtomicU64::new(documents::UNKNOWN),
+            distributed: watch::Sender::new(0),
             last: AtomicU64::new(0),
             going_on: TaskTracker::new(),
         })
@@ -193,6 +196,8 @@ impl Hub {
             )
         };
         tokio::join!(self.publish_for_bridge(publish, visibility), closed.run_until_cancelled(endless));
+        // Nobody is connected any more whose queue had to be told.
+        self.distributed.send_replace(u64::MAX);
         self.going_on.close();
         let _ = timeout(DISK, self.going_on.wait()).await;
     }

@@ -12,7 +12,7 @@ use super::*;
 use crate::broker::BrokerConfig;
 use crate::broker::connection::Ending;
 use crate::broker::identity::users::{Cost, UsersFile};
-use crate::broker::session::ReadWhat;
+use crate::broker::session::{InFlight, Pulled, QueueRef, ReadWhat};
 use crate::broker::wire::{Connect, Options, Version};
 use crate::chat::access::Rights;
 use crate::chat::id::Owner;
@@ -607,4 +607,47 @@ async fn a_topic_is_found_though_its_document_moves_into_the_queue_while_it_is_l
     store.acknowledged(acknowledged).await.unwrap().await.unwrap();
     looked.await.unwrap();
     assert_eq!(second.queue.next_read().map(|read| read.what), Some(ReadWhat::Documents(topic, 0)));
+}
+
+#[tokio::test]
+async fn a_document_that_one_client_read_from_disk_and_acknowledged_stays_until_the_others_were_told_of_it() {
+    let harness = Harness::new(BrokerLimits::default());
+    harness.hub.store.listen();
+    let topic = Arc::<str>::from("x/others/y");
+    let ((first, by_first), (second, by_second)) = (reader(&harness, &topic).await, reader(&harness, &topic).await);
+    let distributed = harness.hub.distribute_events();
+    tokio::pin!(distributed);
+    tell(&harness, &topic).await;
+    // Something else has it read the topic once more.
+    first.queue.notify(|queue| queue.behind_on(&topic));
+    read_all(&harness, &first).await;
+    let Some(Pulled::Send(item)) = first.queue.pull(&by_first, true, 0) else { panic!("it is read") };
+    let acknowledged = vec![InFlight::unsent(QueueRef::Own, &item)];
+    let mut settling = harness.hub.acknowledged(&first, acknowledged, true).unwrap();
+    assert!((&mut settling).now_or_never().is_none(), "the other one was not told");
+    assert!(unconstrained(distributed.as_mut()).now_or_never().is_none(), "it waits for more");
+    assert!((&mut settling).now_or_never().is_none(), "the other one has to read it");
+    read_all(&harness, &second).await;
+    settling.await.unwrap().await.unwrap();
+    let Some(Pulled::Send(same)) = second.queue.pull(&by_second, true, 0) else { panic!("it is lost") };
+    assert_eq!(same.source, item.source);
+    assert!(to_drop(&harness).await.is_empty(), "nobody is to read it any more");
+}
+
+/// A session that ends with its connection, and subscribes to a topic of which it has read what there is.
+async fn reader(harness: &Harness, topic: &str) -> (Arc<Session>, Arc<ConnectionHandle>) {
+    let (client, handle) = (harness.hub.next_number().to_string(), handle());
+    let key: Arc<str> = format!(":{client}").into();
+    let session = Session::new(Arc::clone(&key), None, client.into(), harness.hub.new_queue(&key));
+    harness.hub.registry.add(&session);
+    session.queue.attach(&handle);
+    harness.subscribe(&session, topic).await;
+    read_all(harness, &session).await;
+    (session, handle)
+}
+
+async fn read_all(harness: &Harness, session: &Arc<Session>) {
+    while let Some(read) = session.queue.next_read() {
+        harness.hub.fill(session, Arc::clone(&session.queue), read).await.unwrap();
+    }
 }

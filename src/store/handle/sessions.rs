@@ -237,4 +237,10 @@ impl Store {
             self.shared.events_came.notified().await;
         }
     }
+
+    /// How many commits have told something to [`Self::commit_events`]. A commit is counted before its verbs, and those
+    /// queued later, are answered.
+    pub fn commits_told(&self) -> u64 {
+        self.shared.commits_told()
+    }
 }
