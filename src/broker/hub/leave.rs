@@ -117,7 +117,6 @@ impl Hub {
 
     /// The session is no more: nothing is kept for it, and a will that waited is published.
     pub(super) async fn end_session(self: &Arc<Self>, session: &Arc<Session>) {
-        self.registry.remove(session);
         self.delayed_wills.cancel(session);
         for filter in session.filters() {
             self.drop_subscription(session, &filter).await;
@@ -134,6 +133,8 @@ impl Hub {
             };
             self.go_on(end).await;
         }
+        // Not before its end was asked for: a new session with the same key would get its name on disk, and end with it.
+        self.registry.remove(session);
     }
 
     /// Ends sessions whose time without a connection is over.

@@ -75,11 +75,17 @@ impl Harness {
     }
 
     fn subscribe(&self, session: &Arc<Session>, filters: &str) -> impl Future<Output = ()> + use<> {
+        let subscribed = self.subscribe_only(session, filters);
+        async { drop(subscribed.await) }
+    }
+
+    /// Yields what follows the SUBACK.
+    fn subscribe_only(&self, session: &Arc<Session>, filters: &str) -> impl Future<Output = AfterSubscribe> + use<> {
         let options = Options::read(QoS::AtLeastOnce as u8, None).unwrap();
         let wanted =
             filters.split(' ').map(|filter| RequestedSubscription { filter: filter.into(), options }).collect();
         let subscribed = Arc::clone(&self.hub).subscribe(Arc::clone(session), handle(), wanted);
-        async { drop(subscribed.await.unwrap()) }
+        async { subscribed.await.unwrap() }
     }
 
     fn unsubscribe(&self, session: &Arc<Session>, filter: &str) -> impl Future<Output = ()> + use<> {
@@ -650,4 +656,32 @@ async fn read_all(harness: &Harness, session: &Arc<Session>) {
     while let Some(read) = session.queue.next_read() {
         harness.hub.fill(session, Arc::clone(&session.queue), read).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_session_that_ends_does_not_take_its_successor_with_it() {
+    let harness = Harness::new(BrokerLimits::default());
+    let hub = &harness.hub;
+    let reader = harness.session("reader").await;
+    harness.subscribe(&reader, "w").await;
+    let (before, after) = (handle(), handle());
+    let Admitted { session, packet_ids, claim, .. } = hub.admit(&connect("one", 60), &before).await.ok().unwrap();
+    drop(claim);
+    session.lock().will = Some(Box::new(Will { message: new_publish("w").message, delay_s: 0 }));
+    let leaving = Leaving::Goodbye { with_will: true, expiry_s: Some(0) };
+    let leaves = hub.leave(&session, &before, packet_ids, leaving);
+    let wanted = connect("one", 60);
+    let comes = hub.admit(&wanted, &after);
+    tokio::pin!(leaves, comes);
+    {
+        let _blocked = harness.block_disk();
+        assert!(unconstrained(leaves.as_mut()).now_or_never().is_none(), "it waits for its will");
+        assert!(unconstrained(comes.as_mut()).now_or_never().is_none(), "it waits for the one before");
+    }
+    let ((), admitted) = tokio::join!(leaves, comes);
+    let admitted = admitted.ok().unwrap();
+    assert!(!admitted.present);
+    harness.subscribe(&admitted.session, "x").await;
+    assert_eq!(harness.subscriptions().await, ["w", "x"]);
+    assert!(hub.registry.stored(admitted.session.queue.stored().unwrap()).is_some());
 }
