@@ -64,6 +64,7 @@ impl SharedQueue {
                 refused: 0,
                 told: None,
                 later: None,
+                last_begun: 0,
             }),
         })
     }
@@ -164,11 +165,11 @@ impl SharedQueue {
         }
         let most = state.queue.limits();
         if let Some(later) = &mut state.later {
-            let bytes: usize = later.iter().map(|(item, _)| item.size()).sum();
+            let bytes: usize = later.items.iter().map(|(item, _)| item.size()).sum();
             // Half the room: the rest is for what is retained.
-            let fits = later.len() < most.messages / 2 && bytes + item.size() <= most.bytes / 2;
+            let fits = later.items.len() < most.messages / 2 && bytes + item.size() <= most.bytes / 2;
             if fits {
-                later.push((item, after));
+                later.items.push((item, after));
             }
             return if fits { Pushed::Taken } else { Pushed::Full };
         }
@@ -179,9 +180,14 @@ impl SharedQueue {
         pushed
     }
 
-    /// From now on [`Self::push`] waits behind what [`Self::push_retained`] puts in, until [`Self::end_retained`].
-    pub(super) fn begin_retained(&self) {
-        self.lock().later.get_or_insert_default();
+    /// From now on [`Self::push`] waits behind what [`Self::push_retained`] puts in, until each that began this has called
+    /// [`Self::end_retained`] with its number.
+    pub(super) fn begin_retained(&self) -> u64 {
+        let mut state = self.lock();
+        state.last_begun += 1;
+        let number = state.last_begun;
+        state.later.get_or_insert_default().waits_for.push(number);
+        number
     }
 
     /// A retained message for a new subscription.
@@ -191,10 +197,18 @@ impl SharedQueue {
         state.wake_next();
     }
 
-    /// Puts in what was published meanwhile.
-    pub(super) fn end_retained(&self) {
+    /// Puts in what was published meanwhile, unless another one has still to end. Nothing, if the connection that began it is
+    /// gone.
+    pub(super) fn end_retained(&self, number: u64) {
         let mut state = self.lock();
-        for (item, after) in state.later.take().unwrap_or_default() {
+        let Some(later) = state.later.take_if(|later| {
+            let is_waited_for = later.waits_for.contains(&number);
+            later.waits_for.retain(|other| *other != number);
+            is_waited_for && later.waits_for.is_empty()
+        }) else {
+            return;
+        };
+        for (item, after) in later.items {
             let promised = item.qos > QoS::AtMostOnce;
             if state.queue.push(item, after) == Pushed::Full && promised {
                 state.consumers.iter().for_each(|consumer| consumer.handle.end(Refusal::SlowConsumer));

@@ -12,7 +12,7 @@ use crate::broker::routing::retained::{RetainedEntry, RetainedLimits, Usage};
 use crate::broker::session::OutgoingMessage;
 use crate::broker::wire::Options;
 use crate::chat::qos::QoS;
-use crate::store::{Enqueue, Message, QueueId, Retain, StoreError, Target};
+use crate::store::{Message, QueueId, Retain, RowCount, StoreError, Target};
 
 /// Topics that are read at one time.
 const PAGE: usize = 64;
@@ -47,12 +47,6 @@ impl Hub {
         Ok(Some(Retain::Keep(user.map(str::to_owned))))
     }
 
-    /// Whether anything may be retained for a filter.
-    pub(super) fn has_retained(&self, filter: &str) -> bool {
-        let found = self.lock_retained().matching(filter, None, 1);
-        !found.topics.is_empty() || found.after.is_some()
-    }
-
     fn retained_limits(&self) -> RetainedLimits {
         let limits = &self.limits;
         let total = Usage { messages: limits.retained_messages as u64, bytes: u64::MAX };
@@ -70,11 +64,9 @@ impl Hub {
         let mut after = None;
         loop {
             let page = self.lock_retained().matching(filter, after.as_deref(), PAGE);
-            if !page.topics.is_empty() {
-                let topics = page.topics.iter().map(ToString::to_string).collect();
-                for message in self.store.read_retained(topics).await?.await? {
-                    self.send_one_retained(session, message, options).await?;
-                }
+            let mut topics: Vec<String> = page.topics.iter().map(ToString::to_string).collect();
+            while !topics.is_empty() {
+                topics = self.send_retained_of(session, topics, options).await?;
             }
             match page.after {
                 Some(last) => after = Some(last),
@@ -83,23 +75,47 @@ impl Hub {
         }
     }
 
-    async fn send_one_retained(&self, session: &Session, message: Message, options: Options) -> Result<(), StoreError> {
-        let qos = message.qos.min(options.qos);
-        let stored = session.queue.stored().filter(|_| qos > QoS::AtMostOnce);
-        let ids = options.id.into_iter().collect();
-        let target = Target { queue: stored.unwrap_or(QueueId(0)), qos, retain: true, ids };
-        let message = Arc::new(message);
-        if stored.is_none() {
-            poll_fn(|cx| if session.queue.has_room(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
-            session.queue.push_retained(OutgoingMessage::memory(message, target), self.last_notified());
-        } else if self.has_room_on_disk(&session.queue, &message) {
-            // A lasting session has it until it is acknowledged, however often its connection breaks. The queue is
-            // notified of what is committed; this does not wait for it.
-            let counted = Counted { queues: vec![Arc::clone(&session.queue)], bytes: message.bytes() };
-            let (targets, incoming, retain, will_of) = (vec![target], None, None, None);
-            let _committed = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;
-            counted.keep();
+    /// Yields topics of which another message was retained meanwhile.
+    async fn send_retained_of(
+        &self,
+        session: &Session,
+        topics: Vec<String>,
+        options: Options,
+    ) -> Result<Vec<String>, StoreError> {
+        let queue = &session.queue;
+        let mut asked = Vec::new();
+        for message in self.store.read_retained(topics).await?.await? {
+            let qos = message.qos.min(options.qos);
+            let stored = queue.stored().filter(|_| qos > QoS::AtMostOnce);
+            let ids = options.id.into_iter().collect();
+            let target = Target { queue: stored.unwrap_or(QueueId(0)), qos, retain: true, ids };
+            let message = Arc::new(message);
+            if stored.is_none() {
+                poll_fn(|cx| if queue.has_room(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
+                queue.push_retained(OutgoingMessage::memory(message, target), self.last_notified());
+            } else if self.has_room_on_disk(queue, &message) {
+                // A lasting session has it until it is acknowledged, however often its connection breaks.
+                let counted = Counted { queues: vec![Arc::clone(queue)], bytes: message.bytes() };
+                let committed = self.store.enqueue_retained(Arc::clone(&message), target).await?;
+                counted.keep();
+                asked.push((message, committed));
+            }
         }
-        Ok(())
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let queue = Arc::clone(queue);
+        let replaced = async move {
+            let mut topics = Vec::new();
+            for (message, committed) in asked {
+                if !committed.await? {
+                    queue.left_the_disk(RowCount { rows: 1, bytes: message.bytes() });
+                    topics.push(message.topic.to_string());
+                }
+            }
+            Ok(topics)
+        };
+        // In a task, as the store goes on even if the connection ends meanwhile.
+        self.going_on.spawn(replaced).await.unwrap_or(Err(StoreError::Closed))
     }
 }

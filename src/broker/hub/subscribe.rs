@@ -47,7 +47,30 @@ struct GrantedSubscription {
     sends_retained: bool,
 }
 
+/// Retained messages are yet to be sent: what is published meanwhile waits, until this is dropped.
+struct RetainedFirst {
+    queue: Arc<SharedQueue>,
+    number: u64,
+}
+
+impl RetainedFirst {
+    fn begin(queue: &Arc<SharedQueue>) -> Self {
+        Self { queue: Arc::clone(queue), number: queue.begin_retained() }
+    }
+}
+
+impl Drop for RetainedFirst {
+    fn drop(&mut self) {
+        self.queue.end_retained(self.number);
+    }
+}
+
 impl RequestedSubscription {
+    /// MQTT 5, 4.8.2: a shared subscription is sent none.
+    fn may_be_sent_retained(&self) -> bool {
+        self.options.retain_handling < NO_RETAINED && !is_shared(&self.filter)
+    }
+
     /// As the store keeps it. When retained messages are sent is of this packet alone.
     pub(super) fn kept(&self) -> KeptSubscription {
         let options = Options { retain_handling: 0, ..self.options };
@@ -83,6 +106,11 @@ impl Hub {
             // If this is cancelled from here on, the subscription is on disk, or not in memory either.
             kept = Some(self.store.subscribe(queue, wanted.iter().map(RequestedSubscription::kept).collect()).await?);
         }
+        // Before anything is routed to it: what is retained is older.
+        let retained_first = wanted
+            .iter()
+            .any(RequestedSubscription::may_be_sent_retained)
+            .then(|| RetainedFirst::begin(&session.queue));
         let mut granted = Vec::with_capacity(wanted.len());
         for wanted in wanted {
             granted.push(self.grant(&session, wanted).await?);
@@ -98,7 +126,7 @@ impl Hub {
             // Not before all of them are kept: nobody is to wait for a member that is not sent anything yet.
             self.attach_member(&group.queue, &handle).await;
         }
-        Ok(Box::pin(async move { self.follow(&session, granted).await }))
+        Ok(Box::pin(async move { self.follow(&session, granted, retained_first).await }))
     }
 
     async fn grant(
@@ -117,9 +145,6 @@ impl Hub {
         }
         let handling = options.retain_handling;
         let sends_retained = handling < NO_RETAINED && !(replaced && handling == RETAINED_IF_NEW);
-        if sends_retained && self.has_retained(&filter) {
-            session.queue.begin_retained();
-        }
         Ok(GrantedSubscription { filter, options, group: None, sends_retained })
     }
 
@@ -174,7 +199,12 @@ impl Hub {
         Ok(())
     }
 
-    async fn follow(&self, session: &Session, granted: Vec<GrantedSubscription>) -> Result<(), StoreError> {
+    async fn follow(
+        &self,
+        session: &Session,
+        granted: Vec<GrantedSubscription>,
+        retained_first: Option<RetainedFirst>,
+    ) -> Result<(), StoreError> {
         for GrantedSubscription { group, .. } in &granted {
             let queue = group.as_ref().map_or(&session.queue, |(group, _)| &group.queue);
             queue.read(|queue| {
@@ -182,17 +212,12 @@ impl Hub {
                 queue.look_for_topics();
             });
         }
-        let mut sent = Ok(());
         for GrantedSubscription { filter, options, .. } in granted.iter().filter(|granted| granted.sends_retained) {
-            if sent.is_ok() {
-                sent = self.send_retained(session, filter, *options).await;
-            }
-            if sent.is_ok() {
-                sent = self.send_group_states(session, filter, *options).await;
-            }
+            self.send_retained(session, filter, *options).await?;
+            self.send_group_states(session, filter, *options).await?;
         }
-        session.queue.end_retained();
-        sent
+        drop(retained_first);
+        Ok(())
     }
 
     /// Finds the topics with documents that come into a queue: those that nobody has had and that match its filters, and those

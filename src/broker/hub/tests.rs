@@ -685,3 +685,79 @@ async fn a_session_that_ends_does_not_take_its_successor_with_it() {
     assert_eq!(harness.subscriptions().await, ["w", "x"]);
     assert!(hub.registry.stored(admitted.session.queue.stored().unwrap()).is_some());
 }
+
+#[tokio::test]
+async fn what_is_no_longer_retained_does_not_follow_what_came_instead() {
+    let harness = Harness::new(BrokerLimits::default());
+    let session = harness.session("a").await;
+    retain(&harness, "t", "old").await;
+    retain(&harness, "u", "old").await;
+    let sends_retained = harness.subscribe_only(&session, "+").await;
+    tokio::pin!(sends_retained);
+    let (replaced, cleared) = {
+        let _blocked = harness.block_disk();
+        assert!(unconstrained(sends_retained.as_mut()).now_or_never().is_none(), "it reads");
+        let (replaced, cleared) = (retain(&harness, "t", "new"), retain(&harness, "u", ""));
+        tokio::pin!(replaced, cleared);
+        assert!(unconstrained(replaced).now_or_never().is_none());
+        assert!(unconstrained(cleared).now_or_never().is_none());
+        (retained_on(&harness, "t"), retained_on(&harness, "u"))
+    };
+    sends_retained.await.unwrap();
+    let (replaced, cleared) = (replaced.await, cleared.await);
+    assert_eq!((replaced.as_deref(), cleared), (Some("new"), None));
+    let queue = session.queue.stored().unwrap();
+    let page = Page { rows: 9, bytes: 9_000 };
+    let rows = harness.hub.store.read_rows(queue, 0, page, now_ms()).await.unwrap().await.unwrap().rows;
+    let last = |topic: &str| {
+        let of_topic = rows.iter().filter(|row| *row.message.topic == *topic);
+        of_topic.last().map(|row| String::from_utf8(row.message.payload.to_vec()).unwrap())
+    };
+    assert_eq!((last("t").as_deref(), last("u").as_deref()), (Some("new"), Some("")), "{rows:?}");
+    let bytes = rows.iter().map(|row| row.message.bytes()).sum();
+    assert_eq!(session.queue.on_disk(), (rows.len() as u64, bytes));
+}
+
+#[tokio::test]
+async fn what_is_published_while_retained_messages_are_sent_follows_the_last_of_them() {
+    let harness = Harness::new(BrokerLimits::default());
+    for topic in ["a/x", "b/x"] {
+        retain(&harness, topic, "old").await;
+    }
+    let (session, by) = reader(&harness, "c").await;
+    let one = harness.subscribe_only(&session, "a/#").await;
+    let other = harness.subscribe_only(&session, "b/#").await;
+    one.await.unwrap();
+    let read = |harness: &Harness| {
+        let pulled = std::iter::from_fn(|| session.queue.pull(&by, true, harness.hub.last.load(Relaxed)));
+        let text = |pulled| match pulled {
+            Pulled::Send(item) => String::from_utf8(item.message.payload.to_vec()).unwrap(),
+            Pulled::Expired(item) => panic!("{item:?}"),
+        };
+        pulled.map(text).collect::<Vec<_>>()
+    };
+    assert_eq!(read(&harness), ["old"]);
+    retain(&harness, "b/x", "new").await;
+    assert!(read(&harness).is_empty(), "the other one is still to be sent what is retained");
+    other.await.unwrap();
+    assert_eq!(read(&harness).last().map(String::as_str), Some("new"));
+    retain(&harness, "a/x", "last").await;
+    assert_eq!(read(&harness), ["last"]);
+    // One that is not followed, as its connection breaks.
+    drop(harness.subscribe_only(&session, "a/#").await);
+    retain(&harness, "a/x", "again").await;
+    assert_eq!(read(&harness), ["again"]);
+}
+
+async fn retain(harness: &Harness, topic: &str, payload: &str) {
+    let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: true };
+    let mut publish = new_publish(topic);
+    publish.message = Message { payload: payload.to_owned().into(), retain: true, ..publish.message };
+    let Publishing::Waits(waits) = harness.hub.publish(by, publish) else { panic!("it is stored") };
+    assert!(waits.await.unwrap().stored().await);
+}
+
+async fn retained_on(harness: &Harness, topic: &str) -> Option<String> {
+    let found = harness.hub.store.read_retained(vec![topic.to_owned()]).await.unwrap().await.unwrap();
+    found.first().map(|message| String::from_utf8(message.payload.to_vec()).unwrap())
+}

@@ -5,7 +5,7 @@ use crate::store::documents::{Seen, Unread};
 use crate::store::error::StoreError;
 use crate::store::sessions::{
     AckOutcome, Acknowledged, BrokerState, CommitEvents, DocumentPage, Enqueue, GivenRow, ImportedSession,
-    KeptSubscription, Message, Page, QueueId, RowCount, RowPage, SessionRecord, SweptQueues, Will,
+    KeptSubscription, Message, Page, QueueId, RowCount, RowPage, SessionRecord, SweptQueues, Target, Will,
 };
 use crate::store::sqlite::sessions::{documents, import, queue, retained, session, state, sweep};
 use crate::store::sqlite::unread;
@@ -81,7 +81,13 @@ impl Store {
         self.queue.submit(move |tx| queue::enqueue(tx, &message)).await
     }
 
-    /// The same for a will: the end of a connection is not to wait for room.
+    /// Puts a retained message into a queue, unless another one is retained on its topic by now, or none. Whether it did.
+    /// Whoever was to be told of that has it before this, and would get the older one behind it.
+    pub async fn enqueue_retained(&self, message: Arc<Message>, target: Target) -> Result<Committed<bool>, StoreError> {
+        self.queue.submit(move |tx| queue::enqueue_retained(tx, &message, &target)).await
+    }
+
+    /// The same as [`Self::enqueue`] for a will: the end of a connection is not to wait for room.
     pub async fn enqueue_will(&self, will: Enqueue) -> Result<Committed<bool>, StoreError> {
         self.queue.submit_reserved(move |tx| queue::enqueue(tx, &will)).await
     }

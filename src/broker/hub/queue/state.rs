@@ -25,8 +25,19 @@ pub(super) struct State {
     /// Messages refused since that was last reported.
     pub(super) refused: u64,
     pub(super) told: Option<Instant>,
-    /// While retained messages are sent: what is published meanwhile, to follow them.
-    pub(super) later: Option<Vec<(OutgoingMessage, Option<u64>)>>,
+    /// While retained messages are sent.
+    pub(super) later: Option<Later>,
+    /// The number of the last one who began that.
+    pub(super) last_begun: u64,
+}
+
+/// What is published while retained messages are sent, to follow them.
+#[derive(Debug, Default)]
+pub(super) struct Later {
+    /// The numbers of those for whom it waits.
+    pub(super) waits_for: Vec<u64>,
+    /// Each with the number of the last row of which any queue was notified, if it is known.
+    pub(super) items: Vec<(OutgoingMessage, Option<u64>)>,
 }
 
 #[derive(Debug)]

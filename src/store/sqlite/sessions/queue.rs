@@ -53,6 +53,19 @@ pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite:
     Ok(true)
 }
 
+/// Puts a message into a queue if it is still what is retained on its topic. Whether it is.
+pub(in crate::store) fn enqueue_retained(
+    tx: &mut Tx<'_>,
+    message: &Arc<Message>,
+    target: &Target,
+) -> rusqlite::Result<bool> {
+    let is_retained = retained::one(tx, &message.topic)?.is_some_and(|retained| retained == **message);
+    if is_retained {
+        put(tx, message, std::slice::from_ref(target))?;
+    }
+    Ok(is_retained)
+}
+
 /// Puts a message into queues, and tells those with a connection. Yields its number.
 fn put(tx: &mut Tx<'_>, message: &Arc<Message>, targets: &[Target]) -> rusqlite::Result<i64> {
     let seq = tx.next_seq()?;

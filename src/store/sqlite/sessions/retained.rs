@@ -53,9 +53,13 @@ pub(super) fn expire(tx: &Tx<'_>, now: u64, chunk: i64) -> rusqlite::Result<Vec<
 pub(in crate::store) fn read(tx: &Tx<'_>, topics: &[String]) -> rusqlite::Result<Vec<Message>> {
     let mut found = Vec::new();
     for topic in topics {
-        found.extend(tx.one(ONE, [topic], message)?);
+        found.extend(one(tx, topic)?);
     }
     Ok(found)
+}
+
+pub(super) fn one(tx: &Tx<'_>, topic: &str) -> rusqlite::Result<Option<Message>> {
+    tx.one(ONE, [topic], message)
 }
 
 pub(super) fn all(tx: &Tx<'_>) -> rusqlite::Result<Vec<KeptRetained>> {
