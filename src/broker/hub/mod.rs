@@ -43,6 +43,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -205,16 +206,23 @@ impl Hub {
     /// Asks the store or the bridge for something that must come to them, and waits a while until it has. It goes on if that
     /// takes longer, or if this is cut.
     async fn go_on(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(task) = self.start(work).await {
+            let _ = timeout(DISK, task).await;
+        }
+    }
+
+    /// Begins with it, and yields the task that goes on with it, if there is more to do.
+    async fn start(&self, work: impl Future<Output = ()> + Send + 'static) -> Option<JoinHandle<()>> {
         let mut work = Box::pin(work);
         // So it has its place among others who wait for room.
         if (&mut work).now_or_never().is_some() {
-            return;
+            return None;
         }
         if self.going_on.len() < GOING_ON {
-            let _ = timeout(DISK, self.going_on.spawn(work)).await;
-        } else {
-            work.await;
+            return Some(self.going_on.spawn(work));
         }
+        work.await;
+        None
     }
 
     /// Tells all connections to end.

@@ -749,6 +749,26 @@ async fn what_is_published_while_retained_messages_are_sent_follows_the_last_of_
     assert_eq!(read(&harness), ["again"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn wills_that_are_due_together_do_not_wait_for_the_disk_one_by_one() {
+    let harness = Harness::new(BrokerLimits::default());
+    let reader = harness.session("reader").await;
+    harness.subscribe(&reader, "w/+").await;
+    for client in ["a", "b", "c"] {
+        let session = harness.session(client).await;
+        let message = new_publish(&format!("w/{client}")).message;
+        session.lock().will = Some(Box::new(Will { message, delay_s: 1 }));
+        harness.hub.delayed_wills.add(Duration::from_secs(1), &session);
+    }
+    let disk = harness.block_disk();
+    let publishes = timeout(Duration::from_millis(1_500), harness.hub.publish_delayed_wills());
+    assert!(publishes.await.is_err(), "it waits for more");
+    assert_eq!(reader.queue.on_disk().0, 3, "the store was asked for all of them");
+    drop(disk);
+    harness.hub.going_on.close();
+    harness.hub.going_on.wait().await;
+}
+
 async fn retain(harness: &Harness, topic: &str, payload: &str) {
     let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: true };
     let mut publish = new_publish(topic);

@@ -65,19 +65,25 @@ impl Hub {
             let now = Instant::now();
             match self.delayed_wills.take_due(now) {
                 Ok(session) => {
-                    // The claim keeps its client from connecting meanwhile, with another will.
-                    let _claim = self.registry.claim(&session.key).await;
-                    let will = {
-                        let mut state = session.lock();
-                        // The client came back before this task had the claim: its will is another one.
-                        if state.handle.is_none() { state.will.take() } else { None }
-                    };
-                    if let Some(will) = will {
-                        self.publish_will(&session, will).await;
-                    }
+                    let hub = Arc::clone(self);
+                    // Many may be due at once, and none of them waits for the disk to have the one before.
+                    self.start(async move { hub.publish_due_will(&session).await }).await;
                 }
                 Err(next) => _ = timeout_at(next.unwrap_or(now + NO_WILL), self.delayed_wills.changed.notified()).await,
             }
+        }
+    }
+
+    async fn publish_due_will(self: &Arc<Self>, session: &Arc<Session>) {
+        // The claim keeps its client from connecting meanwhile, with another will.
+        let _claim = self.registry.claim(&session.key).await;
+        let will = {
+            let mut state = session.lock();
+            // The client came back before this had the claim: its will is another one.
+            if state.handle.is_none() { state.will.take() } else { None }
+        };
+        if let Some(will) = will {
+            self.publish_will(session, will).await;
         }
     }
 
