@@ -34,6 +34,10 @@ pub(super) struct PublishState {
     pub(super) released: Vec<(u16, u8)>,
     /// The topic of the last message: often that of the next one.
     topic: Option<Arc<str>>,
+    /// The last message at QoS 0 that goes by the disk, until it is there.
+    silent: Option<Promise>,
+    /// What the store had told when the last message came to the disk, as [`crate::store::Store::commits_told`].
+    told: u64,
 }
 
 struct PendingPublish {
@@ -72,11 +76,12 @@ impl Connection {
             correlation: properties.correlation.map(Bytes::copy_from_slice),
             is_will: false,
         };
+        let follows = self.may_pass_another(cx);
         let publisher = Publisher {
             session: Some(&self.guard.session),
             rights: &self.rights,
             device: self.device.as_ref(),
-            follows: !self.held.is_empty(),
+            follows,
         };
         match self.guard.hub.publish(publisher, new) {
             Publishing::Promised(promise) => self.promised(answer, promise),
@@ -96,6 +101,23 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether a message of this client may not be with its readers yet, so that another one that is given to them at once
+    /// would pass it.
+    fn may_pass_another(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(silent) = &mut self.publish_state.silent
+            && silent.poll(cx).is_ready()
+        {
+            self.publish_state.silent = None;
+            self.came_to_the_disk();
+        }
+        let is_on_its_way = !self.held.is_empty() || self.publish_state.silent.is_some();
+        is_on_its_way || !self.guard.hub.has_distributed(self.publish_state.told)
+    }
+
+    fn came_to_the_disk(&mut self) {
+        self.publish_state.told = self.guard.hub.store.commits_told();
+    }
+
     /// Ready when the hub has every message that was handled.
     pub(super) fn poll_publish(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
         let Some(PendingPublish { promise, .. }) = &mut self.publish_state.waiting else { return Ok(Poll::Ready(())) };
@@ -113,6 +135,7 @@ impl Connection {
     /// Lets go the acknowledgements that may leave.
     pub(super) fn poll_held(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         while let Poll::Ready(Some((kind, id, word))) = self.held.poll_release(cx) {
+            self.came_to_the_disk();
             match word {
                 AckVerdict::NotStored => return Err(End::NotStored),
                 AckVerdict::Refused(refusal) => self.refused(kind, id, refusal),
@@ -240,8 +263,10 @@ impl Connection {
     }
 
     fn promised(&mut self, answer: Option<(AckKind, u16)>, promise: Promise) {
-        if let Some((kind, id)) = answer {
-            self.held.push(kind, id, AckCondition::Stored(promise));
+        match answer {
+            Some((kind, id)) => self.held.push(kind, id, AckCondition::Stored(promise)),
+            // One that is ready already is so when it is asked next.
+            None => self.publish_state.silent = Some(promise),
         }
     }
 }

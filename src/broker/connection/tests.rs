@@ -1082,3 +1082,39 @@ async fn a_retained_message_that_has_expired_is_swept_and_the_others_stay() {
     seen.sort_unstable();
     assert_eq!(seen, [(3, true), (9, false)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_message_at_qos_0_passes_none_of_its_publisher_that_came_to_the_disk_or_is_on_its_way() {
+    let harness = Harness::new();
+    harness.hub.store.listen();
+    let kept = Connect { client: "reader", flags: 0, properties: FOR_EVER, ..Connect::default() };
+    let mut reader = harness.connect(kept).await;
+    reader.subscribe("t", 1).await;
+    let mut publisher = harness.client(V5).await;
+    publisher.publish(2, "t", 1, "1").await;
+    assert_eq!(publisher.ack().await.1, 1);
+    // The queues were not told of it yet.
+    let disk = harness.block_disk();
+    publisher.publish(0, "t", 0, "2").await;
+    publisher.quiet().await;
+    reader.quiet().await;
+    distribute_once(&harness);
+    assert_eq!(reader.message().await.2, "1");
+    publisher.publish(0, "t", 0, "3").await;
+    publisher.quiet().await;
+    reader.quiet().await;
+    drop(disk);
+    // Asked for last, so it is there last.
+    harness.hub.store.is_imported().await.unwrap().await.unwrap();
+    distribute_once(&harness);
+    assert_eq!([reader.message().await.2, reader.message().await.2], ["2", "3"]);
+    publisher.publish(0, "t", 0, "4").await;
+    assert_eq!(reader.message().await.2, "4", "nothing is before it");
+}
+
+/// The events that a hub without a task for them has not taken.
+fn distribute_once(harness: &Harness) {
+    let distributed = harness.hub.distribute_events();
+    tokio::pin!(distributed);
+    assert!(unconstrained(distributed).now_or_never().is_none(), "it waits for more");
+}

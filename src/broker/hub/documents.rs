@@ -43,7 +43,7 @@ pub(super) const UNKNOWN: u64 = 0;
 
 impl Hub {
     /// Puts what commits brought into the queues of its subscribers, for ever.
-    pub(super) async fn distribute_events(&self) {
+    pub(in crate::broker) async fn distribute_events(&self) {
         loop {
             let CommitEvents { items, topics, queues, gone, commits } = self.store.commit_events().await;
             let mut unread = UnreadTopics::default();
@@ -76,10 +76,15 @@ impl Hub {
     /// from the disk may acknowledge a document before the queues of others hear of it.
     async fn let_distribute(&self) {
         let told = self.store.commits_told();
-        if *self.distributed.borrow() < told {
+        if !self.has_distributed(told) {
             // It ends only with the hub.
             let _ = self.distributed.subscribe().wait_for(|distributed| *distributed >= told).await;
         }
+    }
+
+    /// Whether the queues were told of so many commits.
+    pub(crate) fn has_distributed(&self, commits: u64) -> bool {
+        *self.distributed.borrow() >= commits
     }
 
     /// The number of the last row of which any queue was notified.
