@@ -4,6 +4,7 @@
 use super::nack::NackCode;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 /// Why a payload was refused. Never quotes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -163,7 +164,7 @@ impl Inbound {
     /// # Errors
     /// When it is not a JSON object, or lacks a field that its type needs.
     pub fn parse(json: &str) -> Result<Self, PayloadError> {
-        let mut fields = Fields::parse(json)?;
+        let mut fields = Fields::parse_mended(json)?;
         // Before anything else: a control message has no message_id.
         let Some(message_type) = fields.text("message_type") else {
             return fields.upstream().map(Self::Upstream);
@@ -222,9 +223,22 @@ impl Inbound {
 /// Whom to acknowledge a device's message to, and by which id, where [`Inbound::parse`] can make nothing else of it. What
 /// has the type of an answer is none.
 pub(super) fn sender_of(json: &str) -> Option<(String, String)> {
-    let mut fields = Fields::parse(json).ok()?;
+    let json = mend_strings(json);
+    // Everything else is passed over unread: however deep, and however large the numbers.
+    let Address { from, message_id, message_type } = serde_json::from_str(&json).ok()?;
+    let named = [("from", from), ("message_id", message_id), ("message_type", message_type)];
+    let mut fields = Fields(named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
     let is_answer = matches!(fields.text("message_type").as_deref(), Some("ack" | "nack" | "control"));
     if is_answer { None } else { Some((fields.text("from")?, fields.id().ok()?)) }
+}
+
+/// What an acknowledgement needs.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Address {
+    from: Value,
+    message_id: Value,
+    message_type: Value,
 }
 
 impl Receipt {
@@ -286,6 +300,18 @@ impl Fields {
         }
     }
 
+    /// The same of what a device may have written: a text that was cut within a character, or has a control character, is no
+    /// JSON, and yet the rest of it can be read.
+    fn parse_mended(json: &str) -> Result<Self, PayloadError> {
+        match Self::parse(json) {
+            Err(error @ PayloadError::Json { .. }) => match mend_strings(json) {
+                Cow::Owned(mended) => Self::parse(&mended),
+                Cow::Borrowed(_) => Err(error),
+            },
+            read => read,
+        }
+    }
+
     /// A text. Numbers give their text: some servers send ids as numbers. Other types count as absent.
     fn text(&mut self, name: &str) -> Option<String> {
         match self.0.get(name)? {
@@ -327,7 +353,8 @@ impl Fields {
     }
 
     fn upstream(mut self) -> Result<Upstream, PayloadError> {
-        if self.0.contains_key("message_type") {
+        // Null is as good as absent.
+        if self.0.shift_remove("message_type").is_some_and(|other| !other.is_null()) {
             return Err(PayloadError::Field("message_type"));
         }
         Ok(Upstream {
@@ -350,6 +377,60 @@ impl Fields {
             device_registration_id: data.text("device_registration_id"),
             sent_at_ms: data.text("message_sent_timestamp").and_then(|ms| ms.parse().ok()),
         })
+    }
+}
+
+/// The same with U+FFFD for each half of a surrogate pair that stands alone, and with its escape for each control character
+/// within a string.
+fn mend_strings(json: &str) -> Cow<'_, str> {
+    let (mut mended, mut copied, mut at, mut in_string) = (String::new(), 0, 0, false);
+    let bytes = json.as_bytes();
+    while let Some(&byte) = bytes.get(at) {
+        let (length, instead) = match byte {
+            b'"' => {
+                in_string = !in_string;
+                (1, None)
+            }
+            b'\\' if in_string => match surrogate(&bytes[at..]) {
+                Some(Surrogate::High) if surrogate(&bytes[at + ESCAPE..]) == Some(Surrogate::Low) => (2 * ESCAPE, None),
+                Some(_) => (ESCAPE, Some("\\ufffd".to_owned())),
+                None => (2, None),
+            },
+            ..0x20 if in_string => (1, Some(format!("\\u{byte:04x}"))),
+            _ => (1, None),
+        };
+        if let Some(instead) = instead {
+            mended.push_str(&json[copied..at]);
+            mended.push_str(&instead);
+            copied = at + length;
+        }
+        at += length;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(json);
+    }
+    mended.push_str(&json[copied..]);
+    Cow::Owned(mended)
+}
+
+/// Half of a character beyond the first plane, as JSON escapes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Surrogate {
+    High,
+    Low,
+}
+
+/// How long `\u` and four digits are.
+const ESCAPE: usize = 6;
+
+/// The half that is escaped at the beginning.
+fn surrogate(bytes: &[u8]) -> Option<Surrogate> {
+    let [b'\\', b'u', digits @ ..] = bytes.get(..ESCAPE)? else { return None };
+    let code = u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
+    match code {
+        0xd800..0xdc00 => Some(Surrogate::High),
+        0xdc00..0xe000 => Some(Surrogate::Low),
+        _ => None,
     }
 }
 

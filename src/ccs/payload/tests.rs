@@ -165,3 +165,62 @@ proptest! {
         let _ = Outbound::parse(&text);
     }
 }
+
+#[test]
+fn a_text_that_was_cut_within_a_character_costs_that_character_alone() {
+    let read = |data: &str| {
+        let json = format!(r#"{{"from":"T","message_id":"1","data":{{"a":"{data}"}}}}"#);
+        let Ok(Inbound::Upstream(upstream)) = Inbound::parse(&json) else { panic!("{json}") };
+        upstream.data["a"].as_str().unwrap().to_owned()
+    };
+    for (written, expected) in [
+        (r"x\ud83d", "x\u{fffd}"),
+        (r"\ud83dx", "\u{fffd}x"),
+        (r"\ude00x", "\u{fffd}x"),
+        (r"\ud83d\ud83d\ude00", "\u{fffd}😀"),
+        (r"\ud83d\u0041", "\u{fffd}A"),
+        (r"\ud83d\n", "\u{fffd}\n"),
+        (r"\\ud83d\ud83d", "\\ud83d\u{fffd}"),
+        ("a\tb\u{1}c", "a\tb\u{1}c"),
+        (r#"\"\ud83d"#, "\"\u{fffd}"),
+        (r"é\uD83D", "é\u{fffd}"),
+    ] {
+        assert_eq!(read(written), expected, "{written}");
+    }
+}
+
+#[test]
+fn null_is_no_type_of_a_message() {
+    let message = json!({"from": "T", "message_id": "1", "message_type": null, "data": {"a": "b"}});
+    let Inbound::Upstream(upstream) = inbound(&message) else { panic!() };
+    assert!(upstream.extra.is_empty());
+    let odd = json!({"from": "T", "message_id": "1", "message_type": [], "data": {"a": "b"}});
+    assert!(Inbound::parse(&odd.to_string()).is_err());
+}
+
+#[test]
+fn what_cannot_be_read_has_a_sender_all_the_same() {
+    let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+    for data in ["1e400", &deep, "\"\\ud83d\", \"b\": 1e999", "{\"a\": \"\u{1}\", \"b\": -1e400}"] {
+        let json = format!(r#"{{"data": {data}, "from": "T", "message_id": 7, "more": [{data}]}}"#);
+        let json = if data.contains("\"b\"") { json.replace(&format!("[{data}]"), "0") } else { json };
+        assert!(Inbound::parse(&json).is_err());
+        assert_eq!(sender_of(&json), Some(("T".to_owned(), "7".to_owned())), "{}", &json[..40]);
+    }
+    assert_eq!(sender_of(r#"{"from": "T", "message_id": "7", "message_type": "ack", "x": 1e400}"#), None);
+    assert_eq!(sender_of(r#"{"from": "T", "message_id": "7""#), None);
+}
+
+proptest! {
+    #[test]
+    fn mending_changes_no_json(inbound in any_inbound()) {
+        let json = inbound.to_json();
+        prop_assert_eq!(&*mend_strings(&json), &*json);
+    }
+
+    #[test]
+    fn anything_is_mended_without_a_panic(text in r#"[a-f0-9\\u"{}:,\x00-\x1fé😀]{0,60}"#) {
+        let mended = mend_strings(&text);
+        prop_assert_eq!(&*mend_strings(&mended), &*mended);
+    }
+}
