@@ -87,6 +87,7 @@ fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Verdict {
         Document::Object(_) | Document::Other => false,
     };
     let fault = if let Document::Object(fields) = &document { Fault::of(fields) } else { None };
+    let is_in_form = fault.is_some();
     let detail = fault.as_ref().and_then(|fault| detail::of_fault(fault, asked.target));
     let detail =
         detail.unwrap_or_else(|| detail::of_body(answer.status, answer.content_type, answer.body, asked.target));
@@ -105,6 +106,9 @@ fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Verdict {
         (401, None) if unread && asked.access == Access::Refreshed => Verdict::Refused(unknown()),
         // FCM says in JSON what a key may not do. A page or plain words come from a proxy.
         (403, None) if document == Document::Words => of_project(Cause::NotFcm),
+        (400 | 401 | 403 | 404 | 413, None) => without_code(answer.status, &fault, asked),
+        // FCM has no other, and no message is to fail for what a proxy or another server says of all of them.
+        (400..500, None) if !is_in_form => of_project(Cause::NotFcm),
         (400..500, None) => without_code(answer.status, &fault, asked),
         // 1xx and 3xx: FCM has none, so this is another server.
         _ => of_project(Cause::NotFcm),

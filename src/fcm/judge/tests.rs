@@ -297,7 +297,11 @@ fn every_answer_has_its_consequence() {
         (404, HTML, PAGE_404, Says::Fault(Cause::UnknownProject), code::INTERNAL_SERVER_ERROR),
         (413, HTML, "<html>", NEVER, code::TOO_BIG),
         (404, JSON, "[]", Says::Fault(Cause::UnknownProject), code::INTERNAL_SERVER_ERROR),
-        (405, None, "", NEVER, code::INVALID_JSON),
+        (405, None, "", Says::Fault(Cause::NotFcm), code::INTERNAL_SERVER_ERROR),
+        (407, HTML, "<html>Log in first", Says::Fault(Cause::NotFcm), code::INTERNAL_SERVER_ERROR),
+        (408, None, "too slow", Says::Fault(Cause::NotFcm), code::INTERNAL_SERVER_ERROR),
+        (421, JSON, "[]", Says::Fault(Cause::NotFcm), code::INTERNAL_SERVER_ERROR),
+        (405, JSON, NO_DETAILS_400, NEVER, code::INVALID_JSON),
         (429, JSON, DEVICE_QUOTA, MINUTE, code::DEVICE_MESSAGE_RATE_EXCEEDED),
         (429, JSON, TOPIC_QUOTA, MINUTE, code::TOPICS_MESSAGE_RATE_EXCEEDED),
         (429, JSON, PROJECT_QUOTA, seconds(60, Scope::Service), code::QUOTA_EXCEEDED),
@@ -580,7 +584,8 @@ fn what_could_not_be_read_stops_nobody_else() {
             assert_eq!((refused.token, refused.arrival), (TokenFate::Keep, Arrival::No), "{status} {start}");
         }
         // What the status says for certain it says of half an answer, too.
-        for (status, then) in [(401, Says::NewToken), (405, NEVER), (429, MINUTE), (500, FAULT)] {
+        let of_another = if body == NO_PROJECT { NEVER } else { Says::Fault(Cause::NotFcm) };
+        for (status, then) in [(401, Says::NewToken), (405, of_another), (429, MINUTE), (500, FAULT)] {
             let refused = seen(judged(&token(), Access::Cached, answer(status, content_type, body)));
             assert_eq!(refused.says, then, "{status}");
         }
