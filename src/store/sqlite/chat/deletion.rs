@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 /// Rows of a conversation that are looked at in one verb, for text that no side has any more.
 const CHUNK: usize = 250;
 
+pub(in crate::store::sqlite) const ITEM: &str = chat_rows!("WHERE row = ?1");
 const DELETED: &str = "SELECT blocked FROM deleted WHERE user = ?1 AND peer = ?2 AND row = ?3";
 pub(super) const DELETE: &str = "INSERT INTO deleted (user, peer, row) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 const HIDE: &str = "INSERT INTO deleted (user, peer, row, blocked) VALUES (?1, ?2, ?3, 1) ON CONFLICT DO NOTHING";
@@ -55,6 +56,13 @@ pub(super) fn own_copy(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Re
         conversation.of(side).deleted.map(Sid::row)
     };
     if up_to.is_some_and(|up_to| item <= up_to || row.sid.row() <= up_to) {
+        return Ok(OwnCopy::DeletedWithAll);
+    }
+    // What was written before the user came to the group is changed later, and the user has never had it.
+    if with.is_group()
+        && let Some(item) = row.amends
+        && !tx.one(ITEM, [item], ChatRow::read)?.map_or(Ok(false), |item| item.is_of(tx, user))?
+    {
         return Ok(OwnCopy::DeletedWithAll);
     }
     let values = params![user.as_str(), with.as_str(), item];

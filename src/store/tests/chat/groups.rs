@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chat::contact::MuteLevel;
-use crate::chat::group::{GroupChange, GroupRole, SettingsChange};
+use crate::chat::group::{GroupChange, GroupRole, SettingsChange, Shown};
 use crate::chat::id::GroupId;
 use crate::chat::suffix::requests::{DeletionOf, HistoryFrom};
 use crate::store::tests::sessions::ask;
@@ -585,6 +585,31 @@ async fn an_edit_comes_by_sync_though_nothing_was_written_since() {
     let sid = chat.says("alice", "teh").await;
     chat.post("alice", &json!({ "type": "edit", "ref": sid.to_string(), "body": "the" }), &[]).await;
     assert_eq!(bodies(&chat.items("bob", Some(sid)).await), ["the"]);
+}
+
+#[tokio::test]
+async fn what_is_edited_later_of_the_time_before_is_for_no_new_member_unless_it_reads_that_too() {
+    for (shown, expected) in [(Shown::Joining, &["later"][..]), (Shown::All, &["secret", "later"])] {
+        let mut chat = Chat::of_group(&["bob"]).await;
+        let settings = SettingsChange { history: Some(shown), ..SettingsChange::default() };
+        chat.change("alice", GroupChange::Set(settings)).await.unwrap();
+        let sid = chat.says("alice", "before").await;
+        let own = chat.says("bob", "of bob").await;
+        chat.rig.store.chat_user_seen(owner("dave")).await.unwrap().await.unwrap();
+        chat.write("dave", "alice", "hi").await;
+        chat.change("alice", GroupChange::Add(owners(&["dave"]))).await.unwrap();
+        let notice = chat.items("dave", None).await.last().unwrap()["sid"].as_str().and_then(Sid::parse);
+        chat.post("alice", &json!({ "type": "edit", "ref": sid.to_string(), "body": "secret" }), &[]).await;
+        chat.says("alice", "later").await;
+        assert_eq!(bodies(&chat.items("dave", notice).await), expected, "{shown:?}");
+        let all = chat.items("dave", None).await;
+        assert_eq!(all.iter().any(|item| item["body"] == "secret"), shown == Shown::All);
+        // Who wrote it has it, wherever else he was meanwhile.
+        chat.change("alice", GroupChange::Remove(owners(&["bob"]))).await.unwrap();
+        chat.change("alice", GroupChange::Add(owners(&["bob"]))).await.unwrap();
+        chat.post("bob", &json!({ "type": "edit", "ref": own.to_string(), "body": "own words" }), &[]).await;
+        assert_eq!(bodies(&chat.items("bob", Some(own)).await).last(), Some(&"own words"));
+    }
 }
 
 #[tokio::test]
