@@ -8,6 +8,9 @@ use super::harness::{Harness, outcome, soon};
 use super::peer::{Connect, PUBACK, Peer, Seen, V5, V311};
 
 const INBOX: &str = "alice/others/messages";
+/// As it comes the first time, and when it may have come before.
+const DOCUMENT: &str = r#"{"n":1}"#;
+const COPY: &str = r#"{"n":1,"redelivered":true}"#;
 
 /// A client that may be cut off and come back to its session.
 async fn lasting(harness: &Harness, client: &str, version: u8) -> Peer {
@@ -41,6 +44,38 @@ async fn who_may_have_a_settled_document_gets_it_again_with_the_same_identifier(
         laptop.quiet().await;
         laptop.disconnect().await;
         lasting(&harness, "laptop", version).await.quiet().await;
+        harness.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_only_member_of_a_group_had_comes_again_as_a_copy() {
+    let filter = format!("$share/g/{INBOX}");
+    for (is_kept, others) in [(true, false), (false, false), (false, true)] {
+        let harness = Harness::open().await;
+        if others {
+            // With it the group goes on.
+            let mut away = lasting(&harness, "away", V5).await;
+            away.subscribe(&filter, 1).await;
+            away.disconnect().await;
+        }
+        let expiry = if is_kept { 3_600 } else { 0 };
+        let connect = || Connect { client: "worker", clean: !is_kept, expiry, ..Connect::default() };
+        let (mut worker, _) = Peer::connect(&harness, connect()).await;
+        worker.subscribe(&filter, 1).await;
+        let answer = harness.publish(INBOX, DOCUMENT).await;
+        let (payload, _, dup) = worker.message().await;
+        assert_eq!((&*payload, dup), (DOCUMENT, false));
+        drop(worker);
+        // The same client: its former connection has ended wholly.
+        let (mut worker, resumed) = Peer::connect(&harness, connect()).await;
+        if !resumed {
+            worker.subscribe(&filter, 1).await;
+        }
+        let (payload, id, dup) = worker.message().await;
+        assert_eq!((&*payload, dup), (COPY, true));
+        worker.ack(PUBACK, id).await;
+        assert_eq!(outcome(answer).await, Outcome::Confirmed);
         harness.close().await;
     }
 }

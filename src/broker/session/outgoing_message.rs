@@ -81,6 +81,17 @@ impl OutgoingMessage {
         Self { message, qos, retain: false, ids, source, copy: redelivered }
     }
 
+    /// The same, which may have been delivered before. A document says so itself.
+    pub(super) fn into_copy(mut self) -> Self {
+        let is_document = matches!(self.source, Source::Document(_));
+        let marked = if is_document && !self.copy { mark_redelivered(&self.message.payload) } else { None };
+        if let Some(payload) = marked.map(Bytes::from) {
+            self.message = Arc::new(Message { payload, ..Message::clone(&self.message) });
+        }
+        self.copy = true;
+        self
+    }
+
     /// What it takes in memory, in bytes.
     pub(crate) fn size(&self) -> usize {
         self.message.topic.len() + self.message.payload.len() + self.message.properties.len()

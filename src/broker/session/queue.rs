@@ -216,7 +216,7 @@ impl Queue {
     /// What was handed out and is to be handed out once more, before anything else; in this order, as copies. What the
     /// queue will read from disk anyway, because it was away since, is not taken.
     pub(crate) fn give_back(&mut self, items: Vec<OutgoingMessage>) {
-        for mut item in items.into_iter().rev() {
+        for item in items.into_iter().rev() {
             let comes_back = match &item.source {
                 Source::Memory => true,
                 Source::Row(seq) => self.open && self.rows.has_reached(*seq),
@@ -225,7 +225,7 @@ impl Queue {
                 }
             };
             if comes_back {
-                item.copy = true;
+                let item = item.into_copy();
                 self.load_of(&item.source).add(item.size());
                 self.loaded.push_front(item);
             }

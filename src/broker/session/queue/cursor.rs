@@ -34,10 +34,15 @@ enum State {
     Unwatched,
 }
 
+/// ```text
+///  Loaded ── hand_out ──> HandedOut ── take_back ──> GivenBack ── hand_out ──> HandedOut
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ItemState {
     Loaded,
     HandedOut,
+    /// In memory again: somebody may have seen it.
+    GivenBack,
 }
 
 impl Cursor {
@@ -101,7 +106,7 @@ impl Cursor {
 
     /// No subscription matches any more; what is not handed out is dropped.
     pub(super) fn unwatch(&mut self) {
-        if let Some((&first, _)) = self.items.iter().find(|(_, state)| **state == ItemState::Loaded) {
+        if let Some((&first, _)) = self.items.iter().find(|(_, state)| **state != ItemState::HandedOut) {
             self.taken = first - 1;
         }
         self.items.retain(|_, state| *state == ItemState::HandedOut);
@@ -153,7 +158,7 @@ impl Cursor {
     /// What was handed out is in memory again; `false` if it was not handed out.
     pub(super) fn take_back(&mut self, seq: u64) -> bool {
         let state = self.items.get_mut(&seq).filter(|state| **state == ItemState::HandedOut);
-        state.map(|state| *state = ItemState::Loaded).is_some()
+        state.map(|state| *state = ItemState::GivenBack).is_some()
     }
 
     pub(super) fn remove(&mut self, seq: u64) {
@@ -175,7 +180,7 @@ impl Cursor {
 
     /// Up to where a reader may have seen it without an acknowledgement.
     pub(super) fn seen(&self, topic: &Arc<str>) -> Seen {
-        let handed_out = self.items.iter().rev().find(|(_, state)| **state == ItemState::HandedOut);
-        Seen { topic: Arc::clone(topic), seq: handed_out.map_or(0, |(seq, _)| *seq) }
+        let went_out = self.items.iter().rev().find(|(_, state)| **state != ItemState::Loaded);
+        Seen { topic: Arc::clone(topic), seq: went_out.map_or(0, |(seq, _)| *seq) }
     }
 }

@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::Seen;
 
 const GROUP: QueueRef = QueueRef::Group(7);
 
 struct Harness {
     seq: u64,
     rows: BTreeSet<u64>,
+    /// Documents of one topic, and whether they are marked on disk.
+    documents: BTreeMap<u64, bool>,
     queue: Queue,
     members: Vec<Member>,
     /// Handed out before, and not acknowledged.
@@ -27,16 +30,23 @@ impl Harness {
     fn new() -> Self {
         let member = || Member { window: Window::new(3), connected: false, flying: BTreeMap::new() };
         let members = (0..3).map(|_| member()).collect();
-        Self { seq: 0, rows: BTreeSet::new(), queue: Queue::kept(LIMITS), members, doubtful: BTreeSet::new() }
+        let (rows, documents, doubtful) = Default::default();
+        Self { seq: 0, rows, documents, queue: Queue::kept(LIMITS), members, doubtful }
     }
 
     fn act(&mut self, action: u8, argument: u8) {
         let member = usize::from(argument % 3);
         match action {
-            0..3 => {
+            0..2 => {
                 self.seq += 1;
                 self.rows.insert(self.seq);
                 self.queue.notify_row(self.seq, row(self.seq, "t", usize::from(argument) * 300, QoS::AtLeastOnce));
+            }
+            2 => {
+                self.seq += 1;
+                self.documents.insert(self.seq, false);
+                let item = document(&topic(), self.seq, usize::from(argument) * 300, false);
+                self.queue.notify_document(&reference(&topic(), self.seq), item);
             }
             3 => self.read(),
             4..7 => self.pull(member),
@@ -48,15 +58,24 @@ impl Harness {
 
     fn read(&mut self) {
         let Some(read) = self.queue.next_read() else { return };
-        let ReadWhat::Rows(after) = read.what else { panic!("only rows are here") };
-        let rows = self.rows.range(after + 1..).take(3).map(|&seq| queue_row(seq, "t", QoS::AtLeastOnce));
-        self.queue.rows_came(&read, rows.collect());
+        match &read.what {
+            ReadWhat::Rows(after) => {
+                let rows = self.rows.range(after + 1..).take(3).map(|&seq| queue_row(seq, "t", QoS::AtLeastOnce));
+                self.queue.rows_came(&read, rows.collect());
+            }
+            ReadWhat::Documents(topic, after) => {
+                let documents = self.documents.range(after + 1..).take(3);
+                let documents = documents.map(|(&seq, &again)| document(topic, seq, 10, again)).collect();
+                self.queue.documents_came(&read, documents);
+            }
+            ReadWhat::Topics => panic!("there is one topic"),
+        }
     }
 
     fn pull(&mut self, member: usize) {
         let Member { window, connected: true, flying } = &mut self.members[member] else { return };
         let Some(Pulled::Send(item)) = self.queue.pull(window.has_room(), 0) else { return };
-        let Source::Row(seq) = item.source else { panic!("only rows are here") };
+        let seq = u64::from(item.ids[0]);
         assert!(item.copy || !self.doubtful.contains(&seq), "{seq} is a copy");
         let sent = window.take_id(&item, GROUP).unwrap();
         assert!(!sent.must_store);
@@ -75,8 +94,16 @@ impl Harness {
         let Some((&id, &seq)) = flying.iter().nth(at) else { return };
         flying.remove(&id);
         let flight = window.puback(id).unwrap();
-        assert_eq!((flight.queue_ref, flight.source), (GROUP, Source::Row(seq)));
-        assert!(self.rows.remove(&seq), "{seq} was acknowledged before");
+        assert_eq!(flight.queue_ref, GROUP);
+        let was_there = match &flight.source {
+            Source::Row(of) => *of == seq && self.rows.remove(of),
+            Source::Document(document) => {
+                self.queue.acknowledged(document);
+                document.seq == seq && self.documents.remove(&seq).is_some()
+            }
+            Source::Memory => panic!("all is on disk"),
+        };
+        assert!(was_there, "{seq} was acknowledged before");
     }
 
     fn cut(&mut self, member: usize) {
@@ -89,7 +116,9 @@ impl Harness {
         self.doubtful.extend(items.iter().map(|item| u64::from(item.ids[0])));
         self.queue.give_back(items);
         if !self.members.iter().any(|member| member.connected) {
-            self.queue.away();
+            for Seen { seq, .. } in self.queue.away() {
+                self.documents.range_mut(..=seq).for_each(|(_, marked)| *marked = true);
+            }
         }
     }
 
@@ -98,7 +127,12 @@ impl Harness {
         *connected = true;
         window.resume(10);
         self.queue.open();
+        self.queue.watch([&topic()]);
     }
+}
+
+fn topic() -> Arc<str> {
+    "d".into()
 }
 
 proptest! {
@@ -116,6 +150,7 @@ proptest! {
             harness.pull(round % 3);
             harness.acknowledge(round % 3, 0);
         }
-        prop_assert!(harness.rows.is_empty(), "never delivered: {:?}", harness.rows);
+        let left = (harness.rows, harness.documents);
+        prop_assert!(left.0.is_empty() && left.1.is_empty(), "never delivered: {left:?}");
     }
 }
