@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::Hub;
 use super::port::confirmations;
 use super::publish::{SLOW_QUEUE_WAIT, end_slow};
-use super::queue::SharedQueue;
+use super::queue::{SeenDocuments, SharedQueue};
 use super::routes::MatchedQueue;
 use super::session::Session;
 use super::unread::UnreadTopics;
@@ -312,17 +312,14 @@ impl Hub {
 
     /// Of each of these topics, documents up to one may have been sent to a client that is gone: the next one gets them
     /// as copies.
-    pub(super) async fn documents_seen(&self, seen: Vec<Seen>) {
-        if seen.is_empty() {
-            return;
-        }
+    pub(super) async fn documents_seen(&self, SeenDocuments { queue, topics }: SeenDocuments) {
         let is_read = |seen: &Seen| self.routes.of(&seen.topic, None).iter().any(|route| route.queue.is_connected());
-        let (read, unread): (Vec<_>, Vec<_>) = seen.into_iter().partition(is_read);
+        let (read, unread): (Vec<_>, Vec<_>) = topics.into_iter().partition(is_read);
         for (seen, still_read) in [(read, true), (unread, false)] {
             if !seen.is_empty() {
                 let store = self.store.clone();
                 // The next subscriber reads after this verb.
-                self.go_on(async move { drop(store.documents_seen(seen, still_read).await) }).await;
+                self.go_on(async move { drop(store.documents_seen(queue, seen, still_read).await) }).await;
             }
         }
     }

@@ -25,6 +25,14 @@ const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Not on disk.
 const NOWHERE: i64 = 0;
 
+/// How far the clients of a queue may have seen the documents of topics that it reads no more.
+#[derive(Debug)]
+pub(super) struct SeenDocuments {
+    /// The queue, if it outlives connections.
+    pub(super) queue: Option<QueueId>,
+    pub(super) topics: Vec<Seen>,
+}
+
 /// The queue of a session, or of a group that shares a subscription.
 #[derive(Debug)]
 pub(crate) struct SharedQueue {
@@ -138,17 +146,22 @@ impl SharedQueue {
 
     /// It has ended. What it gives back is for the next one; without one, what is on disk is read again later. Yields
     /// what nobody has now.
-    pub(super) fn detach(&self, handle: &Arc<ConnectionHandle>, back: Vec<OutgoingMessage>) -> Option<Vec<Seen>> {
+    pub(super) fn detach(&self, handle: &Arc<ConnectionHandle>, back: Vec<OutgoingMessage>) -> Option<SeenDocuments> {
         let mut state = self.lock();
         state.consumers.retain(|consumer| !Arc::ptr_eq(&consumer.handle, handle));
         state.queue.give_back(back);
         if state.consumers.is_empty() {
             state.release_held();
             state.later = None;
-            return Some(state.queue.away());
+            return Some(SeenDocuments { queue: self.stored(), topics: state.queue.away() });
         }
         state.wake_next();
         None
+    }
+
+    /// As [`Queue::unwatch`].
+    pub(super) fn unwatch(&self, still_read: impl Fn(&str) -> bool) -> SeenDocuments {
+        SeenDocuments { queue: self.stored(), topics: self.read(|queue| queue.unwatch(still_read)) }
     }
 
     /// Whether anybody sends what is in it.

@@ -255,7 +255,7 @@ impl Hub {
             codes.push(if self.drop_subscription(&session, filter).await { UNSUBSCRIBED } else { NO_SUBSCRIPTION });
         }
         let is_read = |topic: &str| self.routes.to(topic, &session.queue).is_some();
-        let seen = session.queue.read(|queue| queue.unwatch(is_read));
+        let seen = session.queue.unwatch(is_read);
         self.documents_seen(seen).await;
         if let Some(queue) = session.queue.stored() {
             // Those that are not in memory as well: what a cut left on disk is not to come back.

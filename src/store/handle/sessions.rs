@@ -159,10 +159,16 @@ impl Store {
         self.queue.submit_deferred(move |tx| documents::acknowledged(tx, &what)).await
     }
 
-    /// Of each of these topics the documents up to `seq` are sent with `redelivered` the next time. Unless the topic is
-    /// `still_read`, what lies behind counts as not sent.
-    pub async fn documents_seen(&self, seen: Vec<Seen>, still_read: bool) -> Result<Committed<()>, StoreError> {
-        self.queue.submit_reserved(move |tx| documents::seen(tx, &seen, still_read)).await
+    /// Of each of these topics the documents up to `seq` are sent with `redelivered` the next time: those of the outbox, and
+    /// those that are rows of `queue`, whose client had them. Unless the topic is `still_read`, what lies behind counts as
+    /// not sent.
+    pub async fn documents_seen(
+        &self,
+        queue: Option<QueueId>,
+        seen: Vec<Seen>,
+        still_read: bool,
+    ) -> Result<Committed<()>, StoreError> {
+        self.queue.submit_reserved(move |tx| documents::seen(tx, queue, &seen, still_read)).await
     }
 
     /// QoS 2: rows of a group become rows of the queue of one member. Yields what they count for, and the last number that

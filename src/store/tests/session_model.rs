@@ -49,7 +49,9 @@ enum Op {
         which: usize,
         others: u8,
     },
+    /// The n-th document that the queue can read.
     Seen {
+        queue: usize,
         topic: usize,
         which: usize,
         still_read: bool,
@@ -95,8 +97,8 @@ fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(queue, from, count)| Op::Acknowledge { queue, from, count }),
         6 => (queue.clone(), topic.clone(), few.clone(), 0u8..16)
             .prop_map(|(queue, topic, which, others)| Op::AcknowledgeDocument { queue, topic, which, others }),
-        1 => (topic, few.clone(), any::<bool>())
-            .prop_map(|(topic, which, still_read)| Op::Seen { topic, which, still_read }),
+        2 => (queue.clone(), topic, few.clone(), any::<bool>())
+            .prop_map(|(queue, topic, which, still_read)| Op::Seen { queue, topic, which, still_read }),
         3 => (queue.clone(), few.clone()).prop_map(|(queue, which)| Op::Assign { queue, which }),
         3 => (queue.clone(), few).prop_map(|(queue, which)| Op::Release { queue, which }),
         3 => (0..QUEUES).prop_map(|queue| Op::Leave { queue }),
@@ -358,10 +360,10 @@ impl Harness {
         ask!(self.rig, acknowledged, took(Some(id), &[], vec![taken]));
         self.queues[queue].rows.retain(|row| row.seq != seq);
         let Some(at) = self.documents[topic].iter().position(|d| d.reference.seq == seq) else { return };
-        let ModelDocument { text, readers, .. } = self.documents[topic].remove(at);
+        let ModelDocument { text, readers, marked, .. } = self.documents[topic].remove(at);
         for other in others {
             let model = &mut self.queues[other];
-            let (expires_at, packet_id, released, before) = (None, None, false, (false, true));
+            let (expires_at, packet_id, released, before) = (None, None, false, (marked, true));
             let (sent, exposed, text) = (model.connected || readers.contains(&other), true, text.clone());
             let topic = Some(topic);
             model.rows.push(ModelRow { seq, text, expires_at, packet_id, released, sent, exposed, before, topic });
@@ -369,9 +371,15 @@ impl Harness {
         }
     }
 
-    async fn seen(&mut self, topic: usize, which: usize, still_read: bool) {
-        let Some(seq) = self.documents[topic].get(which).map(|document| document.reference.seq) else { return };
-        ask!(self.rig, documents_seen, vec![Seen { topic: TOPICS[topic].into(), seq }], still_read);
+    async fn seen(&mut self, queue: usize, topic: usize, which: usize, still_read: bool) {
+        let own = self.queues[queue].rows.iter().filter(|row| row.topic == Some(topic)).map(|row| row.seq);
+        let mut seqs: Vec<_> = own.chain(self.documents[topic].iter().map(|d| d.reference.seq)).collect();
+        seqs.sort_unstable();
+        let Some(&seq) = seqs.get(which) else { return };
+        let id = self.queues[queue].id;
+        ask!(self.rig, documents_seen, id, vec![Seen { topic: TOPICS[topic].into(), seq }], still_read);
+        let own = self.queues[queue].rows.iter_mut().filter(|row| row.topic == Some(topic) && row.seq <= seq);
+        own.for_each(|row| row.before.0 = true);
         self.documents[topic].iter_mut().filter(|d| d.reference.seq <= seq).for_each(|d| d.marked = true);
         if !still_read {
             self.claimed.remove(&topic);
@@ -492,7 +500,7 @@ impl Harness {
             Op::AcknowledgeDocument { queue, topic, which, others } => {
                 self.acknowledge_document(queue, topic, which, others).await;
             }
-            Op::Seen { topic, which, still_read } => self.seen(topic, which, still_read).await,
+            Op::Seen { queue, topic, which, still_read } => self.seen(queue, topic, which, still_read).await,
             Op::Assign { queue, which } => self.qos_2(queue, which, false).await,
             Op::Release { queue, which } => self.qos_2(queue, which, true).await,
             Op::Leave { queue } => self.leave(queue).await,

@@ -538,7 +538,7 @@ async fn a_topic_that_is_read_is_marked_after_a_crash_also_where_it_was_empty_be
         let first = rig.documents_of(topic, None).await.remove(0);
         ask!(rig, acknowledged, took(None, &[], vec![taken(&first, &[])]));
     }
-    ask!(rig, documents_seen, vec![Seen { topic: left.into(), seq: 1 }], false);
+    ask!(rig, documents_seen, None, vec![Seen { topic: left.into(), seq: 1 }], false);
     for topic in [read, left] {
         ask!(rig, queue_note, note(topic, "2"));
     }
@@ -546,8 +546,39 @@ async fn a_topic_that_is_read_is_marked_after_a_crash_also_where_it_was_empty_be
     assert!(rig.documents_of(read, None).await[0].waiting.redelivered, "it may have been told and sent");
     assert!(!rig.documents_of(left, None).await[0].waiting.redelivered);
     let seq = rig.documents_of(left, None).await[0].waiting.reference.seq;
-    ask!(rig, documents_seen, vec![Seen { topic: left.into(), seq }], true);
+    ask!(rig, documents_seen, None, vec![Seen { topic: left.into(), seq }], true);
     assert!(rig.documents_of(left, None).await[0].waiting.redelivered);
+}
+
+#[tokio::test]
+async fn what_was_seen_is_marked_also_where_it_is_a_row_of_a_queue_by_now_or_later() {
+    let rig = Rig::new(Limits::default());
+    let (one, two, three) = (rig.session("one").await, rig.session("two").await, rig.session("three").await);
+    let topic = "t/others/x";
+    for text in ["1", "2", "3", "4"] {
+        ask!(rig, queue_note, note(topic, text));
+    }
+    let found = rig.documents_of(topic, Some(one)).await;
+    let seen = |n: usize| vec![Seen { topic: topic.into(), seq: found[n].waiting.reference.seq }];
+    ask!(rig, documents_seen, Some(one), seen(0), true);
+    for document in &found[..3] {
+        ask!(rig, acknowledged, took(Some(one), &[], vec![taken(document, &[two, three])]));
+    }
+    let marks = async |queue| {
+        let documents = rig.documents_of(topic, Some(queue)).await;
+        documents.iter().map(|document| document.waiting.redelivered).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (marks(two).await, marks(three).await),
+        (vec![true, false, false, false], vec![true, false, false, false])
+    );
+    ask!(rig, documents_seen, Some(two), seen(1), true);
+    assert_eq!(
+        (marks(two).await, marks(three).await),
+        (vec![true, true, false, false], vec![true, false, false, false])
+    );
+    ask!(rig, documents_seen, Some(three), seen(2), false);
+    assert_eq!((marks(two).await, marks(three).await), (vec![true, true, false, false], vec![true, true, true, false]));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Documents of the bridge, as readers of a broker of our own get them: from the outbox until the first of them has a
 //! document; then it is a row in the queue of each other one.
 
-use super::row::{NewRows, StoredRow};
+use super::row::{COPY, NewRows, StoredRow};
 use super::{may_be_sent, queue, queue_facts, row};
 use crate::chat::qos::QoS;
 use crate::store::sqlite::chat::expired;
@@ -23,6 +23,8 @@ pub(in crate::store::sqlite) const OWN: &str =
         q.topic, q.properties, q.payload, b.topic, b.properties, b.payload
     FROM queue q INDEXED BY queue_documents LEFT JOIN bodies b ON b.seq = q.seq
     WHERE q.queue = ?1 AND q.document = ?2 AND q.seq > ?3 ORDER BY q.seq";
+pub(in crate::store::sqlite) const MARK_OWN: &str = "UPDATE queue INDEXED BY queue_documents SET how = how | ?4
+    WHERE queue = ?1 AND document = ?2 AND seq <= ?3 AND how & ?4 = 0";
 const CRASHED: &str = "SELECT crashed_up_to FROM queues WHERE queue = ?1";
 const CLAIM: &str = "INSERT INTO claims (topic, seq) VALUES (?1, ?2)
     ON CONFLICT (topic) DO UPDATE SET seq = excluded.seq WHERE seq < excluded.seq";
@@ -99,13 +101,14 @@ fn own_documents(
             found.more = true;
             break;
         }
-        let StoredRow { seq, message, target, origin, .. } = StoredRow::read(queue, row)?;
+        let StoredRow { seq, message, target, origin, copy, .. } = StoredRow::read(queue, row)?;
         bytes += message.payload.len();
         let reference =
             DocumentRef { topic: topic.clone(), seq: from_sql(seq), origin: origin.unwrap_or(Origin::Note) };
         let Message { payload, properties, expires_at, .. } = message;
         let correlation = (!properties.is_empty()).then_some(properties);
-        let waiting = OutboxDocument { reference, payload, correlation, redelivered: seq <= crashed, expires_at };
+        let redelivered = copy || seq <= crashed;
+        let waiting = OutboxDocument { reference, payload, correlation, redelivered, expires_at };
         if outbox::is_obsolete(tx, &waiting)? {
             obsolete.push(seq);
             continue;
@@ -210,7 +213,7 @@ pub(in crate::store) fn acknowledged(tx: &mut Tx<'_>, what: &Acknowledged) -> ru
 }
 
 fn hand_on(tx: &mut Tx<'_>, document: OutboxDocument, others: &[crate::store::Target]) -> rusqlite::Result<()> {
-    let OutboxDocument { reference, payload, correlation, expires_at, .. } = document;
+    let OutboxDocument { reference, payload, correlation, redelivered, expires_at } = document;
     let properties: Bytes = correlation.unwrap_or_default();
     let expires_at = expires_at.map_or_else(|| expired::time_of(tx, reference.origin), |at| Ok(Some(at)))?;
     let (qos, topic) = (QoS::AtLeastOnce, reference.topic);
@@ -218,11 +221,24 @@ fn hand_on(tx: &mut Tx<'_>, document: OutboxDocument, others: &[crate::store::Ta
         state::drop_older_rows(tx, &topic, others)?;
     }
     let message = Message { topic, payload, properties, qos, retain: false, expires_at };
-    NewRows { seq: sql_ms(reference.seq), message: &message, origin: Some(reference.origin) }.put(tx, others).map(drop)
+    // Who may have had it before is one of them, or the one who has it now.
+    let (seq, origin) = (sql_ms(reference.seq), Some(reference.origin));
+    NewRows { seq, message: &message, origin, copy: redelivered }.put(tx, others).map(drop)
 }
 
-/// Documents up to these have been seen and are marked the next time. Without any reader that is all that may have been.
-pub(in crate::store) fn seen(tx: &Tx<'_>, seen: &[Seen], still_read: bool) -> rusqlite::Result<()> {
+/// Documents up to these have been seen by the reader of the queue and are marked the next time, in the outbox and in the
+/// queue. Without any reader that is all that may have been.
+pub(in crate::store) fn seen(
+    tx: &Tx<'_>,
+    queue: Option<QueueId>,
+    seen: &[Seen],
+    still_read: bool,
+) -> rusqlite::Result<()> {
+    if let Some(queue) = queue {
+        for Seen { topic, seq } in seen.iter().filter(|seen| seen.seq > 0) {
+            tx.execute(MARK_OWN, params![queue, &**topic, sql_ms(*seq), COPY])?;
+        }
+    }
     if !still_read {
         return outbox::handed_out_up_to(tx, seen);
     }

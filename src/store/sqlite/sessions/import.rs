@@ -53,7 +53,7 @@ fn put_message(tx: &mut Tx<'_>, queue: QueueId, imported: &ImportedMessage) -> r
     let ImportedMessage { message, ids, sent } = imported;
     let seq = tx.next_seq()?;
     let target = Target { queue, qos: message.qos, retain: message.retain, ids: ids.clone() };
-    NewRows { seq, message, origin: None }.put(tx, &[target])?;
+    NewRows { seq, message, origin: None, copy: false }.put(tx, &[target])?;
     if let Some(ImportedSent { packet_id, released }) = *sent {
         queue::assign(tx, queue, &[(from_sql(seq), packet_id)])?;
         if released {

@@ -1,7 +1,7 @@
 //! Messages of clients: into the queues, out of them, and the steps of QoS 2 between.
 
 use super::retained;
-use super::row::{self, COPY, NewRows, RELEASED, StoredRow};
+use super::row::{self, NewRows, RELEASED, StoredRow};
 use super::{queue_facts, sent_up_to};
 use crate::chat::qos::QoS;
 use crate::store::sqlite::column::{from_sql, sql_ms};
@@ -22,7 +22,6 @@ pub(in crate::store::sqlite) const ROWS: &str =
     FROM queue q LEFT JOIN bodies b ON b.seq = q.seq
     WHERE q.queue = ?1 AND q.seq > ?2 AND q.document IS NULL ORDER BY q.seq";
 const ASSIGN: &str = "UPDATE queue SET packet_id = ?3 WHERE queue = ?1 AND seq = ?2";
-const MARK: &str = "UPDATE queue SET how = how | ?3 WHERE queue = ?1 AND seq = ?2";
 /// Of a row with a body of its own, and of one without.
 const RELEASE: [&str; 2] = [
     "UPDATE queue SET how = how | ?3, expires_at = NULL, properties = x'', payload = x''
@@ -69,7 +68,7 @@ pub(in crate::store) fn enqueue_retained(
 /// Puts a message into queues, and tells those with a connection. Yields its number.
 fn put(tx: &mut Tx<'_>, message: &Arc<Message>, targets: &[Target]) -> rusqlite::Result<i64> {
     let seq = tx.next_seq()?;
-    let connected = NewRows { seq, message, origin: None }.put(tx, targets)?;
+    let connected = NewRows { seq, message, origin: None, copy: false }.put(tx, targets)?;
     let passing = targets.iter().filter(|target| target.qos == QoS::AtMostOnce);
     if let Some(events) = &mut tx.memory_draft.events {
         // Who is away will look on the disk.
@@ -85,10 +84,7 @@ fn put(tx: &mut Tx<'_>, message: &Arc<Message>, targets: &[Target]) -> rusqlite:
 /// The same for what another reader may have. It is read from the disk, where its mark is.
 fn put_copy(tx: &mut Tx<'_>, message: &Message, targets: &[Target]) -> rusqlite::Result<i64> {
     let seq = tx.next_seq()?;
-    NewRows { seq, message, origin: None }.put(tx, targets)?;
-    for target in targets {
-        tx.execute(MARK, params![target.queue, seq, COPY])?;
-    }
+    NewRows { seq, message, origin: None, copy: true }.put(tx, targets)?;
     Ok(seq)
 }
 

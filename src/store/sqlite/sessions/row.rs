@@ -33,6 +33,8 @@ pub(in crate::store::sqlite) struct NewRows<'a> {
     pub(in crate::store::sqlite) message: &'a Message,
     /// Of a document of the bridge. Its correlation data are the message's properties.
     pub(in crate::store::sqlite) origin: Option<Origin>,
+    /// Another reader may have had it.
+    pub(in crate::store::sqlite) copy: bool,
 }
 
 impl NewRows<'_> {
@@ -67,6 +69,7 @@ impl NewRows<'_> {
             | if target.retain { RETAIN } else { 0 }
             | (message.qos as i64) << PUBLISHED_QOS_SHIFT
             | if message.retain { PUBLISHED_RETAIN } else { 0 }
+            | if self.copy { COPY } else { 0 }
             | self.origin.map_or(0, |origin| origin.code() << KIND_SHIFT);
         let (about, tail) = self.origin.map(Origin::parts).unzip();
         let ids: Vec<u8> = target.ids.iter().flat_map(|id| id.to_be_bytes()).collect();
@@ -95,7 +98,7 @@ pub(super) struct StoredRow {
     pub(super) target: Target,
     pub(super) packet_id: Option<u16>,
     pub(super) released: bool,
-    /// Another reader may have had it before it came into this queue.
+    /// Another reader may have had it before it came into this queue; of a document also its own one.
     pub(super) copy: bool,
     /// Of a document of the bridge.
     pub(super) origin: Option<Origin>,

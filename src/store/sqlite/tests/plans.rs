@@ -60,6 +60,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (session::ITS_ROWS, "PRIMARY KEY (queue=?)"),
         (documents::UNSETTLED, "PRIMARY KEY (topic=? AND seq>?)"),
         (documents::OWN, "INDEX queue_documents (queue=? AND document=? AND seq>?)"),
+        (documents::MARK_OWN, "INDEX queue_documents (queue=? AND document=? AND seq<?)"),
         (documents::FIRST_TOPIC, "PRIMARY KEY (topic>?)"),
         (documents::NEXT_OWN_TOPIC, "INDEX queue_documents (queue=? AND document>?)"),
         (queues::EXPIRED, "INDEX queue_expiry (expires_at<?)"),

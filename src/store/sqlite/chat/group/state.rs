@@ -164,7 +164,7 @@ fn put(tx: &mut Tx<'_>, state: &GroupState, query: &GroupStateQuery) -> rusqlite
     let (qos, properties, retain, expires_at) = (QoS::AtLeastOnce, Bytes::new(), false, None);
     let message = Message { topic, payload, properties, qos, retain, expires_at };
     let seq = tx.next_seq()?;
-    let rows = NewRows { seq, message: &message, origin: Some(Origin::UserNote) };
+    let rows = NewRows { seq, message: &message, origin: Some(Origin::UserNote), copy: false };
     rows.put(tx, std::slice::from_ref(target)).map(drop)
 }
 
