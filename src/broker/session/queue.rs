@@ -26,6 +26,9 @@ pub(crate) const QUEUE_ITEMS: usize = 1_000;
 pub(crate) const QUEUE_BYTES: usize = 256 * 1024;
 /// Topics of documents whose cursors one queue knows. What is beyond is found on disk when there is room again.
 pub(crate) const TOPICS_MAX: usize = 10_000;
+/// Topics beside those that are only remembered. When there are more, all are forgotten: what its client would not take may
+/// be offered once more.
+const REMEMBERED_MAX: usize = 10 * TOPICS_MAX;
 /// Room for messages that an empty queue keeps.
 const ROOM_KEPT: usize = 16;
 
@@ -81,6 +84,8 @@ pub(crate) struct Queue {
     /// The last row that was handed out.
     rows_sent: u64,
     topics: HashMap<Arc<str>, Cursor>,
+    /// Topics that are read, where something on disk is not to come again ([`Cursor::is_remembered`]).
+    remembered: HashMap<Arc<str>, Cursor>,
     /// Topics that are behind, each once, in the order in which they are read.
     read_order: VecDeque<Arc<str>>,
     /// There are topics that wait and have no cursor.
@@ -97,7 +102,7 @@ pub(crate) struct Queue {
 impl Queue {
     /// A queue that is new: nothing is on disk, and it is open.
     pub(crate) fn new(limits: MemoryLimits) -> Self {
-        let (loaded, held, topics, read_order) = Default::default();
+        let (loaded, held, topics, remembered, read_order) = Default::default();
         let (disk, memory, rows) = (Load::default(), Load::default(), Cursor::live());
         let (rows_sent, missed, reading, reads, rows_next, open) = (0, false, None, 0, true, true);
         Self {
@@ -109,6 +114,7 @@ impl Queue {
             rows,
             rows_sent,
             topics,
+            remembered,
             read_order,
             missed,
             reading,
@@ -236,10 +242,11 @@ impl Queue {
     /// stays. Yields for each topic of documents that was known the last one that was handed out and not acknowledged, or 0:
     /// for [`crate::store::Store::documents_seen`], which also says that the topic is not read here any more.
     pub(crate) fn away(&mut self) -> Vec<Seen> {
-        let seen = self.topics.drain().map(|(topic, cursor)| cursor.seen(&topic)).collect();
+        let known = self.topics.drain().chain(self.remembered.drain());
+        let seen = known.map(|(topic, cursor)| cursor.seen(&topic)).collect();
         self.loaded.extend(self.held.drain(..).map(|held| held.item));
         self.drop_loaded(|item| item.source != Source::Memory || item.qos == QoS::AtMostOnce);
-        (self.topics, self.read_order, self.held) = Default::default();
+        (self.topics, self.remembered, self.read_order, self.held) = Default::default();
         self.loaded.shrink_to_fit();
         (self.rows, self.missed, self.reading, self.open) = (Cursor::behind(), false, None, false);
         seen

@@ -66,7 +66,13 @@ impl Cursor {
 
     /// Whether it may be forgotten: reading from the beginning would bring nothing that was here already.
     pub(super) fn is_idle(&self) -> bool {
-        self.is_live() && self.items.is_empty()
+        self.is_live() && self.items.is_empty() && !self.has_aside()
+    }
+
+    /// Whether it has nothing to do, but has to be remembered: reading from the beginning would bring something that was
+    /// here already.
+    pub(super) fn is_remembered(&self) -> bool {
+        self.is_live() && self.items.is_empty() && self.has_aside()
     }
 
     /// Whether it has no use any more.
@@ -168,6 +174,10 @@ impl Cursor {
     pub(super) fn set_aside(&mut self, seq: u64) {
         self.items.remove(&seq);
         self.aside = Some(self.aside.map_or(seq, |aside| aside.min(seq)));
+    }
+
+    pub(super) fn has_aside(&self) -> bool {
+        self.aside.is_some()
     }
 
     /// Goes back to what was set aside. Whether there was something.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cursor::Cursor;
-use super::{Load, OutgoingMessage, QUEUE_BYTES, QUEUE_ITEMS, Queue, Source, TOPICS_MAX};
+use super::{Load, OutgoingMessage, QUEUE_BYTES, QUEUE_ITEMS, Queue, REMEMBERED_MAX, Source, TOPICS_MAX};
 use crate::store::{DocumentRef, Page, QueueRow, Seen};
 
 /// What is to be asked of the store.
@@ -69,7 +69,7 @@ impl Queue {
     /// Topics of a subscription, of which documents may wait on disk. Those that are known already are not read again.
     pub(crate) fn watch<'a>(&mut self, topics: impl IntoIterator<Item = &'a Arc<str>>) {
         for topic in topics {
-            if self.open && self.know(topic) {
+            if self.open && !self.remembered.contains_key(topic) && self.know(topic) {
                 self.topics.entry(Arc::clone(topic)).and_modify(Cursor::watch);
                 self.schedule(topic);
             }
@@ -79,7 +79,8 @@ impl Queue {
     /// Subscriptions ended: documents of topics that are not read any more are dropped from memory. Those that were handed
     /// out stay known until they are acknowledged. The answer is as of [`Self::away`].
     pub(crate) fn unwatch(&mut self, still_read: impl Fn(&str) -> bool) -> Vec<Seen> {
-        let mut seen = Vec::new();
+        let ended = self.remembered.extract_if(|topic, _| !still_read(topic));
+        let mut seen: Vec<_> = ended.map(|(topic, cursor)| cursor.seen(&topic)).collect();
         for (topic, cursor) in self.topics.iter_mut().filter(|(topic, _)| !still_read(topic)) {
             seen.push(cursor.seen(topic));
             cursor.unwatch();
@@ -175,6 +176,7 @@ impl Queue {
     pub(crate) fn is_to_read(&self, reference: &DocumentRef) -> bool {
         match self.topics.get(&reference.topic) {
             Some(cursor) => cursor.is_behind() && !cursor.has_reached(reference.seq),
+            None if self.remembered.contains_key(&reference.topic) => false,
             None => self.missed || self.reading.as_ref().is_some_and(|read| read.what == ReadWhat::Topics),
         }
     }
@@ -192,11 +194,14 @@ impl Queue {
     pub(crate) fn set_aside(&mut self, reference: &DocumentRef) {
         if let Some(cursor) = self.topics.get_mut(&reference.topic) {
             cursor.set_aside(reference.seq);
+            self.forget_if_idle(&reference.topic);
         }
     }
 
     /// A consumer came that may take bigger packets: what was set aside is read again.
     pub(crate) fn offer_again(&mut self) {
+        let aside: Vec<_> = self.remembered.extract_if(|_, cursor| cursor.has_aside()).collect();
+        self.topics.extend(aside);
         let again = |(topic, cursor): (&Arc<str>, &mut Cursor)| cursor.rewind().then(|| Arc::clone(topic));
         for topic in self.topics.iter_mut().filter_map(again).collect::<Vec<_>>() {
             let is_it = |read: &mut PageRequest| matches!(&read.what, ReadWhat::Documents(asked, _) if *asked == topic);
@@ -218,6 +223,11 @@ impl Queue {
         if self.topics.contains_key(topic) {
             return true;
         }
+        // Also beyond `TOPICS_MAX`: both together are not more than before.
+        if let Some((topic, cursor)) = self.remembered.remove_entry(topic) {
+            self.topics.insert(topic, cursor);
+            return true;
+        }
         if self.topics.len() >= TOPICS_MAX && !self.missed {
             self.topics.retain(|_, cursor| !cursor.is_idle());
         }
@@ -229,11 +239,17 @@ impl Queue {
     }
 
     /// Above half of `TOPICS_MAX` an idle cursor is dropped at once, so that a full table has no idle ones left to look
-    /// for.
+    /// for. One that is to be remembered makes room as well.
     fn forget_if_idle(&mut self, topic: &Arc<str>) {
         let many = self.topics.len() > TOPICS_MAX / 2;
-        if self.topics.get(topic).is_some_and(|cursor| cursor.is_done() || many && cursor.is_idle()) {
+        let Some(cursor) = self.topics.get(topic) else { return };
+        if cursor.is_done() || many && cursor.is_idle() {
             self.topics.remove(topic);
+        } else if cursor.is_remembered() {
+            if self.remembered.len() >= REMEMBERED_MAX {
+                self.remembered.clear();
+            }
+            self.remembered.extend(self.topics.remove_entry(topic));
         }
     }
 

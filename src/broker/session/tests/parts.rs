@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::aliases::{Alias, AliasError, ClientAliases, ServerAliases, TOPIC_ALIASES};
 use super::super::queue::{QUEUE_ITEMS, TOPICS_MAX};
@@ -192,6 +192,45 @@ fn a_document_that_was_set_aside_is_offered_again_only_when_asked_for() {
     read_documents(&mut queue, &d, &[1, 2, 3]);
     assert_eq!(drain(&mut queue), [3, 1], "2 is on its way");
     assert_eq!(queue.away(), [Seen { topic: d, seq: 3 }]);
+}
+
+#[test]
+fn topics_whose_documents_were_set_aside_leave_room_for_others_and_are_not_offered_again() {
+    let (mut queue, all) = (Queue::new(LIMITS), topics(TOPICS_MAX + 5));
+    queue.watch(&all);
+    let mut offered = set_all_aside(&mut queue, &all);
+    assert_eq!(offered.len(), all.len());
+    assert!(offered.iter().all(|(_, seqs)| *seqs == [1]), "something comes twice");
+    for topic in [&all[0], &all[TOPICS_MAX + 4]] {
+        assert!(!queue.is_to_read(&reference(topic, 1)));
+        assert!(queue.notify_document(&reference(topic, 2), document(topic, 2, 10, false)));
+        assert_eq!((drain(&mut queue), queue.next_read()), (vec![2], None));
+        queue.acknowledged(&reference(topic, 2));
+    }
+    queue.offer_again();
+    offered = set_all_aside(&mut queue, &all);
+    assert!(offered.len() == all.len() && offered.iter().all(|(_, seqs)| *seqs == [1]));
+    assert_eq!(queue.away().len(), all.len());
+}
+
+/// Sets the only document of each topic aside, until there is nothing more to read. Yields what was offered.
+fn set_all_aside(queue: &mut Queue, all: &[Arc<str>]) -> BTreeMap<Arc<str>, Vec<u64>> {
+    let mut offered: BTreeMap<Arc<str>, Vec<u64>> = BTreeMap::new();
+    while let Some(read) = queue.next_read() {
+        match &read.what {
+            ReadWhat::Documents(topic, 0) => {
+                queue.documents_came(&read, vec![document(topic, 1, 10, false)]);
+                for seq in drain(queue) {
+                    queue.set_aside(&reference(topic, seq));
+                    offered.entry(Arc::clone(topic)).or_default().push(seq);
+                }
+            }
+            ReadWhat::Documents(..) => queue.documents_came(&read, vec![]),
+            ReadWhat::Topics => queue.topics_came(&read, all),
+            ReadWhat::Rows(_) => panic!("no rows are here"),
+        }
+    }
+    offered
 }
 
 #[test]
