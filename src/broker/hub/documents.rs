@@ -211,7 +211,7 @@ impl Hub {
                 Source::Row(seq) => into.rows.push(seq),
                 Source::Document(reference) => {
                     if flight.qos == QoS::AtMostOnce && self.has_better_subscriber(&reference, &queue) {
-                        queue.acknowledged(&reference);
+                        queue.left_for_others(&reference);
                         continue;
                     }
                     documents += 1;

@@ -296,6 +296,11 @@ impl SharedQueue {
         self.lock().queue.acknowledged(document);
     }
 
+    /// A document that was pulled was sent at QoS 0, and stays in the outbox for others.
+    pub(super) fn left_for_others(&self, document: &DocumentRef) {
+        self.lock().queue.left_for_others(document);
+    }
+
     /// The document is too big for the client that pulled it: it stays in the outbox.
     pub(crate) fn set_aside(&self, document: &DocumentRef) {
         self.lock().queue.set_aside(document);

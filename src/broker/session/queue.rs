@@ -26,8 +26,8 @@ pub(crate) const QUEUE_ITEMS: usize = 1_000;
 pub(crate) const QUEUE_BYTES: usize = 256 * 1024;
 /// Topics of documents whose cursors one queue knows. What is beyond is found on disk when there is room again.
 pub(crate) const TOPICS_MAX: usize = 10_000;
-/// Topics beside those that are only remembered. When there are more, all are forgotten: what its client would not take may
-/// be offered once more.
+/// Topics beside those that are only remembered. When there are more, all are forgotten: what its client would not take, or
+/// was sent at QoS 0 and others have not acknowledged, may come once more.
 const REMEMBERED_MAX: usize = 10 * TOPICS_MAX;
 /// Room for messages that an empty queue keeps.
 const ROOM_KEPT: usize = 16;
@@ -239,8 +239,8 @@ impl Queue {
     }
 
     /// Nobody reads any more. What is on disk is dropped from memory, and so is QoS 0; what is only in memory with more
-    /// stays. Yields for each topic of documents that was known the last one that was handed out and not acknowledged, or 0:
-    /// for [`crate::store::Store::documents_seen`], which also says that the topic is not read here any more.
+    /// stays. Yields for each topic of documents that was known the last one that was sent and stays on disk, or 0: for
+    /// [`crate::store::Store::documents_seen`], which also says that the topic is not read here any more.
     pub(crate) fn away(&mut self) -> Vec<Seen> {
         let known = self.topics.drain().chain(self.remembered.drain());
         let seen = known.map(|(topic, cursor)| cursor.seen(&topic)).collect();

@@ -15,6 +15,8 @@ pub(super) struct Cursor {
     scheduled: bool,
     /// The lowest number that was set aside.
     aside: Option<u64>,
+    /// The highest number that was sent and left on disk for others; 0: none was.
+    left: u64,
     /// What is in memory or handed out, and which of both. Not used for rows.
     items: BTreeMap<u64, ItemState>,
 }
@@ -48,7 +50,7 @@ enum ItemState {
 impl Cursor {
     /// Of a sequence of which nothing is on disk.
     pub(super) fn live() -> Self {
-        Self { taken: 0, state: State::Live, scheduled: false, aside: None, items: BTreeMap::new() }
+        Self { taken: 0, state: State::Live, scheduled: false, aside: None, left: 0, items: BTreeMap::new() }
     }
 
     /// Of a sequence that is to be read from its beginning.
@@ -66,13 +68,13 @@ impl Cursor {
 
     /// Whether it may be forgotten: reading from the beginning would bring nothing that was here already.
     pub(super) fn is_idle(&self) -> bool {
-        self.is_live() && self.items.is_empty() && !self.has_aside()
+        self.is_live() && self.items.is_empty() && !self.leaves_something()
     }
 
     /// Whether it has nothing to do, but has to be remembered: reading from the beginning would bring something that was
     /// here already.
     pub(super) fn is_remembered(&self) -> bool {
-        self.is_live() && self.items.is_empty() && self.has_aside()
+        self.is_live() && self.items.is_empty() && self.leaves_something()
     }
 
     /// Whether it has no use any more.
@@ -171,6 +173,17 @@ impl Cursor {
         self.items.remove(&seq);
     }
 
+    /// What was handed out stays on disk for others.
+    pub(super) fn leave(&mut self, seq: u64) {
+        self.items.remove(&seq);
+        self.left = self.left.max(seq);
+    }
+
+    /// Whether it may have been sent and left on disk.
+    pub(super) fn has_left(&self, seq: u64) -> bool {
+        seq <= self.left
+    }
+
     pub(super) fn set_aside(&mut self, seq: u64) {
         self.items.remove(&seq);
         self.aside = Some(self.aside.map_or(seq, |aside| aside.min(seq)));
@@ -191,6 +204,10 @@ impl Cursor {
     /// Up to where a reader may have seen it without an acknowledgement.
     pub(super) fn seen(&self, topic: &Arc<str>) -> Seen {
         let went_out = self.items.iter().rev().find(|(_, state)| **state != ItemState::Loaded);
-        Seen { topic: Arc::clone(topic), seq: went_out.map_or(0, |(seq, _)| *seq) }
+        Seen { topic: Arc::clone(topic), seq: went_out.map_or(0, |(seq, _)| *seq).max(self.left) }
+    }
+
+    fn leaves_something(&self) -> bool {
+        self.aside.is_some() || self.left > 0
     }
 }

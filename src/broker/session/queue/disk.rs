@@ -139,7 +139,9 @@ impl Queue {
         let Some(cursor) = self.topics.get_mut(topic) else { return };
         cursor.answer(documents.last().map(seq_of));
         for item in documents {
-            if cursor.add(seq_of(&item)) {
+            let seq = seq_of(&item);
+            if cursor.add(seq) {
+                let item = if cursor.has_left(seq) { item.into_copy() } else { item };
                 self.disk.add(item.size());
                 self.loaded.push_back(item);
             }
@@ -185,6 +187,14 @@ impl Queue {
     pub(crate) fn acknowledged(&mut self, reference: &DocumentRef) {
         if let Some(cursor) = self.topics.get_mut(&reference.topic) {
             cursor.remove(reference.seq);
+            self.forget_if_idle(&reference.topic);
+        }
+    }
+
+    /// A document that was handed out at QoS 0 stays in the outbox for consumers with more. It is not offered again.
+    pub(crate) fn left_for_others(&mut self, reference: &DocumentRef) {
+        if let Some(cursor) = self.topics.get_mut(&reference.topic) {
+            cursor.leave(reference.seq);
             self.forget_if_idle(&reference.topic);
         }
     }

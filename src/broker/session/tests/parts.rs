@@ -213,6 +213,35 @@ fn topics_whose_documents_were_set_aside_leave_room_for_others_and_are_not_offer
     assert_eq!(queue.away().len(), all.len());
 }
 
+#[test]
+fn what_was_sent_and_left_for_others_comes_again_only_as_a_copy() {
+    let (mut queue, d) = (Queue::new(LIMITS), topic("d"));
+    queue.watch([&d]);
+    read_documents(&mut queue, &d, &[1, 2, 3]);
+    read_documents(&mut queue, &d, &[1, 2, 3]);
+    assert_eq!(drain(&mut queue), [1, 2, 3]);
+    queue.set_aside(&reference(&d, 1));
+    queue.left_for_others(&reference(&d, 2));
+    queue.left_for_others(&reference(&d, 3));
+    queue.watch([&d]);
+    queue.look_for_topics();
+    assert!(!queue.is_to_read(&reference(&d, 2)));
+    let read = queue.next_read().unwrap();
+    queue.topics_came(&read, std::slice::from_ref(&d));
+    assert_eq!(queue.next_read(), None);
+    queue.offer_again();
+    assert_eq!(read_documents(&mut queue, &d, &[1, 2, 3, 4]), 0);
+    let again: Vec<_> = std::iter::from_fn(|| pulled(&mut queue)).map(|item| (item.ids[0], item.copy)).collect();
+    assert_eq!(again, [(1, true), (2, true), (3, true), (4, false)]);
+    queue.left_for_others(&reference(&d, 2));
+    assert_eq!(queue.unwatch(|_| false), [Seen { topic: Arc::clone(&d), seq: 4 }]);
+    queue.watch([&d]);
+    read_documents(&mut queue, &d, &[]);
+    [1, 3, 4].iter().for_each(|&seq| queue.acknowledged(&reference(&d, seq)));
+    assert_eq!(queue.unwatch(|_| false), [Seen { topic: d, seq: 3 }]);
+    assert_eq!(queue.away(), []);
+}
+
 /// Sets the only document of each topic aside, until there is nothing more to read. Yields what was offered.
 fn set_all_aside(queue: &mut Queue, all: &[Arc<str>]) -> BTreeMap<Arc<str>, Vec<u64>> {
     let mut offered: BTreeMap<Arc<str>, Vec<u64>> = BTreeMap::new();
