@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use fcm_mqtt_bridge::broker::BrokerLimits;
+use fcm_mqtt_bridge::mqtt::Outcome;
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::harness::Harness;
+use super::harness::{Harness, outcome};
 use super::peer::{Connect, PUBACK, Peer, Seen, V5};
 
 const MESSAGES: usize = 1_000;
@@ -134,6 +135,35 @@ async fn clean_readers_that_stop_reading_are_told_and_ended_and_nobody_else_noti
         // Where nothing is read the last word may have found no room.
         let last = last_word(reader).await;
         assert!(matches!(last, Seen::Disconnect(QUOTA_EXCEEDED) | Seen::Publish { .. }), "{last:?}");
+    }
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn a_group_whose_members_are_all_busy_holds_up_no_acknowledgement_of_others() {
+    let harness = Harness::with(BrokerLimits { inflight: 1, ..BrokerLimits::default() }).await;
+    let mut workers = Vec::new();
+    for client in ["one", "two"] {
+        let mut worker = Peer::new(&harness, client).await;
+        worker.subscribe("$share/g/bal1/others/#", 1).await;
+        workers.push(worker);
+    }
+    let mut outside = Peer::new(&harness, "outside").await;
+    outside.subscribe("bal1/others/#", 1).await;
+    // From the third topic on each of the workers has one, and no room for more.
+    for n in 0..5 {
+        let answer = harness.publish(&format!("bal1/others/t{n}"), "x").await;
+        let (_, id, _) = outside.message().await;
+        outside.ack(PUBACK, id).await;
+        assert_eq!(outcome(answer).await, Outcome::Confirmed, "{n}");
+        if n == 1 {
+            for worker in &mut workers {
+                worker.message().await;
+            }
+        }
+    }
+    for worker in &mut workers {
+        worker.quiet().await;
     }
     harness.close().await;
 }

@@ -32,7 +32,7 @@ use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
 use crate::store::{
     AckOutcome, AckedBy, AckedDocument, Acknowledged, CommitEvent, CommitEvents, DocumentPage, DocumentRef,
-    OutboxDocument, Page, QueueRow, QueuedDocument, RowPage, Seen, StoreError, Target,
+    OutboxDocument, Page, QueueRow, QueuedDocument, RowPage, Seen, StoreError, StoreHealth, Target,
 };
 
 /// Ready when the store has been asked; yields what is ready when it has done so.
@@ -239,7 +239,7 @@ impl Hub {
                 if behind.is_empty() {
                     break;
                 }
-                join_all(behind.iter().map(|(queue, document)| let_read(queue, document))).await;
+                join_all(behind.iter().map(|(queue, document)| hub.let_read(queue, document))).await;
             }
             let mut committed = Vec::with_capacity(taken.len());
             for (queue, taken) in taken {
@@ -303,6 +303,23 @@ impl Hub {
         others
     }
 
+    /// Waits until a queue in memory has read a document, which then may leave the outbox. A client that does not take what
+    /// its queue has read is disconnected; so is one whose queue reads nothing although the store answers.
+    async fn let_read(&self, queue: &SharedQueue, document: &DocumentRef) {
+        let is_read = |cx: &mut Context<'_>| match queue.is_to_read(document, cx.waker()) {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        };
+        let mut before = None;
+        while timeout(SLOW_QUEUE_WAIT, poll_fn(is_read)).await.is_err() {
+            let last_read = queue.last_read().filter(|_| *self.store.health().borrow() == StoreHealth::Ok);
+            if queue.disk_half_full() || last_read.is_some() && last_read == before {
+                return end_slow(queue);
+            }
+            before = last_read;
+        }
+    }
+
     /// A document is bigger than the packets that a client takes: it stays in the outbox until a client takes it.
     pub(crate) fn too_big(&self, session: &Session, document: SetAside) {
         let SetAside { topic, bytes, most, .. } = &document;
@@ -321,20 +338,6 @@ impl Hub {
                 // The next subscriber reads after this verb.
                 self.go_on(async move { drop(store.documents_seen(queue, seen, still_read).await) }).await;
             }
-        }
-    }
-}
-
-/// Waits until a queue in memory has read a document, which then may leave the outbox. A client that does not take what
-/// its queue has read is disconnected.
-async fn let_read(queue: &SharedQueue, document: &DocumentRef) {
-    let is_read = |cx: &mut Context<'_>| match queue.is_to_read(document, cx.waker()) {
-        true => Poll::Pending,
-        false => Poll::Ready(()),
-    };
-    while timeout(SLOW_QUEUE_WAIT, poll_fn(is_read)).await.is_err() {
-        if queue.disk_half_full() {
-            return end_slow(queue);
         }
     }
 }

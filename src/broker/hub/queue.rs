@@ -272,7 +272,7 @@ impl SharedQueue {
     pub(crate) fn pass_on(&self, handle: &ConnectionHandle) {
         let mut state = self.lock();
         state.set_full(handle, true);
-        if state.consumers.len() > 1 && state.queue.has_loaded() {
+        if state.consumers.len() > 1 && (state.queue.has_loaded() || state.queue.has_to_read()) {
             state.wake_next();
         }
     }
@@ -316,6 +316,13 @@ impl SharedQueue {
             state.hold(waker);
         }
         is_to_read
+    }
+
+    /// As [`Queue::last_read`]. Wakes a consumer that is to read.
+    pub(super) fn last_read(&self) -> Option<u64> {
+        let mut state = self.lock();
+        state.wake_next();
+        state.queue.last_read()
     }
 
     /// Whether the messages from disk take more than half their room: nothing more is read until some are sent.

@@ -640,6 +640,24 @@ async fn a_document_that_one_client_read_from_disk_and_acknowledged_stays_until_
     assert!(to_drop(&harness).await.is_empty(), "nobody is to read it any more");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_queue_reads_nothing_holds_up_the_acknowledgements_of_others_for_a_few_seconds_only() {
+    let harness = Harness::new(BrokerLimits::default());
+    harness.hub.store.listen();
+    let topic = Arc::<str>::from("x/others/y");
+    let ((first, by_first), (_second, by_second)) = (reader(&harness, &topic).await, reader(&harness, &topic).await);
+    tell(&harness, &topic).await;
+    distribute_once(&harness).await;
+    // The other one has no task that would.
+    read_all(&harness, &first).await;
+    let Some(Pulled::Send(item)) = first.queue.pull(&by_first, true, 0) else { panic!("it is read") };
+    let acknowledged = vec![InFlight::unsent(QueueRef::Own, &item)];
+    let settling = harness.hub.acknowledged(&first, acknowledged, true).unwrap();
+    let settled = timeout(Duration::from_secs(4), settling).await.expect("it is not waited for without end");
+    assert_eq!(by_second.ending(), Some(Ending::Refused(Refusal::SlowConsumer)));
+    settled.unwrap().await.unwrap();
+}
+
 /// A session that ends with its connection, and subscribes to a topic of which it has read what there is.
 async fn reader(harness: &Harness, topic: &str) -> (Arc<Session>, Arc<ConnectionHandle>) {
     let (client, handle) = (harness.hub.next_number().to_string(), handle());

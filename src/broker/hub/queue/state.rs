@@ -48,18 +48,20 @@ pub(super) struct Consumer {
 }
 
 impl State {
-    /// Wakes one consumer that can take something, in rotation.
+    /// Wakes one consumer that can take something, in rotation. Where something is to be read, one that is full does that
+    /// as well.
     pub(super) fn wake_next(&mut self) {
         let count = self.consumers.len();
-        for step in 0..count {
-            let at = (self.next + step) % count;
-            let consumer = &self.consumers[at];
-            // A single consumer is woken even if it is full: it checks for itself.
-            if !consumer.full || count == 1 {
-                consumer.handle.wake();
-                self.next = at + 1;
-                return;
-            }
+        let in_rotation = || (0..count).map(|step| (self.next + step) % count);
+        let takes = |at: &usize| !self.consumers[*at].full;
+        // A single consumer is woken even if it is full: it checks for itself.
+        let is_left = |at: &usize| count == 1 || self.consumers[*at].handle.ending().is_none();
+        let woken = in_rotation()
+            .find(takes)
+            .or_else(|| if count == 1 || self.queue.has_to_read() { in_rotation().find(is_left) } else { None });
+        if let Some(at) = woken {
+            self.consumers[at].handle.wake();
+            self.next = at + 1;
         }
     }
 

@@ -108,6 +108,17 @@ impl Queue {
         self.reading.clone()
     }
 
+    /// Whether [`Self::next_read`] asks for something.
+    pub(crate) fn has_to_read(&self) -> bool {
+        let behind = self.rows.is_behind() || !self.read_order.is_empty() || self.looks_for_topics();
+        self.open && self.reading.is_none() && !self.disk_half_full() && behind
+    }
+
+    /// The number of the last read, unless its answer is still to come.
+    pub(crate) fn last_read(&self) -> Option<u64> {
+        if self.reading.is_none() { Some(self.reads) } else { None }
+    }
+
     /// The rows that were asked for. Those that were released are the window's only.
     pub(crate) fn rows_came(&mut self, read: &PageRequest, rows: Vec<QueueRow>) {
         if !self.is_answered(read) {
@@ -282,9 +293,13 @@ impl Queue {
     }
 
     fn ask_topics(&mut self) -> Option<ReadWhat> {
-        let now = self.missed && self.topics.len() <= TOPICS_MAX / 2;
+        let now = self.looks_for_topics();
         self.missed &= !now;
         now.then_some(ReadWhat::Topics)
+    }
+
+    fn looks_for_topics(&self) -> bool {
+        self.missed && self.topics.len() <= TOPICS_MAX / 2
     }
 
     fn is_answered(&mut self, read: &PageRequest) -> bool {
