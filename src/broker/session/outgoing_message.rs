@@ -24,6 +24,8 @@ pub(crate) struct OutgoingMessage {
     pub(crate) source: Source,
     /// It may have been delivered before: DUP.
     pub(crate) copy: bool,
+    /// What is handed out: how often the queue was left by all its consumers before.
+    pub(crate) generation: u64,
 }
 
 /// Where a message is kept until it is acknowledged.
@@ -78,7 +80,7 @@ impl OutgoingMessage {
         redelivered: bool,
     ) -> Self {
         let (qos, source) = (qos.min(QoS::AtLeastOnce), Source::Document(reference));
-        Self { message, qos, retain: false, ids, source, copy: redelivered }
+        Self { message, qos, retain: false, ids, source, copy: redelivered, generation: 0 }
     }
 
     /// The same, which may have been delivered before. A document says so itself.
@@ -98,7 +100,8 @@ impl OutgoingMessage {
     }
 
     fn new(message: Arc<Message>, target: Target, source: Source) -> Self {
-        Self { message, qos: target.qos, retain: target.retain, ids: target.ids, source, copy: false }
+        let Target { qos, retain, ids, .. } = target;
+        Self { message, qos, retain, ids, source, copy: false, generation: 0 }
     }
 }
 

@@ -97,6 +97,8 @@ pub(crate) struct Queue {
     rows_next: bool,
     /// It has a consumer.
     open: bool,
+    /// How often all consumers have left.
+    generation: u64,
 }
 
 impl Queue {
@@ -104,7 +106,8 @@ impl Queue {
     pub(crate) fn new(limits: MemoryLimits) -> Self {
         let (loaded, held, topics, remembered, read_order) = Default::default();
         let (disk, memory, rows) = (Load::default(), Load::default(), Cursor::live());
-        let (rows_sent, missed, reading, reads, rows_next, open) = (0, false, None, 0, true, true);
+        let (rows_sent, missed, reading, reads, rows_next) = (0, false, None, 0, true);
+        let (open, generation) = (true, 0);
         Self {
             loaded,
             held,
@@ -121,6 +124,7 @@ impl Queue {
             reads,
             rows_next,
             open,
+            generation,
         }
     }
 
@@ -203,7 +207,8 @@ impl Queue {
                 false if self.memory.items == 0 => return None,
                 false => self.loaded.iter().position(may_go)?,
             };
-            let item = self.loaded.remove(place)?;
+            let mut item = self.loaded.remove(place)?;
+            item.generation = self.generation;
             let expired = is_expired(&item);
             self.load_of(&item.source).remove(item.size());
             if self.loaded.is_empty() && self.loaded.capacity() > ROOM_KEPT {
@@ -220,11 +225,12 @@ impl Queue {
     }
 
     /// What was handed out and is to be handed out once more, before anything else; in this order, as copies. What the
-    /// queue will read from disk anyway, because it was away since, is not taken.
+    /// queue reads from disk anyway, or has read, because it was away since, is not taken.
     pub(crate) fn give_back(&mut self, items: Vec<OutgoingMessage>) {
         for item in items.into_iter().rev() {
             let comes_back = match &item.source {
                 Source::Memory => true,
+                _ if item.generation != self.generation => false,
                 Source::Row(seq) => self.open && self.rows.has_reached(*seq),
                 Source::Document(reference) => {
                     self.topics.get_mut(&reference.topic).is_some_and(|cursor| cursor.take_back(reference.seq))
@@ -247,6 +253,7 @@ impl Queue {
         self.loaded.extend(self.held.drain(..).map(|held| held.item));
         self.drop_loaded(|item| item.source != Source::Memory || item.qos == QoS::AtMostOnce);
         (self.topics, self.remembered, self.read_order, self.held) = Default::default();
+        self.generation += 1;
         self.loaded.shrink_to_fit();
         (self.rows, self.missed, self.reading, self.open) = (Cursor::behind(), false, None, false);
         seen

@@ -263,6 +263,33 @@ fn set_all_aside(queue: &mut Queue, all: &[Arc<str>]) -> BTreeMap<Arc<str>, Vec<
 }
 
 #[test]
+fn what_a_former_member_gives_back_does_not_come_beside_what_was_read_since() {
+    let (mut queue, d) = (Queue::kept(LIMITS), topic("d"));
+    let read_all = |queue: &mut Queue| {
+        queue.open();
+        queue.watch([&d]);
+        while let Some(read) = queue.next_read() {
+            match &read.what {
+                ReadWhat::Rows(0) => queue.rows_came(&read, vec![queue_row(1, "t", QoS::AtLeastOnce)]),
+                ReadWhat::Rows(_) => queue.rows_came(&read, vec![]),
+                ReadWhat::Documents(topic, 0) => queue.documents_came(&read, vec![document(topic, 2, 10, false)]),
+                ReadWhat::Documents(..) => queue.documents_came(&read, vec![]),
+                ReadWhat::Topics => panic!("there is one topic"),
+            }
+        }
+        std::iter::from_fn(|| pulled(queue)).collect::<Vec<_>>()
+    };
+    let former = read_all(&mut queue);
+    assert_eq!(queue.away(), [Seen { topic: topic("d"), seq: 2 }]);
+    let present = read_all(&mut queue);
+    assert_eq!((former.len(), present.len()), (2, 2));
+    queue.give_back(former);
+    assert_eq!(pulled(&mut queue), None, "another member has them");
+    queue.give_back(present);
+    assert_eq!(drain(&mut queue), [1, 2]);
+}
+
+#[test]
 fn documents_of_a_subscription_that_ended_and_came_back_come_once() {
     let (mut queue, d) = (Queue::new(LIMITS), topic("d"));
     queue.notify_document(&reference(&d, 1), document(&d, 1, 10, false));
