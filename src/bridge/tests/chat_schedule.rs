@@ -70,6 +70,21 @@ async fn a_message_is_sent_within_a_second_of_its_time_and_not_before() {
 }
 
 #[tokio::test]
+async fn a_time_in_seconds_is_refused_and_the_message_is_not_sent_at_once() {
+    let mut harness = two(Harness::open()).await;
+    for name in ["not_before", "expires"] {
+        let message = json!({"id": name, "to": "bob", "body": "hi", name: (now_ms() + HOUR_MS) / 1_000});
+        harness.says(&at("alice:phone"), "messages", &message).await;
+        let told = harness.told().await;
+        let receipt = told.one("alice/others/receipts");
+        assert_eq!((&receipt["status"], &receipt["code"]), (&json!("failed"), &json!("BAD_FIELD")));
+        assert!(receipt["detail"].as_str().unwrap().contains("milliseconds"), "{receipt}");
+        assert!(told.on("bob/others/messages").is_empty());
+    }
+    harness.close().await;
+}
+
+#[tokio::test]
 async fn what_was_due_while_the_bridge_was_away_is_sent_at_its_start_once() {
     let mut harness = two(Harness::open()).await;
     for id in ["a", "b"] {

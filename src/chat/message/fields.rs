@@ -7,6 +7,9 @@ use crate::chat::id::MessageId;
 use serde_json::{Map, Value};
 
 const VERSION: f64 = 1.0;
+/// The least time that is taken, in Unix milliseconds: in 1973. What is less was counted in seconds, which pass it in the
+/// year 5138, or since the start of a program.
+pub(in crate::chat) const TIME_MIN_MS: u64 = 100_000_000_000;
 
 /// A payload's fields that were not read yet.
 pub(in crate::chat) struct Fields(Map<String, Value>);
@@ -93,6 +96,18 @@ impl Fields {
             return Err(Rejection::bad_field(name, "has a control character"));
         }
         Ok(Some(text))
+    }
+
+    /// A time in Unix milliseconds; 0 is one that is over. Whether it suits, whoever has a clock knows.
+    pub(in crate::chat) fn time(&mut self, name: &str) -> Result<Option<u64>, Rejection> {
+        let Some(time) = self.take(name) else { return Ok(None) };
+        match time.as_u64() {
+            Some(time) if time == 0 || time >= TIME_MIN_MS => Ok(Some(time)),
+            Some(_) => {
+                Err(Rejection::bad_field(name, "is too small for a time in Unix milliseconds: are these seconds?"))
+            }
+            None => Err(Rejection::bad_field(name, "is no whole number of Unix milliseconds")),
+        }
     }
 
     pub(in crate::chat) fn flag(&mut self, name: &str) -> Result<Option<bool>, Rejection> {

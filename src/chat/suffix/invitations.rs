@@ -93,12 +93,7 @@ fn read(fields: &mut Fields) -> Result<Invitation, Rejection> {
     if body.as_ref().is_some_and(|body| body.chars().count() > BODY_MAX) {
         return Err(Rejection::bad_field("body", format_args!("is longer than {BODY_MAX} characters")));
     }
-    let expires = match fields.take("expires") {
-        None => None,
-        Some(at) => {
-            Some(at.as_u64().ok_or_else(|| Rejection::bad_field("expires", "is no time in Unix milliseconds"))?)
-        }
-    };
+    let expires = fields.time("expires")?;
     let sid = fields.string("ref")?;
     let answer = match fields.string("type")?.as_deref() {
         Some("request") if sid.is_some() => return Err(Rejection::bad_field("ref", "goes with an answer")),
@@ -134,10 +129,11 @@ mod tests {
     #[test]
     fn a_request_and_its_answers() {
         let sid = SidSource::default().next(1_700_000_000_000, 1);
-        let request = json!({"id": "i1", "to": "bob", "type": "request", "body": "hello", "expires": 5});
+        let request =
+            json!({"id": "i1", "to": "bob", "type": "request", "body": "hello", "expires": 1_700_000_000_000_u64});
         assert_eq!(
             parse(&request),
-            Ok(Kind::Request { body: Some("hello".to_owned()), expires: Some(5), group: None })
+            Ok(Kind::Request { body: Some("hello".to_owned()), expires: Some(1_700_000_000_000), group: None })
         );
         let into = json!({"to": "bob", "type": "request", "group": "g-1"});
         let group = GroupId::new("g-1").ok();
@@ -153,6 +149,7 @@ mod tests {
             (json!({"to": "bob", "type": "request", "body": "x".repeat(BODY_MAX + 1)}), ErrorCode::BadField),
             (json!({"to": "bob", "type": "request", "group": "team"}), ErrorCode::BadField),
             (json!({"to": "bob", "type": "request", "expires": "soon"}), ErrorCode::BadField),
+            (json!({"to": "bob", "type": "request", "expires": 1_700_000_000}), ErrorCode::BadField),
             (json!({"to": "bob", "type": "invite"}), ErrorCode::BadField),
             (json!({"to": "bob"}), ErrorCode::MissingField),
             (json!({"type": "request"}), ErrorCode::MissingField),

@@ -119,11 +119,11 @@ impl UserMessage {
         let bad = |name, detail| Err(Rejection::bad_field(name, detail).about(self.id.clone()));
         let latest = now.saturating_add(AHEAD_MAX_MS);
         if self.not_before.is_some_and(|at| at > latest) {
-            return bad("not_before", "is more than a year ahead");
+            return bad("not_before", "is more than a year ahead, in Unix milliseconds");
         }
         match self.expires {
             Some(at) if at <= now => bad("expires", "is over"),
-            Some(at) if at > latest => bad("expires", "is more than a year ahead"),
+            Some(at) if at > latest => bad("expires", "is more than a year ahead, in Unix milliseconds"),
             _ => Ok(()),
         }
     }
@@ -212,7 +212,7 @@ fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejec
     let asked = ["push", "ttl", "receipt", "expires"].map(|name| (name, fields.get(name).cloned()));
     let (wish, ttl, receipt) = (wish(fields)?, ttl(fields)?, fields.flag("receipt")?.unwrap_or(true));
     // Its readers are not told: for them it was written when it is sent.
-    let (not_before, expires) = (time(fields, "not_before")?, time(fields, "expires")?);
+    let (not_before, expires) = (fields.time("not_before")?, fields.time("expires")?);
     if expires.zip(not_before).is_some_and(|(expires, not_before)| expires <= not_before) {
         return Err(Rejection::bad_field("expires", "is not later than `not_before`"));
     }
@@ -311,12 +311,6 @@ fn check_amendment(fields: &Fields, amends: Amendment) -> Result<(), Rejection> 
     Ok(())
 }
 
-/// A time of the future, as it looks when it is written; whether it is one, whoever has a clock knows.
-fn time(fields: &mut Fields, name: &str) -> Result<Option<u64>, Rejection> {
-    let Some(time) = fields.take(name) else { return Ok(None) };
-    time.as_u64().map(Some).ok_or_else(|| Rejection::bad_field(name, "is no time in Unix milliseconds"))
-}
-
 /// `body`, `data`, `files` stay where they are; one of them must be there.
 fn check_content(fields: &Fields, amends: Option<Amendment>) -> Result<(), Rejection> {
     match fields.get("body") {
@@ -353,6 +347,7 @@ fn check_content(fields: &Fields, amends: Option<Amendment>) -> Result<(), Rejec
 mod tests {
     use super::*;
     use crate::chat::id::SidSource;
+    use crate::chat::message::fields::TIME_MIN_MS;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -509,23 +504,46 @@ mod tests {
 
     #[test]
     fn the_time_of_deletion_travels_and_that_of_sending_does_not() {
-        let message = parse(&json!({"to": "bob", "body": "hi", "not_before": 7, "expires": 8})).unwrap();
-        assert_eq!((message.not_before, message.expires), (Some(7), Some(8)));
+        const SEND: u64 = 1_800_000_000_000;
+        let message = parse(&json!({"to": "bob", "body": "hi", "not_before": SEND, "expires": SEND + 1})).unwrap();
+        assert_eq!((message.not_before, message.expires), (Some(SEND), Some(SEND + 1)));
         let document: Value = serde_json::from_slice(&message.to_bytes()).unwrap();
-        assert_eq!(document, json!({"to": "bob", "type": "text", "expires": 8, "body": "hi"}));
+        assert_eq!(document, json!({"to": "bob", "type": "text", "expires": SEND + 1, "body": "hi"}));
         let named = message.clone().named(MessageId::new("m1").unwrap());
         assert!(named.says_the_same(&message.to_bytes()) && named.id.is_some());
         let fault = |message: &UserMessage, now| message.check_times(now).map_err(|fault| fault.code()).err();
-        assert_eq!(fault(&message, 7), None, "it is to be sent now");
-        assert_eq!(fault(&message, 8), Some(ErrorCode::BadField), "its time is over");
+        assert_eq!(fault(&message, SEND), None, "it is to be sent now");
+        assert_eq!(fault(&message, SEND + 1), Some(ErrorCode::BadField), "its time is over");
         let far = |name: &str, at: u64| {
             let mut far = json!({"to": "bob", "body": "hi"});
             far[name] = at.into();
             parse(&far).unwrap()
         };
         for name in ["not_before", "expires"] {
-            assert_eq!(fault(&far(name, 5 + AHEAD_MAX_MS), 5), None);
-            assert_eq!(fault(&far(name, 6 + AHEAD_MAX_MS), 5), Some(ErrorCode::BadField));
+            assert_eq!(fault(&far(name, SEND + AHEAD_MAX_MS), SEND), None);
+            assert_eq!(fault(&far(name, SEND + 1 + AHEAD_MAX_MS), SEND), Some(ErrorCode::BadField));
+        }
+    }
+
+    #[test]
+    fn a_time_in_seconds_is_refused_and_not_taken_for_one_that_is_over() {
+        for name in ["not_before", "expires"] {
+            let of = |at: Value| {
+                let message = json!({"id": "m1", "to": "bob", "body": "hi", name: at}).to_string();
+                UserMessage::parse(Sender::User, message.as_bytes(), &Limits::default())
+            };
+            for at in [json!(1_800_000_000), json!(1), json!(TIME_MIN_MS - 1), json!(1.8e12), json!(-1), json!("soon")]
+            {
+                let rejection = of(at.clone()).unwrap_err();
+                assert_eq!((rejection.code(), rejection.ref_id().is_some()), (ErrorCode::BadField, true), "{at}");
+                assert!(rejection.detail().contains(name) && rejection.detail().contains("milliseconds"), "{at}");
+            }
+            for at in [0, TIME_MIN_MS] {
+                assert!(of(json!(at)).is_ok(), "{at} is over");
+            }
+            let nanoseconds =
+                of(json!(1_800_000_000_000_000_000_u64)).unwrap().check_times(1_800_000_000_000).unwrap_err();
+            assert!(nanoseconds.detail().contains("milliseconds"));
         }
     }
 
