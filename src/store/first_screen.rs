@@ -20,6 +20,9 @@ pub struct ConversationPage {
     pub mentions: u64,
 }
 
+/// Most invitations that a conversation is shown with: who invites into more groups than a user may be in is a machine.
+pub const OPEN_MAX: usize = 50;
+
 /// A conversation, as one of its users sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConversationItem {
@@ -51,8 +54,10 @@ pub struct ConversationItem {
     pub archived: bool,
     /// It is a group in which the user is no longer.
     pub is_former: bool,
-    /// The stamped newest invitation that is open, of either side.
-    pub invitation: Option<Bytes>,
+    /// The stamped invitations that are open, of either side, newest first; at most [`OPEN_MAX`].
+    pub invitations: Vec<Bytes>,
+    /// Older ones are open, too.
+    pub more_invitations: bool,
 }
 
 /// Which part of a conversation is asked for.

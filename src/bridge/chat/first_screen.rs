@@ -6,14 +6,16 @@ use crate::chat::id::{Owner, Sid};
 use crate::chat::principal::Role;
 use crate::chat::suffix::requests::DeletionOf;
 use crate::store::{
-    Archiving, ChatCall, ConversationItem, ConversationPage, Deletion, HistoryPage, HistoryQuery, SYNC_BYTES,
-    StoreError,
+    Archiving, ChatCall, ConversationItem, ConversationPage, Deletion, HistoryPage, HistoryQuery,
+    SYNC_BYTES, StoreError,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 /// Longest `body` of the newest item of a conversation, in characters.
 const BODY_SHOWN: usize = 200;
+/// How much of a list of open invitations is shown: half of what a page may have.
+const INVITATIONS_BYTES: usize = SYNC_BYTES / 2;
 /// The fields of the newest item that are shown: none that a writer could make long, but for the body.
 const SHOWN: [&str; 23] = [
     "sid", "n", "ts", "from", "dev", "group", "by", "id", "to", "type", "ref", "reply_to", "thread", "body", "edited",
@@ -55,7 +57,7 @@ pub(super) async fn conversations(
 
 fn conversation(item: ConversationItem, is_bal: bool, at: u64) -> Value {
     let ConversationItem { with, place: _, profile, sees_profile, last, count, unread, mentions, .. } = item;
-    let ConversationItem { read, peer_received, peer_read, entry, archived, is_former, invitation, .. } = item;
+    let ConversationItem { read, peer_received, peer_read, entry, archived, is_former, invitations, .. } = item;
     let mut shown = Map::new();
     let mut put = |name: &str, value: Option<Value>| value.map(|value| shown.insert(name.to_owned(), value));
     put("with", Some(with.as_str().into()));
@@ -75,8 +77,30 @@ fn conversation(item: ConversationItem, is_bal: bool, at: u64) -> Value {
     put("until", entry.muted_until.filter(|until| entry.is_muted(at) && *until != u64::MAX).map(Into::into));
     put("archived", Some(archived.into()));
     put("member", is_former.then_some(false.into()));
-    put("invitation", invitation.and_then(|invitation| serde_json::from_slice(&invitation).ok()));
+    put("invitation", invitations.first().and_then(|invitation| serde_json::from_slice(invitation).ok()));
+    if invitations.len() > 1 {
+        let (all, is_cut) = listed(&invitations);
+        put("invitations", Some(all));
+        put("more_invitations", (is_cut || item.more_invitations).then_some(true.into()));
+    }
     Value::Object(shown)
+}
+
+/// Invitations, as many of the newest as fit, and whether some do not.
+fn listed(invitations: &[Bytes]) -> (Value, bool) {
+    let (mut shown, mut bytes) = (Vec::with_capacity(invitations.len()), 0);
+    for invitation in invitations.iter().filter_map(|invitation| serde_json::from_slice(invitation).ok()) {
+        let mut invitation: Map<String, Value> = invitation;
+        invitation.shift_remove("image");
+        let invitation = cut(invitation);
+        bytes += invitation.to_string().len();
+        if bytes > INVITATIONS_BYTES {
+            break;
+        }
+        shown.push(invitation);
+    }
+    let is_cut = shown.len() < invitations.len();
+    (shown.into(), is_cut)
 }
 
 /// The newest item, as far as a list of conversations shows it.
@@ -84,13 +108,18 @@ fn shortened(item: &Bytes) -> Option<Value> {
     let mut item: Map<String, Value> = serde_json::from_slice(item).ok()?;
     let is_notice = item.get("type").is_some_and(|kind| kind == "notice");
     item.retain(|name, _| SHOWN.contains(&&**name) || is_notice && SHOWN_OF_NOTICE.contains(&&**name));
+    Some(cut(item))
+}
+
+/// The item, with its `body` no longer than a list shows.
+fn cut(mut item: Map<String, Value>) -> Value {
     if let Some(Value::String(body)) = item.get_mut("body")
         && let Some((end, _)) = body.char_indices().nth(BODY_SHOWN)
     {
         body.truncate(end);
         item.insert("cut".to_owned(), true.into());
     }
-    Some(Value::Object(item))
+    Value::Object(item)
 }
 
 /// A page of one conversation.

@@ -167,6 +167,37 @@ async fn the_first_screen_is_one_request_and_a_conversation_a_second_one() {
 }
 
 #[tokio::test]
+async fn several_invitations_of_one_person_are_listed_as_far_as_they_fit() {
+    let mut harness = Harness::open();
+    harness.asks(json!({"id": "r0", "op": "settings"})).await;
+    harness.says(&at("alice:phone"), "profile", &json!({"name": "Alice", "image": "https://x/y"})).await;
+    harness.says(&at("bob:phone"), "messages", &json!({"to": "alice", "body": "hi"})).await;
+    for body in ["first", "second"] {
+        harness.says(&at("alice:phone"), "invitations", &json!({"to": "bob", "type": "request", "body": body})).await;
+    }
+    harness.told().await;
+    let (page, _) = harness.asks(json!({"id": "r1", "op": "conversations"})).await;
+    let item = &page["items"][0];
+    assert_eq!((&item["invitation"]["body"], &item["invitation"]["image"]), (&json!("second"), &json!("https://x/y")));
+    let bodies = |item: &Value| -> Vec<String> {
+        item["invitations"].as_array().unwrap().iter().map(|one| one["body"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!((bodies(item), item.get("more_invitations")), (vec!["second".to_owned(), "first".to_owned()], None));
+    assert_eq!(item["invitations"][0].get("image"), None);
+    for _ in 0..30 {
+        let long = json!({"to": "bob", "type": "request", "body": "\u{1}".repeat(500)});
+        harness.says(&at("alice:phone"), "invitations", &long).await;
+    }
+    harness.told().await;
+    let (page, _) = harness.asks(json!({"id": "r2", "op": "conversations"})).await;
+    let item = &page["items"][0];
+    let shown = bodies(item).len();
+    assert!(page.to_string().len() <= 65_536 && shown > 10, "{shown} of {} bytes", page.to_string().len());
+    assert_eq!((&item["more_invitations"], &item["invitations"][0]["cut"]), (&json!(true), &json!(true)));
+    harness.close().await;
+}
+
+#[tokio::test]
 async fn a_list_of_conversations_keeps_below_its_size_and_goes_on_where_it_ended() {
     let mut harness = Harness::open();
     harness.asks(json!({"id": "r0", "op": "settings"})).await;

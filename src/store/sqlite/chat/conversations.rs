@@ -1,7 +1,8 @@
 //! The conversations of a user, newest first: the first screen of a client.
 
+use super::deletion::{OwnCopy, own_copy};
 use super::group::tombstones::Tombstones;
-use super::history::{Shown, shown};
+use super::history::{Shown, directions, shown};
 use super::position::BY_ROW;
 use super::{ChatRow, group, load, mention, owner, people};
 use crate::chat::contact::is_seen_by;
@@ -9,7 +10,7 @@ use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::principal::Role;
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ConversationItem, ConversationPage};
+use crate::store::{ConversationItem, ConversationPage, OPEN_MAX};
 use bytes::Bytes;
 use rusqlite::params;
 
@@ -22,7 +23,7 @@ pub(in crate::store::sqlite) const NEWEST_FIRST: &str = "SELECT peer, newest FRO
     ORDER BY newest DESC LIMIT ?3";
 pub(in crate::store::sqlite) const INVITED: &str = chat_rows!(
     "INDEXED BY chat_invited WHERE peer = ?1 AND writer = ?2 AND kind = 2 AND answer IS NULL AND deadline > ?3
-    AND hidden <= ?4 ORDER BY row DESC LIMIT 1"
+    AND hidden <= ?4 ORDER BY row DESC LIMIT ?5"
 );
 
 /// A page of the conversations of `user` whose newest item is older than `before`, at `at` Unix milliseconds.
@@ -59,6 +60,7 @@ fn item(tx: &Tx<'_>, user: &Owner, with: Owner, newest: Row, at: u64) -> rusqlit
         return Ok(None);
     };
     let is_to_oneself = with == *user;
+    let (invitations, more_invitations) = open_invitations(tx, user, &with, at)?;
     Ok(Some(ConversationItem {
         place,
         profile: people::profile_text(tx, &with)?,
@@ -74,7 +76,8 @@ fn item(tx: &Tx<'_>, user: &Owner, with: Owner, newest: Row, at: u64) -> rusqlit
         entry: people::entry(tx, user, &with)?,
         archived: own.archived,
         is_former: false,
-        invitation: open_invitation(tx, user, &with, at)?,
+        invitations,
+        more_invitations,
         with,
     }))
 }
@@ -86,13 +89,21 @@ pub(super) fn stamped(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Res
     })
 }
 
-/// The newest invitation between the two that is open, of either side.
-fn open_invitation(tx: &Tx<'_>, user: &Owner, with: &Owner, at: u64) -> rusqlite::Result<Option<Bytes>> {
-    let mut newest: Option<ChatRow> = None;
-    for (peer, writer, hidden) in super::history::directions(user, with) {
-        let values = params![peer.as_str(), writer.as_str(), sql_ms(at), hidden];
-        let found = tx.one(INVITED, values, ChatRow::read)?;
-        newest = newest.into_iter().chain(found).max_by_key(|row| row.sid);
+/// The invitations between the two that are open, of either side, newest first, and whether there are more. One of which the
+/// user has deleted the own copy is not shown.
+fn open_invitations(tx: &Tx<'_>, user: &Owner, with: &Owner, at: u64) -> rusqlite::Result<(Vec<Bytes>, bool)> {
+    let mut found = Vec::new();
+    for (peer, writer, hidden) in directions(user, with) {
+        let values = params![peer.as_str(), writer.as_str(), sql_ms(at), hidden, OPEN_MAX as i64 + 1];
+        found.extend(tx.all(INVITED, values, ChatRow::read)?);
     }
-    newest.map_or(Ok(None), |row| stamped(tx, user, &row))
+    found.sort_by_key(|row| std::cmp::Reverse(row.sid));
+    let has_more = found.len() > OPEN_MAX;
+    let mut shown = Vec::with_capacity(found.len().min(OPEN_MAX));
+    for row in found.iter().take(OPEN_MAX) {
+        if own_copy(tx, user, row)? == OwnCopy::Whole {
+            shown.extend(stamped(tx, user, row)?);
+        }
+    }
+    Ok((shown, has_more))
 }

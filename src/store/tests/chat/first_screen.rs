@@ -42,6 +42,34 @@ fn value(document: &Option<Bytes>) -> Value {
 }
 
 #[tokio::test]
+async fn each_invitation_that_is_open_between_two_is_on_the_first_screen() {
+    let mut chat = Chat::of(&["alice", "bob"]).await;
+    let mut expected = Vec::new();
+    for (from, to) in [("alice", "bob"), ("alice", "bob"), ("bob", "alice"), ("alice", "bob")] {
+        expected.insert(0, chat.invites(from, to, &json!({})).await);
+    }
+    let open = |page: &ConversationPage| -> Vec<Sid> {
+        let sid = |document| Sid::parse(value(&Some(document))["sid"].as_str().unwrap()).unwrap();
+        page.items[0].invitations.iter().cloned().map(sid).collect()
+    };
+    for user in ["alice", "bob"] {
+        let page = chat.conversations(user).await;
+        assert_eq!((open(&page), page.items[0].more_invitations), (expected.clone(), false), "{user}");
+    }
+    // Which of them is deleted by one is there for the other.
+    chat.delete("bob", DeletionOf::Each(vec![expected[1]])).await.unwrap();
+    assert_eq!(open(&chat.conversations("bob").await), [expected[0], expected[2], expected[3]]);
+    assert_eq!(open(&chat.conversations("alice").await), expected);
+    for _ in 0..OPEN_MAX {
+        chat.invites("alice", "bob", &json!({ "body": "again" })).await;
+    }
+    let page = chat.conversations("bob").await;
+    assert_eq!((open(&page).len(), page.items[0].more_invitations), (OPEN_MAX, true));
+    chat.at += 8 * DAY;
+    assert!(open(&chat.conversations("bob").await).is_empty(), "their time is over");
+}
+
+#[tokio::test]
 async fn one_request_is_the_first_screen() {
     let mut chat = Chat::of(&["alice", "bob", "carol", "dave", "eve"]).await;
     for (user, name) in [("alice", "Alice"), ("carol", "Carol"), ("eve", "Eve")] {
@@ -65,7 +93,7 @@ async fn one_request_is_the_first_screen() {
     assert_eq!(names(&page), ["eve", "dave", "bob", "alice", "carol"]);
     assert_eq!((page.unread, page.mentions, page.complete), (3, 1, true));
     let [eve, dave, note, alice, carol] = &page.items[..] else { panic!("{page:?}") };
-    assert_eq!((eve.count, value(&eve.invitation)["body"].clone()), (0, json!("we met")));
+    assert_eq!((eve.count, value(&eve.invitations.first().cloned())["body"].clone()), (0, json!("we met")));
     assert_eq!(value(&eve.last)["sid"], invitation.to_string());
     assert!(eve.sees_profile, "who invites shows who it is");
     assert_eq!((dave.unread, dave.mentions, dave.peer_read), (1, 0, None));
@@ -83,7 +111,7 @@ async fn one_request_is_the_first_screen() {
     let page = chat.conversations("bob").await;
     assert_eq!((names(&page)[0], page.unread, page.mentions, page.items[0].mentions), ("alice", 1, 0, 0));
     chat.at += 8 * DAY;
-    assert_eq!(chat.conversations("bob").await.items[1].invitation, None, "its time is over");
+    assert_eq!(chat.conversations("bob").await.items[1].invitations, Vec::<Bytes>::new(), "its time is over");
     assert!(chat.conversations("nobody").await.items.is_empty());
     let chat = chat.crash().await;
     assert_eq!(names(&chat.conversations("bob").await), ["alice", "eve", "dave", "bob", "carol"]);

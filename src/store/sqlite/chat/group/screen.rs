@@ -70,7 +70,8 @@ pub(in crate::store::sqlite::chat) fn item(
         archived: member.archived >= newest || member.archived > Row(0) && entry.is_muted(at),
         entry,
         is_former: !is_in,
-        invitation: None,
+        invitations: Vec::new(),
+        more_invitations: false,
         with,
     }))
 }
