@@ -87,6 +87,15 @@ pub fn literal_prefix(filter: &str) -> &str {
     }
 }
 
+/// Whether what a client subscribed to, shared or not, names whoever has this first level of topics.
+pub fn names(subscription: &str, first_level: &str) -> bool {
+    let filter = match Shared::parse(subscription) {
+        Some(Ok(Shared { filter, .. })) => filter,
+        _ => subscription,
+    };
+    filter.strip_prefix(first_level).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// A shared subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shared<'a> {

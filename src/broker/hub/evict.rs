@@ -10,6 +10,7 @@ use super::Hub;
 use super::admit::TAKE_OVER;
 use crate::broker::connection::ConnectionHandle;
 use crate::broker::refusals::Refusal;
+use crate::chat::filter::names;
 use crate::mqtt::Eviction;
 
 /// Topics that are read at one time.
@@ -44,16 +45,15 @@ impl Hub {
         self.forget_subscriptions(user).await;
     }
 
-    /// What others have subscribed to by the name: on disk it goes as well.
+    /// What others have subscribed to by the name, alone or shared: on disk it goes as well.
     async fn forget_subscriptions(&self, user: &str) {
-        let is_below = |filter: &str| filter.strip_prefix(user).is_some_and(|rest| rest.starts_with('/'));
         let mut after: Arc<str> = "".into();
         loop {
             let page = self.registry.sessions(&after);
             let Some(last) = page.last() else { return };
             after = Arc::clone(&last.key);
             for session in &page {
-                for filter in session.filters().iter().filter(|filter| is_below(filter)) {
+                for filter in session.filters().iter().filter(|filter| names(filter, user)) {
                     self.drop_subscription(session, filter).await;
                 }
             }

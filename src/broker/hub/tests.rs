@@ -506,6 +506,30 @@ async fn what_others_subscribed_to_below_the_name_of_somebody_who_is_put_out_is_
 }
 
 #[tokio::test]
+async fn what_others_share_below_the_name_of_somebody_who_is_put_out_is_forgotten_as_well() {
+    let harness = Harness::new(BrokerLimits::default());
+    let sessions = [harness.session("a").await, harness.session("b").await];
+    for session in &sessions {
+        let filters =
+            "$share/g/eve/self/messages $share/g/evelyn/self/messages $share/eve/+/self/messages $share/g/eve";
+        harness.subscribe(session, filters).await;
+    }
+    erase(&harness, "eve").await;
+    let read = |topic: &str| harness.hub.routes.of(topic, None).len();
+    assert_eq!((read("eve/self/messages"), read("evelyn/self/messages"), read("eve")), (1, 2, 0));
+    for session in &sessions {
+        let mut left = session.filters();
+        left.sort_unstable();
+        assert_eq!(left, ["$share/eve/+/self/messages".into(), "$share/g/evelyn/self/messages".into()]);
+        assert_eq!(session.send_queues().len(), 3, "its own, and two that are shared");
+    }
+    let groups = harness.hub.store.broker_state().await.unwrap().await.unwrap().groups;
+    let mut names: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["eve/+/self/messages", "g/evelyn/self/messages"], "the store keeps those alone");
+}
+
+#[tokio::test]
 async fn rows_that_go_with_an_erase_leave_room_for_others() {
     let harness = Harness::new(BrokerLimits::default());
     harness.hub.store.listen();

@@ -137,3 +137,13 @@ fn the_literal_prefix_ends_before_the_first_wildcard() {
         assert_eq!(literal_prefix(filter), prefix, "{filter}");
     }
 }
+
+#[test]
+fn a_subscription_names_whoever_has_its_first_level_also_where_it_is_shared() {
+    for filter in ["eve", "eve/#", "eve/self/presence", "eve/", "$share/g/eve/+/messages", "$share/eve/eve"] {
+        assert!(names(filter, "eve"), "{filter}");
+    }
+    for filter in ["evelyn/#", "+/eve", "#", "$share/eve/+/messages", "$share/g/bob/eve", "$share/eve", "a/eve"] {
+        assert!(!names(filter, "eve"), "{filter}");
+    }
+}

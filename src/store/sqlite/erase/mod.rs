@@ -131,7 +131,7 @@ enum Step {
 
 /// In this order: first what reaches somebody, then what was said, then what only holds the name. What else comes to hold names of
 /// users has a step here, or a statement in [`named`].
-const STEPS: [Step; 17] = [
+const STEPS: [Step; 18] = [
     Step::Quiet(pushes::forget_devices),
     Step::Telling(calls::end),
     Step::Telling(groups::leave),
@@ -147,6 +147,7 @@ const STEPS: [Step; 17] = [
     Step::Quiet(documents::own_topics),
     Step::Quiet(documents::all),
     Step::Quiet(sessions::own),
+    Step::Quiet(sessions::shared),
     Step::Quiet(sessions::queues),
     Step::Quiet(sessions::rest),
 ];

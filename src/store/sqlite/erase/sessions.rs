@@ -12,6 +12,9 @@ use rusqlite::params;
 const LOOKED_AT: i64 = 500;
 
 const OWN: &str = "SELECT queue FROM queues WHERE user = ?1 LIMIT 1";
+/// Groups that share a subscription below the name; the key is '{group}/{filter}'.
+const SHARED: &str = "SELECT queue FROM queues
+    WHERE kind = 1 AND substr(substr(key, instr(key, '/') + 1) || '/', 1, length(?1) + 1) = ?1 || '/' LIMIT 1";
 const ENDED_OWN: &str = "UPDATE queues SET user = NULL, client = '' WHERE queue = ?1";
 const ROWS: &str =
     "SELECT q.queue, q.seq, coalesce(q.document, q.topic, b.topic, ''), coalesce(q.payload, b.payload, x''),
@@ -23,7 +26,12 @@ const REPLACE: &str = "UPDATE queue SET payload = ?3 WHERE queue = ?1 AND seq = 
 const REPLACE_BODY: &str = "UPDATE bodies SET payload = ?2 WHERE seq = ?1";
 /// Of the tables that are small: `?1` and `?2` are before and behind the topics below the name, `?3` is the name.
 const REST: [(&str, &str); 4] = [
-    ("subscriptions", "DELETE FROM subscriptions WHERE filter > ?1 AND filter < ?2 AND ?3 <> ''"),
+    // Behind `$share/` and the group, if it is shared.
+    (
+        "subscriptions",
+        "DELETE FROM subscriptions WHERE ?1 < ?2 AND ?3 || '/' = substr(CASE WHEN filter GLOB '$share/*'
+            THEN substr(filter, 8 + instr(substr(filter, 8), '/')) ELSE filter END || '/', 1, length(?3) + 1)",
+    ),
     ("retained messages", "DELETE FROM retained WHERE topic > ?1 AND topic < ?2 OR user = ?3"),
     ("wills", "DELETE FROM wills WHERE topic > ?1 AND topic < ?2 AND ?3 <> ''"),
     ("bodies", "DELETE FROM bodies WHERE topic > ?1 AND topic < ?2 AND ?3 <> ''"),
@@ -37,6 +45,15 @@ pub(super) fn own(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {
     } else {
         tx.execute(ENDED_OWN, [queue])?;
     }
+    Ok(true)
+}
+
+/// The same of groups that share a subscription.
+pub(super) fn shared(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {
+    let Some(queue) = tx.one(SHARED, [&work.user], |row| row.get::<_, QueueId>(0))? else { return Ok(false) };
+    // It has its number for a key from then on; rows that are left go as those of every queue that has ended.
+    session::end(tx, queue)?;
+    work.removed("shared subscriptions", 1);
     Ok(true)
 }
 

@@ -152,8 +152,18 @@ impl Chat {
         let retain = Message { retain: true, ..(*said(&format!("{NAME}/self/profile"), "xylophone")).clone() };
         let kept = Enqueue { retain: Some(Retain::Keep(Some(NAME.to_owned()))), ..put(&Arc::new(retain), &[]) };
         ask!(self.rig, enqueue, kept);
-        let filter = format!("{NAME}/self/presence");
-        ask!(self.rig, subscribe, alices, vec![KeptSubscription { filter, options: 1, id: None }]);
+        let filters = [
+            format!("{NAME}/self/presence"),
+            format!("$share/g/{NAME}/self/messages"),
+            NAME.to_owned(),
+            "$share/g/+/self/messages".to_owned(),
+            "+/self/presence".to_owned(),
+        ];
+        let kept = filters.map(|filter| KeptSubscription { filter, options: 1, id: None });
+        ask!(self.rig, subscribe, alices, kept.to_vec());
+        ask!(self.rig, keep_group, "g/+/self/messages".to_owned());
+        let shared = ask!(self.rig, keep_group, format!("g/{NAME}/self/messages"));
+        ask!(self.rig, enqueue, put(&said(&format!("{NAME}/self/messages"), "xylophone six"), &[shared]));
     }
 
     /// Everybody else has what is theirs, and nothing of hers.
@@ -180,6 +190,12 @@ impl Chat {
         assert_eq!(numbers, [1, 2, 3, 1], "each keeps its place");
         assert_eq!(items[3]["mentions"], json!([erasure.alias]));
         assert_eq!(self.items("bob", None).await[1]["to"], json!(erasure.alias), "what her block swallowed is his");
+        let state = ask!(self.rig, broker_state);
+        let filters: Vec<_> = state.sessions.iter().flat_map(|session| &session.subscriptions).collect();
+        let filters: Vec<_> = filters.iter().map(|kept| kept.filter.as_str()).collect();
+        assert_eq!(filters, ["$share/g/+/self/messages", "+/self/presence"]);
+        let groups: Vec<_> = state.groups.iter().map(|group| group.name.as_str()).collect();
+        assert_eq!(groups, ["g/+/self/messages"]);
         let figures = self.rig.store.figures();
         assert_eq!(figures.chat_rows as i64, self.count("SELECT count(*) FROM chat"));
         assert_eq!(
