@@ -55,12 +55,12 @@ const READDRESS: &str = "UPDATE deliveries SET recipient = ?2, due_at = 0 WHERE 
 const SEEN_STEP_MS: u64 = 3_600_000;
 
 /// What a user has seen of a conversation.
-pub(super) struct Seen<'a> {
-    pub(super) user: &'a Owner,
-    pub(super) peer: &'a Owner,
-    pub(super) sid: Sid,
+pub(in crate::store::sqlite) struct Seen<'a> {
+    pub(in crate::store::sqlite) user: &'a Owner,
+    pub(in crate::store::sqlite) peer: &'a Owner,
+    pub(in crate::store::sqlite) sid: Sid,
     /// Everything up to it as well.
-    pub(super) up_to: bool,
+    pub(in crate::store::sqlite) up_to: bool,
 }
 
 impl Seen<'_> {
@@ -190,7 +190,7 @@ pub(in crate::store::sqlite) fn withdraw_in_flight(tx: &Tx<'_>, delivery: &Deliv
 
 /// The notifications of what was read go away: pushes that wait are taken back, and devices that were pushed get a `clear`,
 /// but for the one that read and those that have a connection.
-pub(super) fn clear(
+pub(in crate::store::sqlite) fn clear(
     tx: &mut Tx<'_>,
     seen: &Seen<'_>,
     by: Option<&Device>,

@@ -3,8 +3,8 @@
 use super::Work;
 use crate::chat::id::{Owner, Row, Sid};
 use crate::store::USER_DEVICES_MAX;
-use crate::store::sqlite::chat::group::amend::clear_one;
 use crate::store::sqlite::chat::group::membership;
+use crate::store::sqlite::chat::notified::{self, Seen};
 use crate::store::sqlite::chat::{Call, owner};
 use crate::store::sqlite::column::sid;
 use crate::store::sqlite::tx::Tx;
@@ -67,7 +67,7 @@ pub(super) fn clear(tx: &mut Tx<'_>, work: &mut Work, call: &mut Call<'_>) -> ru
                 work.after = format!("{group} {user} {}", behind.0);
                 return Ok(true);
             }
-            clear_one(tx, (user, &name), sid, call)?;
+            notified::clear(tx, &Seen { user, peer: &name, sid, up_to: false }, None, &[], call)?;
             behind = sid.row();
         }
         from = user.as_str().to_owned();

@@ -4,8 +4,10 @@ use super::Work;
 use crate::chat::amendment::without_writer;
 use crate::chat::erasure::{quoted, renamed};
 use crate::chat::id::{Owner, Row};
+use crate::store::USER_DEVICES_MAX;
 use crate::store::sqlite::chat::group::{forget_mentions, push::forget_member};
-use crate::store::sqlite::chat::{self, ChatRow, Kind, amend, history};
+use crate::store::sqlite::chat::notified::{self, Seen};
+use crate::store::sqlite::chat::{self, Call, ChatRow, Kind, amend, history};
 use crate::store::sqlite::tx::Tx;
 use rusqlite::params;
 
@@ -30,7 +32,8 @@ const SET_WRITER: &str = "UPDATE chat SET writer = ?2 WHERE row = ?1";
 const READDRESS: &str = "UPDATE chat SET peer = ?2, waits = 0, decided = NULL WHERE row = ?1";
 const SET_KEPT: &str = "UPDATE chat SET document = ?2, own = ?3 WHERE row = ?1";
 const DROP: &str = "DELETE FROM chat WHERE row = ?1";
-const UNNOTE: &str = "DELETE FROM pushed WHERE user = ?1 AND peer = ?2 AND row = ?3";
+const IS_SHOWN: &str = "SELECT 1 FROM pushed WHERE user = ?1 AND peer = ?2 AND row = ?3";
+const RENOTE: &str = "UPDATE OR REPLACE pushed SET peer = ?4 WHERE user = ?1 AND peer = ?2 AND row = ?3";
 const IS_ALIAS: &str = "SELECT 1 FROM erased WHERE alias = ?1";
 const CONVERSATIONS: &str = "SELECT first, second FROM conversations WHERE first = ?1
     UNION ALL SELECT first, second FROM conversations WHERE second = ?1 AND first <> ?1 LIMIT ?2";
@@ -42,12 +45,17 @@ const OF_OTHER_SIDE: [&str; 3] = [
     "DELETE FROM mentions WHERE user = ?1 AND peer = ?2 AND ?3 <> ''",
 ];
 
-/// Messages of the person: their places stay, for others count them. Where nobody else is, and invitations, go.
-pub(super) fn own(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {
+/// Messages of the person: their places stay, for others count them. Where nobody else is, and invitations, go. What phones show of
+/// them goes, as far as there are ids for it; of groups a step of its own does that.
+pub(super) fn own(tx: &mut Tx<'_>, work: &mut Work, call: &mut Call<'_>) -> rusqlite::Result<bool> {
+    let Ok(alias) = Owner::new(work.erasure.alias.as_str()) else { return Ok(false) };
     let rows = tx.all(WRITTEN, params![work.user, CHUNK], ChatRow::read)?;
     for row in &rows {
         let number = row.sid.row();
-        tx.execute(UNNOTE, params![row.peer.as_str(), work.user, number])?;
+        let is_shown = tx.exists(IS_SHOWN, params![row.peer.as_str(), work.user, number])?;
+        if is_shown && call.push_sids.len() < USER_DEVICES_MAX {
+            return Ok(true);
+        }
         let has_place = row.n_reader.is_some() || row.amends.is_some();
         if row.kind == Kind::Notice {
             tx.execute(SET_WRITER, params![number, work.erasure.alias])?;
@@ -58,6 +66,12 @@ pub(super) fn own(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {
             work.removed("messages", 1);
         } else {
             bury(tx, work, row)?;
+        }
+        if is_shown {
+            // By the other name: that of the person is to be in no push that waits.
+            tx.execute(RENOTE, params![row.peer.as_str(), work.user, number, alias.as_str()])?;
+            let seen = Seen { user: &row.peer, peer: &alias, sid: row.sid, up_to: false };
+            notified::clear(tx, &seen, None, &[], call)?;
         }
     }
     Ok(!rows.is_empty())

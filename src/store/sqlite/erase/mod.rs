@@ -138,7 +138,7 @@ const STEPS: [Step; 18] = [
     Step::Quiet(scheduled::own),
     Step::Quiet(scheduled::of_others),
     Step::Quiet(named::drop_rows),
-    Step::Quiet(messages::own),
+    Step::Telling(messages::own),
     Step::Telling(groups::clear),
     Step::Quiet(messages::of_others),
     Step::Quiet(messages::conversations),

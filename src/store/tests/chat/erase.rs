@@ -226,7 +226,8 @@ async fn no_file_holds_anything_of_an_erased_person_and_others_keep_what_is_thei
     assert_eq!(erasure.removed["texts of messages"], 2 + 1 + 2, "to alice, to the BAL, and to the group");
     assert_eq!(erasure.kept["messages of others to the person"], 2);
     chat.is_without_zoe(&erasure).await;
-    assert_eq!(chat.pushes().await.len(), 0, "what waited to be pushed of hers is withdrawn");
+    let pushes = chat.pushes().await;
+    assert_eq!(whats(&pushes), [("T1", "clear")], "what waited of hers is withdrawn, and what was sent is cleared");
     let mut chat = chat.crash().await;
     assert!(chat.rig.store.is_erased(NAME), "the name stays taken");
     assert_eq!(chat.begin(NAME).await, EraseBegun::Erased);
@@ -285,7 +286,8 @@ async fn what_a_push_service_has_goes_when_it_has_answered() {
     assert!(matches!(waits(&mut chat).await, Erasing::Done(_)));
     chat.rig.store.scrub().await.unwrap();
     assert_eq!(chat.found(&SECRETS), []);
-    assert!(chat.claim(chat.at).await.is_empty(), "it is not sent again");
+    let pushes = chat.claim(chat.at).await;
+    assert_eq!(whats(&pushes), [("T1", "clear")], "it is not sent again, and nobody knows whether it came");
 }
 
 #[tokio::test]
@@ -344,6 +346,44 @@ async fn phones_that_show_what_an_erased_person_wrote_in_a_group_are_cleared() {
     );
     assert!(pushes.iter().all(|pushed| pushed.data("with") == "g-team"));
     assert_eq!(chat.count("SELECT count(*) FROM pushed"), 1, "what alice wrote is still shown to carol");
+}
+
+#[tokio::test]
+async fn phones_that_show_what_an_erased_person_wrote_to_one_are_cleared_by_the_other_name() {
+    let mut chat = Chat::of(&["alice", "bob", "carol", NAME]).await;
+    for (user, token) in [("alice", "T1"), ("bob", "T2"), ("carol", "T3")] {
+        chat.register(user, "phone", token).await;
+    }
+    let mut shown = vec![chat.write(NAME, "alice", "xylophone one").await];
+    for _ in 0..2 * USER_DEVICES_MAX {
+        shown.push(chat.write(NAME, "alice", "xylophone more").await);
+    }
+    let request = Kind::Request { body: None, expires: None, group: None };
+    chat.at += 1;
+    let invited = chat.rig.sids.next(chat.at, 0);
+    let invitation = Invitation { id: None, to: owner("carol"), kind: request, dev: None };
+    chat.writes_invitation(writer(NAME), peer("carol", &[]), invited, invitation).await;
+    let read = chat.write(NAME, "bob", "xylophone to bob").await;
+    let stays = chat.write("alice", "bob", "this stays").await;
+    assert_eq!(chat.pushes().await.len(), shown.len() + 3);
+    chat.read("bob", NAME, read).await;
+    chat.write(NAME, "alice", "never sent").await;
+    let alias = chat.erase(NAME).await.alias;
+    chat.rig.store.scrub().await.unwrap();
+    assert_eq!(chat.found(&SECRETS), [], "also not in what clears");
+    let pushes = chat.pushes().await;
+    let told = |token: &str| -> Vec<(String, String)> {
+        let of_token = pushes.iter().filter(|pushed| pushed.token == token);
+        of_token.map(|pushed| (pushed.data("type").to_owned(), pushed.data("sid").to_owned())).collect()
+    };
+    let clear = |sid: &Sid| ("clear".to_owned(), sid.to_string());
+    assert_eq!(told("T1"), shown.iter().map(clear).collect::<Vec<_>>());
+    assert_eq!((told("T2"), told("T3")), (Vec::new(), vec![clear(&invited)]), "bob's phone has read it");
+    assert!(pushes.iter().all(|pushed| pushed.data("with") == alias && pushed.data("only") == "1"));
+    let last = pushes.iter().rfind(|pushed| pushed.token == "T1").unwrap();
+    assert_eq!(last.data("unread"), "0");
+    let left = "SELECT row FROM pushed WHERE peer = 'alice' AND (SELECT count(*) FROM pushed) = 1";
+    assert_eq!(chat.count(left), stays.row().0);
 }
 
 fn refused_as_erased() -> ChatOutcome {

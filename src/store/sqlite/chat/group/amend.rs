@@ -5,7 +5,7 @@ use super::message::{give, refused, tell, tell_author};
 use super::{Group, Member, is_hidden_from};
 use crate::chat::amendment::{Amendment, EDITED_BYTES_MAX, Why, edited, is_tombstone, tombstone, without_writer};
 use crate::chat::group::{EVERYBODY, GroupRole, may_write, not_member};
-use crate::chat::id::{Owner, Row, Sid};
+use crate::chat::id::{Owner, Row};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::store::sqlite::chat::amend::{EARLIER, GONE, REPLACE, bury_one, replace_by};
@@ -187,16 +187,6 @@ impl Changed<'_> {
         }
         give(tx, row, user, &stamped_for(row, &bare, user, false), call)
     }
-}
-
-/// No phone of somebody shows a message of the group any more.
-pub(in crate::store::sqlite) fn clear_one(
-    tx: &mut Tx<'_>,
-    (user, group): (&Owner, &Owner),
-    sid: Sid,
-    call: &mut Call<'_>,
-) -> rusqlite::Result<()> {
-    notified::clear(tx, &Seen { user, peer: group, sid, up_to: false }, None, &[], call)
 }
 
 /// Of what is no longer there no phone of a member shows anything, and nobody is named in it.
