@@ -2,6 +2,7 @@
 //! them away.
 
 use crate::chat::contact::Entry;
+use crate::chat::group::{GroupRole, Post};
 use crate::chat::id::{Owner, Sid};
 use crate::chat::suffix::requests::{DeletionOf, HistoryFrom};
 use crate::chat::topic::Device;
@@ -54,10 +55,25 @@ pub struct ConversationItem {
     pub archived: bool,
     /// It is a group in which the user is no longer.
     pub is_former: bool,
+    /// Of a group in which the user is.
+    pub group: Option<GroupSummary>,
     /// The stamped invitations that are open, of either side, newest first; at most [`OPEN_MAX`].
     pub invitations: Vec<Bytes>,
     /// Older ones are open, too.
     pub more_invitations: bool,
+}
+
+/// What of a group changes with its roster and settings: whoever knows this version needs not ask for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupSummary {
+    /// How often it was changed.
+    pub version: u64,
+    /// How many members it has.
+    pub members: u64,
+    /// What the user may do.
+    pub role: GroupRole,
+    /// Who writes in it.
+    pub post: Post,
 }
 
 /// Which part of a conversation is asked for.

@@ -102,7 +102,9 @@ pub use downstream::{
 pub use erase::{EXPORT_PAGE, EraseBegun, Erasing, Erasure, ExportPage, NewErase, NewReport, SCRUB_MAX, Scrubbed};
 pub use error::{CloseError, OpenError, StoreError, StoreHealth};
 pub use figures::{COMMIT_LIMITS, CommitTimes, QueueState, RECEIPT_GRACE_MS, Recovery, StoreFigures, Swept};
-pub use first_screen::{Archiving, ConversationItem, ConversationPage, Deletion, HistoryPage, HistoryQuery, OPEN_MAX};
+pub use first_screen::{
+    Archiving, ConversationItem, ConversationPage, Deletion, GroupSummary, HistoryPage, HistoryQuery, OPEN_MAX,
+};
 pub use group::{
     BAL_GROUPS_MAX, GroupAction, GroupChanged, GroupOutcome, GroupPage, GroupState, GroupStatePage, GroupStateQuery,
     MEMBERS_BYTES, Named, NewGroupChange, NewGroupMessage, USER_FORMER_GROUPS_MAX, USER_GROUPS_MAX,

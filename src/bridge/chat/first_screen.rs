@@ -6,7 +6,7 @@ use crate::chat::id::{Owner, Sid};
 use crate::chat::principal::Role;
 use crate::chat::suffix::requests::DeletionOf;
 use crate::store::{
-    Archiving, ChatCall, ConversationItem, ConversationPage, Deletion, HistoryPage, HistoryQuery,
+    Archiving, ChatCall, ConversationItem, ConversationPage, Deletion, GroupSummary, HistoryPage, HistoryQuery,
     SYNC_BYTES, StoreError,
 };
 use bytes::Bytes;
@@ -57,7 +57,7 @@ pub(super) async fn conversations(
 
 fn conversation(item: ConversationItem, is_bal: bool, at: u64) -> Value {
     let ConversationItem { with, place: _, profile, sees_profile, last, count, unread, mentions, .. } = item;
-    let ConversationItem { read, peer_received, peer_read, entry, archived, is_former, invitations, .. } = item;
+    let ConversationItem { read, peer_received, peer_read, entry, archived, is_former, group, invitations, .. } = item;
     let mut shown = Map::new();
     let mut put = |name: &str, value: Option<Value>| value.map(|value| shown.insert(name.to_owned(), value));
     put("with", Some(with.as_str().into()));
@@ -77,6 +77,13 @@ fn conversation(item: ConversationItem, is_bal: bool, at: u64) -> Value {
     put("until", entry.muted_until.filter(|until| entry.is_muted(at) && *until != u64::MAX).map(Into::into));
     put("archived", Some(archived.into()));
     put("member", is_former.then_some(false.into()));
+    if let Some(GroupSummary { version, members, role, post }) = group {
+        for (name, value) in
+            [("version", json!(version)), ("members", json!(members)), ("role", json!(role)), ("post", json!(post))]
+        {
+            put(name, Some(value));
+        }
+    }
     put("invitation", invitations.first().and_then(|invitation| serde_json::from_slice(invitation).ok()));
     if invitations.len() > 1 {
         let (all, is_cut) = listed(&invitations);

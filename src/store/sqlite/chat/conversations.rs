@@ -76,6 +76,7 @@ fn item(tx: &Tx<'_>, user: &Owner, with: Owner, newest: Row, at: u64) -> rusqlit
         entry: people::entry(tx, user, &with)?,
         archived: own.archived,
         is_former: false,
+        group: None,
         invitations,
         more_invitations,
         with,

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::chat::contact::MuteLevel;
-use crate::chat::group::{GroupChange, GroupRole, SettingsChange, Shown};
+use crate::chat::group::{GroupChange, GroupRole, Post, SettingsChange, Shown};
 use crate::chat::id::GroupId;
 use crate::chat::suffix::requests::{DeletionOf, HistoryFrom};
 use crate::store::tests::sessions::ask;
 use crate::store::{
-    Archiving, ConversationItem, Deletion, GroupAction, GroupChanged, GroupOutcome, HistoryQuery, Named,
+    Archiving, ConversationItem, Deletion, GroupAction, GroupChanged, GroupOutcome, GroupSummary, HistoryQuery, Named,
     NewGroupChange, NewGroupMessage, Page,
 };
 
@@ -440,6 +440,8 @@ async fn the_first_screen_shows_groups_among_the_other_conversations() {
     let last: Value = serde_json::from_slice(item.last.as_deref().unwrap()).unwrap();
     assert_eq!((&profile["name"], &last["body"], &last["n"]), (&json!("Team"), &json!("2"), &json!(3)));
     assert_eq!((item.count, item.unread, item.mentions, item.archived), (3, 2, 1, false));
+    let summary = GroupSummary { version: 1, members: 3, role: GroupRole::Member, post: Post::All };
+    assert_eq!((item.group, items[0].group), (Some(summary), None));
     chat.read_group("bob", second).await;
     let item = chat.group_shown("bob").await;
     assert_eq!((item.unread, item.mentions, item.read), (0, 0, Some(second)));
@@ -461,6 +463,8 @@ async fn the_first_screen_shows_groups_among_the_other_conversations() {
     let item = chat.group_shown("carol").await;
     let last: Value = serde_json::from_slice(item.last.as_deref().unwrap()).unwrap();
     assert_eq!((&last["event"], item.count, item.unread), (&json!("removed"), 5, 0));
+    let of_alice = GroupSummary { version: 2, members: 2, role: GroupRole::Owner, ..summary };
+    assert_eq!((item.group, chat.group_shown("alice").await.group), (None, Some(of_alice)));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::store::sqlite::chat::conversations::stamped;
 use crate::store::sqlite::chat::position::BY_ROW;
 use crate::store::sqlite::chat::{ChatRow, json_text, mention, owner, people};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{ConversationItem, HistoryQuery};
+use crate::store::{ConversationItem, GroupSummary, HistoryQuery};
 use rusqlite::params;
 
 /// A user is in few groups, and was in few more.
@@ -70,6 +70,12 @@ pub(in crate::store::sqlite::chat) fn item(
         archived: member.archived >= newest || member.archived > Row(0) && entry.is_muted(at),
         entry,
         is_former: !is_in,
+        group: is_in.then(|| GroupSummary {
+            version: group.version,
+            members: group.members,
+            role: member.role,
+            post: group.settings.post,
+        }),
         invitations: Vec::new(),
         more_invitations: false,
         with,
