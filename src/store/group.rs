@@ -146,7 +146,20 @@ pub struct GroupPage {
     /// What the asker may do.
     pub role: GroupRole,
     /// Members by name.
-    pub items: Vec<(Owner, GroupRole)>,
+    pub items: Vec<GroupMember>,
     /// There is none behind them.
     pub complete: bool,
+}
+
+/// Somebody who is in a group, as another member sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMember {
+    /// Who.
+    pub user: Owner,
+    /// What this one may do.
+    pub role: GroupRole,
+    /// The newest message of the asker of which the asker is told that this one has it.
+    pub received: Option<Sid>,
+    /// The same of those that this one has read.
+    pub read: Option<Sid>,
 }

@@ -106,8 +106,8 @@ pub use first_screen::{
     Archiving, ConversationItem, ConversationPage, Deletion, GroupSummary, HistoryPage, HistoryQuery, OPEN_MAX,
 };
 pub use group::{
-    BAL_GROUPS_MAX, GroupAction, GroupChanged, GroupOutcome, GroupPage, GroupState, GroupStatePage, GroupStateQuery,
-    MEMBERS_BYTES, Named, NewGroupChange, NewGroupMessage, USER_FORMER_GROUPS_MAX, USER_GROUPS_MAX,
+    BAL_GROUPS_MAX, GroupAction, GroupChanged, GroupMember, GroupOutcome, GroupPage, GroupState, GroupStatePage,
+    GroupStateQuery, MEMBERS_BYTES, Named, NewGroupChange, NewGroupMessage, USER_FORMER_GROUPS_MAX, USER_GROUPS_MAX,
 };
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};

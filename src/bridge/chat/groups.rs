@@ -21,8 +21,8 @@ use crate::chat::user_limits::Limited;
 use crate::mqtt::{AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::store::{
-    ChatOutcome, ChatPolicy, Committed, GroupAction, GroupChanged, GroupOutcome, GroupPage, Named, NewGroupChange,
-    NewGroupMessage, Peer, ScheduledMessage, StoreError, USER_DEVICES_MAX, Writer,
+    ChatOutcome, ChatPolicy, Committed, GroupAction, GroupChanged, GroupMember, GroupOutcome, GroupPage, Named,
+    NewGroupChange, NewGroupMessage, Peer, ScheduledMessage, StoreError, USER_DEVICES_MAX, Writer,
 };
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -362,9 +362,8 @@ impl Change<'_> {
 /// The answer to `group.get`.
 fn page_of(group: &GroupId, page: GroupPage) -> Map<String, Value> {
     let GroupPage { settings, version, members, role, items, complete } = page;
-    let next = items.last().map(|(user, _)| user.as_str().to_owned()).filter(|_| !complete);
-    let items: Vec<Value> =
-        items.into_iter().map(|(user, role)| json!({ "user": user.as_str(), "role": role })).collect();
+    let next = items.last().map(|member| member.user.as_str().to_owned()).filter(|_| !complete);
+    let items: Vec<Value> = items.iter().map(shown).collect();
     let mut answer = fields(json!({
         "group": group.as_str(), "version": version, "members": members, "role": role, "items": items,
         "complete": complete,
@@ -374,4 +373,13 @@ fn page_of(group: &GroupId, page: GroupPage) -> Map<String, Value> {
         answer.insert("next".to_owned(), next.into());
     }
     answer
+}
+
+fn shown(member: &GroupMember) -> Value {
+    let GroupMember { user, role, received, read } = member;
+    let mut shown = fields(json!({ "user": user.as_str(), "role": role }));
+    for (name, sid) in [("received", received), ("read", read)] {
+        shown.extend(sid.map(|sid| (name.to_owned(), sid.to_string().into())));
+    }
+    Value::Object(shown)
 }

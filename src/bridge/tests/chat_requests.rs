@@ -198,6 +198,30 @@ async fn several_invitations_of_one_person_are_listed_as_far_as_they_fit() {
 }
 
 #[tokio::test]
+async fn the_list_says_which_roster_a_group_has_and_the_roster_how_far_each_member_is() {
+    let mut harness = Harness::open();
+    harness.asks(json!({"id": "r0", "op": "settings"})).await;
+    harness.says(&at("alice:phone"), "messages", &json!({"to": "bob", "body": "hi"})).await;
+    let create = json!({"id": "r1", "op": "group.create", "group": "g-team", "name": "Team", "members": ["alice"]});
+    let (made, _) = harness.asks(create).await;
+    assert_eq!(made["members"], json!(["alice"]));
+    harness.says(&at("bob:phone"), "messages", &json!({"to": "g-team", "body": "hi"})).await;
+    let sid = harness.told().await.on("bob/others/messages").last().unwrap()["sid"].clone();
+    harness.says(&at("alice:phone"), "read", &json!({"with": "g-team", "sid": sid})).await;
+    harness.told().await;
+    let (page, _) = harness.asks(json!({"id": "r2", "op": "conversations"})).await;
+    let item = &page["items"][0];
+    let said: Vec<_> = ["with", "version", "members", "role", "post", "member"].map(|name| &item[name]).to_vec();
+    assert_eq!(json!(said), json!(["g-team", 1, 2, "owner", "all", null]));
+    assert_eq!(page["items"][1].get("version"), None);
+    let (roster, _) = harness.asks(json!({"id": "r3", "op": "group.get", "group": "g-team"})).await;
+    let expected =
+        json!([{"user": "alice", "role": "member", "received": sid, "read": sid}, {"user": "bob", "role": "owner"}]);
+    assert_eq!((&roster["items"], &roster["version"]), (&expected, &json!(1)));
+    harness.close().await;
+}
+
+#[tokio::test]
 async fn a_list_of_conversations_keeps_below_its_size_and_goes_on_where_it_ended() {
     let mut harness = Harness::open();
     harness.asks(json!({"id": "r0", "op": "settings"})).await;

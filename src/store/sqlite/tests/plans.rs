@@ -87,6 +87,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (unpushed::MEMBERS, "INDEX unpushed_members_row (row=?)"),
         (chat::group::push::FORGET_CONFIRMED, "PRIMARY KEY (user=? AND peer=? AND row>? AND row<?)"),
         (chat::group::push::FORGET_ALL_CONFIRMED, "INDEX group_confirmed_row (row=?)"),
+        (chat::group::position::OWN_UP_TO, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
         (amend::EARLIER, "INDEX chat_amends (amends=?)"),
         (conversations::INVITED, "INDEX chat_invited (peer=? AND writer=?)"),
         (mention::READ, "PRIMARY KEY (user=? AND peer=? AND row<?)"),

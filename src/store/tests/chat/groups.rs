@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chat::contact::MuteLevel;
-use crate::chat::group::{GroupChange, GroupRole, Post, SettingsChange, Shown};
+use crate::chat::group::{GroupChange, GroupRole, Post, RECEIPTS_MAX, SettingsChange, Shown};
 use crate::chat::id::GroupId;
 use crate::chat::suffix::requests::{DeletionOf, HistoryFrom};
 use crate::store::tests::sessions::ask;
@@ -135,7 +135,7 @@ impl Chat {
     pub(in crate::store::tests) async fn members_of_group(&self) -> Vec<(String, GroupRole)> {
         let page = self.rig.store.group_page(owner("alice"), group(), String::new()).await.unwrap().await.unwrap();
         let items = page.unwrap().items.into_iter();
-        items.map(|(user, role)| (user.to_string(), role)).collect()
+        items.map(|member| (member.user.to_string(), member.role)).collect()
     }
 
     pub(in crate::store::tests) async fn read_group(&mut self, user: &str, sid: Sid) -> ChatOutcome {
@@ -310,6 +310,49 @@ async fn writers_hear_of_each_member_who_has_them_as_a_contact() {
     let references = waiting.iter().map(|document| document.reference.clone()).collect();
     chat.rig.store.documents_acked(references, AckedBy::Owner, chat.at).await.unwrap().await.unwrap();
     assert_eq!(chat.told("alice", "receipts").await, [receipt(third, "delivered", chat.at)]);
+}
+
+impl Chat {
+    /// Of each other member what `user` is told of it: what of the own messages it has, and what it has read.
+    async fn ticks(&self, user: &str) -> Vec<(String, Option<Sid>, Option<Sid>)> {
+        let page = self.rig.store.group_page(owner(user), group(), String::new()).await.unwrap().await.unwrap();
+        let others = page.unwrap().items.into_iter().filter(|member| member.user.as_str() != user);
+        others.map(|member| (member.user.to_string(), member.received, member.read)).collect()
+    }
+}
+
+#[tokio::test]
+async fn whoever_was_away_is_told_with_the_roster_how_far_each_member_is() {
+    let mut chat = Chat::of_group(&["bob", "carol"]).await;
+    let of = |user: &str, received, read| (user.to_owned(), received, read);
+    assert_eq!(chat.ticks("alice").await, [of("bob", None, None), of("carol", None, None)]);
+    let first = Some(chat.says("alice", "1").await);
+    let second = chat.says("carol", "2").await;
+    assert_eq!(chat.ticks("alice").await, [of("bob", None, None), of("carol", first, first)], "who writes has read");
+    let third = chat.says("alice", "3").await;
+    let (silent, _) = chat.post("alice", &json!({ "body": "4", "receipt": false }), &[]).await;
+    chat.receipt(received("bob", &[second])).await;
+    assert_eq!(chat.ticks("alice").await[0], of("bob", first, None));
+    chat.receipt(received("bob", &[silent])).await;
+    assert_eq!(chat.ticks("alice").await[0], of("bob", Some(third), None), "of the last one nothing is told");
+    assert_eq!(chat.ticks("carol").await[1], of("bob", None, None), "she is no contact of his");
+    chat.read_group("bob", second).await;
+    assert_eq!(chat.ticks("alice").await[0], of("bob", Some(third), first));
+    let mut chat = chat.crash().await;
+    assert_eq!(chat.ticks("alice").await[0], of("bob", Some(third), first));
+    chat.set("bob", SettingChange::HideRead(true)).await;
+    assert_eq!(chat.ticks("alice").await[0], of("bob", Some(third), None));
+}
+
+#[tokio::test]
+async fn in_a_large_group_nobody_is_told_how_far_the_others_are() {
+    let names: Vec<String> = (0..RECEIPTS_MAX).map(|n| format!("u{n:02}")).collect();
+    let mut chat = Chat::of_group(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let sid = chat.says("alice", "1").await;
+    chat.receipt(received("u00", &[sid])).await;
+    assert!(chat.ticks("alice").await.iter().all(|(_, received, read)| received.or(*read).is_none()));
+    chat.change("alice", GroupChange::Remove(owners(&["u31"]))).await.unwrap();
+    assert_eq!(chat.ticks("alice").await[0], ("u00".to_owned(), Some(sid), None), "it is small again");
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! Who is in a group, as it is asked for.
 
-use super::{Group, Member, role};
+use super::{Group, Member, position, role};
 use crate::chat::group::{GroupRole, MEMBERS_MAX, not_member};
 use crate::chat::id::{GroupId, Owner};
 use crate::chat::message::Rejection;
 use crate::store::sqlite::chat::{owner, people};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{GroupPage, MEMBERS_BYTES};
+use crate::store::{GroupMember, GroupPage, MEMBERS_BYTES};
 use rusqlite::params;
 
 pub(in crate::store::sqlite) const PRESENT: &str =
@@ -53,7 +53,12 @@ pub(in crate::store) fn page(
     let (Some(loaded), Some(member)) = (Group::load(tx, &name)?, Member::load(tx, &name, user)?) else {
         return Ok(Err(not_member()));
     };
-    let (items, complete) = page_behind(tx, &name, after)?;
+    let (found, complete) = page_behind(tx, &name, after)?;
+    let mut items = Vec::with_capacity(found.len());
+    for (other, role) in found {
+        let (received, read) = position::told_to(tx, (&loaded, &name), (user, member.is_bal), &other)?;
+        items.push(GroupMember { user: other, role, received, read });
+    }
     Ok(Ok(GroupPage {
         settings: loaded.settings,
         version: loaded.version,

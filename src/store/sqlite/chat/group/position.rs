@@ -4,7 +4,7 @@ use super::message::by_row;
 use super::{Group, Member};
 use crate::chat::contact::tells_back;
 use crate::chat::group::RECEIPTS_MAX;
-use crate::chat::id::{Owner, Row};
+use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::principal::Role;
 use crate::chat::status::Status;
 use crate::chat::suffix::read::read_document;
@@ -26,6 +26,11 @@ const READ: &str = "UPDATE members SET read = ?3, read_counted = ?4, received = 
 pub(in crate::store::sqlite) const BETWEEN: &str = chat_rows!(
     "WHERE peer = ?1 AND hidden = 0 AND row > ?2 AND row <= ?3 AND writer <> ?4 AND kind < 2 AND receipt = 1
     ORDER BY row DESC LIMIT ?5"
+);
+
+pub(in crate::store::sqlite) const OWN_UP_TO: &str = chat_rows!(
+    "INDEXED BY chat_pair WHERE peer = ?1 AND writer = ?2 AND row >= ?3 AND row <= ?4 AND hidden = 0 AND kind < 2
+    AND receipt = 1 ORDER BY row DESC LIMIT 1"
 );
 
 /// A device of a member has a message, and what came before it. An edit or a notice says nothing of that, unless it is said of all
@@ -129,7 +134,9 @@ fn tell_writers(
     }
     for (row, several) in newest.into_values() {
         // Who is out of the group hears no more of it.
-        if Member::load(tx, name, &row.writer)?.is_some() && may_tell(tx, (member, is_bal), &row, status)? {
+        if Member::load(tx, name, &row.writer)?.is_some()
+            && may_tell(tx, (member, is_bal), (&row.writer, row.by_bal), status)?
+        {
             let up_to = several || status == Status::Read;
             let document = ReceiptDocument {
                 up_to,
@@ -142,11 +149,38 @@ fn tell_writers(
     Ok(())
 }
 
+/// Of the messages of `writer` in a small group the newest that another member has, and the newest that it has read: as far as
+/// the writer is told of it now.
+pub(super) fn told_to(
+    tx: &Tx<'_>,
+    (group, name): (&Group, &Owner),
+    (writer, by_bal): (&Owner, bool),
+    user: &Owner,
+) -> rusqlite::Result<(Option<Sid>, Option<Sid>)> {
+    if group.members > RECEIPTS_MAX || writer == user {
+        return Ok((None, None));
+    }
+    let Some(member) = Member::load(tx, name, user)? else { return Ok((None, None)) };
+    let newest = |up_to: Row, status| -> rusqlite::Result<Option<Sid>> {
+        if !may_tell(tx, (user, member.is_bal), (writer, by_bal), status)? {
+            return Ok(None);
+        }
+        let values = params![name.as_str(), writer.as_str(), member.came, up_to];
+        Ok(tx.one(OWN_UP_TO, values, ChatRow::read)?.map(|row| row.sid))
+    };
+    Ok((newest(member.received, Status::Delivered)?, newest(member.read, Status::Read)?))
+}
+
 /// Whether the writer may hear how far the member has got: as between two, contacts alone do, and BALs are never strangers.
-fn may_tell(tx: &Tx<'_>, (member, is_bal): (&Owner, bool), row: &ChatRow, status: Status) -> rusqlite::Result<bool> {
+fn may_tell(
+    tx: &Tx<'_>,
+    (member, is_bal): (&Owner, bool),
+    (writer, by_bal): (&Owner, bool),
+    status: Status,
+) -> rusqlite::Result<bool> {
     let is_read = status == Status::Read;
     let hide_read = is_read && people::settings(tx, member)?.unwrap_or_default().hide_read;
-    let entry = people::entry(tx, member, &row.writer)?;
-    let role = if is_bal || row.by_bal { Role::Bal } else { Role::User };
-    Ok(tells_back(role, entry, is_read, hide_read) && !people::entry(tx, &row.writer, member)?.blocked)
+    let entry = people::entry(tx, member, writer)?;
+    let role = if is_bal || by_bal { Role::Bal } else { Role::User };
+    Ok(tells_back(role, entry, is_read, hide_read) && !people::entry(tx, writer, member)?.blocked)
 }
