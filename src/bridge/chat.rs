@@ -329,7 +329,7 @@ async fn finish(
 ) -> Result<Option<AckWord>, StoreError> {
     match outcome {
         ChatOutcome::Done { seen, .. } => {
-            context.show(seen).await?;
+            context.show(seen).await;
             Ok(Some(AckWord::Done))
         }
         ChatOutcome::Repeated => Ok(Some(AckWord::Done)),

@@ -9,12 +9,12 @@ use crate::chat::bal_event::{EVENTS, events_topic};
 use crate::chat::id::{Owner, Sid, SidSource};
 use crate::chat::message::{BridgeEvent, BrokerKind};
 use crate::chat::route::Routes;
-use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Side};
+use crate::chat::topic::{BridgeTopic, ClientTopic, Side};
 use crate::chat::transport::{Transport, Transports};
 use crate::mqtt::{self, Directory, Eviction, Outbound, Outcome, Visibility};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metrics;
-use crate::store::{self, Acks, ChatCall, ChatPolicy, Route, Seeing, Store, StoreError};
+use crate::store::{self, Acks, ChatCall, ChatPolicy, Route, Seeing, Store};
 use crate::transport::Capabilities;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::pending;
@@ -192,22 +192,18 @@ impl Context {
         Some(self.route_to(self.settings.routes.route(category)?))
     }
 
-    /// Tells the broker who sees whose presence and profile from now on; somebody who has come to see them gets what is
+    /// Tells the broker who sees whose presence and profile from now on; it gives whoever has come to see them what is
     /// retained. What is asked for first is told first.
-    pub(crate) async fn show(&self, seen: Vec<Seeing>) -> Result<(), StoreError> {
+    pub(crate) async fn show(&self, seen: Vec<Seeing>) {
         for seen in seen.chunks(self.visibility.max_capacity()) {
             // All at once, so that nothing that was decided later comes between them. If the broker or a part of the bridge
             // has gone, so has everybody who would see it.
-            let Ok(permits) = self.visibility.reserve_many(seen.len()).await else { return Ok(()) };
+            let Ok(permits) = self.visibility.reserve_many(seen.len()).await else { return };
             for (permit, Seeing { watcher, of, visible }) in permits.zip(seen) {
                 let (watcher, of) = (watcher.as_str().into(), Some(of.as_str().into()));
                 permit.send(Visibility { watcher, of, visible: *visible });
             }
         }
-        for Seeing { of, .. } in seen.into_iter().filter(|seeing| seeing.visible) {
-            self.publish_again(of).await?;
-        }
-        Ok(())
     }
 
     /// Publishes a retained document; whether the broker has it.
@@ -218,29 +214,11 @@ impl Context {
         matches!(outcome.await, Ok(Outcome::Confirmed))
     }
 
-    /// Publishes the presence and the profile of a user once more.
-    async fn publish_again(&self, of: Owner) -> Result<(), StoreError> {
-        let _ = self.presences.send(PresenceWord::Again(of.clone())).await;
-        if let Some(profile) = self.store.chat_profile_of(of.clone()).await?.await? {
-            let topic = ClientTopic::Chat(of, ChatTopic::Profile);
-            let (outbound, _outcome) = Outbound::new(topic, profile.into_bytes());
-            let _ = self.publish.send(Outbound { retain: true, ..outbound }).await;
-        }
-        Ok(())
-    }
-
     /// Whether a user is seen by nobody from now on, and sees nobody.
-    pub(crate) async fn hide(&self, user: &Owner, on: bool) -> Result<(), StoreError> {
+    pub(crate) async fn hide(&self, user: &Owner, on: bool) {
         let word = Visibility { watcher: user.as_str().into(), of: None, visible: !on };
         let _ = self.visibility.send(word).await;
         let _ = self.presences.send(PresenceWord::Hide(user.clone(), on)).await;
-        if !on {
-            // What is retained of those who are seen again.
-            for other in self.store.chat_visible_to(user.clone()).await?.await?.users {
-                let _ = self.presences.send(PresenceWord::Again(other)).await;
-            }
-        }
-        Ok(())
     }
 
     /// Publishes an event for an operator. It is lost when the channel is full; the log has it as well.

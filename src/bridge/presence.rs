@@ -66,8 +66,6 @@ pub(super) enum PresenceWord {
     Said(PresencePublish),
     /// The user wants to be seen by nobody, or again by those who may.
     Hide(Owner, bool),
-    /// Somebody has come to see the user: what is retained is published again.
-    Again(Owner),
     /// A device has registered a token, or has none any more.
     Token(Owner, Device, bool),
     /// The user is erased: nothing more is told.
@@ -214,7 +212,6 @@ impl UserPresences {
         match word {
             PresenceWord::Said(publish) => self.take(publish),
             PresenceWord::Hide(user, hidden) => self.schedule.hide(&user, hidden, now),
-            PresenceWord::Again(user) => self.schedule.again(&user, now),
             PresenceWord::Token(user, device, has_token) => self.schedule.token(&user, &device, has_token),
             PresenceWord::Erased(user) => self.schedule.erased(&user),
         }

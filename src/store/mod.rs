@@ -50,7 +50,7 @@
 //! | `group_page`, `group_members` | give the same again |
 //! | `chat_receipt`, `chat_attended`, `chat_decide_again`, `chat_device_spoke`, `chat_user_seen`, `chat_profile` | do nothing more |
 //! | `chat_device`, `chat_set`, `chat_archive`, `chat_delete` | tell the user's devices once more |
-//! | `chat_undecided`, `chat_messages_to`, `chat_written_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_profile_of`, `chat_has_contact`, `chat_conversations`, `chat_history`, `chat_export` | give the same again |
+//! | `chat_undecided`, `chat_messages_to`, `chat_written_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_has_contact`, `chat_conversations`, `chat_history`, `chat_export` | give the same again |
 //! | `chat_report` | tells the operator and BALs again |
 //! | `chat_test_push` | pushes again |
 //! | `chat_sweep`, `erase_step` | goes on where it stopped |

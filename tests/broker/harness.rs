@@ -174,8 +174,8 @@ impl Harness {
     }
 
     /// Says as the bridge whether a chat user sees another one.
-    pub(crate) async fn see(&self, watcher: &str, of: &str, visible: bool) {
-        let visibility = Visibility { watcher: watcher.into(), of: Some(of.into()), visible };
+    pub(crate) async fn see<'a>(&self, watcher: &str, of: impl Into<Option<&'a str>>, visible: bool) {
+        let visibility = Visibility { watcher: watcher.into(), of: of.into().map(Into::into), visible };
         soon("room for a word", self.port.visibility.send(visibility)).await.expect("the broker is gone");
     }
 

@@ -62,6 +62,7 @@ async fn a_user_sees_a_contact_from_when_the_bridge_says_so_until_it_takes_that_
     bob.quiet().await;
     harness.see("bob", "alice", true).await;
     show(&harness, "alice/self/presence", "2").await;
+    assert_eq!(read(&mut bob).await, said("alice/self/presence", "1"), "what is retained, before what follows");
     assert_eq!(read(&mut bob).await, said("alice/self/presence", "2"));
     show(&harness, "alice/self/profile", "Alice").await;
     assert_eq!(read(&mut bob).await, said("alice/self/profile", "Alice"));
@@ -131,5 +132,49 @@ async fn who_is_a_contact_is_read_from_the_store_also_for_a_session_that_is_away
         assert_eq!(read(&mut bob).await, said("alice/self/presence", n));
     }
     bob.quiet().await;
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn what_is_retained_of_a_new_contact_comes_as_it_is_and_to_nobody_else() {
+    let harness = Harness::bind(users().config()).await;
+    let mut bob = come(&harness, "bob:web", 0).await;
+    let mut away = come(&harness, "bob:phone", 3_600).await;
+    let mut eve = come(&harness, "eve", 0).await;
+    let mut bal = come(&harness, "bal1", 0).await;
+    harness.see("eve", "alice", true).await;
+    for peer in [&mut bob, &mut away, &mut eve] {
+        peer.subscribe("+/self/presence", 1).await;
+        peer.subscribe("alice/self/profile", 1).await;
+    }
+    bal.subscribe("+/self/presence", 1).await;
+    away.disconnect().await;
+    harness.is_away("bob:phone").await;
+    show(&harness, "alice/self/presence", "1").await;
+    show(&harness, "alice/self/profile", "Alice").await;
+    for peer in [&mut eve, &mut bal] {
+        assert_eq!(read(peer).await, said("alice/self/presence", "1"));
+    }
+    assert_eq!(read(&mut eve).await, said("alice/self/profile", "Alice"));
+    harness.see("bob", "alice", true).await;
+    harness.barrier().await;
+    let mut phone = come(&harness, "bob:phone", 3_600).await;
+    for peer in [&mut bob, &mut phone] {
+        assert_eq!(read(peer).await, said("alice/self/presence", "1"));
+        assert_eq!(read(peer).await, said("alice/self/profile", "Alice"));
+        peer.quiet().await;
+    }
+    for peer in [&mut eve, &mut bal] {
+        peer.quiet().await;
+    }
+    // Who has hidden and shows again sees those that were seen before, and nobody is told of that.
+    harness.see("bob", None::<&str>, false).await;
+    show(&harness, "alice/self/presence", "2").await;
+    harness.see("bob", None::<&str>, true).await;
+    harness.barrier().await;
+    for peer in [&mut bob, &mut phone, &mut eve, &mut bal] {
+        assert_eq!(read(peer).await, said("alice/self/presence", "2"));
+        peer.quiet().await;
+    }
     harness.close().await;
 }

@@ -273,6 +273,24 @@ def test_a_stranger_sees_neither_presence_nor_profile(friends):
     eve.wait_at("bob/self/presence", state="online")
 
 
+def test_what_a_new_contact_is_told_nobody_else_is_told_again(friends):
+    bob, eve = friends.device("bob"), friends.device("eve")
+    bob.publish("profile", {"name": "Bob"}, retain=True)
+    carol, laptop = friends.device("carol"), friends.device("bob", "laptop")
+    for watcher in (carol, laptop, eve):
+        watcher.watch("bob/self/presence", "bob/self/profile")
+    for watcher in (carol, laptop):
+        watcher.wait_at("bob/self/profile", name="Bob")
+        seen = watcher.wait_at("bob/self/presence", state="online")
+    told = {watcher: len([t for t, _ in watcher.documents() if t.startswith("bob/self/pr")]) for watcher in (carol, laptop)}
+    bob.sent("eve", "now you are one")
+    eve.wait_at("bob/self/profile", name="Bob")
+    assert eve.wait_at("bob/self/presence", state="online") == seen, "as it was said"
+    for watcher in (carol, laptop):
+        friends.mark(watcher)
+        assert len([t for t, _ in watcher.documents() if t.startswith("bob/self/pr")]) == told[watcher]
+
+
 def test_the_presence_of_another_device_is_not_ones_own_to_say(friends):
     phone = friends.device("bob", "phone")
     answer = phone.publish_to("bob/self/presence/laptop", {"state": "offline", "conn": "x"}, retain=True)

@@ -282,7 +282,7 @@ impl Change<'_> {
             let seen = Vec::new();
             meeting.came_to(&ChatOutcome::Done { seen, stranger, waits: false, confirmed: Vec::new() });
         }
-        context.show(changed.seen).await?;
+        context.show(changed.seen).await;
         let names = |users: &[Owner]| users.iter().map(Owner::as_str).collect::<Value>();
         let invited: Vec<Owner> = changed.invited.into_iter().map(|(user, ..)| user).collect();
         let mut answer = fields(json!({

@@ -193,9 +193,9 @@ async fn set(
         Ok(seen) => seen,
         Err(rejection) => return Ok(Err(rejection)),
     };
-    context.show(seen).await?;
+    context.show(seen).await;
     if let Some(on) = hides {
-        context.hide(user, on).await?;
+        context.hide(user, on).await;
     }
     Ok(Ok(()))
 }

@@ -176,10 +176,10 @@ impl Schedule {
         let kept = Kept::new(&self.context, (sid, now), &to, meeting, committed);
         drop(in_order);
         Ok(Box::pin(async move {
-            match kept.outcome(&self.context).await? {
-                ChatOutcome::Done { seen, .. } => self.context.show(seen).await,
-                _ => Ok(()),
+            if let ChatOutcome::Done { seen, .. } = kept.outcome(&self.context).await? {
+                self.context.show(seen).await;
             }
+            Ok(())
         }))
     }
 

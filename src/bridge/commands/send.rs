@@ -58,7 +58,7 @@ impl Commands {
                 answers.refuse(&Rejection::new(ErrorCode::QueueFull, "there is no room for further pushes")).await;
             }
             ChatOutcome::Done { seen, .. } => {
-                self.context.show(seen).await?;
+                self.context.show(seen).await;
                 self.follow(to, sid, answers).await?;
             }
             ChatOutcome::Repeated | ChatOutcome::Scheduled => self.follow(to, sid, answers).await?,

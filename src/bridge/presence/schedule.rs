@@ -147,11 +147,6 @@ impl Schedule {
         self.hidden.insert(name);
     }
 
-    /// The document of a user is published again, for somebody who may see it from now on.
-    pub(super) fn again(&mut self, name: &Owner, now: u64) {
-        self.change(name, now, |user| user.aggregate.handle_loss());
-    }
-
     /// Whether a device of a user has registered a token. The retained presence of one that has none is cleared after it
     /// went, if the broker keeps births; that of one of which nothing is said is left.
     pub(super) fn token(&mut self, name: &Owner, device: &Device, has_token: bool) {

@@ -1,5 +1,6 @@
 //! The bridge's side: what it publishes that is no document of the store, and whom it hears of.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,6 +28,18 @@ use crate::store::{AckedBy, Acknowledged, Message, Origin, QueueId, Target};
 /// Publications of the bridge that wait for their commit.
 const OPEN: usize = 256;
 
+/// Does something in its place among the publications of the bridge. Those before it go on: one of them may have the room in the
+/// queue of the store for which it waits.
+async fn beside(open: &mut FuturesUnordered<impl Future<Output = ()>>, work: impl Future<Output = ()>) {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            () = &mut work => return,
+            Some(()) = open.next() => {}
+        }
+    }
+}
+
 impl Hub {
     /// Publishes what the bridge gives until the broker stops. What it has not taken by then is answered `Unsent`.
     pub(super) async fn publish_for_bridge(
@@ -39,13 +52,13 @@ impl Hub {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 Some(()) = open.next() => {}
-                Some(change) = visibility.recv() => self.visibilities.change(&change),
+                Some(change) = visibility.recv() => beside(&mut open, self.take_visibility(change)).await,
                 next = publish.recv(), if open.len() < OPEN => match next {
                     // In their order, however long each waits for its commit.
                     Some(outbound) => {
                         // Who gets it was said before.
                         while let Ok(change) = visibility.try_recv() {
-                            self.visibilities.change(&change);
+                            beside(&mut open, self.take_visibility(change)).await;
                         }
                         open.push(self.publish_outbound(outbound));
                     }

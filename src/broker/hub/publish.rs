@@ -256,9 +256,19 @@ impl Hub {
 
     /// Puts a message into the queues of its readers that are in memory, and says which ones on disk get it.
     pub(super) fn distribute(&self, message: &Arc<Message>, publisher: Option<u64>, follows: bool) -> Destinations {
+        self.deliver_to(message, self.routes_of(&message.topic, publisher), follows)
+    }
+
+    /// The same for these queues of those that read its topic.
+    pub(super) fn deliver_to(
+        &self,
+        message: &Arc<Message>,
+        routes: impl IntoIterator<Item = MatchedQueue>,
+        follows: bool,
+    ) -> Destinations {
         let mut found = Destinations::default();
         found.counted.bytes = message.bytes();
-        for MatchedQueue { queue, qos, retain_as_published, ids } in self.routes_of(&message.topic, publisher) {
+        for MatchedQueue { queue, qos, retain_as_published, ids } in routes {
             let (qos, retain) = (qos.min(message.qos), message.retain && retain_as_published);
             let stored = queue.stored();
             let target = Target { queue: stored.unwrap_or(QueueId(0)), qos, retain, ids };

@@ -8,12 +8,17 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use super::Hub;
+use super::publish::Destinations;
+use super::session::Session;
 use crate::broker::identity::Authenticator;
 use crate::chat::id::Owner;
 use crate::chat::principal::Role;
 use crate::chat::topic::Side;
 use crate::mqtt::Visibility;
-use crate::store::VisibleTo;
+use crate::store::{Enqueue, StoreError, VisibleTo};
+
+/// Topics of which it is asked at one time what is retained.
+const PAGE: usize = 64;
 
 /// Whom one user sees.
 #[derive(Debug)]
@@ -99,6 +104,14 @@ impl VisibleUsers {
         }
     }
 
+    /// Those who are known to be seen.
+    fn names(&self) -> Vec<Box<str>> {
+        match &*self.read() {
+            State::Loading { .. } => Vec::new(),
+            State::Known { users, .. } => users.iter().cloned().collect(),
+        }
+    }
+
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,14 +134,21 @@ impl Visibilities {
         new
     }
 
-    /// As the bridge says. Of a user without a session the store says it later.
-    pub(super) fn change(&self, Visibility { watcher, of, visible }: &Visibility) {
-        let there = self.lock().get(watcher).and_then(Weak::upgrade);
-        match (there, of) {
-            (Some(there), Some(of)) => there.change(of, *visible),
-            (Some(there), None) => there.hide(!visible),
-            (None, _) => {}
-        }
+    /// As the bridge says. Of a user without a session the store says it later. Yields the topics of which the user may be
+    /// shown from now on what is retained.
+    fn change(&self, Visibility { watcher, of, visible }: &Visibility) -> Vec<String> {
+        let Some(there) = self.lock().get(watcher).and_then(Weak::upgrade) else { return Vec::new() };
+        let shown = match of {
+            Some(of) => {
+                there.change(of, *visible);
+                vec![format!("{of}/self/presence"), format!("{of}/self/profile")]
+            }
+            None => {
+                there.hide(!visible);
+                there.names().iter().map(|of| format!("{of}/self/presence")).collect()
+            }
+        };
+        if *visible { shown } else { Vec::new() }
     }
 
     /// Forgets the users who have no session any more.
@@ -142,6 +162,42 @@ impl Visibilities {
 }
 
 impl Hub {
+    /// Whom a user sees from now on, as the bridge says. What is retained of those comes to the devices of the user that read it.
+    pub(super) async fn take_visibility(&self, change: Visibility) {
+        let shown = self.visibilities.change(&change);
+        let sessions = if shown.is_empty() { Vec::new() } else { self.registry.sessions_of(&change.watcher) };
+        for topics in shown.chunks(PAGE) {
+            if self.show(&sessions, topics).await.is_err() {
+                // The store is closed, and with it everything ends.
+                return;
+            }
+        }
+    }
+
+    /// Gives some sessions what is retained on topics that they read. The bridge alone publishes there, and waits: what it
+    /// publishes next comes behind this.
+    async fn show(&self, sessions: &[Arc<Session>], topics: &[String]) -> Result<(), StoreError> {
+        let is_read = |topic: &str| sessions.iter().any(|session| self.routes.to(topic, &session.queue).is_some());
+        let is_kept = |topic: &str| self.lock_retained().get(topic).is_some();
+        let wanted: Vec<String> = topics.iter().filter(|topic| is_kept(topic) && is_read(topic)).cloned().collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        for message in self.store.read_retained(wanted).await?.await? {
+            let message = Arc::new(message);
+            let routes = sessions.iter().filter_map(|session| self.routes.to(&message.topic, &session.queue));
+            // Nobody waits here for a reader that is slow: one that is full ends, and gets all of it when it subscribes anew.
+            let Destinations { targets, counted, .. } = self.deliver_to(&message, routes, true);
+            if !targets.is_empty() {
+                let (incoming, retain, will_of) = (None, None, None);
+                // The queues are notified of what is committed.
+                let _committed = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;
+                counted.keep();
+            }
+        }
+        Ok(())
+    }
+
     /// Whom somebody of this role sees; `None`: everybody. While the disk refuses, it is only who is said to be visible from
     /// now on.
     pub(super) async fn visible_to(&self, user: Option<&Arc<str>>, role: Option<Role>) -> Option<Arc<VisibleUsers>> {
@@ -173,7 +229,7 @@ mod tests {
         let visibilities = Visibilities::default();
         let visible = visibilities.of(&"alice".into(), &authenticator);
         let say = |of: Option<&str>, visible| {
-            visibilities.change(&Visibility { watcher: "alice".into(), of: of.map(Into::into), visible });
+            visibilities.change(&Visibility { watcher: "alice".into(), of: of.map(Into::into), visible })
         };
         say(Some("carol"), false);
         say(None, false);
@@ -184,7 +240,9 @@ mod tests {
         // What an answer said that comes later still, because two sessions asked, is older as well.
         visible.load(VisibleTo { users: Vec::new(), presence: true });
         assert_eq!(["bob/self/profile", "bob/self/presence"].map(shown), [true, false]);
-        say(None, true);
+        assert_eq!(say(None, true), ["bob/self/presence"], "what is retained of it is shown now");
         assert!(shown("bob/self/presence"));
+        assert_eq!(say(Some("carol"), true), ["carol/self/presence", "carol/self/profile"]);
+        assert!(say(Some("carol"), false).is_empty());
     }
 }

@@ -234,11 +234,6 @@ impl Store {
         self.queue.submit(move |tx| people::contacts(tx, &user, &after)).await
     }
 
-    /// The JSON of the profile of a user, if there is one.
-    pub async fn chat_profile_of(&self, user: Owner) -> Result<Committed<Option<String>>, StoreError> {
-        self.queue.submit(move |tx| people::profile_text(tx, &user)).await
-    }
-
     /// Users who want to be seen by nobody.
     pub async fn chat_hidden(&self) -> Result<Committed<Vec<Owner>>, StoreError> {
         self.queue.submit(|tx| people::hidden(tx)).await
