@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import paho.mqtt.client as mqtt
-from harness import PATIENCE
+from harness import PATIENCE, RECONNECT, break_off
 from test_access import MqttJs
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Device(Inbox):
         self.client.username_pw_set(user, chat.secret(user))
         self.client.max_inflight_messages_set(1000)
         self.client.max_queued_messages_set(0)
-        self.client.reconnect_delay_set(1, 1)
+        self.client.reconnect_delay_set(RECONNECT, RECONNECT)
         self.client.on_connect = self._connected
         self.client.on_disconnect = lambda _c, _u, _f, reason, _p: self._note(("state",), "closed")
         self.client.on_subscribe = lambda _c, _u, mid, codes, _p: self._note(("sub", mid), codes)
@@ -333,11 +333,8 @@ class Device(Inbox):
 
     def vanish(self):
         """The connection breaks without a word, and nobody connects again."""
-        self.client.on_disconnect, self.comes_back = None, False
-        sock = self.client.socket()
-        self.client.loop_stop()
-        if sock:
-            sock.close()
+        self.comes_back = False
+        break_off(self.client)
         self.state = "closed"
 
 

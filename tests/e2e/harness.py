@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -32,6 +33,8 @@ FINAL = {"delivered", "failed", "expired"}
 WAY = ways.CCS
 # Longest wait for anything that is expected to happen.
 PATIENCE = 30.0
+# Seconds before a client on paho connects again. While it waits it cannot be ended either.
+RECONNECT = 0.1
 
 
 # Ports that no system hands out by itself: a server that is down for a moment would else lose its port to any connection.
@@ -427,7 +430,7 @@ class Bal:
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=version, **options)
         self.client.max_inflight_messages_set(1000)
         self.client.max_queued_messages_set(0)
-        self.client.reconnect_delay_set(min_delay=1, max_delay=1)
+        self.client.reconnect_delay_set(RECONNECT, RECONNECT)
         self.client.on_connect = self._connected
         self.client.on_subscribe = lambda *_: self.subscribed.set()
         self.client.on_message = self._message
@@ -520,12 +523,24 @@ class Bal:
         self.client.loop_stop()
 
     def vanish(self):
-        """The connection breaks without a word, and nobody connects again."""
-        self.client.on_disconnect = None
-        sock = self.client.socket()
-        self.client.loop_stop()
-        if sock:
-            sock.close()
+        break_off(self.client)
+
+
+def break_off(client: mqtt.Client):
+    """The connection of a client on paho breaks without a word, and it does not connect again."""
+    def never():
+        raise OSError("broken off")
+
+    client.on_disconnect, client.reconnect = None, never
+    sock = client.socket()
+    if sock:
+        # The thread of the client notices an end at once, and else looks once a second whether it shall stop. The other side
+        # may have ended the connection already.
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+    client.loop_stop()
+    if sock:
+        sock.close()
 
 
 def mine(messages: list[dict]) -> list[str]:

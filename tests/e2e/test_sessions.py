@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import paho.mqtt.client as mqtt
 import pytest
-from harness import PATIENCE, eventually
+from harness import PATIENCE, break_off, eventually
 
 CLIENTS = 200
 PER_CLIENT = 12
@@ -58,15 +58,11 @@ class Reader:
         return self
 
     def vanish(self):
-        self.client.on_disconnect = None
-        sock = self.client.socket()
-        self.client.loop_stop()
-        if sock:
-            sock.close()
+        break_off(self.client)
 
 
 def all_of(action, readers):
-    """paho waits up to a second for the thread of a client that stops."""
+    """Each ends a thread of its own."""
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(action, readers))
 
