@@ -33,6 +33,8 @@ FINAL = {"delivered", "failed", "expired"}
 WAY = ways.CCS
 # Longest wait for anything that is expected to happen.
 PATIENCE = 30.0
+# Seconds between two looks at what is waited for, at first and after a while.
+LOOK, LOOK_SELDOM = 0.02, 0.2
 # Seconds before a client on paho connects again. While it waits it cannot be ended either.
 RECONNECT = 0.1
 
@@ -65,15 +67,16 @@ def free_port() -> int:
 
 def eventually(condition, what: str, patience: float = PATIENCE):
     """Waits until `condition()` is true and returns its value; fails with `what` when it takes too long."""
-    deadline = time.monotonic() + patience
-    pause = threading.Event()
+    began, pause = time.monotonic(), threading.Event()
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > patience:
             raise AssertionError(f"did not happen within {patience} s: {what}")
-        pause.wait(0.02)
+        # To look may be to run a program: the longer it takes already, the seldomer.
+        pause.wait(min(max(LOOK, waited / 20), LOOK_SELDOM))
 
 
 def http(method: str, url: str, body=None):
