@@ -20,6 +20,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "compose: docker-compose.yml in an engine, only with ./tests/run --compose")
     config.addinivalue_line("markers", "ccs_only(reason): about something that only CCS has")
     config.addinivalue_line("markers", "behaviour(numbers): which of the behaviours of chat the test shows")
+    config.addinivalue_line("markers", "long(seconds): about so long the test takes where nothing else runs, 15 or more")
     harness.WAY = WAYS[config.getoption("--way")]
 
 
@@ -28,6 +29,8 @@ def pytest_collection_modifyitems(items):
         marker = item.get_closest_marker("ccs_only")
         if marker and harness.WAY is not CCS:
             item.add_marker(pytest.mark.skip(reason=marker.args[0]))
+    # What takes long begins first: else the other workers have nothing to do at the end.
+    items.sort(key=lambda item: -long.args[0] if (long := item.get_closest_marker("long")) else 0)
 
 
 @pytest.fixture

@@ -185,6 +185,7 @@ def sessions(chat, user: str) -> list[dict]:
     return listed if isinstance(listed, list) else listed["sessions"]
 
 
+@pytest.mark.long(20)
 @pytest.mark.behaviour(39)
 @on_both_brokers
 def test_a_client_that_comes_a_hundred_times_under_new_ids_leaves_nothing_behind(chat):

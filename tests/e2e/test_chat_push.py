@@ -53,6 +53,7 @@ def test_a_device_that_is_looked_at_and_answers_spares_the_phone(asleep):
     assert asleep.pushed_sids(TOKEN) == []
 
 
+@pytest.mark.long(15)
 @pytest.mark.behaviour(20)
 @on_both_brokers
 def test_the_phone_is_pushed_when_a_device_that_was_looked_at_says_nothing_for_15_seconds(asleep):
@@ -314,6 +315,7 @@ def test_a_restart_while_an_answer_is_awaited_ends_in_no_push_if_the_answer_come
     assert chat.pushed_sids("token-bob") == []
 
 
+@pytest.mark.long(61)
 @pytest.mark.behaviour(42)
 def test_a_laptop_that_reconnects_by_itself_does_not_silence_the_phone_until_somebody_reads(make_chat):
     chat = make_chat(EMBEDDED, "attended_minutes = 1")

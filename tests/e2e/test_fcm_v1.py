@@ -453,6 +453,7 @@ class TestRetries:
         first, second = raw(sim, "phone")[0]["at"], raw(sim, "tablet")[0]["at"]
         assert min(first, second) - bal.statuses("a1")[0]["ts"] >= 2_900
 
+    @pytest.mark.long(15)
     def test_what_was_unanswered_at_a_cut_is_sent_again_and_marked_unless_the_app_has_it(self, sim, bal):
         rules(sim, latency_ms=3_000)
         mute, frank = [f"mute{n}" for n in range(25)], [f"frank{n}" for n in range(25)]

@@ -96,6 +96,7 @@ def v1_bal(v1_bridge):
 
 @pytest.mark.ccs_only("the sections are named by each test")
 class TestCcs:
+    @pytest.mark.long(40)
     def test_the_peer_is_down(self, sim, bridge, bal, watch):
         operator = watch(bridge)
         bal.push("a1", "phone")
@@ -156,6 +157,7 @@ class TestCcs:
         assert operator.number("bridge_transport_window", transport="ccs") == 100
         assert bridge.readyz()[0] == 200
 
+    @pytest.mark.long(17)
     def test_the_push_service_puts_everybody_off(self, sim, bridge, bal, watch):
         operator = watch(bridge)
         sim.faults(nack=[{"code": "SERVICE_UNAVAILABLE"}])
@@ -221,6 +223,7 @@ class TestV1:
         assert "given back untried" in operator.trace("a1")
         assert 0 < operator.number("bridge_transport_next_try_seconds", transport="fcm-v1") <= 45
 
+    @pytest.mark.long(15)
     def test_one_device_has_had_its_share_of_a_minute(self, v1, v1_bridge, v1_bal, watch):
         operator = watch(v1_bridge)
         ids = [f"m{n}" for n in range(400)]
@@ -232,6 +235,7 @@ class TestV1:
         held = lambda: "held: 240/min of this device" in v1_bridge.readyz()[1].get("why", {}).get("fcm-v1", "")
         eventually(held, "/readyz says so")
 
+    @pytest.mark.long(15)
     def test_the_token_server_is_down(self, v1, v1_bridge, v1_bal, watch):
         operator = watch(v1_bridge)
         age = operator.number("bridge_transport_access_token_age_seconds", transport="fcm-v1")
@@ -253,6 +257,7 @@ class TestV1:
         operator.agrees("fcm-v1", "permission_denied", f"127.0.0.1:{v1.fcm_port} (fcm.base_url): ", "a1")
         assert "given back untried" in operator.trace("a1") and "permission_denied" in operator.trace("a1")
 
+    @pytest.mark.long(15)
     def test_a_cut_is_no_refusal_and_every_attempt_has_its_time(self, v1, v1_bridge, v1_bal, watch):
         operator = watch(v1_bridge)
         v1.set_device("phone", receipts=False)

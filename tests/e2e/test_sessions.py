@@ -67,6 +67,7 @@ def all_of(action, readers):
         list(pool.map(action, readers))
 
 
+@pytest.mark.long(20)
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_persistent_clients_get_what_they_missed(sim, make_bridge, end):
     routes = "".join(f'"app{n}" = "bal{n}"\n' for n in range(CLIENTS))
