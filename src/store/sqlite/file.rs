@@ -12,9 +12,9 @@ use std::time::Duration;
 
 /// Prepared statements kept by the connection; more than the verbs have.
 const STATEMENTS: usize = 128;
-/// Pages in the write-ahead log before they are moved to the main file. 32 MiB let hot pages be rewritten many times
-/// before they are moved once.
-const CHECKPOINT_PAGES: u32 = 8192;
+/// Pages in the write-ahead log before the writer moves them to the main file by itself: 128 MiB. As a rule they were moved
+/// before (`checkpoint`).
+const CHECKPOINT_PAGES: u32 = 32_768;
 /// Page cache, in KiB.
 const CACHE_KIB: i64 = 32_768;
 /// What is left of the write-ahead log after a checkpoint, in bytes.

@@ -260,7 +260,9 @@ impl Writer {
         while let Some(queued) = self.queue.blocking_recv() {
             self.fill_batch(queued, &mut batch);
             self.commit(&mut batch)?;
+            let verbs = batch.len();
             batch.drain(..).for_each(QueuedVerb::release);
+            self.checkpoints.committed(&self.conn, verbs);
         }
         self.finish();
         Ok(())
@@ -311,7 +313,6 @@ impl Writer {
                     let events = memory_draft.events.take().unwrap_or_default();
                     memory_draft.figures.commits += 1;
                     memory_draft.figures.verbs += batch.len() as u64;
-                    self.checkpoints.committed(batch.len());
                     let (shrunk, scrub) = (memory_draft.shrunk, memory_draft.scrub);
                     self.memory.adopt(memory_draft);
                     // Whoever hears of the batch sees its figures.
@@ -378,13 +379,14 @@ impl Writer {
     /// Leaves one tidy file behind. If that fails, the write-ahead log stays, and the next start reads it.
     fn finish(self) {
         let Self { conn, lock, checkpoints, .. } = self;
-        checkpoints.close();
+        let file = checkpoints.close();
         conn.flush_prepared_statement_cache();
         if let Err(error) = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
             tracing::warn!(%error, "the checkpoint of the write-ahead log failed");
         }
-        // The lock goes last: nobody may open the file while the connection still has it.
         drop(conn);
+        drop(file);
+        // The lock goes last: nobody may open the file while the connection still has it.
         drop(lock);
     }
 }
