@@ -151,6 +151,7 @@ user_messages_per_second = 1000000
 user_messages_burst = 1000000
 user_publishes_per_second = 1000000
 user_strangers_per_hour = 1000
+user_group_pushes_per_second = 1000000
 broker_publish_rate = 1000000
 broker_packet_rate = 1000000
 ";
