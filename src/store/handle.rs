@@ -10,6 +10,7 @@ use super::documents::{AckedBy, DocumentRef, Note, OutboxDocument, Seen, UserDoc
 use super::downstream::{Accepted, Claimed, DueBatch, DueQuery, NewMessage, Recorded};
 use super::error::{OpenError, StoreError, StoreHealth};
 use super::figures::{QueueState, StoreFigures, Swept};
+use super::group_room::GroupRooms;
 use super::presence::{LastPresence, PresenceChange};
 use super::shared_status::SharedStatus;
 use super::sqlite::writer::VerbQueue;
@@ -60,13 +61,14 @@ impl<T> Future for Committed<T> {
 #[derive(Debug, Clone)]
 pub struct Store {
     queue: VerbQueue,
+    group_rooms: Arc<GroupRooms>,
     shared: Arc<SharedStatus>,
     path: Arc<Path>,
 }
 
 impl Store {
     pub(super) fn new(queue: VerbQueue, shared: Arc<SharedStatus>, path: Arc<Path>) -> Self {
-        Self { queue, shared, path }
+        Self { queue, group_rooms: Arc::default(), shared, path }
     }
 
     /// Takes a message of a BAL and queues its status `accepted`. Where its transport has room and nothing older is

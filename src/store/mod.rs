@@ -76,6 +76,7 @@ mod error;
 mod figures;
 mod first_screen;
 mod group;
+mod group_room;
 mod handle;
 mod presence;
 mod sessions;
@@ -109,6 +110,7 @@ pub use group::{
     BAL_GROUPS_MAX, GroupAction, GroupChanged, GroupMember, GroupOutcome, GroupPage, GroupState, GroupStatePage,
     GroupStateQuery, MEMBERS_BYTES, Named, NewGroupChange, NewGroupMessage, USER_FORMER_GROUPS_MAX, USER_GROUPS_MAX,
 };
+pub use group_room::GroupRoom;
 pub use handle::{Committed, Store};
 pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
 pub use sessions::{

@@ -166,6 +166,7 @@ impl Writing {
         policy: &Arc<ChatPolicy>,
         members: &[Owner],
     ) -> Result<Asked, StoreError> {
+        let room = context.store.group_room(&self.group, members.len()).await?;
         let written = context.next_written().await;
         let (sid, at) = written.id();
         let others = members.iter().filter(|member| **member != self.by.user);
@@ -184,8 +185,8 @@ impl Writing {
         let pushes = (2 * members.len() + USER_DEVICES_MAX).min(PUSHES_MAX);
         let call = context.chat_call(at, pushes, policy);
         let committed = match self.waiting {
-            Some(waiting) => context.store.group_send_scheduled(waiting, new, call).await?,
-            None => context.store.group_message(new, call).await?,
+            Some(waiting) => context.store.group_send_scheduled(waiting, new, call, room).await?,
+            None => context.store.group_message(new, call, room).await?,
         };
         attended.iter().for_each(|(member, _)| context.attentions.given(member, sid, at));
         Ok(Asked { sid, at, attended, committed })

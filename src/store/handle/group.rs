@@ -9,20 +9,35 @@ use crate::store::error::StoreError;
 use crate::store::group::{
     GroupChanged, GroupOutcome, GroupPage, GroupStatePage, GroupStateQuery, NewGroupChange, NewGroupMessage,
 };
+use crate::store::group_room::GroupRoom;
 use crate::store::sqlite::chat::group::{members, membership, message, state};
 use crate::store::sqlite::chat::scheduled;
 use crate::store::sqlite::tx::Tx;
 
 impl Store {
+    /// Waits until the store may be asked to keep a message to a group of so many members. To be called before the message gets
+    /// its id: nothing waits between that and the store.
+    ///
+    /// # Errors
+    /// If the store is closed.
+    pub async fn group_room(&self, group: &GroupId, members: usize) -> Result<GroupRoom, StoreError> {
+        self.group_rooms.wait(group, members).await
+    }
+
     /// Takes a message of a member to its group: stored once, told to every member, and pushed to the devices of those at
     /// whose devices nobody is looking.
     pub async fn group_message(
         &self,
         new: NewGroupMessage,
         call: ChatCall,
+        room: GroupRoom,
     ) -> Result<Committed<GroupOutcome>, StoreError> {
         let (of, refused) = (new.from.name.clone(), || GroupOutcome::Refused(erased()));
-        self.queue.submit_for(of, refused, move |tx| message::write(tx, &new, &call)).await
+        let write = move |tx: &mut Tx<'_>| {
+            let _taken = &room;
+            message::write(tx, &new, &call)
+        };
+        self.queue.submit_for(of, refused, write).await
     }
 
     /// Sends a message to a group whose time has come, as [`Self::group_message`] does, unless it was taken back meanwhile
@@ -32,9 +47,13 @@ impl Store {
         waiting: Sid,
         new: NewGroupMessage,
         call: ChatCall,
+        room: GroupRoom,
     ) -> Result<Committed<GroupOutcome>, StoreError> {
         let of = new.from.name.clone();
-        let send = move |tx: &mut Tx<'_>| scheduled::send_to_group(tx, waiting, &new, &call);
+        let send = move |tx: &mut Tx<'_>| {
+            let _taken = &room;
+            scheduled::send_to_group(tx, waiting, &new, &call)
+        };
         self.queue.submit_for(of, || GroupOutcome::Repeated, send).await
     }
 

@@ -123,7 +123,8 @@ impl Chat {
         let new = NewGroupMessage { sid, from: who(from), group: group(), message, deadline_ms, attended };
         let push_sids = (0..pushes).map(|_| self.rig.sids.next(self.at, 0)).collect();
         let call = ChatCall { at: self.at, push_sids, policy: self.policy.clone() };
-        (sid, self.rig.store.group_message(new, call).await.unwrap().await.unwrap())
+        let room = self.rig.store.group_room(&new.group, 1).await.unwrap();
+        (sid, self.rig.store.group_message(new, call, room).await.unwrap().await.unwrap())
     }
 
     pub(in crate::store::tests) async fn says(&mut self, from: &str, body: &str) -> Sid {

@@ -237,7 +237,8 @@ impl Chat {
             let (from, deadline_ms) = (writer(waiting.writer.as_str()), self.at + waiting.ttl_ms);
             let new = NewGroupMessage { sid, from, group, message, deadline_ms, attended: Vec::new() };
             let call = self.call();
-            let sent = self.rig.store.group_send_scheduled(waiting.sid, new, call).await.unwrap();
+            let room = self.rig.store.group_room(&new.group, 1).await.unwrap();
+            let sent = self.rig.store.group_send_scheduled(waiting.sid, new, call, room).await.unwrap();
             outcomes.push(sent.await.unwrap());
         }
         outcomes
