@@ -13,7 +13,7 @@ use super::figures::{QueueState, StoreFigures, Swept};
 use super::group_room::GroupRooms;
 use super::presence::{LastPresence, PresenceChange};
 use super::shared_status::SharedStatus;
-use super::sqlite::writer::VerbQueue;
+use super::sqlite::verb_queue::VerbQueue;
 use super::sqlite::{Inspector, accept, dispatch, outbox, presence, sweep, unread, upstream};
 use super::upstream::{Received, Route, Unrouted, Upstream};
 use crate::chat::delivery::Event;

@@ -77,7 +77,8 @@ mod tests;
 pub(super) mod tx;
 pub(super) mod unread;
 pub(super) mod upstream;
-pub(super) mod writer;
+pub(super) mod verb_queue;
+mod writer;
 
 pub use super::Settings;
 pub use file::check;

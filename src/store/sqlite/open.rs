@@ -1,7 +1,8 @@
 //! Opening: the file, and the thread that writes it until it is told to end.
 
 use super::checkpoint::Checkpoints;
-use super::writer::{VerbQueue, Writer};
+use super::verb_queue::VerbQueue;
+use super::writer::Writer;
 use super::{erase, errors, file, recover};
 use crate::store::shared_status::SharedStatus;
 use crate::store::{CloseError, OpenError, Recovery, Settings, Store};
