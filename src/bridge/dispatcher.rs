@@ -284,8 +284,8 @@ impl Dispatcher {
     async fn record(&mut self, sid: Sid, event: Event) -> Result<(), StoreError> {
         let committed = self.context.store.record(sid, event, now_ms()).await?;
         self.commits.push_back((committed, After::Answer(sid)));
-        // Asks for due messages at once: `take_due`, queued behind this `record`, runs in the same group commit and finds
-        // the recipient's next message.
+        // Asks for due messages at once: `take_due`, queued behind this `record`, mostly runs in the same group commit and
+        // finds the recipient's next message.
         self.more |= self.capabilities.pipelining == Pipelining::OneAtATime;
         Ok(())
     }

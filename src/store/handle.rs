@@ -49,8 +49,9 @@ impl<T> Future for Committed<T> {
 /// The store. Cheap to clone.
 ///
 /// Every verb has two steps: the first waits for room in the queue, the second for the disk. Verbs are done in the
-/// order in which their first step ended. The first step fails when the store is closed, and for no other reason. What
-/// happens to a verb that is sent twice: see the table in [`crate::store`].
+/// order in which their first step ended; what [`Self::take_due`], [`Self::record`] and [`Self::drop_unread`] ask has an order
+/// of its own, and may be done before or behind others. The first step fails when the store is closed, and for no other
+/// reason. What happens to a verb that is sent twice: see the table in [`crate::store`].
 ///
 /// ```no_run
 /// # async fn f(store: fcm_mqtt_bridge::store::Store, new: fcm_mqtt_bridge::store::NewMessage) -> anyhow::Result<()> {
@@ -61,14 +62,16 @@ impl<T> Future for Committed<T> {
 #[derive(Debug, Clone)]
 pub struct Store {
     queue: VerbQueue,
+    /// For what follows from messages that are on the disk: nobody waits for it, and there may be a lot of it at once.
+    follow_ups: VerbQueue,
     group_rooms: Arc<GroupRooms>,
     shared: Arc<SharedStatus>,
     path: Arc<Path>,
 }
 
 impl Store {
-    pub(super) fn new(queue: VerbQueue, shared: Arc<SharedStatus>, path: Arc<Path>) -> Self {
-        Self { queue, group_rooms: Arc::default(), shared, path }
+    pub(super) fn new([queue, follow_ups]: [VerbQueue; 2], shared: Arc<SharedStatus>, path: Arc<Path>) -> Self {
+        Self { queue, follow_ups, group_rooms: Arc::default(), shared, path }
     }
 
     /// Takes a message of a BAL and queues its status `accepted`. Where its transport has room and nothing older is
@@ -96,7 +99,7 @@ impl Store {
     /// Hands out what is due, as far as the order of each recipient's messages allows
     /// ([`crate::chat::recipient_queue`]); what is overdue expires.
     pub async fn take_due(&self, query: DueQuery) -> Result<Committed<DueBatch>, StoreError> {
-        self.queue.submit(move |tx| dispatch::take_due(tx, &query)).await
+        self.follow_ups.submit(move |tx| dispatch::take_due(tx, &query)).await
     }
 
     /// What was refused and waits for a time to be tried again by this transport is due now. Returns how many that were.
@@ -118,7 +121,7 @@ impl Store {
     /// Records what became of a delivery, queues what its sender is told, and makes the next messages of its order key
     /// and of its recipient due. `at` is Unix milliseconds.
     pub async fn record(&self, sid: Sid, event: Event, at: u64) -> Result<Committed<Recorded>, StoreError> {
-        self.queue.submit(move |tx| dispatch::record(tx, sid, &event, at)).await
+        self.follow_ups.submit(move |tx| dispatch::record(tx, sid, &event, at)).await
     }
 
     /// An acknowledgement on a topic of `name`: by an app for a push, where no push service reports the receipt; by a

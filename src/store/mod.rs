@@ -4,7 +4,7 @@
 //! was not answered may be asked again, and is recognised.
 //!
 //! ```text
-//!   bridge ── verb ──► Store ──► bounded queue ──► sqlite/  many verbs, one transaction ── answers, after the commit ──►
+//!   bridge ── verb ──► Store ──► two bounded queues ──► sqlite/  many verbs, one transaction ── answers, after the commit ──►
 //!                                (full: wait)
 //! ```
 //!
@@ -20,8 +20,9 @@
 //!
 //! # What each verb promises
 //!
-//! It is answered after its commit, done in the order in which it was queued, and leaves nothing behind if it fails. This
-//! is what becomes of one that is asked twice, after a crash or by two processes:
+//! It is answered after its commit, done in the order in which it was queued, and leaves nothing behind if it fails. What
+//! is claimed, reported and dropped (`take_due`, `record`, `drop_unread`) has a queue of its own, so that no message waits behind all
+//! that follows from one to a thousand members. This is what becomes of a verb that is asked twice, after a crash or by two processes:
 //!
 //! | verb | asked again |
 //! | --- | --- |

@@ -16,7 +16,7 @@ settings! {
         /// The transports that there are. What was to go by another one, of an earlier configuration, goes by the first
         /// of them.
         #[serde(skip)] pub transports: Vec<Transport> = vec![Transport::default()];
-        /// Verbs that may wait for the writer thread; beyond it, who asks waits.
+        /// Verbs that may wait for the writer thread in each of its two queues; beyond it, who asks waits.
         #[serde(skip)] pub queue: usize = 2_048;
         /// How long to wait before trying again when the disk refuses.
         #[serde(skip)] pub retry_pause: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use super::Hub;
 use crate::store::{DocumentRef, StoreError, Unread};
 
-/// Topics that are asked of the store at one time.
+/// Topics of which the store is asked, or which it is told, at one time.
 const TOPICS: usize = 256;
 
 /// By their topics, the last documents of those that came and that nobody reads.
@@ -29,10 +29,11 @@ impl UnreadTopics {
 impl Hub {
     /// Has the store drop documents that came and that nobody reads. A subscriber that has come since finds them or not.
     pub(super) fn drop_unread(&self, UnreadTopics(topics): UnreadTopics) {
-        if !topics.is_empty() {
-            let unread = topics.into_iter().map(|(topic, up_to)| Unread { topic, up_to }).collect();
+        let unread: Vec<_> = topics.into_iter().map(|(topic, up_to)| Unread { topic, up_to }).collect();
+        // A message to a group may have come on a thousand topics at once.
+        for some in unread.chunks(TOPICS) {
             // Readers of other topics do not wait until the store has room: what it is not asked for now, it is later.
-            let _ = self.store.drop_unread(unread).now_or_never();
+            let _ = self.store.drop_unread(some.to_vec()).now_or_never();
         }
     }
 

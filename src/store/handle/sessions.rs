@@ -147,7 +147,7 @@ impl Store {
     /// Who reads the topic by now and has a document of these keeps it, and acknowledges it in vain. Deferred like
     /// [`Self::documents_acked`].
     pub async fn drop_unread(&self, unread: Vec<Unread>) -> Result<Committed<bool>, StoreError> {
-        self.queue.submit_deferred(move |tx| unread::drop_unread(tx, &unread)).await
+        self.follow_ups.submit_deferred(move |tx| unread::drop_unread(tx, &unread)).await
     }
 
     /// The client of a queue acknowledged these rows and documents. Deferred like [`Self::documents_acked`], unless it is

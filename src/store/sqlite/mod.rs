@@ -1,14 +1,14 @@
 //! The store in one SQLite file.
 //!
 //! ```text
-//!   verb ──► bounded queue ──► writer thread:  BEGIN · verb · verb · ... · COMMIT (fdatasync) ── answers ──►
-//!            (full: wait)          ▲                              │
-//!                                  └── the same batch again ◄── disk full, I/O error: rolled back, nobody
-//!                                                               is answered, `StoreHealth::Blocked`
+//!   verb ──► two bounded queues ──► writer thread:  BEGIN · verb · verb · ... · COMMIT (fdatasync) ── answers ──►
+//!            (full: wait)               ▲                              │
+//!                                       └── the same batch again ◄── disk full, I/O error: rolled back, nobody
+//!                                                                    is answered, `StoreHealth::Blocked`
 //! ```
 //!
-//! One thread owns the only writing connection. It takes whatever verbs are queued (at most `BATCH_VERBS`) into
-//! one transaction, so the price of an `fdatasync` is shared, while a verb that comes alone is committed at once. A verb
+//! One thread owns the only writing connection. It takes whatever verbs are queued, up to a share of each queue (`batch`),
+//! into one transaction, so the price of an `fdatasync` is shared, while a verb that comes alone is committed at once. A verb
 //! must therefore be repeatable: it changes the file and a draft of the counters, and the draft becomes memory only
 //! after the commit.
 //!
@@ -47,6 +47,7 @@
 //! over settled rows by age, an index over documents by delivery, a table of topics with numbers for names.
 
 pub(super) mod accept;
+mod batch;
 #[macro_use]
 pub(super) mod chat;
 mod checkpoint;

@@ -1,5 +1,6 @@
 //! Opening: the file, and the thread that writes it until it is told to end.
 
+use super::batch::Batch;
 use super::checkpoint::Checkpoints;
 use super::verb_queue::VerbQueue;
 use super::writer::Writer;
@@ -63,6 +64,7 @@ pub(super) fn open_with(
     memory.erased = names.len() as u64;
     status.all_erased(names);
     let (queue, queued) = VerbQueue::new(settings.queue);
+    let (follow_ups, following) = queue.another(settings.queue);
     let (stop, stopped) = std::sync::mpsc::sync_channel(1);
     let writer = Writer {
         conn,
@@ -70,7 +72,6 @@ pub(super) fn open_with(
         checkpoints: Checkpoints::new(&settings.path)?,
         limits: settings.limits.clone(),
         memory,
-        queue: queued,
         stop: stopped,
         retry_pause: settings.retry_pause,
         max_commit_delay: settings.max_commit_delay,
@@ -81,6 +82,9 @@ pub(super) fn open_with(
     };
     let (end, ended) = oneshot::channel();
     // It tells its end by the channel, when it has closed the file and let go of the lock.
-    std::thread::Builder::new().name("store".to_owned()).spawn(move || end.send(writer.run()))?;
-    Ok((Store::new(queue.clone(), status, settings.path.clone().into()), WriterThread { queue, stop, ended }, recovery))
+    std::thread::Builder::new()
+        .name("store".to_owned())
+        .spawn(move || end.send(writer.run(Batch::new([queued, following]))))?;
+    let store = Store::new([queue.clone(), follow_ups], status, settings.path.clone().into());
+    Ok((store, WriterThread { queue, stop, ended }, recovery))
 }

@@ -4,6 +4,7 @@ use super::erase;
 use super::tx::Tx;
 use crate::chat::id::Owner;
 use crate::store::{Committed, StoreError};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -71,6 +72,8 @@ pub(super) enum WriterCommand {
 /// What waits for the thread, and the room that it takes meanwhile.
 pub(super) struct Queued {
     pub(super) item: WriterCommand,
+    /// Its number among the verbs of all queues.
+    pub(super) asked: u64,
     _room: Option<OwnedSemaphorePermit>,
 }
 
@@ -80,6 +83,8 @@ pub(in crate::store) struct VerbQueue {
     verbs: mpsc::Sender<Queued>,
     order: Arc<SendOrder>,
     room: Arc<Semaphore>,
+    /// How many verbs were asked for, by this queue and others.
+    asked: Arc<AtomicU64>,
 }
 
 /// Verbs reach the thread in the order in which they were asked for, also where they waited for a place.
@@ -110,8 +115,17 @@ impl Drop for WaitsForPlace<'_> {
 impl VerbQueue {
     /// One with room for so many verbs and the [`RESERVE`], and its end at the thread.
     pub(super) fn new(room: usize) -> (Self, mpsc::Receiver<Queued>) {
+        Self::counting(room, Arc::default())
+    }
+
+    /// Another queue to the same thread, with an order of its own.
+    pub(super) fn another(&self, room: usize) -> (Self, mpsc::Receiver<Queued>) {
+        Self::counting(room, Arc::clone(&self.asked))
+    }
+
+    fn counting(room: usize, asked: Arc<AtomicU64>) -> (Self, mpsc::Receiver<Queued>) {
         let (verbs, queued) = mpsc::channel(room + RESERVE);
-        (Self { verbs, order: Arc::default(), room: Arc::new(Semaphore::new(room)) }, queued)
+        (Self { verbs, order: Arc::default(), room: Arc::new(Semaphore::new(room)), asked }, queued)
     }
 
     /// Asks for what `verb` does. It may be done several times, until one of them is on disk.
@@ -178,7 +192,7 @@ impl VerbQueue {
         T: Send + 'static,
     {
         let (call, answer) = VerbCall::new(verb);
-        let queued = Queued { item: how(Box::new(call)), _room: room };
+        let queued = self.queued(how(Box::new(call)), room);
         if let Some(queued) = self.try_send(queued)? {
             let _waits = WaitsForPlace(&self.order);
             let _permit = self.order.permit.lock().await;
@@ -206,7 +220,11 @@ impl VerbQueue {
 
     /// Lets the thread end when everything before this is done.
     pub(super) async fn close(&self) {
-        let _ = self.verbs.send(Queued { item: WriterCommand::Close, _room: None }).await;
+        let _ = self.verbs.send(self.queued(WriterCommand::Close, None)).await;
+    }
+
+    fn queued(&self, item: WriterCommand, room: Option<OwnedSemaphorePermit>) -> Queued {
+        Queued { item, asked: self.asked.fetch_add(1, Relaxed), _room: room }
     }
 }
 

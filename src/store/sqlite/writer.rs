@@ -1,9 +1,9 @@
 //! The writer thread: group commit, and stop-and-resume when the disk refuses.
 
+use super::batch::{Batch, Place};
 use super::checkpoint::Checkpoints;
 use super::file::Lock;
 use super::tx::{Memory, MemoryDraft, Tx};
-use super::verb_queue::{Queued, QueuedVerb, WriterCommand};
 use super::{erase, errors, outbox, shrink};
 use crate::store::shared_status::SharedStatus;
 use crate::store::{CloseError, Limits, StoreHealth};
@@ -12,12 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver as StopSignal, RecvTimeoutError};
 use std::time::Duration;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TryRecvError;
-use tokio::time::{Instant, timeout_at};
-
-/// Verbs per transaction, at most.
-const BATCH_VERBS: usize = 512;
+use tokio::time::Instant;
 
 /// Runs a piece of test set-up on the connection before each try of a batch.
 #[cfg(test)]
@@ -30,7 +25,6 @@ pub(super) struct Writer {
     pub(super) checkpoints: Checkpoints,
     pub(super) limits: Limits,
     pub(super) memory: Memory,
-    pub(super) queue: mpsc::Receiver<Queued>,
     pub(super) stop: StopSignal<()>,
     pub(super) retry_pause: Duration,
     pub(super) max_commit_delay: Duration,
@@ -46,59 +40,27 @@ enum BatchError {
     /// The disk: the same batch again, later.
     Disk(rusqlite::Error),
     /// One verb failed by itself: the batch again without it.
-    Verb(usize, rusqlite::Error),
+    Verb(Place, rusqlite::Error),
 }
 
 impl Writer {
-    /// Works until the queue is closed and empty; then everything that was queued is on disk.
+    /// Works until the queues are closed and empty; then everything that was queued is on disk.
     ///
     /// # Errors
     /// When it was told to stop while the disk refused: what was queued is not done, and nobody was answered.
-    pub(super) fn run(mut self) -> Result<(), CloseError> {
-        let mut batch = Vec::new();
-        while let Some(queued) = self.queue.blocking_recv() {
-            self.fill_batch(queued, &mut batch);
+    pub(super) fn run(mut self, mut batch: Batch) -> Result<(), CloseError> {
+        while batch.fill(&self.timers, self.max_commit_delay) {
             self.commit(&mut batch)?;
-            let verbs = batch.len();
-            batch.drain(..).for_each(QueuedVerb::release);
+            let verbs = batch.verbs();
+            batch.release();
             self.checkpoints.committed(&self.conn, verbs);
         }
         self.finish();
         Ok(())
     }
 
-    /// What is queued by now. If all of that has time, what comes until then, up to the first that has none.
-    fn fill_batch(&mut self, first: Queued, batch: &mut Vec<Box<dyn QueuedVerb>>) {
-        let (mut next, mut urgent, until) = (Some(first), false, Instant::now() + self.max_commit_delay);
-        while let Some(queued) = next {
-            match queued.item {
-                WriterCommand::Urgent(verb) => {
-                    batch.push(verb);
-                    urgent = true;
-                }
-                WriterCommand::Deferred(verb) => batch.push(verb),
-                WriterCommand::Close => self.queue.close(),
-            }
-            if batch.len() >= BATCH_VERBS {
-                return;
-            }
-            next = match self.queue.try_recv() {
-                Err(TryRecvError::Empty) if !urgent => self.wait_for_more(until),
-                queued => queued.ok(),
-            };
-        }
-    }
-
-    fn wait_for_more(&mut self, until: Instant) -> Option<Queued> {
-        let Self { timers, queue, .. } = self;
-        timers.block_on(async { timeout_at(until, queue.recv()).await.ok().flatten() })
-    }
-
     /// Tries until the batch is on disk.
-    fn commit(&mut self, batch: &mut [Box<dyn QueuedVerb>]) -> Result<(), CloseError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
+    fn commit(&mut self, batch: &mut Batch) -> Result<(), CloseError> {
         loop {
             let begun = Instant::now();
             match self.attempt(batch) {
@@ -111,7 +73,7 @@ impl Writer {
                     let claimed = std::mem::take(&mut memory_draft.claimed_on_accept);
                     let events = memory_draft.events.take().unwrap_or_default();
                     memory_draft.figures.commits += 1;
-                    memory_draft.figures.verbs += batch.len() as u64;
+                    memory_draft.figures.verbs += batch.verbs() as u64;
                     let (shrunk, scrub) = (memory_draft.shrunk, memory_draft.scrub);
                     self.memory.adopt(memory_draft);
                     // Whoever hears of the batch sees its figures.
@@ -127,9 +89,9 @@ impl Writer {
                     }
                     return Ok(());
                 }
-                Err(BatchError::Verb(index, error)) => {
+                Err(BatchError::Verb(place, error)) => {
                     tracing::warn!(%error, "a verb of the store failed");
-                    batch[index].fail(errors::of_verb(error));
+                    batch.fail(place, errors::of_verb(error));
                 }
                 Err(BatchError::Disk(error)) => {
                     let reason = error.to_string();
@@ -144,7 +106,7 @@ impl Writer {
         }
     }
 
-    fn attempt(&mut self, batch: &mut [Box<dyn QueuedVerb>]) -> Result<MemoryDraft, BatchError> {
+    fn attempt(&mut self, batch: &mut Batch) -> Result<MemoryDraft, BatchError> {
         #[cfg(test)]
         (self.hook)(&self.conn);
         let result = self.transaction(batch);
@@ -157,17 +119,15 @@ impl Writer {
         result
     }
 
-    fn transaction(&self, batch: &mut [Box<dyn QueuedVerb>]) -> Result<MemoryDraft, BatchError> {
+    fn transaction(&self, batch: &mut Batch) -> Result<MemoryDraft, BatchError> {
         let run = |sql| self.conn.prepare_cached(sql)?.execute([]);
         run("BEGIN IMMEDIATE").map_err(BatchError::Disk)?;
         let mut memory_draft = MemoryDraft::of(&self.memory);
         memory_draft.events = self.status.has_listener().then(Vec::new);
         let mut tx = Tx { conn: &self.conn, limits: &self.limits, memory: &self.memory, memory_draft };
-        for (index, verb) in batch.iter_mut().enumerate() {
-            verb.run(&mut tx).map_err(|error| {
-                if errors::is_of_the_verb(&error) { BatchError::Verb(index, error) } else { BatchError::Disk(error) }
-            })?;
-        }
+        batch.run(&mut tx).map_err(|(place, error)| {
+            if errors::is_of_the_verb(&error) { BatchError::Verb(place, error) } else { BatchError::Disk(error) }
+        })?;
         outbox::fill_events(&mut tx).map_err(BatchError::Disk)?;
         super::chat::write_figures(&tx).map_err(BatchError::Disk)?;
         let memory_draft = tx.memory_draft;

@@ -5,4 +5,5 @@ mod faults;
 mod migrate;
 mod old;
 mod plans;
+mod shares;
 mod shrink;
