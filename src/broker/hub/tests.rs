@@ -101,13 +101,16 @@ impl Harness {
         other
     }
 
-    /// The store commits nothing, and has no room for more, as long as this is there.
+    /// The store commits nothing, and has no room for more in either queue, as long as this is there.
     async fn fill_store(&self) -> rusqlite::Connection {
         let (disk, store) = (self.block_disk(), &self.hub.store);
         // What it tries to commit is not taken from the room any more.
         drop(store.is_imported().await.unwrap());
         store.health().wait_for(|health| *health != StoreHealth::Ok).await.unwrap();
         while let Some(asked) = unconstrained(store.is_imported()).now_or_never() {
+            drop(asked.unwrap());
+        }
+        while let Some(asked) = unconstrained(store.drop_unread(Vec::new())).now_or_never() {
             drop(asked.unwrap());
         }
         disk
