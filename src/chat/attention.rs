@@ -114,6 +114,10 @@ impl Attention {
         self.mute = false;
         let before = self.unconfirmed.len();
         self.unconfirmed.retain(|(waiting, _)| *waiting != sid);
+        if self.unconfirmed.is_empty() {
+            // What a burst needed is given back.
+            self.unconfirmed = VecDeque::new();
+        }
         self.unconfirmed.len() < before
     }
 
@@ -157,7 +161,7 @@ impl Attention {
     }
 
     fn give_up(&mut self) -> Vec<Sid> {
-        self.unconfirmed.drain(..).map(|(sid, _)| sid).collect()
+        std::mem::take(&mut self.unconfirmed).into_iter().map(|(sid, _)| sid).collect()
     }
 }
 
@@ -230,6 +234,22 @@ mod tests {
         }
         assert_eq!(phone.handle_ended(), sids);
         assert_eq!(phone.deadline(), None);
+    }
+
+    #[test]
+    fn the_room_that_a_burst_needed_is_given_back() {
+        let sids = sids(UNCONFIRMED_MAX);
+        let confirm_all = |phone: &mut Attention| sids.iter().all(|sid| phone.handle_confirmed(*sid));
+        let end = |phone: &mut Attention| phone.handle_ended() == sids;
+        for empty in [&confirm_all as &dyn Fn(&mut Attention) -> bool, &end] {
+            let mut phone = Attention::new(TEN_MINUTES);
+            phone.handle_sign(0);
+            for sid in &sids {
+                assert!(phone.handle_message(*sid, 1).is_empty());
+            }
+            assert!(empty(&mut phone));
+            assert_eq!(phone.unconfirmed.capacity(), 0);
+        }
     }
 
     #[test]

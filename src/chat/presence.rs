@@ -68,7 +68,8 @@ pub enum DeviceChange {
 pub struct Aggregate {
     evidence: Evidence,
     grace_ms: u64,
-    devices: BTreeMap<DeviceName, Device>,
+    /// On the heap one by one: a map makes room for eleven, and a user has one or two.
+    devices: BTreeMap<DeviceName, Box<Device>>,
     /// Devices from before a restart: somebody was there, and nothing else is known.
     unaccounted: Option<Absence>,
     last_seen: Option<u64>,
@@ -113,7 +114,7 @@ impl Aggregate {
     /// A device has connected.
     pub fn handle_came(&mut self, device: &DeviceName, connection: u64, now_ms: u64) {
         self.expire(now_ms);
-        self.devices.entry(device.clone()).or_insert_with(Device::gone).connect(connection);
+        self.devices.entry(device.clone()).or_insert_with(|| Box::new(Device::gone())).connect(connection);
     }
 
     /// A connection of a device has ended.
@@ -178,7 +179,7 @@ impl Aggregate {
     /// What others are to be told, if it differs from what they were told last.
     pub fn poll_document(&mut self, now_ms: u64) -> Option<UserPresence> {
         self.expire(now_ms);
-        let visible = !self.hidden && self.devices.values().any(Device::counts);
+        let visible = !self.hidden && self.devices.values().any(|device| device.counts());
         if !visible && !self.hidden && self.unaccounted.is_some() {
             return None;
         }
@@ -199,7 +200,7 @@ impl Aggregate {
 
     /// When to poll again although nothing happened.
     pub fn deadline(&self) -> Option<u64> {
-        let devices = self.devices.values().filter_map(Device::deadline);
+        let devices = self.devices.values().filter_map(|device| device.deadline());
         devices.chain(self.unaccounted.map(|absence| absence.until)).min()
     }
 
@@ -210,7 +211,7 @@ impl Aggregate {
 
     /// Whether some device said something and none is there, the awaited ones included.
     pub fn is_away(&self) -> bool {
-        !self.devices.is_empty() && !self.devices.values().any(Device::counts)
+        !self.devices.is_empty() && !self.devices.values().any(|device| device.counts())
     }
 
     fn expire(&mut self, now_ms: u64) {
@@ -272,7 +273,7 @@ impl Aggregate {
     /// Where only documents are seen: what one means for the connection of its device.
     fn hear_of_connection(&mut self, device: &DeviceName, said: Option<&Presence>, now_ms: u64) -> Vec<DeviceChange> {
         let known = self.devices.get(device);
-        let (here, birth) = (known.and_then(Device::connection), known.and_then(|known| known.conn.as_ref()));
+        let (here, birth) = (known.and_then(|known| known.connection()), known.and_then(|known| known.conn.as_ref()));
         let other = said.is_some_and(|said| said.conn.is_some() && said.conn.as_ref() != birth);
         let full = known.is_none() && self.devices.len() >= DEVICES_MAX;
         match (said.map(|said| said.state), here) {
@@ -288,7 +289,8 @@ impl Aggregate {
             }
             (Some(PresenceState::Offline), Some(_)) if other && birth.is_some() => Vec::new(),
             (Some(PresenceState::Offline), None) => {
-                self.devices.entry(device.clone()).or_insert_with(Device::gone).broke_at = Some(now_ms);
+                let known = self.devices.entry(device.clone()).or_insert_with(|| Box::new(Device::gone()));
+                known.broke_at = Some(now_ms);
                 Vec::new()
             }
             (said, Some(connection)) => {
@@ -298,7 +300,9 @@ impl Aggregate {
                 vec![DeviceChange::Gone(connection)]
             }
             (None, None) => {
-                if let Some(Device { standing: Standing::Awaited(absence), .. }) = self.devices.remove(device) {
+                if let Some(known) = self.devices.remove(device)
+                    && let Standing::Awaited(absence) = known.standing
+                {
                     self.handle_memory(absence.since);
                 }
                 Vec::new()

@@ -255,6 +255,10 @@ impl User {
         written.give_back(rates.each_stranger);
         if met == Met::Known || written.is_full(now) {
             self.met.remove(other);
+            // An empty map keeps room for eleven, and most users write to people whom they know.
+            if self.met.is_empty() {
+                self.met = BTreeMap::new();
+            }
             self.strangers.give_back(rates.strangers);
         }
     }

@@ -16,7 +16,8 @@ pub(super) const DEVICES_AWAY_MAX: usize = 10;
 pub(super) struct User {
     when: PushWhen,
     sign_counts_ms: u64,
-    devices: BTreeMap<Device, Known>,
+    /// On the heap one by one: a map makes room for eleven, and a user has one or two.
+    devices: BTreeMap<Device, Box<Known>>,
     /// Each message that no attended device has confirmed, and how many devices hold it. Not used if each device waits for
     /// itself.
     waiting: BTreeMap<Sid, usize>,
@@ -143,12 +144,12 @@ impl User {
             true => known.attention.deadline(),
             false => known.attention.sign_counts_until(),
         };
-        self.devices.values().filter_map(deadline).min()
+        self.devices.values().filter_map(|known| deadline(known)).min()
     }
 
     /// Whether no device is connected.
     pub(super) fn is_away(&self) -> bool {
-        !self.devices.values().any(Known::is_connected)
+        !self.devices.values().any(|known| known.is_connected())
     }
 
     /// Whether nothing is known.
@@ -157,11 +158,12 @@ impl User {
     }
 
     fn connected(&mut self, device: &Device) -> Option<&mut Known> {
-        self.devices.get_mut(device).filter(|known| known.is_connected())
+        self.devices.get_mut(device).map(Box::as_mut).filter(|known| known.is_connected())
     }
 
     fn ensure(&mut self, device: &Device) -> &mut Known {
-        let new = || Known { connections: Vec::new(), attention: Attention::new(self.sign_counts_ms) };
+        let attention = Attention::new(self.sign_counts_ms);
+        let new = || Box::new(Known { connections: Vec::with_capacity(1), attention });
         self.devices.entry(device.clone()).or_insert_with(new)
     }
 

@@ -13,6 +13,9 @@ use crate::broker::wire::AckKind;
 use crate::mqtt::AckWord;
 use crate::store::StoreError;
 
+/// Room for acknowledgements that a connection keeps when none is held.
+const ROOM_KEPT: usize = 4;
+
 /// The queue of one connection.
 #[derive(Default)]
 pub(super) struct HeldAcks {
@@ -93,6 +96,29 @@ impl HeldAcks {
         let released = (*kind, *id, verdict);
         self.pubacks -= usize::from(released.0 == AckKind::Puback);
         self.queue.pop_front();
+        if self.queue.is_empty() && self.queue.capacity() > ROOM_KEPT {
+            self.queue = VecDeque::new();
+        }
         Poll::Ready(Some(released))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn the_room_that_a_burst_needed_is_given_back() {
+        let (mut held, mut cx) = (HeldAcks::default(), Context::from_waker(Waker::noop()));
+        for id in 1..=1_000 {
+            held.push(AckKind::Puback, id, AckCondition::Again);
+        }
+        for id in 1..=1_000 {
+            let released = held.poll_release(&mut cx);
+            assert_eq!(released, Poll::Ready(Some((AckKind::Puback, id, AckVerdict::Answered(AckWord::Done)))));
+        }
+        assert!(held.is_empty() && held.queue.capacity() <= ROOM_KEPT);
     }
 }

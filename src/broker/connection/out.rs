@@ -16,6 +16,9 @@ use crate::broker::session::InFlight;
 /// How much may wait for the socket before nothing more is read or delivered.
 pub(super) const OUT_LIMIT: usize = 64 * 1024;
 
+/// Room for documents at QoS 0 that a connection keeps when the socket has all of them.
+const ROOM_KEPT: usize = 4;
+
 thread_local! {
     /// Memory for what is written at once, so that a connection for which nothing waits has none.
     static SPARE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -57,7 +60,11 @@ impl Out {
     pub(super) fn next_written(&mut self) -> Option<InFlight> {
         let end = self.before + self.taken as u64;
         let is_there = !self.unflushed && self.unwritten.front().is_some_and(|(at, _)| *at <= end);
-        is_there.then(|| self.unwritten.pop_front().map(|(_, flight)| flight)).flatten()
+        let (_, flight) = if is_there { self.unwritten.pop_front() } else { None }?;
+        if self.unwritten.is_empty() && self.unwritten.capacity() > ROOM_KEPT {
+            self.unwritten = VecDeque::new();
+        }
+        Some(flight)
     }
 
     /// Gives the socket what it takes. Ready when it has everything.
@@ -111,4 +118,35 @@ fn spare(bytes: Vec<u8>) {
             *spare = bytes;
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::broker::session::{OutgoingMessage, QueueRef};
+    use crate::chat::qos::QoS;
+    use crate::store::{Message, QueueId, Target};
+
+    #[test]
+    fn the_room_that_a_burst_needed_is_given_back() {
+        let (topic, nothing, qos) = (Arc::from("a"), Bytes::new(), QoS::AtMostOnce);
+        let properties = nothing.clone();
+        let message = Message { topic, payload: nothing, properties, qos, retain: false, expires_at: None };
+        let target = Target { queue: QueueId(1), qos, retain: false, ids: Vec::new() };
+        let item = OutgoingMessage::memory(Arc::new(message), target);
+        let mut out = Out::default();
+        for _ in 0..1_000 {
+            out.buffer().push(0);
+            out.watch(InFlight::unsent(QueueRef::Own, &item));
+        }
+        out.taken = 999;
+        assert_eq!(std::iter::from_fn(|| out.next_written()).count(), 999);
+        out.taken = 1_000;
+        assert!(out.next_written().is_some() && out.next_written().is_none());
+        assert!(out.unwritten.capacity() <= ROOM_KEPT);
+    }
 }

@@ -34,7 +34,7 @@ pub(crate) struct InFlight {
     /// How it was sent.
     pub(crate) qos: QoS,
     /// The message itself, if it is a group's, which is sent at QoS 1 only: another member may get it.
-    item: Option<OutgoingMessage>,
+    item: Option<Box<OutgoingMessage>>,
     /// Its PUBREC came.
     released: bool,
     /// It was sent over this connection, and takes room in the window.
@@ -138,7 +138,7 @@ impl Window {
         };
         self.order += 1;
         self.open += 1;
-        let (source, item_of_group) = (item.source.clone(), (!own).then(|| item.clone()));
+        let (source, item_of_group) = (item.source.clone(), (!own).then(|| Box::new(item.clone())));
         let flight = InFlight {
             queue_ref,
             source,
@@ -241,7 +241,7 @@ impl Window {
         for (id, mut flight) in unacked {
             flight.counted = false;
             match (flight.queue_ref, flight.source.key()) {
-                (QueueRef::Group(group), _) => back.extend(flight.item.map(|item| (group, item))),
+                (QueueRef::Group(group), _) => back.extend(flight.item.map(|item| (group, *item))),
                 (QueueRef::Own, None) => {}
                 (QueueRef::Own, Some(key)) => {
                     if !flight.released {
@@ -287,6 +287,10 @@ impl Window {
     fn remove(&mut self, id: u16) -> Option<InFlight> {
         let flight = self.unacked.remove(&id)?;
         self.open -= usize::from(flight.counted);
+        // An empty map keeps room for eleven, and most clients have nothing unacknowledged most of the time.
+        if self.unacked.is_empty() {
+            self.unacked = BTreeMap::new();
+        }
         Some(flight)
     }
 }

@@ -97,6 +97,7 @@ impl State {
     }
 
     pub(super) fn release_held(&mut self) {
-        self.held.drain(..).for_each(Waker::wake);
+        // With the room that many publishers needed.
+        std::mem::take(&mut self.held).into_iter().for_each(Waker::wake);
     }
 }

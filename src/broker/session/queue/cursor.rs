@@ -171,6 +171,10 @@ impl Cursor {
 
     pub(super) fn remove(&mut self, seq: u64) {
         self.items.remove(&seq);
+        // An empty map keeps room for eleven, and there is one for each topic of each session.
+        if self.items.is_empty() {
+            self.items = BTreeMap::new();
+        }
     }
 
     /// What was handed out stays on disk for others.
@@ -185,7 +189,7 @@ impl Cursor {
     }
 
     pub(super) fn set_aside(&mut self, seq: u64) {
-        self.items.remove(&seq);
+        self.remove(seq);
         self.aside = Some(self.aside.map_or(seq, |aside| aside.min(seq)));
     }
 
