@@ -647,7 +647,7 @@ async fn a_document_that_one_client_read_from_disk_and_acknowledged_stays_until_
     let harness = Harness::new(BrokerLimits::default());
     harness.hub.store.listen();
     let topic = Arc::<str>::from("x/others/y");
-    let ((first, by_first), (second, by_second)) = (reader(&harness, &topic).await, reader(&harness, &topic).await);
+    let ((first, by_first), (second, by_second)) = (clean_session(&harness, &topic).await, clean_session(&harness, &topic).await);
     let distributed = harness.hub.distribute_events();
     tokio::pin!(distributed);
     tell(&harness, &topic).await;
@@ -672,7 +672,7 @@ async fn a_client_whose_queue_reads_nothing_holds_up_the_acknowledgements_of_oth
     let harness = Harness::new(BrokerLimits::default());
     harness.hub.store.listen();
     let topic = Arc::<str>::from("x/others/y");
-    let ((first, by_first), (_second, by_second)) = (reader(&harness, &topic).await, reader(&harness, &topic).await);
+    let ((first, by_first), (_second, by_second)) = (clean_session(&harness, &topic).await, clean_session(&harness, &topic).await);
     tell(&harness, &topic).await;
     distribute_once(&harness).await;
     // The other one has no task that would.
@@ -686,7 +686,7 @@ async fn a_client_whose_queue_reads_nothing_holds_up_the_acknowledgements_of_oth
 }
 
 /// A session that ends with its connection, and subscribes to a topic of which it has read what there is.
-async fn reader(harness: &Harness, topic: &str) -> (Arc<Session>, Arc<ConnectionHandle>) {
+async fn clean_session(harness: &Harness, topic: &str) -> (Arc<Session>, Arc<ConnectionHandle>) {
     let (client, handle) = (harness.hub.next_number().to_string(), handle());
     let key: Arc<str> = format!(":{client}").into();
     let session = Session::new(Arc::clone(&key), None, client.into(), harness.hub.new_queue(&key));
@@ -769,7 +769,7 @@ async fn what_is_published_while_retained_messages_are_sent_follows_the_last_of_
     for topic in ["a/x", "b/x"] {
         retain(&harness, topic, "old").await;
     }
-    let (session, by) = reader(&harness, "c").await;
+    let (session, by) = clean_session(&harness, "c").await;
     let one = harness.subscribe_only(&session, "a/#").await;
     let other = harness.subscribe_only(&session, "b/#").await;
     one.await.unwrap();

@@ -13,7 +13,7 @@ use super::session::Session;
 use crate::broker::identity::Authenticator;
 use crate::chat::id::Owner;
 use crate::chat::principal::Role;
-use crate::chat::topic::Side;
+use crate::chat::topic::{ChatTopic, ClientTopic, Side};
 use crate::mqtt::Visibility;
 use crate::store::{Enqueue, StoreError, VisibleTo};
 
@@ -141,11 +141,11 @@ impl Visibilities {
         let shown = match of {
             Some(of) => {
                 there.change(of, *visible);
-                vec![format!("{of}/self/presence"), format!("{of}/self/profile")]
+                [presence_of(of), profile_of(of)].into_iter().flatten().collect()
             }
             None => {
                 there.hide(!visible);
-                there.names().iter().map(|of| format!("{of}/self/presence")).collect()
+                there.names().iter().filter_map(|of| presence_of(of)).collect()
             }
         };
         if *visible { shown } else { Vec::new() }
@@ -159,6 +159,15 @@ impl Visibilities {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Weak<VisibleUsers>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where the presence of somebody is retained.
+fn presence_of(name: &str) -> Option<String> {
+    Some(ClientTopic::Presence(Owner::new(name).ok()?, None).to_string())
+}
+
+fn profile_of(name: &str) -> Option<String> {
+    Some(ClientTopic::Chat(Owner::new(name).ok()?, ChatTopic::Profile).to_string())
 }
 
 impl Hub {

@@ -3,11 +3,12 @@
 use super::Work;
 use crate::chat::amendment::without_writer;
 use crate::chat::erasure::{quoted, renamed};
-use crate::chat::id::{Owner, Row};
+use crate::chat::id::{Owner, Row, Sid};
 use crate::store::USER_DEVICES_MAX;
 use crate::store::sqlite::chat::group::{forget_mentions, push::forget_member};
 use crate::store::sqlite::chat::notified::{self, Seen};
 use crate::store::sqlite::chat::{self, Call, ChatRow, Kind, amend, history};
+use crate::store::sqlite::column::sid;
 use crate::store::sqlite::tx::Tx;
 use rusqlite::params;
 
@@ -34,6 +35,10 @@ const SET_KEPT: &str = "UPDATE chat SET document = ?2, own = ?3 WHERE row = ?1";
 const DROP: &str = "DELETE FROM chat WHERE row = ?1";
 const IS_SHOWN: &str = "SELECT 1 FROM pushed WHERE user = ?1 AND peer = ?2 AND row = ?3";
 const RENOTE: &str = "UPDATE OR REPLACE pushed SET peer = ?4 WHERE user = ?1 AND peer = ?2 AND row = ?3";
+const UNNOTE: &str = "DELETE FROM pushed WHERE user = ?1 AND peer = ?2 AND row = ?3";
+/// What the person wrote between two has the other name by now.
+pub(in crate::store::sqlite) const SHOWN: &str = "SELECT c.row, c.tail, c.peer FROM chat c WHERE c.writer = ?1 AND c.row > ?2
+    AND EXISTS (SELECT 1 FROM pushed p WHERE p.user = c.peer AND p.peer = ?1 AND p.row = c.row) ORDER BY c.row LIMIT ?3";
 const IS_ALIAS: &str = "SELECT 1 FROM erased WHERE alias = ?1";
 const CONVERSATIONS: &str = "SELECT first, second FROM conversations WHERE first = ?1
     UNION ALL SELECT first, second FROM conversations WHERE second = ?1 AND first <> ?1 LIMIT ?2";
@@ -45,8 +50,8 @@ const OF_OTHER_SIDE: [&str; 3] = [
     "DELETE FROM mentions WHERE user = ?1 AND peer = ?2 AND ?3 <> ''",
 ];
 
-/// Messages of the person: their places stay, for others count them. Where nobody else is, and invitations, go. What phones show of
-/// them goes, as far as there are ids for it; of groups a step of its own does that.
+/// Messages of the person: their places stay, for others count them. Where nobody else is, and invitations, go, and with them
+/// what phones show, as far as there are ids for it; of the places that is a step of its own.
 pub(super) fn own(tx: &mut Tx<'_>, work: &mut Work, call: &mut Call<'_>) -> rusqlite::Result<bool> {
     let Ok(alias) = Owner::new(work.erasure.alias.as_str()) else { return Ok(false) };
     let rows = tx.all(WRITTEN, params![work.user, CHUNK], ChatRow::read)?;
@@ -70,11 +75,34 @@ pub(super) fn own(tx: &mut Tx<'_>, work: &mut Work, call: &mut Call<'_>) -> rusq
         if is_shown {
             // By the other name: that of the person is to be in no push that waits.
             tx.execute(RENOTE, params![row.peer.as_str(), work.user, number, alias.as_str()])?;
-            let seen = Seen { user: &row.peer, peer: &alias, sid: row.sid, up_to: false };
-            notified::clear(tx, &seen, None, &[], call)?;
+        }
+        if is_shown && !has_place {
+            clear_one(tx, (&row.peer, &alias), row.sid, call)?;
         }
     }
     Ok(!rows.is_empty())
+}
+
+/// What phones show of the places that are left goes, as far as there are ids for it: now that nothing of the person is unread.
+pub(super) fn clear(tx: &mut Tx<'_>, work: &mut Work, call: &mut Call<'_>) -> rusqlite::Result<bool> {
+    let Ok(alias) = Owner::new(work.erasure.alias.as_str()) else { return Ok(false) };
+    let after: i64 = work.after.parse().unwrap_or(0);
+    let shown =
+        tx.all(SHOWN, params![alias.as_str(), after, CHUNK], |row| Ok((sid(row, 0, 1)?, chat::owner(row, 2)?)))?;
+    for (sid, user) in &shown {
+        if call.push_sids.len() < USER_DEVICES_MAX {
+            return Ok(true);
+        }
+        clear_one(tx, (user, &alias), *sid, call)?;
+        work.after = sid.row().0.to_string();
+    }
+    Ok(!shown.is_empty())
+}
+
+/// No phone of `user` shows it any more. A push that is taken back here is about the name before: its note would stay.
+fn clear_one(tx: &mut Tx<'_>, (user, alias): (&Owner, &Owner), sid: Sid, call: &mut Call<'_>) -> rusqlite::Result<()> {
+    notified::clear(tx, &Seen { user, peer: alias, sid, up_to: false }, None, &[], call)?;
+    tx.execute(UNNOTE, params![user.as_str(), alias.as_str(), sid.row()]).map(drop)
 }
 
 /// Nothing of the text is left. Whoever has not read it has nothing to read there any more.

@@ -131,7 +131,7 @@ enum Step {
 
 /// In this order: first what reaches somebody, then what was said, then what only holds the name. What else comes to hold names of
 /// users has a step here, or a statement in [`named`].
-const STEPS: [Step; 18] = [
+const STEPS: [Step; 19] = [
     Step::Quiet(pushes::forget_devices),
     Step::Telling(calls::end),
     Step::Telling(groups::leave),
@@ -139,6 +139,7 @@ const STEPS: [Step; 18] = [
     Step::Quiet(scheduled::of_others),
     Step::Quiet(named::drop_rows),
     Step::Telling(messages::own),
+    Step::Telling(messages::clear),
     Step::Telling(groups::clear),
     Step::Quiet(messages::of_others),
     Step::Quiet(messages::conversations),
