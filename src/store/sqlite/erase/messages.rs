@@ -37,8 +37,9 @@ const IS_SHOWN: &str = "SELECT 1 FROM pushed WHERE user = ?1 AND peer = ?2 AND r
 const RENOTE: &str = "UPDATE OR REPLACE pushed SET peer = ?4 WHERE user = ?1 AND peer = ?2 AND row = ?3";
 const UNNOTE: &str = "DELETE FROM pushed WHERE user = ?1 AND peer = ?2 AND row = ?3";
 /// What the person wrote between two has the other name by now.
-pub(in crate::store::sqlite) const SHOWN: &str = "SELECT c.row, c.tail, c.peer FROM chat c WHERE c.writer = ?1 AND c.row > ?2
-    AND EXISTS (SELECT 1 FROM pushed p WHERE p.user = c.peer AND p.peer = ?1 AND p.row = c.row) ORDER BY c.row LIMIT ?3";
+pub(in crate::store::sqlite) const SHOWN: &str = "SELECT c.row, c.tail, c.peer,
+        EXISTS (SELECT 1 FROM pushed p WHERE p.user = c.peer AND p.peer = ?1 AND p.row = c.row)
+    FROM chat c WHERE c.writer = ?1 AND c.row > ?2 ORDER BY c.row LIMIT ?3";
 const IS_ALIAS: &str = "SELECT 1 FROM erased WHERE alias = ?1";
 const CONVERSATIONS: &str = "SELECT first, second FROM conversations WHERE first = ?1
     UNION ALL SELECT first, second FROM conversations WHERE second = ?1 AND first <> ?1 LIMIT ?2";
@@ -87,16 +88,18 @@ pub(super) fn own(tx: &mut Tx<'_>, work: &mut Work, call: &mut Call<'_>) -> rusq
 pub(super) fn clear(tx: &mut Tx<'_>, work: &mut Work, call: &mut Call<'_>) -> rusqlite::Result<bool> {
     let Ok(alias) = Owner::new(work.erasure.alias.as_str()) else { return Ok(false) };
     let after: i64 = work.after.parse().unwrap_or(0);
-    let shown =
-        tx.all(SHOWN, params![alias.as_str(), after, CHUNK], |row| Ok((sid(row, 0, 1)?, chat::owner(row, 2)?)))?;
-    for (sid, user) in &shown {
-        if call.push_sids.len() < USER_DEVICES_MAX {
-            return Ok(true);
+    let read = |row: &rusqlite::Row<'_>| Ok((sid(row, 0, 1)?, chat::owner(row, 2)?, row.get::<_, bool>(3)?));
+    let rows = tx.all(SHOWN, params![alias.as_str(), after, CHUNK], read)?;
+    for (sid, user, is_shown) in &rows {
+        if *is_shown {
+            if call.push_sids.len() < USER_DEVICES_MAX {
+                return Ok(true);
+            }
+            clear_one(tx, (user, &alias), *sid, call)?;
         }
-        clear_one(tx, (user, &alias), *sid, call)?;
         work.after = sid.row().0.to_string();
     }
-    Ok(!shown.is_empty())
+    Ok(!rows.is_empty())
 }
 
 /// No phone of `user` shows it any more. A push that is taken back here is about the name before: its note would stay.
