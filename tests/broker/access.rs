@@ -5,7 +5,7 @@ use fcm_mqtt_bridge::chat::principal::Role;
 use fcm_mqtt_bridge::mqtt::{AckWord, Outcome};
 use fcm_mqtt_bridge::ops::metrics::Metric;
 
-use super::harness::{Harness, Users, outbound, outcome, password, soon};
+use super::harness::{Harness, Users, outbound, outcome, password, until};
 use super::peer::{Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Seen, V5, V311};
 
 const NOT_AUTHORIZED: u8 = 0x87;
@@ -73,12 +73,7 @@ async fn gather(peer: &mut Peer, qos: u8, last: &str) -> Vec<String> {
 }
 
 async fn counted(harness: &Harness, metric: Metric, count: u64) {
-    soon("a count", async {
-        while harness.metrics.get(metric) < count {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until("a count", || harness.metrics.get(metric) >= count).await;
     assert_eq!(harness.metrics.get(metric), count);
 }
 

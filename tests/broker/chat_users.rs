@@ -7,7 +7,7 @@ use fcm_mqtt_bridge::mqtt::{AckWord, ClientChange, Confirmation, Inbound};
 use fcm_mqtt_bridge::ops::clock::now_ms;
 use serde_json::json;
 
-use super::harness::{Harness, Users, config, password, soon};
+use super::harness::{Harness, Users, config, password, soon, until};
 use super::identity::{Tokens, in_seconds};
 use super::mint::Mint;
 use super::peer::{Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Peer, Seen, V5, V311};
@@ -222,12 +222,7 @@ async fn the_directory_knows_who_is_in_the_file_and_who_logged_in() {
     harness.is_away("carol:phone").await;
     assert_eq!(role("carol"), Some(Role::User), "a session is kept");
     drop(Peer::connect(&harness, carol("carol:phone", 0)).await);
-    soon("the end of her session", async {
-        while role("carol").is_some() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until("the end of her session", || role("carol").is_none()).await;
     harness.close().await;
     assert_eq!(role("alice"), None, "the broker has ended");
 }

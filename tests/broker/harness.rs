@@ -27,7 +27,7 @@ pub(crate) const CHEAP: Cost = Cost { memory_kib: 8, rounds: 1 };
 
 /// A test that waits longer than this has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// How often the store's file is looked at while somebody waits for a document to leave it.
+/// How often is looked at what tells nobody that it changed.
 const LOOK: Duration = Duration::from_millis(2);
 
 pub(crate) struct Harness {
@@ -54,6 +54,16 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("waited in vain for {what}"),
     }
+}
+
+/// Returns when it is so.
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let looks = async {
+        while !is_so() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    soon(what, looks).await;
 }
 
 impl Harness {
@@ -125,12 +135,7 @@ impl Harness {
 
     /// Returns when so many documents wait on a topic.
     pub(crate) async fn waits_for(&self, topic: &str, documents: usize) {
-        soon("the last acknowledgement on disk", async {
-            while self.waits(topic) != documents {
-                tokio::time::sleep(LOOK).await;
-            }
-        })
-        .await;
+        until("the last acknowledgement on disk", || self.waits(topic) == documents).await;
     }
 
     /// How many documents wait on a topic, handed out to readers or not.
@@ -150,22 +155,12 @@ impl Harness {
 
     /// Returns when nothing is on disk for a session: an acknowledgement may wait for the next transaction.
     pub(crate) async fn keeps_nothing(&self, client: &str) {
-        soon("the last acknowledgement on disk", async {
-            while self.kept(client) > 0 {
-                tokio::time::sleep(LOOK).await;
-            }
-        })
-        .await;
+        until("the last acknowledgement on disk", || self.kept(client) == 0).await;
     }
 
     /// Returns when it is on disk that a session has no connection. From then on nothing but time has to pass for it.
     pub(crate) async fn is_away(&self, client: &str) {
-        soon("the end of a connection", async {
-            while !self.outbox.is_away(client) {
-                tokio::time::sleep(LOOK).await;
-            }
-        })
-        .await;
+        until("the end of a connection", || self.outbox.is_away(client)).await;
     }
 
     /// Publishes as the bridge what is no document.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::rustls::ClientConfig;
 use tracing::Level;
 
-use super::harness::{Harness, Users, config, soon};
+use super::harness::{Harness, Users, config, soon, until};
 use super::log::Log;
 use super::peer::{Connect, Peer, Seen, V5, V311};
 use super::sockets::{self, Authority, SOCKETS, SocketKind};
@@ -277,12 +277,7 @@ async fn handshakes_do_not_delay_the_end() {
     for kind in SOCKETS {
         idle.push(knock(&harness, kind).await);
     }
-    soon("all to be accepted", async {
-        while harness.metrics.get(Metric::BrokerAccepted) < 4 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until("all to be accepted", || harness.metrics.get(Metric::BrokerAccepted) >= 4).await;
     let before = tokio::time::Instant::now();
     harness.stop().await;
     assert!(before.elapsed() < Duration::from_secs(4), "nobody waited for the grace to be over");
@@ -308,12 +303,7 @@ async fn an_address_has_so_many_connections() {
     assert_eq!(neighbour.next().await, Seen::ConnAck { resumed: false, code: 0 });
 
     one.disconnect().await;
-    soon("the place of the one that left", async {
-        while harness.metrics.get(Metric::BrokerConnections) > 2 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until("the place of the one that left", || harness.metrics.get(Metric::BrokerConnections) <= 2).await;
     connect(&harness, SocketKind::Tcp, &tls, Connect { client: "three", ..Connect::default() }).await;
     two.quiet().await;
     harness.close().await;

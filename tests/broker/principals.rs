@@ -5,7 +5,7 @@ use fcm_mqtt_bridge::chat::principal::{Principal, Proof, Role};
 use fcm_mqtt_bridge::mqtt::{AckWord, Inbound};
 use serde_json::json;
 
-use super::harness::{CHEAP, Harness, Users, config, password, soon};
+use super::harness::{CHEAP, Harness, Users, config, password, until};
 use super::identity::{Tokens, in_seconds};
 use super::mint::Mint;
 use super::peer::{Connect, PUBACK, Peer, Seen, V5, V311};
@@ -143,12 +143,7 @@ async fn a_bal_that_is_removed_or_demoted_does_not_push_with_its_will() {
         }
         let Inbound { principal, .. } = harness.inbound().await;
         assert_eq!(principal, logged_in("lower", Role::User, Some("default")), "after {delay} s");
-        soon("the refusal of the other will", async {
-            while harness.metrics.clients_refused("will_topic") == 0 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        until("the refusal of the other will", || harness.metrics.clients_refused("will_topic") > 0).await;
         let mut witness = come(&harness, "witness", &password("witness"), Connect::default()).await;
         publishes(&mut harness, &mut witness, "witness/self/messages").await;
         assert_eq!(harness.metrics.clients_refused("will_topic"), 1);

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tracing::Level;
 use tracing::subscriber::DefaultGuard;
 
-use super::harness::{Harness, Users, config, soon};
+use super::harness::{Harness, Users, config, soon, until};
 use super::listeners::everywhere;
 use super::log::Log;
 use super::mint::Mint;
@@ -49,10 +49,8 @@ impl Scene {
 
     /// Waits until so many were refused for this reason, and checks that there is a line for each, with all of `words`.
     async fn told(&self, reason: &'static str, times: u64, words: &[&str]) {
-        soon(reason, async {
-            while self.harness.metrics.clients_refused(reason) < times || self.lines(reason).len() < times as usize {
-                tokio::task::yield_now().await;
-            }
+        until(reason, || {
+            self.harness.metrics.clients_refused(reason) >= times && self.lines(reason).len() >= times as usize
         })
         .await;
         assert_eq!(self.harness.metrics.clients_refused(reason), times, "{reason}\n{}", self.log.text());
@@ -127,12 +125,7 @@ async fn whoever_is_not_let_in_is_told_why_and_so_is_the_operator() {
     assert!(refused(harness, tedious(V5)).await.2.contains("256 bytes"));
     scene.told("client_id_length", 2, &["257 bytes", ALICE[0]]).await;
     assert_eq!(refused(harness, unknown(V5)).await.1, 0x86);
-    soon("a line", async {
-        while scene.harness.metrics.clients_refused("credentials") < 3 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until("a line", || scene.harness.metrics.clients_refused("credentials") >= 3).await;
     assert!(scene.lines("credentials")[2].contains(r#"user="bob\\nERROR""#), "{}", scene.log.text());
     scene.close().await;
 }
@@ -272,12 +265,7 @@ async fn a_will_that_nobody_will_see_is_told_and_counted_once_when_its_client_co
         }
     }
     scene.told("will_topic", 4, &ALICE).await;
-    soon("the wills", async {
-        while scene.harness.metrics.get(Metric::BrokerConnections) > 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until("the wills", || scene.harness.metrics.get(Metric::BrokerConnections) == 0).await;
     for (lines, topic) in scene.lines("will_topic").chunks(2).zip(topics) {
         assert!(lines.iter().all(|line| line.contains(topic)), "{lines:?}");
     }
@@ -404,12 +392,7 @@ async fn a_packet_that_is_too_big_or_malformed_is_told() {
         assert_eq!((seen, head, &*why), (0xe0, vec![code], words));
         assert_eq!(wrong.next().await, Seen::Closed);
         times += 1;
-        soon(words, async {
-            while scene.lines("malformed").len() < times {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        until(words, || scene.lines("malformed").len() >= times).await;
         assert!(scene.lines("malformed")[times - 1].contains(words), "{}", scene.log.text());
     }
     scene.close().await;
