@@ -43,7 +43,9 @@ impl Harness {
 
     fn with(limits: BrokerLimits, config: &BrokerConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, writer, _) = store::open(&store::Settings::new(folder.path().join("store")), now_ms()).unwrap();
+        let path = folder.path().join("store");
+        let settings = store::Settings { max_commit_delay: Duration::ZERO, ..store::Settings::new(path) };
+        let (store, writer, _) = store::open(&settings, now_ms()).unwrap();
         let (notices_tx, notices) = mpsc::channel(8);
         let (inbound_tx, inbound) = inbound_queues(1);
         let hub = Hub::new(HubDependencies {
