@@ -50,14 +50,27 @@ fn log_into(path: &Path) -> tracing::subscriber::DefaultGuard {
     tracing::subscriber::set_default(subscriber)
 }
 
-#[test]
-fn the_oldest_schema_is_brought_forward_with_its_rows() {
+/// An empty store of an earlier schema.
+fn store_of(schema: u8) -> (TempDir, PathBuf, Connection) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
     let old = Connection::open(&path).unwrap();
-    old.execute_batch(STEPS[0]).unwrap();
+    old.execute_batch(&STEPS[..usize::from(schema)].concat()).unwrap();
+    mark(&old, schema.into());
+    (dir, path, old)
+}
+
+/// An item of a conversation, as schemas 8 to 13 have it.
+fn add_item(old: &Connection, row: i64, kind: u8, (writer, peer): (&str, &str), hidden: bool) {
+    let insert = "INSERT INTO chat (row, tail, kind, writer, by_bal, peer, at, theirs_writer, theirs_reader, received,
+        hidden, waits, deadline, document) VALUES (?1, 1, ?2, ?3, 0, ?4, 5, 0, 1, 0, ?5, 0, 9, x'7b7d')";
+    old.execute(insert, (row, kind, writer, peer, hidden)).unwrap();
+}
+
+#[test]
+fn the_oldest_schema_is_brought_forward_with_its_rows() {
+    let (_dir, path, old) = store_of(1);
     old.execute_batch("UPDATE marks SET seq_ceiling = 42").unwrap();
-    mark(&old, 1);
     drop(old);
     for _ in 0..2 {
         let (conn, _lock) = open(&path).unwrap();
@@ -73,12 +86,8 @@ fn the_oldest_schema_is_brought_forward_with_its_rows() {
 
 #[tokio::test]
 async fn a_store_without_chat_is_brought_forward_without_a_copy_and_takes_chat() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("store.db");
-    let old = Connection::open(&path).unwrap();
-    old.execute_batch(&STEPS[..6].concat()).unwrap();
+    let (_dir, path, old) = store_of(6);
     old.execute_batch("UPDATE marks SET seq_ceiling = 42").unwrap();
-    mark(&old, 6);
     drop(old);
     drop(open(&path).unwrap());
     assert!(!beside(&path, ".schema-6").exists(), "tables alone are made");
@@ -94,10 +103,7 @@ async fn a_store_without_chat_is_brought_forward_without_a_copy_and_takes_chat()
 
 #[test]
 fn a_store_with_chat_keeps_its_messages_and_what_phones_show() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("store.db");
-    let old = Connection::open(&path).unwrap();
-    old.execute_batch(&STEPS[..7].concat()).unwrap();
+    let (_dir, path, old) = store_of(7);
     old.execute_batch(
         "INSERT INTO chat (row, tail, kind, writer, by_bal, id, peer, dev, at, n_writer, n_reader, theirs_writer,
             theirs_reader, received, hidden, waits, deadline, document)
@@ -105,7 +111,6 @@ fn a_store_with_chat_keeps_its_messages_and_what_phones_show() {
         INSERT INTO pushed VALUES ('bob', 'alice', 7, 'phone', 8)",
     )
     .unwrap();
-    mark(&old, 7);
     drop(old);
     let (conn, _lock) = open(&path).unwrap();
     assert_eq!(conn.query_row("SELECT receipt FROM chat WHERE id = 'm1'", [], |row| row.get::<_, bool>(0)), Ok(true));
@@ -116,10 +121,7 @@ fn a_store_with_chat_keeps_its_messages_and_what_phones_show() {
 
 #[test]
 fn what_blocked_members_wrote_in_groups_is_a_place_without_content() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("store.db");
-    let old = Connection::open(&path).unwrap();
-    old.execute_batch(&STEPS[..13].concat()).unwrap();
+    let (_dir, path, old) = store_of(13);
     // Bob came with row 5 and has blocked eve.
     old.execute_batch(
         r#"INSERT INTO contacts VALUES ('bob', 'eve', '{"blocked":true}'), ('carol', 'eve', '{"contact":true}');
@@ -130,12 +132,8 @@ fn what_blocked_members_wrote_in_groups_is_a_place_without_content() {
     for (row, kind, writer, peer) in
         [(3, 0, "eve", "g-1"), (6, 0, "eve", "g-1"), (7, 0, "carol", "g-1"), (8, 5, "eve", "g-1"), (9, 0, "eve", "bob")]
     {
-        let insert =
-            "INSERT INTO chat (row, tail, kind, writer, by_bal, peer, at, theirs_writer, theirs_reader, received,
-            hidden, waits, deadline, document) VALUES (?1, 1, ?2, ?3, 0, ?4, 5, 0, 1, 0, 0, 0, 9, x'7b7d')";
-        old.execute(insert, (row, kind, writer, peer)).unwrap();
+        add_item(&old, row, kind, (writer, peer), false);
     }
-    mark(&old, 13);
     drop(old);
     let (conn, _lock) = open(&path).unwrap();
     let mut places = conn.prepare("SELECT user, peer, row, blocked FROM deleted").unwrap();
@@ -146,10 +144,7 @@ fn what_blocked_members_wrote_in_groups_is_a_place_without_content() {
 
 #[test]
 fn who_has_gone_from_a_group_keeps_what_it_was_and_pushes_go_on_waiting() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("store.db");
-    let old = Connection::open(&path).unwrap();
-    old.execute_batch(&STEPS[..14].concat()).unwrap();
+    let (_dir, path, old) = store_of(14);
     old.execute_batch(
         r#"INSERT INTO chat_groups VALUES ('g-1', '{"name":"Team"}', 7, 2, 9, 5, 0, 20), ('g-2', '{}', 1, 0, 1, 0, 0, 3);
         INSERT INTO members (gid, user, owner, came, reads_from, gone, read, read_counted, received)
@@ -171,7 +166,6 @@ fn who_has_gone_from_a_group_keeps_what_it_was_and_pushes_go_on_waiting() {
             VALUES (?1, 1, ?2, 'alice', 0, 'g-1', 5, ?3, ?3, ?4, ?4, 0, 0, 0, 9, x'7b7d', ?5, ?6)";
         old.execute(insert, (row, kind, n, theirs, amends, decided)).unwrap();
     }
-    mark(&old, 14);
     drop(old);
     let (conn, _lock) = open(&path).unwrap();
     let texts = |sql: &str| -> Vec<String> {
@@ -193,28 +187,21 @@ fn who_has_gone_from_a_group_keeps_what_it_was_and_pushes_go_on_waiting() {
 
 #[test]
 fn a_store_with_chat_gets_the_order_of_its_conversations() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("store.db");
-    let old = Connection::open(&path).unwrap();
-    old.execute_batch(&STEPS[..8].concat()).unwrap();
+    let (_dir, path, old) = store_of(8);
     let standing = r#"{"first":{"count":2,"unread":0},"second":{"count":1,"unread":1,"theirs":1}}"#;
     for (first, second) in [("alice", "bob"), ("alice", "alice"), ("bob", "carol")] {
         old.execute("INSERT INTO conversations VALUES (?1, ?2, ?3)", [first, second, standing]).unwrap();
     }
     // The second message was swallowed by a block, and of bob and carol nothing is kept.
     for (row, kind, writer, peer, hidden) in [
-        (7, 0, "alice", "bob", 0),
-        (8, 0, "alice", "bob", 1),
-        (9, 0, "alice", "alice", 1),
-        (10, 2, "eve", "bob", 0),
-        (11, 2, "mallory", "bob", 1),
+        (7, 0, "alice", "bob", false),
+        (8, 0, "alice", "bob", true),
+        (9, 0, "alice", "alice", true),
+        (10, 2, "eve", "bob", false),
+        (11, 2, "mallory", "bob", true),
     ] {
-        let insert =
-            "INSERT INTO chat (row, tail, kind, writer, by_bal, peer, at, theirs_writer, theirs_reader, received,
-            hidden, waits, deadline, document) VALUES (?1, 1, ?2, ?3, 0, ?4, 5, 0, 1, 0, ?5, 0, 9, x'7b7d')";
-        old.execute(insert, (row, kind, writer, peer, hidden)).unwrap();
+        add_item(&old, row, kind, (writer, peer), hidden);
     }
-    mark(&old, 8);
     drop(old);
     let (conn, _lock) = open(&path).unwrap();
     let order = "SELECT first, second, newest_first, newest_second, standing FROM conversations ORDER BY first, second";
