@@ -121,7 +121,7 @@ async fn a_status_is_told_again_to_each_question_on_its_topic_and_with_its_corre
 
 #[tokio::test]
 async fn of_the_answers_to_other_questions_about_an_id_few_are_kept() {
-    let mut rig = Rig::new(Limits::default());
+    let mut rig = Rig::in_memory(Limits::default());
     let new = rig.new_message("a1");
     rig.accept(new).await;
     for question in 0..NOTES_PER_TOPIC + 10 {

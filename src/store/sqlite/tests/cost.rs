@@ -96,7 +96,7 @@ async fn a_message_with_one_delivery_takes_so_many_bytes_and_no_more() {
     const MESSAGES: usize = 500;
     // One of them says that it is no push to a device of a chat user.
     const MOST: i64 = 88;
-    let mut rig = Rig::new(Limits::default());
+    let mut rig = Rig::in_memory(Limits::default());
     for n in 0..MESSAGES {
         let new = rig.new_message(&format!("{n:08}"));
         rig.accept(NewMessage { reply: status_topic("bal1"), ..new }).await;

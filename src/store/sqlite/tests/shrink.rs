@@ -17,7 +17,7 @@ const TOPIC: &str = "bal1/others/receipts";
 
 /// Settled messages are forgotten at the next sweep.
 fn rig() -> Rig {
-    Rig::new(Limits { history_rows: 0, ..Limits::default() })
+    Rig::in_memory(Limits { history_rows: 0, ..Limits::default() })
 }
 
 /// Takes so many messages of 4 kB.
