@@ -10,7 +10,7 @@ use crate::chat::message::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, 
 use crate::chat::topic::BridgeTopic;
 use crate::chat::transport::Transport;
 use crate::mqtt::{BrokerLink, Outbound, Outcome};
-use crate::ops::clock::{every, now_ms};
+use crate::ops::clock::{every, machine_now, now_ms};
 use crate::ops::health::Readiness;
 use crate::ops::metrics::{Histogram, Metric};
 use crate::store::{COMMIT_LIMITS, CommitTimes, QueueState, StoreError, StoreFigures, StoreHealth};
@@ -105,6 +105,7 @@ impl Announcer {
     fn measure(&mut self) {
         let metrics = &self.context.metrics;
         let numbers = self.context.store.figures();
+        self.context.store.check_disk(machine_now());
         metrics.set(Metric::QueueRows, numbers.queue_rows);
         metrics.set(Metric::QueueBytes, numbers.queue_bytes);
         metrics.set(Metric::SpoolRows, numbers.spool_rows);

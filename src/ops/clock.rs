@@ -44,6 +44,13 @@ impl Drop for HeldClock {
     }
 }
 
+/// The monotonic clock of the machine, which a paused clock of tokio's does not move: for what the system does in a thread of
+/// its own.
+#[expect(clippy::disallowed_methods, reason = "tokio's clock may be paused or ahead where this is compared")]
+pub fn machine_now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
 /// A time as operators read it, of Unix milliseconds.
 pub fn utc(ms: u64) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()

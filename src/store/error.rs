@@ -93,7 +93,7 @@ pub enum StoreHealth {
     /// Transactions are committed.
     #[default]
     Ok,
-    /// The disk is full or refuses: nothing is lost, nothing is answered, and the same work is tried again.
+    /// The disk is full, refuses, or does not answer: nothing is lost, nothing is answered, and the same work is tried again.
     Blocked {
         /// The back end's words.
         reason: String,

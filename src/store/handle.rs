@@ -12,7 +12,7 @@ use super::error::{OpenError, StoreError, StoreHealth};
 use super::figures::{QueueState, StoreFigures, Swept};
 use super::group_room::GroupRooms;
 use super::presence::{LastPresence, PresenceChange};
-use super::shared_status::SharedStatus;
+use super::shared_status::{SILENCE_MAX, SharedStatus};
 use super::sqlite::verb_queue::VerbQueue;
 use super::sqlite::{Inspector, accept, dispatch, outbox, presence, sweep, unread, upstream};
 use super::upstream::{Received, Route, Unrouted, Upstream};
@@ -25,6 +25,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 use tokio::sync::{oneshot, watch};
 
 /// A verb that is queued; resolves when its transaction is on disk. Dropping it does not undo the verb.
@@ -258,6 +259,17 @@ impl Store {
     /// Whether the disk takes what it is given.
     pub fn health(&self) -> watch::Receiver<StoreHealth> {
         self.shared.health.subscribe()
+    }
+
+    /// Looks whether the disk still answers: one that hangs fails no verb. To be asked from time to time, with the machine's
+    /// monotonic clock.
+    pub fn check_disk(&self, now: Instant) {
+        if self.shared.check_disk(now) {
+            tracing::error!(
+                seconds = SILENCE_MAX.as_secs(),
+                "the disk does not answer the store; everything waits until it does"
+            );
+        }
     }
 
     /// What waits for each push service at `now`. Reads beside the verbs, on a connection of its own: neither waits for the

@@ -12,7 +12,12 @@ use crate::chat::transport::Transport;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
+
+/// How long the disk may take for one transaction before it counts as blocked. A write that hangs ends with no error that could
+/// be told.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// What the writer shows to the handles.
 #[derive(Debug, Default)]
@@ -39,6 +44,9 @@ pub(super) struct SharedStatus {
     freed_names: AtomicU64,
     /// What became of the last wish for a file without unused parts.
     is_scrubbed: AtomicBool,
+    /// Since when the writer waits for the disk. Under a mutex that is held until the health is set, or what has just ended would
+    /// be shown as blocked.
+    disk_asked: Mutex<Option<Instant>>,
     pub(super) health: watch::Sender<StoreHealth>,
     pub(super) due: watch::Sender<u64>,
     /// Messages accepted as in flight that their transport has not taken; no more than the transports have room for.
@@ -145,6 +153,27 @@ impl SharedStatus {
 
     pub(super) fn scrubbed(&self) -> Scrubbed {
         if self.is_scrubbed.load(Ordering::SeqCst) { Scrubbed::Now } else { Scrubbed::AtStart }
+    }
+
+    /// The writer waits for the disk from now on.
+    pub(super) fn disk_asked(&self, now: Instant) {
+        *lock(&self.disk_asked) = Some(now);
+    }
+
+    /// The disk has answered, whatever it says.
+    pub(super) fn disk_answered(&self) {
+        *lock(&self.disk_asked) = None;
+    }
+
+    /// Shows the store as blocked if the disk has not answered for [`SILENCE_MAX`]. True if it was not blocked before.
+    pub(super) fn check_disk(&self, now: Instant) -> bool {
+        let asked = lock(&self.disk_asked);
+        let Some(silence) = asked.map(|asked| now.saturating_duration_since(asked)) else { return false };
+        if silence < SILENCE_MAX {
+            return false;
+        }
+        let reason = format!("the disk has not answered for {} s", silence.as_secs());
+        self.set_health(StoreHealth::Blocked { reason })
     }
 
     /// Shows how the disk is. True if it changed between ok and blocked; another reason of the same block is no change.

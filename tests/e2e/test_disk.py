@@ -108,9 +108,10 @@ def test_while_the_disk_refuses_only_what_needs_it_waits_and_nothing_is_lost(sim
     probe.publish("chat/probe", b"0", qos=1, id=1)
     probe.publish("chat/probe", b"1", qos=2, id=2)
     probe.publish("keep/probe", b"kept", qos=1, id=3, retain=True)
-    if trouble != "wait":
-        # A disk that does not answer is not known to refuse.
-        bridge.wait_ready(503)
+    # Of a disk that does not answer it is known after a while.
+    bridge.wait_ready(503)
+    said = {"wait": "the disk has not answered for "}.get(trouble, "")
+    assert bridge.readyz()[1]["store"].startswith(said) and bridge.readyz()[1]["store"] != "ok"
     began = time.monotonic()
     nothing_needs_the_disk_here(port, listener)
     assert probe.ping() == [], "an acknowledgement before the commit"

@@ -5,6 +5,7 @@ use super::checkpoint::Checkpoints;
 use super::file::Lock;
 use super::tx::{Memory, MemoryDraft, Tx};
 use super::{erase, errors, outbox, shrink};
+use crate::ops::clock::machine_now;
 use crate::store::shared_status::SharedStatus;
 use crate::store::{CloseError, Limits, StoreHealth};
 use rusqlite::Connection;
@@ -63,12 +64,13 @@ impl Writer {
     fn commit(&mut self, batch: &mut Batch) -> Result<(), CloseError> {
         loop {
             let begun = Instant::now();
-            match self.attempt(batch) {
+            self.status.disk_asked(machine_now());
+            let result = self.attempt(batch);
+            self.status.disk_answered();
+            match result {
                 Ok(mut memory_draft) => {
                     memory_draft.figures.times.add(begun.elapsed());
-                    if self.status.set_health(StoreHealth::Ok) {
-                        tracing::info!("the store works again");
-                    }
+                    self.tell_that_it_works();
                     let (topics, due) = (std::mem::take(&mut memory_draft.topics), memory_draft.due);
                     let claimed = std::mem::take(&mut memory_draft.claimed_on_accept);
                     let events = memory_draft.events.take().unwrap_or_default();
@@ -81,12 +83,15 @@ impl Writer {
                     self.status.notify(topics, due);
                     self.status.notify_claimed_on_accept(claimed);
                     self.status.notify_events(events);
+                    self.status.disk_asked(machine_now());
                     if shrunk && let Err(error) = shrink::cut(&self.conn) {
                         tracing::warn!(%error, "the store could not be made shorter yet");
                     }
                     if scrub {
                         self.status.set_scrubbed(erase::scrub(&self.conn));
                     }
+                    self.status.disk_answered();
+                    self.tell_that_it_works();
                     return Ok(());
                 }
                 Err(BatchError::Verb(place, error)) => {
@@ -103,6 +108,12 @@ impl Writer {
                     }
                 }
             }
+        }
+    }
+
+    fn tell_that_it_works(&self) {
+        if self.status.set_health(StoreHealth::Ok) {
+            tracing::info!("the store works again");
         }
     }
 

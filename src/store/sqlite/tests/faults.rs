@@ -5,6 +5,7 @@ use crate::chat::id::SidSource;
 use crate::chat::recipient_queue::Pipelining;
 use crate::chat::status::Status;
 use crate::chat::transport::Transport;
+use crate::ops::clock::machine_now;
 use crate::store::sqlite::{Settings, open};
 use crate::store::tests::sessions::{put, said};
 use crate::store::tests::several::{INBOX_OF, ccs, inbox};
@@ -175,6 +176,37 @@ async fn closing_while_the_disk_refuses_answers_nobody_falsely() {
     assert!(stored < 200);
     let rig = Rig::open(dir, settings, sids);
     assert_eq!(rig.store.figures().queue_rows, stored, "exactly what was answered is there");
+}
+
+/// What hangs ends in no error: only the time that it takes tells of it.
+#[tokio::test]
+async fn a_disk_that_does_not_answer_is_blocked_until_it_does() {
+    let (mut rig, pages, Hold { mut tries, next, begin }) = with_hold();
+    pages.store(1_000_000, Relaxed);
+    let health = rig.store.health();
+    let later = |seconds| machine_now() + Duration::from_secs(seconds);
+    rig.store.check_disk(later(3_600));
+    assert_eq!(*health.borrow(), StoreHealth::Ok, "nothing is asked of the disk");
+    next.store(true, Relaxed);
+    tries.mark_unchanged();
+    let new = rig.new_message("a1");
+    let pending = rig.store.accept(new).await.unwrap();
+    tries.changed().await.unwrap();
+    rig.store.check_disk(machine_now());
+    assert_eq!(*health.borrow(), StoreHealth::Ok);
+    for seconds in [100, 200] {
+        rig.store.check_disk(later(seconds));
+        let StoreHealth::Blocked { reason } = health.borrow().clone() else { panic!("it is blocked") };
+        let told = reason.strip_prefix("the disk has not answered for ").and_then(|rest| rest.strip_suffix(" s"));
+        let told: u64 = told.unwrap_or_else(|| panic!("{reason}")).parse().unwrap();
+        assert!((seconds..seconds + 60).contains(&told), "{reason}");
+    }
+    begin.send(()).unwrap();
+    assert_eq!(pending.await.unwrap(), Accepted::Stored);
+    assert_eq!(*health.borrow(), StoreHealth::Ok);
+    rig.store.sweep(NOW).await.unwrap().await.unwrap();
+    rig.store.check_disk(later(3_600));
+    assert_eq!(*health.borrow(), StoreHealth::Ok, "it has answered");
 }
 
 #[tokio::test]
