@@ -24,6 +24,9 @@ const NO_ID: &str = "0000000000000000";
 /// Where apps confirm, as the bridge tells them unless `fcm.app_receipts` is false.
 const CONFIRM_TO: &str = "self/receipts";
 
+/// A sender in the form of CCS calls every field by its name there.
+const WORDS_OF_CCS: [(&str, &str); 2] = [("collapse_key", "collapse_key"), ("time_to_live", "time_to_live")];
+
 /// Fields that only a BAL's message has.
 const BAL_ONLY: [&str; 10] = ["id", "token", "topic", "ttl", "collapse", "receipt", "push", "order", "body", "fcm"];
 /// Fields that only a message of CCS has.
@@ -81,15 +84,9 @@ struct Explained {
 fn explain(document: &[u8], ack: Option<&str>, now_unix_s: u64) -> anyhow::Result<Explained> {
     let fields: Map<String, Value> = serde_json::from_slice(document).context("the document is not a JSON object")?;
     let dialect = Dialect::of(&fields)?;
-    let mut unread = Vec::new();
-    let message = match dialect {
-        Dialect::Ccs => legacy::read(document, ack).context("as a message of CCS")?,
-        Dialect::V1 => legacy::read(document, ack).context("as a request of FCM HTTP v1")?,
-        Dialect::Bal => {
-            let (message, ignored) = bal(document, ack)?;
-            unread = ignored;
-            message
-        }
+    let (message, unread) = match dialect {
+        Dialect::V1 => (legacy::read(document, ack).context("as a request of FCM HTTP v1")?, Vec::new()),
+        Dialect::Ccs | Dialect::Bal => of_bal(document, dialect, ack)?,
     };
     if message.target.kind() == Kind::Condition
         && let Some(fault) = condition_fault(message.target.reveal())
@@ -99,9 +96,13 @@ fn explain(document: &[u8], ack: Option<&str>, now_unix_s: u64) -> anyhow::Resul
     let request = translate(message, now_unix_s).context("FCM would refuse it")?;
     let body: Value = serde_json::from_str(&request.body)?;
     let mut notes: Vec<String> = request.losses.iter().map(ToString::to_string).collect();
-    notes.extend(unread.iter().map(|name| {
-        format!("`{name}`: no field of a BAL's message (topics.md), and ignored; fields of FCM's own stand in `fcm`")
-    }));
+    let fault = match dialect {
+        Dialect::Ccs => "no field of a message in the form of CCS (topics.md), and ignored",
+        Dialect::V1 | Dialect::Bal => {
+            "no field of a BAL's message (topics.md), and ignored; fields of FCM's own stand in `fcm`"
+        }
+    };
+    notes.extend(unread.iter().map(|name| format!("`{name}`: {fault}")));
     if dialect == Dialect::V1 {
         compare(&Value::Object(fields), &body, "", &mut notes)?;
     }
@@ -137,16 +138,23 @@ fn compare(given: &Value, sent: &Value, at: &str, notes: &mut Vec<String>) -> an
     Ok(())
 }
 
-/// The message, and the names of the fields that the bridge ignores.
-fn bal(document: &[u8], ack: Option<&str>) -> anyhow::Result<(Message, Vec<String>)> {
-    let downstream =
-        Downstream::parse(Sender::Bal, document, &Limits::default()).context("as a message of a BAL (topics.md)")?;
+/// The message as the bridge takes it from a BAL, and the names of the fields that it ignores.
+fn of_bal(document: &[u8], dialect: Dialect, ack: Option<&str>) -> anyhow::Result<(Message, Vec<String>)> {
+    let form = match dialect {
+        Dialect::Ccs => "in the form of CCS (topics.md)",
+        Dialect::V1 | Dialect::Bal => "as a message of a BAL (topics.md)",
+    };
+    let downstream = Downstream::parse(Sender::Bal, document, &Limits::default()).context(form)?;
     let Errand::Push(push) = &downstream.errand else {
-        bail!("`to` is a user: what is pushed to the user's devices depends on who is there; give a `token`");
+        bail!(
+            "`to` is a user: what is pushed to the user's devices depends on who is there; give a `token`, or, in the form of \
+             CCS, a `message_id`"
+        );
     };
     let ack = ack.or(Some(CONFIRM_TO));
     let message = encode::message(push, NO_ID.to_owned(), downstream.ttl, ack).context("FCM would refuse it")?;
-    Ok((message, downstream.ignored))
+    let words = if dialect == Dialect::Ccs { &WORDS_OF_CCS[..] } else { message.words };
+    Ok((Message { words, ..message }, downstream.ignored))
 }
 
 /// Whose words a document is in.
@@ -158,8 +166,7 @@ enum Dialect {
 }
 
 impl Dialect {
-    /// A document with nothing but what both have (`to`, `condition`, `data`, `notification`, `priority`) is read as one
-    /// of CCS, where `to` can be a token.
+    /// As the bridge tells them: a message of CCS has a `message_id`.
     fn of(fields: &Map<String, Value>) -> Result<Self, UsageError> {
         if fields.contains_key("message") {
             return Ok(Self::V1);
@@ -169,8 +176,11 @@ impl Dialect {
             (Some(ours), Some(theirs)) => Err(UsageError(format!(
                 "`{ours}` is a field of a BAL's message (topics.md) and `{theirs}` one of CCS: which of them is it?"
             ))),
-            (Some(_), None) => Ok(Self::Bal),
-            (None, _) => Ok(Self::Ccs),
+            (None, Some(_)) if fields.contains_key("registration_ids") => Err(UsageError(
+                "`registration_ids` is a field of the legacy HTTP protocol; send one message to each token".to_owned(),
+            )),
+            (None, Some(_)) if fields.contains_key("message_id") => Ok(Self::Ccs),
+            _ => Ok(Self::Bal),
         }
     }
 }
@@ -188,20 +198,42 @@ mod tests {
 
     #[test]
     fn a_message_of_ccs_and_that_of_a_bal_give_the_same_request() {
-        let ccs = json!({"to": "T", "message_id": NO_ID, "data": {"k": "v"}, "time_to_live": 60, "priority": "high",
+        let ccs = json!({"to": "T", "message_id": "m", "data": {"k": "v"}, "time_to_live": 60, "priority": "high",
             "collapse_key": "c", "delivery_receipt_requested": true, "content_available": true});
         let bal = json!({"token": "T", "id": "m", "data": {"k": "v"}, "ttl": 60, "collapse": "c",
             "fcm": {"content_available": true}});
         let (request, losses) = explained(ccs).unwrap();
-        let (mut of_bal, names) = explained(bal).unwrap();
-        assert_eq!(
-            of_bal["message"]["data"].as_object_mut().unwrap().shift_remove("ack"),
-            Some(json!("self/receipts"))
-        );
+        let (of_bal, names) = explained(bal).unwrap();
         assert_eq!(request, of_bal);
+        assert_eq!(request["message"]["data"]["ack"], "self/receipts");
         assert_eq!(request["message"]["token"], "T");
-        assert_eq!(losses, ["data.ack", "data.mid", "content_available", "collapse_key"]);
+        assert_eq!(losses, ["data.mid", "data.ack", "content_available", "collapse_key"]);
         assert_eq!(names, ["data.mid", "data.ack", "content_available", "collapse"], "each in its sender's words");
+    }
+
+    #[test]
+    fn a_message_of_ccs_is_read_as_the_bridge_reads_it() {
+        let whole = |fields: Value| {
+            let mut document = json!({"to": "T", "message_id": "m1"});
+            document.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            document
+        };
+        for (document, words) in [
+            (whole(json!({"data": {"k": {"n": 1}}})), "BAD_FIELD"),
+            (whole(json!({"message_id": "m/1"})), "BAD_ID"),
+            (whole(json!({"priority": "HIGH"})), "BAD_FIELD"),
+            (whole(json!({"message_type": "ack"})), "BAD_FIELD"),
+            (whole(json!({"dryRun": true})), "BAD_FIELD"),
+            (json!({"to": "T", "data": {"k": "v"}}), "`message_id`"),
+            (json!({"to": "T", "time_to_live": 5, "data": {"k": "v"}}), "`message_id`"),
+        ] {
+            let error = format!("{:#}", explained(document.clone()).unwrap_err());
+            assert!(error.contains(words), "{document}: {error}");
+        }
+        let (request, notes) =
+            explained(whole(json!({"android": {"ttl": "5s"}, "delay_while_idle": true, "time_to_live": 7}))).unwrap();
+        assert_eq!(request["message"]["android"]["ttl"], "7s");
+        assert_eq!(notes, ["data.mid", "delay_while_idle", "android"]);
     }
 
     #[test]
@@ -307,21 +339,21 @@ mod tests {
         for (document, words) in [
             (json!([]), "not a JSON object"),
             (json!({"token": "T", "message_id": "m"}), "which of them"),
-            (json!({"to": "T", "condition": "c", "message_id": "m"}), "more than one target"),
-            (json!({"message_id": "m", "data": {}}), "no target"),
+            (json!({"to": "T", "condition": "c", "message_id": "m"}), "both of `to` and `condition`"),
+            (json!({"message_id": "m", "data": {}}), "none of `to` and `condition`"),
             (json!({"registration_ids": ["a"], "data": {}}), "one message to each token"),
             (json!({"id": "a", "token": "T"}), "MISSING_FIELD"),
             (json!({"id": "a", "to": "alice", "body": "x"}), "give a `token`"),
-            (json!({"to": "T", "time_to_live": -1}), "`time_to_live` is not a whole number from 0 to 2419200"),
-            (json!({"to": "T", "time_to_live": "30000s"}), "`time_to_live` is not a whole number from 0 to 2419200"),
-            (json!({"to": "T", "time_to_live": 2_419_201}), "`time_to_live` is not a whole number from 0 to 2419200"),
+            (json!({"to": "T", "message_id": "m", "time_to_live": -1}), "`time_to_live` is not a whole number"),
+            (json!({"to": "T", "message_id": "m", "time_to_live": "30000s"}), "`time_to_live` is not a whole number"),
+            (json!({"to": "T", "message_id": "m", "time_to_live": 2_419_201}), "`time_to_live` is not a whole number"),
             (json!({"condition": "'a' in topics &&"}), "`condition`"),
             (json!({"message": {"condition": "a"}}), "`condition`"),
             (json!({"message": {"token": "T", "topic": "t"}}), "more than one target"),
             (json!({"message": {"data": {"k": "v"}}}), "no target"),
             (json!({"message": {"token": "T", "android": {"ttl": "soon"}}}), "`android.ttl` is not a duration"),
             (json!({"message": "x"}), "`message` is not an object"),
-            (json!({"to": "T", "data": {"google.x": "1"}}), "belongs to the push service"),
+            (json!({"to": "T", "message_id": "m", "data": {"google.x": "1"}}), "RESERVED_KEY"),
             (json!({"id": "a", "token": "T", "body": "x", "fcm": {"android": 1}}), "`android`"),
         ] {
             let error = format!("{:#}", explained(document.clone()).unwrap_err());

@@ -22,6 +22,9 @@ const OF_THE_OTHER_FORM: [&str; 12] =
 const HANDED_THROUGH: [&str; 4] = ["content_available", "mutable_content", PACKAGE, DRY_RUN];
 const PACKAGE: &str = "restricted_package_name";
 const DRY_RUN: &str = "dry_run";
+/// A field of the past, without effect at the push service, which may hold anything. It is handed through for the sake of the
+/// `detail` of `sent`, where v1 has no place for it.
+const IDLE: &str = "delay_while_idle";
 
 /// `message_id`. CCS takes a number as well, as its text. What is no message is refused before: its `message_id` is that of
 /// somebody else's, whose sender must not hear that it failed.
@@ -61,9 +64,9 @@ pub(super) fn read(fields: &mut Fields, limits: &Limits) -> Result<Downstream, R
     };
     let receipt = fields.flag("delivery_receipt_requested")?.unwrap_or(false);
     let collapse = fields.string("collapse_key")?.filter(|key| !key.is_empty());
-    // A field of the past, without effect at the push service.
-    fields.take("delay_while_idle");
-    let fcm = handed_through(fields)?;
+    let idle = fields.take(IDLE) == Some(Value::Bool(true));
+    let mut fcm = handed_through(fields)?;
+    fcm.extend(idle.then(|| (IDLE.to_owned(), Value::Bool(true))));
     // The one word of CCS for the app: it chooses the way as `category` does.
     let category = fcm.get(PACKAGE).and_then(Value::as_str).map(str::to_owned);
     let push =
@@ -151,8 +154,16 @@ mod tests {
         assert_eq!(Value::Object(push.data), json!({"hello": "world", "n": "1"}));
         assert_eq!(push.notification.map(Value::Object), Some(json!({"title": "t"})));
         let handed = json!({"content_available": true, "mutable_content": false,
-            "restricted_package_name": "com.example.app", "dry_run": true});
+            "restricted_package_name": "com.example.app", "dry_run": true, "delay_while_idle": true});
         assert_eq!(Value::Object(push.fcm), handed);
+    }
+
+    #[test]
+    fn a_field_of_the_past_is_in_nobodys_way() {
+        for value in [json!(false), json!("yes"), json!(5)] {
+            let (message, push) = taken(&json!({"to": "T", "message_id": "1", "delay_while_idle": value}));
+            assert!(push.fcm.is_empty() && message.ignored.is_empty(), "{:?}", push.fcm);
+        }
     }
 
     #[test]
