@@ -18,6 +18,7 @@ use crate::transport::Link;
 use futures_util::future::{BoxFuture, OptionFuture, select_all};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -117,11 +118,13 @@ impl Announcer {
         let up = *self.watches.broker_link.borrow() == BrokerLink::Up;
         let store = self.watches.store.borrow_and_update().clone();
         metrics.set(Metric::BrokerUp, u64::from(up));
-        metrics.set(Metric::StoreBlocked, u64::from(store != StoreHealth::Ok));
-        let stopped = metrics.get(Metric::IntakeStopped) == 1;
+        let is_blocked = store != StoreHealth::Ok;
+        metrics.set(Metric::StoreBlocked, u64::from(is_blocked));
+        let limits = self.limits_reached();
+        metrics.set(Metric::IntakeStopped, u64::from(limits.is_some()));
         let ready = up && !views.iter().any(|view| matches!(view.link, Link::Down(_) | Link::Probing(_)));
         let now = Readiness {
-            ready: ready && store == StoreHealth::Ok && !stopped,
+            ready: ready && !is_blocked && limits.is_none(),
             why: views.iter().filter_map(|view| Some((view.name.clone(), view.why()?))).collect(),
             transports: views.into_iter().map(|view| (view.name, view.link.as_str())).collect(),
             mqtt: if up { "open" } else { "closed" },
@@ -129,13 +132,28 @@ impl Announcer {
                 StoreHealth::Ok => "ok".to_owned(),
                 StoreHealth::Blocked { reason } => reason,
             },
-            intake: if stopped { "stopped: limits.queue_rows or queue_bytes is reached" } else { "taking" }.to_owned(),
+            intake: match limits {
+                Some(limits) => format!("stopped: {limits}"),
+                None if is_blocked => "stopped: the store is blocked".to_owned(),
+                None => "taking".to_owned(),
+            },
         };
         self.readiness.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
     }
 
     /// Publishes the retained status when it has changed.
     fn say(&mut self) {
+    /// Which limits stop the intake, of pushes and of what devices send.
+    fn limits_reached(&self) -> Option<String> {
+        let queue = self.context.queue_full.load(Ordering::Relaxed);
+        let queue = queue.then_some("limits.queue_rows or queue_bytes is reached");
+        let spool = (!self.context.spool_has_room()).then_some(
+            "limits.spool_rows or spool_bytes is reached, and messages of devices wait until BALs take some",
+        );
+        let limits: Vec<&str> = queue.into_iter().chain(spool).collect();
+        (!limits.is_empty()).then(|| limits.join("; "))
+    }
+
         let up = *self.watches.broker_link.borrow() == BrokerLink::Up;
         let status = self.status();
         let said = Some((status.state, status.transports.clone()));

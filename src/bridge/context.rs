@@ -18,6 +18,7 @@ use crate::store::{self, Acks, ChatCall, ChatPolicy, Route, Seeing, Store};
 use crate::transport::Capabilities;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::future::pending;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -99,6 +100,8 @@ pub(crate) struct Context {
     /// What the broker is to publish.
     pub(crate) publish: mpsc::Sender<Outbound>,
     pub(crate) bal_presences: BalPresences,
+    /// The queue of pushes is full, and has had no room to spare since. Set by the intake.
+    pub(crate) queue_full: AtomicBool,
     /// What an operator has said of sending.
     pub(crate) sending: SendingControl,
     /// Whether there may be calls of which a device that comes has to know.

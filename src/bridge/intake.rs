@@ -35,6 +35,7 @@ use bytes::Bytes;
 use delayed::AckTime;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -145,10 +146,10 @@ impl Intake {
     fn has_room(&mut self) -> bool {
         if !self.is_stopped && !self.context.queue_has_room() {
             tracing::error!("the queue is full: no pushes of BALs are taken until the push service has taken some");
-            self.context.metrics.set(Metric::IntakeStopped, 1);
+            self.context.queue_full.store(true, Ordering::Relaxed);
             self.is_stopped = true;
         } else if self.is_stopped && self.context.queue_has_slack() {
-            self.context.metrics.set(Metric::IntakeStopped, 0);
+            self.context.queue_full.store(false, Ordering::Relaxed);
             tracing::info!("the queue has room again");
             self.is_stopped = false;
         }

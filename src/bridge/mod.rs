@@ -131,6 +131,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         erase_begun: Default::default(),
         publish,
         bal_presences,
+        queue_full: Default::default(),
         sending: Default::default(),
         calls_kept: CallsKept::new(now_ms()),
         attentions,

@@ -105,6 +105,7 @@ pub(super) fn context(store: Store, broker: mqtt::Capabilities) -> (Context, End
         evictions,
         erasing: Default::default(),
         erase_begun: Default::default(),
+        queue_full: Default::default(),
         sending: Default::default(),
         bal_presences: BalPresences::default(),
         calls_kept: CallsKept::new(0),

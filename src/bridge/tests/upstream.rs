@@ -143,6 +143,21 @@ async fn what_a_full_spool_holds_is_acknowledged_on_the_connection_that_brought_
 }
 
 #[tokio::test]
+async fn a_full_spool_is_seen_from_outside_until_a_bal_takes_some() {
+    let mut harness = open(small_spool());
+    harness.fill_spool().await;
+    timeout(harness.readiness.wait_for(|now| now.intake.starts_with("stopped: limits.spool_rows"))).await.unwrap();
+    assert!(!harness.readiness.borrow().ready);
+    assert_eq!(harness.metrics.get(Metric::IntakeStopped), 1);
+    for _ in 0..2 {
+        harness.read().await;
+    }
+    timeout(harness.readiness.wait_for(|now| now.intake == "taking")).await.unwrap();
+    assert_eq!(harness.metrics.get(Metric::IntakeStopped), 0);
+    harness.close().await;
+}
+
+#[tokio::test]
 async fn a_full_spool_does_not_hold_up_the_stop() {
     let mut harness = open(small_spool());
     harness.fill_spool().await;

@@ -91,8 +91,8 @@ metrics! {
     SpoolBytes(Gauge, "bridge_spool_bytes", "Payload bytes of messages of devices waiting for their BAL");
     InFlight(Gauge, "bridge_in_flight", "Messages claimed for the push service, unanswered");
     BrokerUp(Gauge, "bridge_mqtt_up", "1 when the MQTT side is connected and subscribed");
-    StoreBlocked(Gauge, "bridge_store_blocked", "1 when the disk refuses writes");
-    IntakeStopped(Gauge, "bridge_intake_stopped", "1 when a limit stops the intake");
+    StoreBlocked(Gauge, "bridge_store_blocked", "1 when the disk refuses writes, or has not answered for 10 s");
+    IntakeStopped(Gauge, "bridge_intake_stopped", "1 when a limit stops the intake: of pushes, or of what devices send");
     StoreVerbs(Counter, "bridge_store_verbs_total",
         "Changes that the transactions hold; divided by `bridge_store_commit_seconds_count`, changes per transaction");
     MqttReconnects(Counter, "bridge_mqtt_reconnects_total", "Times that the MQTT side was connected anew");

@@ -93,6 +93,7 @@ impl ChatHarness {
             erasing: Default::default(),
             publish: port.publish,
             bal_presences: Default::default(),
+            queue_full: Default::default(),
             sending: Default::default(),
             calls_kept: CallsKept::new(now_ms()),
             attentions,
