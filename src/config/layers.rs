@@ -83,6 +83,9 @@ fn known_keys<'a>(table: &'a Map<String, Value>, path: &mut Vec<&'a str>) -> Res
             Kind::Names if *path == ["routes"] => known_route(key, value)?,
             _ => {}
         }
+        path.push(key);
+        whole(path, &value.kind)?;
+        path.pop();
         if let ValueKind::Table(inner) = &value.kind {
             path.push(key);
             known_keys(inner, path)?;
@@ -90,6 +93,18 @@ fn known_keys<'a>(table: &'a Map<String, Value>, path: &mut Vec<&'a str>) -> Res
         }
     }
     Ok(())
+}
+
+/// Refuses what the library would round, or take for a number or a switch, without a word. From the environment all are texts.
+fn whole(path: &[&str], value: &ValueKind) -> Result<(), ConfigError> {
+    let kind = kind_at(path);
+    let fits = match (&kind, value) {
+        (Kind::Number, ValueKind::Float(_) | ValueKind::Boolean(_)) => false,
+        (Kind::Number, ValueKind::String(text)) => text.parse::<i128>().is_ok(),
+        (Kind::Switch, value) => matches!(value, ValueKind::Boolean(_) | ValueKind::String(_)),
+        _ => true,
+    };
+    if fits { Ok(()) } else { Err(bad(&path.join("."), format!("wants {kind}"))) }
 }
 
 /// An app and its BAL.

@@ -375,7 +375,17 @@ fn a_value_of_the_wrong_form_names_its_key() {
     for (text, told) in [
         ("[mqtt]\nbroker = \"other\"", "`mqtt.broker`: wants one of \"embedded\", \"external\""),
         ("[ccs]\nwindow = \"hush\"", "`ccs.window`: wants a whole number"),
+        ("[ccs]\nport = 5235.9", "`ccs.port`: wants a whole number"),
+        ("[limits]\nqueue_rows = 5.5", "`limits.queue_rows`: wants a whole number"),
+        ("[limits]\nqueue_rows = 5.0", "`limits.queue_rows`: wants a whole number"),
+        ("[limits]\nqueue_rows = 1e30", "`limits.queue_rows`: wants a whole number"),
+        ("[limits]\nqueue_rows = true", "`limits.queue_rows`: wants a whole number"),
+        ("[limits]\nqueue_rows = \"yes\"", "`limits.queue_rows`: wants a whole number"),
+        ("[limits]\nretry_max_seconds = 0.5", "`limits.retry_max_seconds`: wants a whole number"),
+        ("[fcm.projects.shop]\nconnections = 5.5", "`fcm.projects.shop.connections`: wants a whole number"),
         ("[broker]\nanonymous = \"hush\"", "`broker.anonymous`: wants true or false"),
+        ("[broker]\nanonymous = 2", "`broker.anonymous`: wants true or false"),
+        ("[broker]\nanonymous = 0.5", "`broker.anonymous`: wants true or false"),
         ("[broker]\nws_origins = \"hush\"", "`broker.ws_origins`: wants a list of texts"),
         ("[broker]\nws_origins = [[\"hush\"]]", "`broker.ws_origins[0]`: wants a list of texts"),
         ("[ccs]\nhost = [\"hush\"]", "`ccs.host`: wants text"),
@@ -395,6 +405,11 @@ fn a_value_of_the_wrong_form_names_its_key() {
         let refused = refusal(&format!("{minimum}{text}"));
         assert!(refused.starts_with(told) && !refused.contains("hush"), "{refused}");
     }
+    for wrong in ["5.5", "true", "off"] {
+        let refused = load_with(MINIMUM, &[("BRIDGE__LIMITS__QUEUE_ROWS", wrong)]).unwrap_err().to_string();
+        assert_eq!(refused, "`limits.queue_rows`: wants a whole number", "{wrong}");
+    }
+    assert_eq!(load_with(MINIMUM, &[("BRIDGE__LIMITS__QUEUE_ROWS", "7")]).unwrap().settings.limits.store.queue_rows, 7);
     let broken = refusal("[ccs]\napi_key = \"hush\nwindow = 1");
     let told = " is not TOML at line 2, column 16: invalid basic string";
     assert!(broken.contains(told) && !broken.contains("hush"), "{broken}");
