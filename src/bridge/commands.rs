@@ -21,7 +21,7 @@ use crate::chat::message::{ErrorCode, Rejection, document_id};
 use crate::chat::topic::BridgeTopic;
 use crate::mqtt::Outbound;
 use crate::ops::control::ControlCall;
-use crate::store::{ChatPolicy, StoreError};
+use crate::store::{ChatPolicy, StoreError, StoreHealth};
 use answers::{Answers, refusal};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -98,7 +98,30 @@ impl Commands {
         }
     }
 
+    /// Carries a command out; while the disk takes nothing, what needs it is refused. What is under way by then is left where that
+    /// does no harm, and waits for the disk where half of it may be done.
     async fn execute(&self, command: Command, answers: &Answers) -> Result<(), StoreError> {
+        let may_be_left = match &command {
+            Command::Pause(_) | Command::Drain(_) | Command::Resume(_) => return self.carry_on(command, answers).await,
+            Command::DeviceList(_) | Command::UserExport(_) | Command::Flush(_) => true,
+            Command::UserErase(_) | Command::UserFree(_) | Command::DeviceForget(..) | Command::Send { .. } => false,
+        };
+        let mut reason = blocked(&self.context.store.health().borrow());
+        if reason.is_none() {
+            let mut health = self.context.store.health();
+            let told =
+                async { health.wait_for(|now| *now != StoreHealth::Ok).await.ok().and_then(|now| blocked(&now)) };
+            tokio::select! {
+                done = self.carry_on(command, answers) => return done,
+                Some(told) = told, if may_be_left => reason = Some(told),
+            }
+        }
+        let detail = format!("the store is blocked: {}", reason.unwrap_or_default());
+        answers.refuse(&Rejection::new(ErrorCode::StoreBlocked, detail)).await;
+        Ok(())
+    }
+
+    async fn carry_on(&self, command: Command, answers: &Answers) -> Result<(), StoreError> {
         match command {
             Command::UserErase(user) => self.erase_user(&user, answers).await,
             Command::UserExport(user) => self.export_user(&user, answers).await,
@@ -111,6 +134,14 @@ impl Commands {
             Command::Resume(which) => self.resume(&which, answers).await,
             Command::Flush(which) => self.flush(&which, answers).await,
         }
+    }
+}
+
+/// Why the disk takes nothing.
+fn blocked(health: &StoreHealth) -> Option<String> {
+    match health {
+        StoreHealth::Ok => None,
+        StoreHealth::Blocked { reason } => Some(reason.clone()),
     }
 }
 

@@ -21,8 +21,7 @@ use std::path::Path;
 pub(super) async fn run(path: &Path, ops: Option<SocketAddr>, id: &str, json: bool) -> anyhow::Result<()> {
     let traces = Inspector::open(path)?.trace(id)?;
     if traces.is_empty() {
-        let hint = "settled messages are remembered for a limited time, and of chat `explain push USER SID` tells";
-        bail!("{} knows no message `{id}`; {hint}", path.display());
+        bail!("{} knows no message `{id}`; {}", path.display(), unknown(&Live::ask(ops).await));
     }
     if json {
         print::line(serde_json::to_string_pretty(&json_of(&traces)?)?)?;
@@ -38,6 +37,18 @@ pub(super) async fn run(path: &Path, ops: Option<SocketAddr>, id: &str, json: bo
         print::line(text.trim_end())?;
     }
     Ok(())
+}
+
+/// Why the store may know nothing of a message.
+fn unknown(live: &Live) -> String {
+    match live.blocked() {
+        Some(reason) => format!(
+            "the store is blocked: {reason}; what came since is in no file yet, has no PUBACK, and is stored when the disk works"
+        ),
+        None => {
+            "settled messages are remembered for a limited time, and of chat `explain push USER SID` tells".to_owned()
+        }
+    }
 }
 
 /// The JSON form of messages: what is not known of one is left out.

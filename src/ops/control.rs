@@ -158,10 +158,15 @@ pub struct Answer(BufReader<UnixStream>);
 /// # Errors
 /// When none runs there, or it is another user's.
 pub async fn ask(path: &Path, request: &[u8]) -> io::Result<Answer> {
-    let mut stream = UnixStream::connect(path).await?;
-    stream.write_all(request).await?;
-    stream.write_all(b"\n").await?;
-    Ok(Answer(BufReader::new(stream)))
+    say(UnixStream::connect(path).await?, request).await
+}
+
+async fn say(mut stream: UnixStream, request: &[u8]) -> io::Result<Answer> {
+    match stream.write_all(&[request, b"\n"].concat()).await {
+        // A bridge that has too many clients says so without reading, and what it said can still be read.
+        Err(error) if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Err(error),
+        _ => Ok(Answer(BufReader::new(stream))),
+    }
 }
 
 impl Answer {
@@ -241,6 +246,11 @@ mod tests {
             held.push(harness.calls.recv().await.unwrap());
         }
         let told = ask(&harness.path(), b"{}").await.unwrap().next().await.unwrap().unwrap();
+        assert!(told.contains("RATE_LIMITED"), "{told}");
+        // The bridge has said so and gone before this one speaks.
+        let late = UnixStream::connect(harness.path()).await.unwrap();
+        late.readable().await.unwrap();
+        let told = say(late, b"{}").await.unwrap().next().await.unwrap().unwrap();
         assert!(told.contains("RATE_LIMITED"), "{told}");
         held[3].answers.send("done".into()).await.unwrap();
         assert_eq!(asked[3].next().await.unwrap().as_deref(), Some("done"));

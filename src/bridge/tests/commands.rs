@@ -192,3 +192,44 @@ async fn an_admin_commands_over_mqtt_and_nobody_else_does() {
     harness.report(accepted(send.sid)).await;
     harness.close().await;
 }
+
+impl Harness {
+    /// The store commits nothing as long as this is there.
+    fn block_disk(&self) -> rusqlite::Connection {
+        let other = rusqlite::Connection::open(&self.path).unwrap();
+        other.busy_timeout(Duration::from_secs(10)).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        other
+    }
+}
+
+#[tokio::test]
+async fn while_the_disk_takes_nothing_what_needs_it_is_refused_at_once() {
+    let mut harness = Harness::open();
+    assert_eq!(harness.command(&json!({"op": "flush"})).await["ok"], true, "the bridge has started");
+    let disk = harness.block_disk();
+    // It is asked before anybody knows, and is left when it is known.
+    let under_way = harness.command(&json!({"id": "c0", "op": "device.list", "user": "bob"})).await;
+    assert_eq!((&under_way["ref"], &under_way["code"]), (&json!("c0"), &json!("STORE_BLOCKED")), "{under_way}");
+    for request in [
+        json!({"op": "flush"}),
+        json!({"op": "device.list", "user": "bob"}),
+        json!({"op": "device.forget", "user": "bob", "dev": "phone"}),
+        json!({"op": "user.erase", "user": "bob"}),
+        json!({"op": "user.export", "user": "bob"}),
+        json!({"op": "user.free", "user": "bob"}),
+        json!({"op": "send", "to": "bob", "from": "client1", "text": "hello"}),
+    ] {
+        let answer = harness.command(&request).await;
+        assert_eq!((&answer["ok"], &answer["code"]), (&json!(false), &json!("STORE_BLOCKED")), "{request}");
+        let detail = answer["detail"].as_str().unwrap();
+        assert!(detail.strip_prefix("the store is blocked: ").is_some_and(|reason| !reason.is_empty()), "{detail}");
+    }
+    assert_eq!(harness.command(&json!({"op": "pause"})).await["ok"], true, "it needs no disk");
+    timeout(harness.readiness.wait_for(|now| now.intake == "stopped: the store is blocked")).await.unwrap();
+    drop(disk);
+    let mut health = harness.store.health();
+    timeout(health.wait_for(|health| *health == store::StoreHealth::Ok)).await.unwrap();
+    assert_eq!(harness.command(&json!({"op": "flush"})).await["ok"], true);
+    harness.close().await;
+}

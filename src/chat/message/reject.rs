@@ -39,6 +39,8 @@ pub enum ErrorCode {
     RateLimited,
     /// The bridge has no room for the message.
     QueueFull,
+    /// The disk takes nothing.
+    StoreBlocked,
     /// What is asked for does not exist.
     NotFound,
     /// The version of the payload is not known.
@@ -51,7 +53,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::BadJson,
         Self::NotObject,
         Self::MissingField,
@@ -67,6 +69,7 @@ impl ErrorCode {
         Self::Duplicate,
         Self::RateLimited,
         Self::QueueFull,
+        Self::StoreBlocked,
         Self::NotFound,
         Self::Version,
         Self::UnknownTopic,

@@ -17,9 +17,14 @@ impl Live {
         Self(serde_json::from_str(body).unwrap_or_default())
     }
 
+    /// Why the store takes nothing.
+    pub(super) fn blocked(&self) -> Option<&str> {
+        self.0["store"].as_str().filter(|store| *store != "ok")
+    }
+
     /// Why a message that goes by this transport may have to wait.
     pub(super) fn why(&self, transport: &str) -> Option<String> {
-        if let Some(store) = self.0["store"].as_str().filter(|store| *store != "ok") {
+        if let Some(store) = self.blocked() {
             return Some(format!("the store is blocked: {store}"));
         }
         let state = self.0[transport].as_str()?;
@@ -33,7 +38,15 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::trace::unknown;
     use serde_json::json;
+
+    #[test]
+    fn of_a_message_that_waits_for_the_disk_it_is_told_that_the_disk_takes_nothing() {
+        let of = |store: &str| unknown(&Live(json!({"ccs": "up", "store": store})));
+        assert!(of("disk full").starts_with("the store is blocked: disk full; "));
+        assert!(of("ok").starts_with("settled messages") && unknown(&Live::default()).starts_with("settled messages"));
+    }
 
     #[test]
     fn the_store_comes_first_and_a_transport_that_is_well_says_nothing() {
