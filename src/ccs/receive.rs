@@ -127,7 +127,7 @@ impl Session {
         };
         // The peer had a fault or asks to wait (RFC 6120, 8.3.2).
         let temporary = error.kind == "wait" || error.code.is_some_and(|code| code >= 500);
-        let answer = Answer::Refused(refusal::of_rejection(temporary, error.condition, error.text));
+        let answer = Answer::Refused(refusal::of_rejection(temporary, &error.condition, &error.text));
         self.events.push_back(Event::Answered { message_id, answer });
     }
 

@@ -22,9 +22,15 @@ pub fn of_nack(nack: &Nack) -> Refusal {
     Refusal::new(decision(nack.code()), code, nack.description())
 }
 
-/// What follows from a stanza error; one that is temporary may pass later.
-pub fn of_rejection(temporary: bool, condition: String, text: String) -> Refusal {
-    Refusal::new(if temporary { again(FAULT, Scope::Message) } else { Decision::FAIL }, condition, text)
+/// What follows from a stanza error, which is XMPP's word for what CCS has codes for: the stanza could not be read, or, if that is
+/// temporary, not now. The condition goes into the detail.
+pub fn of_rejection(temporary: bool, condition: &str, text: &str) -> Refusal {
+    let (decision, code) = match temporary {
+        true => (again(FAULT, Scope::Message), NackCode::ServiceUnavailable),
+        false => (Decision::FAIL, NackCode::InvalidJson),
+    };
+    let detail = if text.is_empty() { condition.to_owned() } else { format!("{condition}: {text}") };
+    Refusal::new(decision, code.to_string(), detail)
 }
 
 /// CCS likes to repeat the token: the same without it, and with a code that is not too long.
@@ -84,6 +90,18 @@ mod tests {
         ] {
             assert_eq!(of_nack(&nack(code, "")).decision, expected, "{code}");
         }
+    }
+
+    #[test]
+    fn a_stanza_error_has_the_code_of_a_nack_and_its_condition_in_the_detail() {
+        let told = |temporary, text| {
+            let Refusal { decision, code, detail, .. } = of_rejection(temporary, "bad-request", text);
+            (decision, code, detail)
+        };
+        let expected = (Decision::FAIL, "INVALID_JSON".to_owned(), "bad-request: Missing".to_owned());
+        assert_eq!(told(false, "Missing"), expected);
+        let later = (again(FAULT, Scope::Message), "SERVICE_UNAVAILABLE".to_owned(), "bad-request".to_owned());
+        assert_eq!(told(true, ""), later);
     }
 
     #[test]
