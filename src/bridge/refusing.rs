@@ -145,7 +145,7 @@ pub(super) fn reply_topic_of(owner: &Owner, role: Role, response_topic: Option<&
     match response_topic.filter(|_| role == Role::Bal) {
         Some(wish) => check_response_topic(owner, wish)
             .map(|()| wish.clone())
-            .map_err(|e| Rejection::new(ErrorCode::Forbidden, format!("the response topic {e}"))),
+            .map_err(|fault| Rejection::new(ErrorCode::Forbidden, fault.to_string())),
         None => Ok(inbox(owner)),
     }
 }

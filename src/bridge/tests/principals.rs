@@ -152,5 +152,12 @@ async fn a_refused_message_fails_where_its_response_topic_says_if_that_is_one() 
         let [(topic, failed), (_, error)] = told;
         assert_eq!((&*topic, &failed["status"], &failed["code"]), (reply, &json!("failed"), &error["code"]));
     }
+    let whole = json!({"id": "a2", "token": "T", "data": {}});
+    harness.asked_by(bal, &whole, "bal2/answers").await;
+    let [(_, one), (_, other)] = [harness.read().await, harness.read().await];
+    for told in [one, other] {
+        assert_eq!(told["code"], "FORBIDDEN");
+        assert_eq!(told["detail"], "the response topic is not below the sender's own name");
+    }
     harness.close().await;
 }
