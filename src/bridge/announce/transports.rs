@@ -76,6 +76,7 @@ impl View {
         for (metric, value) in [
             (Metric::TransportUp, u64::from(self.link == Link::Up)),
             (Metric::TransportPause, seconds(self.pause.as_ref().map(|pause| pause.until - self.now))),
+            (Metric::TransportPaused, u64::from(self.is_paused)),
             (Metric::NextTry, seconds(next_try)),
             (Metric::ConnectionAge, oldest.map_or(0, |one| self.age(one.begun).as_secs())),
             (Metric::Unanswered, self.snapshot.unanswered() as u64),

@@ -17,6 +17,11 @@ impl Harness {
         answers
     }
 
+    /// Whether the metrics have this.
+    fn shows(&self, text: &str) -> bool {
+        String::from_utf8(self.metrics.render()).unwrap().contains(text)
+    }
+
     /// The last document of the answer to a command.
     pub(super) async fn command(&self, request: &Value) -> Value {
         let mut answers = self.commands(request).await;
@@ -59,7 +64,10 @@ async fn a_paused_transport_gets_nothing_until_it_is_resumed() {
         }
     })
     .await;
+    assert!(harness.shows("bridge_transport_paused{transport=\"ccs\"} 1"));
     harness.command(&json!({"op": "resume", "transport": "ccs"})).await;
+    timeout(harness.readiness.wait_for(|now| !now.why.contains_key("ccs"))).await.unwrap();
+    assert!(harness.shows("bridge_transport_paused{transport=\"ccs\"} 0"));
     let send = harness.sent().await;
     harness.report(accepted(send.sid)).await;
     harness.close().await;

@@ -107,6 +107,8 @@ metrics! {
         "1 for the word that `/readyz` has for the transport, 0 for those that it had before");
     TransportPause(Gauge, "bridge_transport_pause_seconds", ["transport"],
         "How long nothing is sent yet, because the push service refused: many messages in a row, or one for all");
+    TransportPaused(Gauge, "bridge_transport_paused", ["transport"],
+        "1 while an operator lets nothing be sent: until `resume`, or the next start");
     NextTry(Gauge, "bridge_transport_next_try_seconds", ["transport"],
         "How long until something is tried again that failed: a connection, or one message that finds out; 0 is now or never");
     Connections(Gauge, "bridge_transport_connections", ["transport", "state"],
