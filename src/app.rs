@@ -309,18 +309,6 @@ impl MqttSide {
             None => {
                 let config = plan::client(settings, password, started_ms);
                 config.check()?;
-                if settings.bals().is_empty() {
-                    tracing::warn!(
-                        "no BAL is configured, so everybody who may publish on the external broker may push to every \
-                         device; name those who may, each by a line [bals.NAME]"
-                    );
-                }
-                if settings.chat.direct {
-                    tracing::warn!(
-                        "`chat.direct`: users write into the inboxes of each other, and nothing proves who wrote; what \
-                         that means is in topics.md"
-                    );
-                }
                 Ok((Self::External(Box::new(config)), Addresses { broker: None, websocket: None, ops }))
             }
         }

@@ -11,8 +11,10 @@ use url::{Origin, Url};
 /// What to tell the operator, by the names of keys and without values. Nothing of it keeps the bridge from running.
 pub fn warnings(settings: &Settings) -> Vec<String> {
     let broker = &settings.broker;
-    if settings.engine() != Some(Engine::Embedded) {
-        return Vec::new();
+    match settings.engine() {
+        None => return [everybody(settings), unproven(settings)].concat(),
+        Some(Engine::Rumqttd) => return Vec::new(),
+        Some(Engine::Embedded) => {}
     }
     let limits = &settings.limits.broker;
     [
@@ -24,6 +26,20 @@ pub fn warnings(settings: &Settings) -> Vec<String> {
         other_queue_limits(limits),
     ]
     .concat()
+}
+
+/// An external broker, and nobody said who is a BAL.
+fn everybody(settings: &Settings) -> Vec<String> {
+    let told = "no BAL is configured, so everybody who may publish on the external broker may push to every device; name those \
+                who may, each by a line [bals.NAME]";
+    if settings.bals().is_empty() { vec![told.to_owned()] } else { Vec::new() }
+}
+
+/// Messages that pass by the bridge.
+fn unproven(settings: &Settings) -> Vec<String> {
+    let told = "`chat.direct`: users write into the inboxes of each other, and nothing proves who wrote; what that means is in \
+                topics.md";
+    if settings.chat.direct { vec![told.to_owned()] } else { Vec::new() }
 }
 
 /// More levels than any topic may have.
@@ -118,6 +134,17 @@ fn can_match(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_external_broker_where_everybody_may_push_is_warned_of() {
+        let mut settings = Settings::default();
+        settings.mqtt.broker = crate::chat::message::BrokerKind::External;
+        assert!(matches!(&warnings(&settings)[..], [told] if told.starts_with("no BAL is configured")));
+        settings.bals.insert("bal1".to_owned(), Default::default());
+        assert_eq!(warnings(&settings), [""; 0]);
+        settings.chat.direct = true;
+        assert!(matches!(&warnings(&settings)[..], [told] if told.starts_with("`chat.direct`")));
+    }
 
     fn about(change: impl FnOnce(&mut BrokerConfig)) -> Vec<String> {
         let mut settings = Settings::default();

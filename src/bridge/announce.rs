@@ -34,6 +34,7 @@ const ROUND_EVERY: Duration = Duration::from_millis(500);
 pub(super) struct Watches {
     pub(super) transports: Vec<Watched>,
     pub(super) broker_link: watch::Receiver<BrokerLink>,
+    pub(super) broker_trouble: watch::Receiver<Option<String>>,
     pub(super) store: watch::Receiver<StoreHealth>,
     pub(super) clients: watch::Receiver<Option<usize>>,
     pub(super) events: mpsc::Receiver<BridgeEvent>,
@@ -104,9 +105,9 @@ impl Announcer {
     }
 
     fn measure(&mut self) {
+        self.context.store.check_disk(machine_now());
         let metrics = &self.context.metrics;
         let numbers = self.context.store.figures();
-        self.context.store.check_disk(machine_now());
         metrics.set(Metric::QueueRows, numbers.queue_rows);
         metrics.set(Metric::QueueBytes, numbers.queue_bytes);
         metrics.set(Metric::SpoolRows, numbers.spool_rows);
@@ -123,9 +124,10 @@ impl Announcer {
         let limits = self.limits_reached();
         metrics.set(Metric::IntakeStopped, u64::from(limits.is_some()));
         let ready = up && !views.iter().any(|view| matches!(view.link, Link::Down(_) | Link::Probing(_)));
+        let of_broker = self.watches.broker_trouble.borrow().clone().map(|why| ("mqtt".to_owned(), why));
         let now = Readiness {
             ready: ready && !is_blocked && limits.is_none(),
-            why: views.iter().filter_map(|view| Some((view.name.clone(), view.why()?))).collect(),
+            why: views.iter().filter_map(|view| Some((view.name.clone(), view.why()?))).chain(of_broker).collect(),
             transports: views.into_iter().map(|view| (view.name, view.link.as_str())).collect(),
             mqtt: if up { "open" } else { "closed" },
             store: match store {
@@ -141,8 +143,6 @@ impl Announcer {
         self.readiness.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
     }
 
-    /// Publishes the retained status when it has changed.
-    fn say(&mut self) {
     /// Which limits stop the intake, of pushes and of what devices send.
     fn limits_reached(&self) -> Option<String> {
         let queue = self.context.queue_full.load(Ordering::Relaxed);
@@ -154,6 +154,8 @@ impl Announcer {
         (!limits.is_empty()).then(|| limits.join("; "))
     }
 
+    /// Publishes the retained status when it has changed.
+    fn say(&mut self) {
         let up = *self.watches.broker_link.borrow() == BrokerLink::Up;
         let status = self.status();
         let said = Some((status.state, status.transports.clone()));

@@ -108,7 +108,7 @@ pub struct Stops {
 /// When the store is closed before the bridge has ended.
 pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), StoreError> {
     let Parts { store, recovery, mqtt, transports, control, metrics, readiness } = parts;
-    let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, .. } = mqtt;
+    let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, trouble, .. } = mqtt;
     let (clients, sightings, notices) = (mqtt.clients, mqtt.sightings, mqtt.notices);
     let (directory, confirmations) = (mqtt.directory, mqtt.confirmations);
     let (events_tx, events) = mpsc::channel(EVENTS);
@@ -164,7 +164,8 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         tasks.spawn(device_intake.run());
     }
     let (transports, store) = (watched, context.store.health());
-    let watches = Watches { transports, broker_link: broker_link.clone(), store, clients, events };
+    let broker_trouble = trouble;
+    let watches = Watches { transports, broker_link: broker_link.clone(), broker_trouble, store, clients, events };
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     tasks.spawn(chat::watch_pushes(Arc::clone(&context), confirmations, stops.publish.clone()));
     tasks.spawn(intake.schedule().run(stops.publish.clone()));

@@ -38,7 +38,7 @@ pub async fn run(config: ClientConfig, mut outlet: Outlet, stop: CancellationTok
 async fn keep<P: Protocol>(mut plan: Plan, mut outlet: Outlet, stop: &CancellationToken) {
     let limits = plan.config.limits.clone();
     let mut retry = Retry::new(limits.retry_min, limits.retry_max);
-    let mut flight = Flight::new(&limits);
+    let mut flight = Flight::new(&limits, outlet.trouble.clone());
     // What was wrong with the files when they were read last.
     let mut told = None;
     loop {
@@ -47,6 +47,9 @@ async fn keep<P: Protocol>(mut plan: Plan, mut outlet: Outlet, stop: &Cancellati
         };
         let (pause, tell) = retry.failed(&failure, open, rand::random());
         say(&plan, &failure, pause, tell);
+        if !matches!(failure, Failure::Redelivery) {
+            outlet.trouble.send_replace(Some(format!("{}: {failure}", plan.address)));
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(pause) => {}

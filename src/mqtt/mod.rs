@@ -330,6 +330,8 @@ pub struct Port {
     pub publish: mpsc::Sender<Outbound>,
     /// Whether the broker is there.
     pub broker_link: watch::Receiver<BrokerLink>,
+    /// Why it is not, or what it refuses.
+    pub trouble: watch::Receiver<Option<String>>,
     /// Changes whenever a topic that had no reader may have got one.
     pub readers: watch::Receiver<u64>,
     /// Clients connected to the broker; `None` if it does not say.
@@ -358,6 +360,8 @@ pub struct Outlet {
     pub publish: mpsc::Receiver<Outbound>,
     /// Whether the broker is there.
     pub broker_link: watch::Sender<BrokerLink>,
+    /// Why it is not, or what it refuses, in words for an operator.
+    pub trouble: watch::Sender<Option<String>>,
     /// To be changed whenever a topic that had no reader may have got one.
     pub readers: watch::Sender<u64>,
     /// Clients connected to the broker, if it knows.
@@ -382,6 +386,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (inbound_tx, inbound_rx) = inbound_queues(inbound);
     let (publish_tx, publish_rx) = mpsc::channel(publish);
     let (link_tx, link_rx) = watch::channel(BrokerLink::Down);
+    let (trouble_tx, trouble_rx) = watch::channel(None);
     let (readers_tx, readers_rx) = watch::channel(0);
     let (clients_tx, clients_rx) = watch::channel(None);
     let (sightings_tx, sightings_rx) = mpsc::channel(SIGHTINGS);
@@ -396,6 +401,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             inbound: inbound_rx,
             publish: publish_tx,
             broker_link: link_rx,
+            trouble: trouble_rx,
             readers: readers_rx,
             clients: clients_rx,
             sightings: sightings_rx,
@@ -409,6 +415,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             inbound: inbound_tx,
             publish: publish_rx,
             broker_link: link_tx,
+            trouble: trouble_tx,
             readers: readers_tx,
             clients: clients_tx,
             sightings: sightings_tx,

@@ -98,6 +98,8 @@ impl<P: Protocol> Talk<'_, P> {
         for (filter, reason) in filters.iter().zip(&refused) {
             if let Some(reason) = reason {
                 error!(broker = self.plan.address, filter, reason, "the broker refuses a subscription");
+                let trouble = format!("{}: the broker refuses the subscription {filter}: {reason}", self.plan.address);
+                self.flight.trouble.send_replace(Some(trouble));
             }
         }
         Ok(refused.iter().all(Option::is_none))
@@ -117,6 +119,7 @@ impl<P: Protocol> Talk<'_, P> {
     fn open(&mut self) {
         self.tally.opened.get_or_init(Instant::now);
         info!(broker = self.plan.address, filters = self.plan.config.filters.len(), "subscribed; the broker is up");
+        self.flight.trouble.send_replace(None);
         self.broker_link.send_replace(BrokerLink::Up);
         self.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
@@ -176,7 +179,7 @@ impl<P: Protocol> Talk<'_, P> {
     }
 
     fn tick(&mut self) {
-        if self.flight.settling.tick(Instant::now()) {
+        if self.flight.tick(Instant::now()) {
             self.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
         }
     }
@@ -190,6 +193,11 @@ pub(super) struct Flight {
     settling: Settling,
     barrier: Barrier,
     limit: Duration,
+    /// What is refused, for the operator.
+    trouble: watch::Sender<Option<String>>,
+    /// What was refused counts as refused until then: it is published again before, unless there is no need any more.
+    refused_until: Option<Instant>,
+    refusal_pause: Duration,
 }
 
 #[derive(Debug)]
@@ -201,8 +209,11 @@ struct Landed {
 }
 
 impl Flight {
-    pub(super) fn new(limits: &ClientLimits) -> Self {
+    pub(super) fn new(limits: &ClientLimits, trouble: watch::Sender<Option<String>>) -> Self {
         Self {
+            trouble,
+            refused_until: None,
+            refusal_pause: limits.refusal_pause,
             waiting: JoinSet::new(),
             settling: Settling::new(limits.refusal_pause, limits.reader_probe),
             barrier: Barrier::default(),
@@ -227,7 +238,15 @@ impl Flight {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.settling.deadline()
+        self.settling.deadline().into_iter().chain(self.refused_until).min()
+    }
+
+    /// Tells what is due; answers whether it is time for the bridge to probe for readers.
+    fn tick(&mut self, now: Instant) -> bool {
+        if self.refused_until.take_if(|until| *until <= now).is_some() {
+            self.trouble.send_replace(None);
+        }
+        self.settling.tick(now)
     }
 
     fn take_off(&mut self, outbound: Outbound, answer: impl Future<Output = Answer> + Send + 'static) {
@@ -257,6 +276,10 @@ impl Flight {
             self.settling.passed(&topic);
         } else {
             self.barrier.broke(&topic);
+        }
+        if let Answer::Refused(reason) = &answer {
+            self.trouble.send_replace(Some(format!("the broker refuses what is published on {topic}: {reason}")));
+            self.refused_until = Some(Instant::now() + 3 * self.refusal_pause);
         }
         match &answer {
             Answer::Refused(reason) if self.settling.news(&topic) == News::First => {

@@ -23,7 +23,8 @@ pub struct Readiness {
     /// Every way to the devices, by its name: `up`, `draining`, `down`, or why no message goes.
     #[serde(flatten)]
     pub transports: BTreeMap<String, &'static str>,
-    /// Why a transport sends nothing, or less than it could; only those of which there is something to say.
+    /// Why a transport sends nothing, or less than it could, and, as `mqtt`, why an external broker is away, or what it refuses;
+    /// only what there is to say.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub why: BTreeMap<String, String>,
     /// `open` or `closed`.

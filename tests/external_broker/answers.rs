@@ -57,11 +57,13 @@ async fn a_refused_filter_is_named_and_the_door_stays_closed_until_it_is_granted
     link.suback(pkid, vec![granted, SubscribeReasonCode::NotAuthorized]).await;
     let line = logs.line(&["ERROR", "_bridge/commands", "NotAuthorized"]).await;
     assert!(!line.contains("+/self/#"), "{line}");
+    bridge.trouble(Some("refuses the subscription _bridge/commands: NotAuthorized")).await;
     let (pkid, filters) = link.subscribe().await;
     assert_eq!(filters, 2);
     assert_eq!(*bridge.port.broker_link.borrow(), BrokerLink::Down);
     link.suback(pkid, vec![granted, granted]).await;
     bridge.broker_link(BrokerLink::Up).await;
+    bridge.trouble(None).await;
 }
 
 fn upgraded(url: String) -> ClientConfig {
@@ -129,18 +131,21 @@ async fn a_grant_of_qos_0_is_no_grant() {
 async fn a_refused_publication_is_told_once_and_held_while_others_pass() {
     let (logs, _guard) = Logs::collect();
     let broker = Scripted::listen().await;
-    let bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
     let mut link = broker.welcome(connack(false)).await;
     for _ in 0..2 {
         let refused = bridge.publish("eve/others/messages").await;
         let publish = link.published().await;
         link.puback(publish.pkid, PubAckReason::NotAuthorized).await;
+        bridge.trouble(Some("refuses what is published on eve/others/messages: NotAuthorized")).await;
         let passed = bridge.publish("bal/others/messages").await;
         let publish = link.published().await;
         link.puback(publish.pkid, PubAckReason::Success).await;
         assert_eq!(outcome(passed).await, Outcome::Confirmed);
         assert_eq!(outcome(refused).await, Outcome::Lost);
     }
+    // It is not published again, so nothing is refused any more.
+    bridge.trouble(None).await;
     assert_eq!(logs.lines(&["ERROR", "eve/others/messages", "NotAuthorized"]).len(), 1);
     assert!(!logs.text().contains("the words of a message"));
 }

@@ -302,13 +302,14 @@ async fn a_wrong_password_is_an_error_told_once(version: Version) {
     let mut wrong = right.clone();
     right.password = Some(Secret::new("right"));
     wrong.password = Some(Secret::new("hunter2"));
-    let bridge = Bridge::start(wrong);
+    let mut bridge = Bridge::start(wrong);
     for _ in 0..3 {
         broker.logged("not authorised").await;
     }
     logs.line(&["DEBUG", "still no connection"]).await;
     assert_eq!(logs.lines(&["ERROR"]).len(), 1, "{}", logs.text());
     logs.line(&["ERROR", "refused by the broker"]).await;
+    bridge.trouble(Some(" (mqtt.url): refused by the broker: ")).await;
     assert!(!logs.text().contains("hunter2"));
     assert_eq!(*bridge.port.broker_link.borrow(), BrokerLink::Down);
     bridge.stop().await;

@@ -71,6 +71,15 @@ impl Bridge {
         soon(self.port.broker_link.wait_for(|broker_link| *broker_link == wanted)).await.unwrap();
     }
 
+    /// Waits until the operator is told this, or nothing.
+    pub(crate) async fn trouble(&mut self, wanted: Option<&str>) {
+        let is_told = |told: &Option<String>| match (told, wanted) {
+            (Some(told), Some(wanted)) => told.contains(wanted),
+            (told, wanted) => told.is_none() && wanted.is_none(),
+        };
+        soon(self.port.trouble.wait_for(is_told)).await.unwrap();
+    }
+
     pub(crate) async fn inbound(&mut self) -> Inbound {
         soon(self.port.inbound.recv()).await.unwrap()
     }

@@ -65,3 +65,16 @@ async fn an_operator_hears_of_a_full_queue() {
     assert_eq!(told, json!({"event": "queue_full", "session": "alice::phone", "refused": 3}));
     harness.close().await;
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_an_external_broker_is_told_in_words() {
+    let mut harness = Harness::open_for(Settings { broker: BrokerKind::External, ..settings() });
+    let why = "broker.example:1883 (mqtt.url): refused by the broker: NotAuthorized".to_owned();
+    harness.mqtt.broker_link.send_replace(BrokerLink::Down);
+    harness.mqtt.trouble.send_replace(Some(why.clone()));
+    timeout(harness.readiness.wait_for(|now| now.why.get("mqtt") == Some(&why) && now.mqtt == "closed")).await.unwrap();
+    harness.mqtt.trouble.send_replace(None);
+    harness.mqtt.broker_link.send_replace(BrokerLink::Up);
+    timeout(harness.readiness.wait_for(|now| now.ready && now.why.is_empty())).await.unwrap();
+    harness.close().await;
+}
