@@ -218,6 +218,39 @@ mod tests {
         assert_eq!(lines.next(), Some("  now: is with the push service, unanswered"));
     }
 
+    #[test]
+    fn what_was_sent_again_at_once_and_came_back_untried_was_one_attempt() {
+        let replayed = json!({"at": 20, "event": "replayed", "attempt": 1, "times": 1, "from": 10});
+        let untried = json!({"at": 20, "event": "retry", "code": "unauthenticated", "detail": "no", "from": 10});
+        let d = TraceDelivery {
+            attempt: 1,
+            claimed_at: Some(10),
+            log: json!([replayed, untried]),
+            ..delivery("fcm-v1", "bal1/others/receipts", State::Due)
+        };
+        let told = of_delivery(&d, &Live::default());
+        assert!(told.contains("handed to the push service (fcm-v1), attempt 1\n"), "{told}");
+        assert!(told.contains("was not processed, and sent again at once\n"), "{told}");
+        let later = json!([
+            {"at": 20, "event": "replayed", "attempt": 5, "times": 2, "from": 10},
+            {"at": 30, "event": "replayed", "attempt": 7, "times": 2, "from": 25}, {"at": 30, "event": "retry", "code": "x", "detail": "", "from": 25},
+        ]);
+        let told = of_delivery(&TraceDelivery { attempt: 7, log: later, claimed_at: Some(25), ..d }, &Live::default());
+        assert!(told.contains(", attempt 3\n") && told.contains(", attempt 6\n"), "{told}");
+        assert!(told.contains("sent again at once, 2 times\n"), "{told}");
+    }
+
+    #[test]
+    fn what_was_sent_once_cannot_have_arrived_twice() {
+        let told = |attempt, log| {
+            let d = delivery("fcm-v1", "bal1/others/receipts", State::Failed);
+            of_delivery(&TraceDelivery { attempt, log, dup_possible: true, ..d }, &Live::default())
+        };
+        assert!(told(1, json!([])).contains("the device may have got it all the same (dup_possible)"));
+        assert!(told(2, json!([])).contains("the device may have got it twice (dup_possible)"));
+        assert!(told(1, json!([{"at": 1, "event": "copies", "copies": 2, "attempt": 1}])).contains("got it twice"));
+    }
+
     /// To a device that is gone, and into an inbox.
     fn message() -> TraceMessage {
         let code = Some("DEVICE_UNREGISTERED".to_owned());
@@ -250,7 +283,7 @@ mod tests {
         let open = format!(
             "a1 of bal1, 2 deliveries (the bridge's id: 06dmzkt000000000)\n  {}  accepted: on disk, acknowledged to the BAL\n  \
              to a device by ccs (06dmzkt000000001)\n    {}  handed to the push service (ccs), attempt 1\n    \
-             {}  failed: DEVICE_UNREGISTERED\n    may have arrived twice (dup_possible)\n  \
+             {}  failed: DEVICE_UNREGISTERED\n    the device may have got it all the same (dup_possible)\n  \
              into alice/others/messages (06dmzkt000000001)\n    {}  put into the inbox alice/others/messages\n    \
              now: waits for its reader\n  kept until {}\n  1 of its statuses wait on bal1/others/receipts for a reader\n",
             at(1),

@@ -28,7 +28,7 @@ pub(super) fn of_delivery(d: &TraceDelivery, live: &Live) -> String {
         text += &format!("  now: {}\n", present(d, live));
     }
     if d.dup_possible {
-        text += "  the device may have got it twice (dup_possible)\n";
+        text += &format!("  the device {}\n", doubt(d));
     }
     text + &unread_statuses(d.statuses_unread, &d.reply)
 }
@@ -53,7 +53,7 @@ pub(super) fn of_message(m: &TraceMessage, live: &Live) -> String {
             text += &format!("    now: {}\n", present(d, live));
         }
         if d.dup_possible {
-            text += "    may have arrived twice (dup_possible)\n";
+            text += &format!("    the device {}\n", doubt(d));
         }
     }
     text += &m.kept_until.map(|until| format!("  kept until {}\n", utc(until))).unwrap_or_default();
@@ -92,22 +92,36 @@ fn unread_statuses(unread: u64, topic: &str) -> String {
     if unread == 0 { String::new() } else { format!("  {unread} of its statuses wait on {topic} for a reader\n") }
 }
 
+/// What nobody knows for certain: whether what had no answer, or one that settles nothing, arrived.
+fn doubt(d: &TraceDelivery) -> &'static str {
+    let mut log = d.log.as_array().into_iter().flatten();
+    match d.attempt > 1 || log.any(|entry| entry["event"] == "copies") {
+        true => "may have got it twice (dup_possible)",
+        false => "may have got it all the same (dup_possible)",
+    }
+}
+
 /// Every attempt with its own time, its answer and its wait, and what became of the last one.
 fn of_attempts(d: &TraceDelivery) -> Vec<Moment> {
     let in_inbox = d.transport == INBOX;
     let mut moments = Vec::new();
-    let (mut attempts, mut untried) = (BTreeMap::new(), BTreeSet::new());
+    let (mut attempts, mut untried) = (BTreeMap::<u64, (u64, u64)>::new(), BTreeSet::new());
     for entry in d.log.as_array().into_iter().flatten() {
         moments.push((entry["at"].as_u64().unwrap_or(0), unusual(d, entry)));
         match (entry["from"].as_u64(), entry["attempt"].as_u64()) {
             (Some(from), Some(attempt)) => {
                 let again_at_once = if entry["event"] == "replayed" { entry["times"].as_u64() } else { None };
-                let first = attempt.saturating_sub(again_at_once.unwrap_or(0));
-                attempts.entry(from).or_insert(first);
+                attempts.entry(from).or_insert((attempt, again_at_once.unwrap_or(0)));
             }
             (from, _) => untried.extend(from),
         }
     }
+    // What was sent again at once counts each time, and the last time does not where it came back untried.
+    let first = |(from, (attempt, again)): (u64, (u64, u64))| {
+        let last = u64::from(again > 0 && untried.contains(&from));
+        (from, (attempt + last).saturating_sub(again))
+    };
+    let mut attempts: BTreeMap<u64, u64> = attempts.into_iter().map(first).collect();
     if let Some(at) = d.claimed_at.filter(|at| !untried.contains(at)) {
         let last = u64::from(d.attempt);
         attempts.entry(at).or_insert(last);
@@ -137,7 +151,8 @@ fn unusual(d: &TraceDelivery, entry: &Value) -> String {
     let attempt = entry["attempt"].as_u64().map(|attempt| format!("attempt {attempt}: ")).unwrap_or_default();
     let detail = entry["detail"].as_str().filter(|detail| !detail.is_empty());
     let because = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
-    let times = entry["times"].as_u64().map(|times| format!(", {times} times")).unwrap_or_default();
+    let times = entry["times"].as_u64().filter(|times| *times > 1);
+    let times = times.map(|times| format!(", {times} times")).unwrap_or_default();
     let until = entry["until"].as_u64().map(|at| format!(", the last time at {}", utc(at))).unwrap_or_default();
     let due = entry["due"].as_u64();
     let wait = match (due, entry["until"].as_u64().or_else(|| entry["at"].as_u64())) {
