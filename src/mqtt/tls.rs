@@ -5,6 +5,7 @@
 
 use super::config::ClientError;
 use super::link::Failure;
+use crate::ops::tls;
 use rumqttc_v5::TlsError;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,6 +56,6 @@ pub(super) fn failure(error: &TlsError) -> Failure {
         TlsError::Io(io) if !io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
             Failure::Network(io.to_string())
         }
-        error => Failure::Tls(error.to_string()),
+        error => Failure::Tls(tls::handshake(error, "mqtt.ca_file")),
     }
 }

@@ -9,3 +9,4 @@ pub mod message_log;
 pub mod metrics;
 pub mod print;
 pub mod setting;
+pub mod tls;

@@ -1,5 +1,6 @@
 //! From a host name to a connection, encrypted unless it is within this machine.
 
+use crate::ops::tls;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::net::SocketAddr;
@@ -48,7 +49,7 @@ pub(super) enum DialError {
     Connect(io::Error),
     /// The handshake: no TLS on the other side, or its certificate is not good for the host.
     #[error("TLS handshake: {0}")]
-    Tls(io::Error),
+    Tls(String),
     /// The other side speaks TLS, but not the protocol inside that was asked for.
     #[error("the server does not offer the protocol {0}")]
     Protocol(&'static str),
@@ -92,6 +93,8 @@ pub(super) struct Dialer {
     protection: Protection,
     /// See [`Dialer::server`].
     server: String,
+    /// Which key says whom to trust.
+    ca_key: String,
 }
 
 enum Protection {
@@ -115,7 +118,10 @@ impl Dialer {
             Security::Tls { ca_file, alpn } => Protection::Tls { connector: connector(*ca_file, alpn)?, name, alpn },
         };
         let shown = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        Ok(Self { host: host.to_owned(), port, protection, server: format!("{shown}:{port} ({named_by})") })
+        // The key may stand behind words of its own, and is in the same section.
+        let section = named_by.rsplit(' ').next().and_then(|key| key.rsplit_once('.'));
+        let ca_key = section.map_or_else(|| "ca_file".to_owned(), |(section, _)| format!("{section}.ca_file"));
+        Ok(Self { host: host.to_owned(), port, protection, server: format!("{shown}:{port} ({named_by})"), ca_key })
     }
 
     /// Host and port, and which key of the configuration names them: for whoever has to mend a connection that fails.
@@ -133,7 +139,8 @@ impl Dialer {
         match &self.protection {
             Protection::Plain => Ok(Box::new(self.tcp(end).await?)),
             Protection::Tls { connector, name, alpn } => {
-                let stream = connector.connect(name.clone(), self.tcp(end).await?).await.map_err(DialError::Tls)?;
+                let stream = connector.connect(name.clone(), self.tcp(end).await?).await;
+                let stream = stream.map_err(|error| DialError::Tls(tls::handshake(&error, &self.ca_key)))?;
                 // The TLS library itself refuses what was not offered.
                 match alpn {
                     [wanted] if stream.protocol() != Some(wanted.as_bytes()) => Err(DialError::Protocol(wanted)),
@@ -237,6 +244,7 @@ pub(super) mod memory {
                 port: 0,
                 protection: Protection::Memory(peers),
                 server: "memory:0".to_owned(),
+                ca_key: "ca_file".to_owned(),
             }
         }
     }
@@ -268,6 +276,17 @@ mod tests {
         let server = |host| Dialer::new(host, 5235, &Security::Plain, "ccs.host").unwrap().server().to_owned();
         assert_eq!(server("fcm-xmpp.googleapis.com"), "fcm-xmpp.googleapis.com:5235 (ccs.host)");
         assert_eq!(server("::1"), "[::1]:5235 (ccs.host)");
+    }
+
+    #[test]
+    fn whom_to_trust_is_said_in_the_section_that_names_the_host() {
+        for (named_by, key) in [
+            ("ccs.host", "ccs.ca_file"),
+            ("token_uri in sa.json, fcm.projects.shop.credentials_file", "fcm.projects.shop.ca_file"),
+            ("key", "ca_file"),
+        ] {
+            assert_eq!(Dialer::new("localhost", 1, &Security::Plain, named_by).unwrap().ca_key, key);
+        }
     }
 
     #[test]
