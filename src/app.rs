@@ -291,7 +291,8 @@ impl MqttSide {
         match settings.engine() {
             #[cfg(feature = "broker")]
             Some(Engine::Embedded) => {
-                let broker = Broker::bind(plan::broker(settings)).await?;
+                let bound = Broker::bind(plan::broker(settings)).await;
+                let broker = bound.map_err(|fault| AppError::broker(settings, fault))?;
                 let Bound { tcp, ws, .. } = broker.addresses();
                 let addresses = Addresses { broker: tcp, websocket: ws, ops };
                 Ok((Self::Embedded(Box::new(broker)), addresses))

@@ -46,6 +46,16 @@ pub enum AppError {
         /// Why.
         fault: BrokerError,
     },
+    /// A port of the embedded broker's cannot be opened.
+    #[cfg(feature = "broker")]
+    #[error("`{key}`: {fault}")]
+    BrokerListen {
+        /// The key that names it.
+        key: &'static str,
+        /// Why.
+        #[source]
+        fault: BrokerError,
+    },
     /// rumqttd could not start, or ended.
     #[cfg(feature = "rumqttd")]
     #[error(transparent)]
@@ -91,9 +101,15 @@ impl AppError {
         }
     }
 
-    /// Names the key of the file that `fault` is about. Its texts name the file alone.
+    /// Names the key of the file or address that `fault` is about. Its texts name the file or address alone.
     #[cfg(feature = "broker")]
     pub(super) fn broker(settings: &Settings, fault: BrokerError) -> Self {
+        if let BrokerError::Taken(at) | BrokerError::Listen { address: at, .. } = fault {
+            return match settings.broker.listen.addresses().find(|(_, address)| *address == at) {
+                Some((key, _)) => Self::BrokerListen { key, fault },
+                None => fault.into(),
+            };
+        }
         if !matches!(fault, BrokerError::Identity(_) | BrokerError::Tls(_)) {
             return fault.into();
         }
@@ -108,5 +124,20 @@ impl AppError {
 
     pub(super) fn transport(transport: &Transport, fault: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Transport { section: section(transport), fault: Box::new(fault) }
+    }
+}
+
+#[cfg(all(test, feature = "broker"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_is_told_with_its_key() {
+        let mut settings = Settings::default();
+        let (tcp, ws) = ("127.0.0.1:7".parse().unwrap(), "127.0.0.1:8".parse().unwrap());
+        (settings.broker.listen.tcp, settings.broker.listen.ws) = (Some(tcp), Some(ws));
+        let told = AppError::broker(&settings, BrokerError::Taken(ws));
+        assert_eq!(told.to_string(), "`broker.listen_ws`: 127.0.0.1:8 is taken by another process");
+        assert!(!told.is_configuration());
     }
 }

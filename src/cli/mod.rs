@@ -25,8 +25,9 @@ mod trace;
 mod user;
 
 use crate::app::{self, Signals};
-use crate::config::{ConfigError, Settings};
+use crate::config::{ConfigError, Loaded, Settings};
 use crate::ops::{logs, print};
+use anyhow::Context;
 use args::{Cli, Command, ExplainWhat, StoreArgs};
 use serde::Serialize;
 use serde_json::Value;
@@ -37,6 +38,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// The usual name of a configuration, which is read where it is named only.
+const UNNAMED: &str = "bridge.toml";
 /// Exit code when a second signal ends the process at once.
 const IMPATIENT: i32 = 1;
 
@@ -93,8 +96,18 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
+/// The configuration. Where none is named and something is wrong, `unnamed` is told of if it is there: most likely it was meant.
+fn load(config: Option<&Path>, unnamed: &Path) -> anyhow::Result<Loaded> {
+    let loaded = Settings::load(config);
+    if config.is_none() && loaded.is_err() && unnamed.is_file() {
+        let told = format!("no file was named, and {0} was not read (--config {0})", unnamed.display());
+        return loaded.context(told);
+    }
+    Ok(loaded?)
+}
+
 async fn bridge(config: Option<&Path>) -> anyhow::Result<()> {
-    let loaded = Settings::load(config)?;
+    let loaded = load(config, Path::new(UNNAMED))?;
     logs::init(&loaded.settings.log.level, loaded.settings.log.format).map_err(|e| UsageError(e.to_string()))?;
     for name in Settings::unread_variables() {
         tracing::warn!(name, "a variable of the environment is not read: names of keys are BRIDGE__SECTION__KEY");
@@ -107,7 +120,7 @@ async fn bridge(config: Option<&Path>) -> anyhow::Result<()> {
 }
 
 fn check_config(config: Option<&Path>) -> anyhow::Result<()> {
-    let loaded = Settings::load(config)?;
+    let loaded = load(config, Path::new(UNNAMED))?;
     logs::check(&loaded.settings.log.level).map_err(|e| UsageError(e.to_string()))?;
     app::check(&loaded)?;
     for name in Settings::unread_variables() {
@@ -183,4 +196,23 @@ fn reload_on_signal() -> std::io::Result<watch::Receiver<u64>> {
         }
     });
     Ok(reload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_lies_there_unnamed_is_told_of_if_something_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let unnamed = folder.path().join(UNNAMED);
+        let told = |unnamed: &Path| load(None, unnamed).unwrap_err();
+        assert!(!format!("{:#}", told(&unnamed)).contains("no file was named"));
+        std::fs::write(&unnamed, "").unwrap();
+        let error = told(&unnamed);
+        assert!(error.to_string().starts_with("no file was named, and ") && error.to_string().contains("--config"));
+        assert!(error.downcast_ref::<ConfigError>().is_some(), "the configuration is at fault");
+        let named = load(Some(&unnamed), &unnamed).unwrap_err();
+        assert!(!format!("{named:#}").contains("no file was named"));
+    }
 }
