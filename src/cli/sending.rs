@@ -2,7 +2,8 @@
 
 use super::args::SendingArgs;
 use super::control::ask;
-use super::store_path;
+use super::{UsageError, store_path};
+use crate::chat::transport::Transport;
 use crate::ops::print;
 use anyhow::bail;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ pub(super) async fn run(op: &str, args: SendingArgs) -> anyhow::Result<()> {
     let SendingArgs { transport, store } = args;
     let mut request = json!({ "op": op });
     if let Some(transport) = transport {
-        request["transport"] = transport.into();
+        request["transport"] = known(&transport)?.to_string().into();
     }
     ask(&store_path(store)?, &request, |answer| {
         print::note(told(op, answer));
@@ -25,6 +26,11 @@ pub(super) async fn run(op: &str, args: SendingArgs) -> anyhow::Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Which transport that is, configured or not.
+fn known(transport: &str) -> Result<Transport, UsageError> {
+    Transport::parse(transport).map_err(|why| UsageError(format!("--transport: {why}")))
 }
 
 fn told(op: &str, answer: &Value) -> String {
@@ -42,6 +48,12 @@ fn told(op: &str, answer: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transport_that_there_is_not_is_wrong_usage() {
+        assert_eq!(known("fcm-v1:shop").unwrap().to_string(), "fcm-v1:shop");
+        assert!(known("nope").unwrap_err().to_string().starts_with("--transport: "));
+    }
 
     #[test]
     fn each_command_says_what_it_came_to() {
