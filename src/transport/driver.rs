@@ -13,7 +13,7 @@
 
 use super::core::{Core, End, Ended, Event, Manner, Now, Output, Service, ServiceSettings};
 use super::dial::{Dialer, Stream};
-use super::{AckRef, ConnectionId, DeviceMessage, Outlet, Report};
+use super::{AckRef, ConnectionId, DeviceMessage, Outlet, Report, Snapshot};
 use crate::chat::delivery::Fate;
 use crate::chat::id::Sid;
 use crate::ops::clock::{at, now_ms};
@@ -315,7 +315,8 @@ where
                 break;
             }
         }
-        tracing::info!(lost, counted = ?self.core.snapshot(), "transport stopped");
+        let Snapshot { written, not_taken, acks, connects, reconnects, drains, .. } = self.core.snapshot();
+        tracing::info!(lost, written, not_taken, acks, connects, reconnects, drains, "transport stopped");
     }
 }
 
