@@ -110,8 +110,8 @@ fn of_attempts(d: &TraceDelivery) -> Vec<Moment> {
         moments.push((entry["at"].as_u64().unwrap_or(0), unusual(d, entry)));
         match (entry["from"].as_u64(), entry["attempt"].as_u64()) {
             (Some(from), Some(attempt)) => {
-                let again_at_once = if entry["event"] == "replayed" { entry["times"].as_u64() } else { None };
-                attempts.entry(from).or_insert((attempt, again_at_once.unwrap_or(0)));
+                let again_at_once = entry["times"].as_u64().filter(|_| entry["event"] == "replayed").unwrap_or(0);
+                attempts.entry(from).or_insert((attempt, again_at_once));
             }
             (from, _) => untried.extend(from),
         }
