@@ -82,12 +82,12 @@ impl Harness {
     }
 
     /// Yields what follows the SUBACK.
-    fn subscribe_only(&self, session: &Arc<Session>, filters: &str) -> impl Future<Output = AfterSubscribe> + use<> {
+    fn subscribe_only(&self, session: &Arc<Session>, filters: &str) -> impl Future<Output = (AfterSubscribe,)> + use<> {
         let options = Options::read(QoS::AtLeastOnce as u8, None).unwrap();
         let wanted =
             filters.split(' ').map(|filter| RequestedSubscription { filter: filter.into(), options }).collect();
         let subscribed = Arc::clone(&self.hub).subscribe(Arc::clone(session), handle(), wanted);
-        async { subscribed.await.unwrap() }
+        async { (subscribed.await.unwrap(),) }
     }
 
     fn unsubscribe(&self, session: &Arc<Session>, filter: &str) -> impl Future<Output = ()> + use<> {
@@ -649,7 +649,8 @@ async fn a_document_that_one_client_read_from_disk_and_acknowledged_stays_until_
     let harness = Harness::new(BrokerLimits::default());
     harness.hub.store.listen();
     let topic = Arc::<str>::from("x/others/y");
-    let ((first, by_first), (second, by_second)) = (clean_session(&harness, &topic).await, clean_session(&harness, &topic).await);
+    let ((first, by_first), (second, by_second)) =
+        (clean_session(&harness, &topic).await, clean_session(&harness, &topic).await);
     let distributed = harness.hub.distribute_events();
     tokio::pin!(distributed);
     tell(&harness, &topic).await;
@@ -674,7 +675,8 @@ async fn a_client_whose_queue_reads_nothing_holds_up_the_acknowledgements_of_oth
     let harness = Harness::new(BrokerLimits::default());
     harness.hub.store.listen();
     let topic = Arc::<str>::from("x/others/y");
-    let ((first, by_first), (_second, by_second)) = (clean_session(&harness, &topic).await, clean_session(&harness, &topic).await);
+    let ((first, by_first), (_second, by_second)) =
+        (clean_session(&harness, &topic).await, clean_session(&harness, &topic).await);
     tell(&harness, &topic).await;
     distribute_once(&harness).await;
     // The other one has no task that would.
@@ -739,7 +741,7 @@ async fn what_is_no_longer_retained_does_not_follow_what_came_instead() {
     let session = harness.session("a").await;
     retain(&harness, "t", "old").await;
     retain(&harness, "u", "old").await;
-    let sends_retained = harness.subscribe_only(&session, "+").await;
+    let sends_retained = harness.subscribe_only(&session, "+").await.0;
     tokio::pin!(sends_retained);
     let (replaced, cleared) = {
         let _blocked = harness.block_disk();
@@ -757,8 +759,8 @@ async fn what_is_no_longer_retained_does_not_follow_what_came_instead() {
     let page = Page { rows: 9, bytes: 9_000 };
     let rows = harness.hub.store.read_rows(queue, 0, page, now_ms()).await.unwrap().await.unwrap().rows;
     let last = |topic: &str| {
-        let of_topic = rows.iter().filter(|row| *row.message.topic == *topic);
-        of_topic.last().map(|row| String::from_utf8(row.message.payload.to_vec()).unwrap())
+        let mut of_topic = rows.iter().filter(|row| *row.message.topic == *topic);
+        of_topic.next_back().map(|row| String::from_utf8(row.message.payload.to_vec()).unwrap())
     };
     assert_eq!((last("t").as_deref(), last("u").as_deref()), (Some("new"), Some("")), "{rows:?}");
     let bytes = rows.iter().map(|row| row.message.bytes()).sum();
@@ -772,8 +774,8 @@ async fn what_is_published_while_retained_messages_are_sent_follows_the_last_of_
         retain(&harness, topic, "old").await;
     }
     let (session, by) = clean_session(&harness, "c").await;
-    let one = harness.subscribe_only(&session, "a/#").await;
-    let other = harness.subscribe_only(&session, "b/#").await;
+    let one = harness.subscribe_only(&session, "a/#").await.0;
+    let other = harness.subscribe_only(&session, "b/#").await.0;
     one.await.unwrap();
     let read = |harness: &Harness| {
         let pulled = std::iter::from_fn(|| session.queue.pull(&by, true, harness.hub.last.load(Relaxed)));

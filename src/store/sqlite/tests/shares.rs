@@ -23,11 +23,14 @@ const ONE_VERB: u64 = 10;
 /// Many more than come into one transaction, and fewer than the queue has room for.
 const MANY_VERBS: usize = 2_000;
 
+/// The rows changed before a transaction, and of some messages whether they were there.
+type Before = (u64, Vec<bool>);
+
 /// A store, and what was there before each of its transactions: the rows changed so far, and of some messages whether they
 /// are there.
 struct Watched {
     rig: Rig,
-    states: Arc<Mutex<Vec<(u64, Vec<bool>)>>>,
+    states: Arc<Mutex<Vec<Before>>>,
     tries: watch::Receiver<u32>,
     /// Whether the next transaction waits.
     next: Arc<AtomicBool>,

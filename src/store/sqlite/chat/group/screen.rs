@@ -70,7 +70,7 @@ pub(in crate::store::sqlite::chat) fn item(
         archived: member.archived >= newest || member.archived > Row(0) && entry.is_muted(at),
         entry,
         is_former: !is_in,
-        group: is_in.then(|| GroupSummary {
+        group: is_in.then_some(GroupSummary {
             version: group.version,
             members: group.members,
             role: member.role,
