@@ -126,7 +126,8 @@ impl Announcer {
         let ready = up && !views.iter().any(|view| matches!(view.link, Link::Down(_) | Link::Probing(_)));
         let of_broker = self.watches.broker_trouble.borrow().clone().map(|why| ("mqtt".to_owned(), why));
         let now = Readiness {
-            ready: ready && !is_blocked && limits.is_none(),
+            // Where the spool is full it is still ready for the BALs, which alone can change that.
+            ready: ready && !is_blocked && !self.context.queue_full.load(Ordering::Relaxed),
             why: views.iter().filter_map(|view| Some((view.name.clone(), view.why()?))).chain(of_broker).collect(),
             transports: views.into_iter().map(|view| (view.name, view.link.as_str())).collect(),
             mqtt: if up { "open" } else { "closed" },
