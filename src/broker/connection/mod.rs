@@ -207,6 +207,12 @@ impl Connection {
         let denied = match handle.ending() {
             None => false,
             Some(Ending::Refused(Refusal::PublishDenied)) => true,
+            Some(Ending::Stop) => {
+                // What came before, such as the bridge's word that it is going: as much as the client takes at once.
+                let _ = self.poll_send(cx)?;
+                let _ = self.out.poll_drain(&mut self.stream, handle, cx)?;
+                return Err(End::Ended(Ending::Stop));
+            }
             Some(ending) => return Err(End::Ended(ending)),
         };
         let was_full = self.out.is_full();

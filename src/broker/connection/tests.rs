@@ -16,15 +16,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::broker::BrokerConfig;
-use crate::broker::hub::HubDependencies;
+use crate::broker::hub::{HubDependencies, NewPublish, Publisher, Publishing};
 use crate::broker::identity::Authenticator;
 use crate::broker::refusals::Refusals;
 use crate::chat::group::GroupDelivery;
+use crate::chat::qos::QoS;
 use crate::mqtt::{AckWord, InboundQueues, Notice, Sighting, inbound_queues};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::{Metric, Metrics};
 use crate::store::sqlite::{self as store, WriterThread};
-use crate::store::{Note, StoreHealth};
+use crate::store::{Message, Note, StoreHealth};
 
 const V311: u8 = 4;
 const V5: u8 = 5;
@@ -1110,6 +1111,26 @@ async fn a_message_at_qos_0_passes_none_of_its_publisher_that_came_to_the_disk_o
     assert_eq!([reader.message().await.2, reader.message().await.2], ["2", "3"]);
     publisher.publish(0, "t", 0, "4").await;
     assert_eq!(reader.message().await.2, "4", "nothing is before it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_published_before_the_stop_comes_before_the_end() {
+    let harness = Harness::new();
+    let mut reader = harness.client(V5).await;
+    reader.subscribe("t", 1).await;
+    let mut publisher = harness.connect(Connect { client: "publisher", ..Connect::default() }).await;
+    publisher.publish(0, "t", 0, "first").await;
+    assert_eq!(reader.message().await.2, "first");
+    let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: false };
+    let (topic, payload, properties) = ("t".into(), "last".into(), Bytes::new());
+    let message = Message { topic, payload, properties, qos: QoS::AtLeastOnce, retain: false, expires_at: None };
+    let (dup, again, exactly_once, is_will) = (false, false, None, false);
+    let last = NewPublish { message, dup, again, exactly_once, response_topic: None, correlation: None, is_will };
+    assert!(matches!(harness.hub.publish(by, last), Publishing::Promised(_)));
+    harness.hub.end_connections();
+    assert_eq!(reader.message().await.2, "last");
+    assert_eq!(reader.next().await.map(|(first, body)| (first, body[0])), Some((0xe0, 0x8b)));
+    reader.closed().await;
 }
 
 /// The events that a hub without a task for them has not taken.

@@ -226,7 +226,7 @@ impl Hub {
     }
 
     /// Tells all connections to end.
-    pub(super) fn end_connections(&self) {
+    pub(in crate::broker) fn end_connections(&self) {
         self.connected().for_each(|handle| handle.stop());
     }
 
