@@ -241,7 +241,8 @@ async fn contacts_that_are_put_into_a_group_take_no_place_of_a_stranger() {
 /// Names that do not exist included: who makes groups learns no more of who exists than who writes messages.
 #[tokio::test]
 async fn names_tried_in_requests_for_groups_count_as_strangers_and_notices_as_messages_to_members() {
-    let limits = Limits { user_strangers_per_hour: 2, user_group_pushes_per_second: 3, ..Limits::default() };
+    // One in a second: a slow machine has that long for the two that follow each other.
+    let limits = Limits { user_strangers_per_hour: 2, user_group_pushes_per_second: 1, ..Limits::default() };
     let mut harness = Harness::open_for(strict(limits));
     let alice = at("alice:phone");
     for member in ["bob", "carol"] {
@@ -263,7 +264,7 @@ async fn names_tried_in_requests_for_groups_count_as_strangers_and_notices_as_me
         assert_eq!(asks(&mut harness, request).await, code, "{name}");
     }
     assert_eq!(asks(&mut harness, json!({"op": "group.create", "group": "g-own"})).await, "ok");
-    for (n, code) in ["ok", "ok", "ok", "RATE_LIMITED"].into_iter().enumerate() {
+    for (n, code) in ["ok", "RATE_LIMITED"].into_iter().enumerate() {
         let request = json!({"op": "group.rename", "group": "g-own", "name": format!("name {n}")});
         assert_eq!(asks(&mut harness, request).await, code, "{n}");
     }
