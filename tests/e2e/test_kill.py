@@ -36,9 +36,11 @@ def test_kills_in_mid_flow_lose_no_push_and_double_none_without_a_mark(sim, brid
         before = sim.stats()["delivered"]
         mids = push_all(bal, ids_of(turn))
         eventually(lambda: sim.stats()["delivered"] >= before + 60, "the flow is on")
+        connections = bal.connections
         bridge.kill9()
         bridge.start()
-        # paho sends what is published between its CONNECT and the CONNACK ahead of what it has to publish once more.
+        # paho sends what is published between its CONNECT and the CONNACK ahead of what waits to be published.
+        eventually(lambda: bal.connections > connections, "the BAL is there again")
         bal.wait_acked(*mids)
     bal.wait_final(ids, patience=60)
     figures = check_settled(bal, sim, ids, DEVICES)
