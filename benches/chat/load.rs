@@ -41,7 +41,8 @@ pub(crate) struct Done {
     pub(crate) written: Range<usize>,
 }
 
-/// Those who write to groups, one after the other in each, so that none goes beyond its limit.
+/// Those who write to groups, one after the other in each, and from its owner on, so that none goes beyond its limit: groups
+/// share members, and who comes first in the circle of users is in several of them.
 struct GroupWriters<'a> {
     groups: Vec<(usize, &'a str, Vec<usize>)>,
     written: usize,
@@ -51,7 +52,13 @@ impl<'a> GroupWriters<'a> {
     fn new(groups: &'a Groups, size: Option<usize>) -> Self {
         let all = groups.all.iter().enumerate();
         let asked = all.filter(|(_, group)| size.is_none_or(|size| group.members.len() == size));
-        Self { groups: asked.map(|(n, group)| (n, &*group.id, group.connected().collect())).collect(), written: 0 }
+        let writers = asked.map(|(n, group)| {
+            let mut writers: Vec<usize> = group.connected().collect();
+            let from = writers.partition_point(|user| *user < group.owner);
+            writers.rotate_left(from);
+            (n, &*group.id, writers)
+        });
+        Self { groups: writers.collect(), written: 0 }
     }
 
     /// A group, by its number and its id, and who writes there now.
