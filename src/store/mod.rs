@@ -118,7 +118,7 @@ pub use sessions::{
     AckOutcome, AckedDocument, Acknowledged, BrokerState, COMMIT_EVENTS_BYTES, COMMIT_EVENTS_MAX, CommitEvent,
     CommitEvents, DocumentPage, Enqueue, GivenRow, ImportedMessage, ImportedSent, ImportedSession, KeptGroup,
     KeptRetained, KeptSession, KeptSubscription, KeptWill, Message, Page, QueueId, QueueRow, QueuedDocument, Retain,
-    RowCount, RowPage, SessionRecord, SessionSummary, SweptQueues, Target, Will,
+    RowCount, RowPage, SessionRecord, SessionSummary, SweptQueues, Target, Will, WillRef,
 };
 pub use settings::{Limits, Settings};
 pub use sqlite::Inspector;

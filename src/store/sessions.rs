@@ -172,6 +172,15 @@ pub struct Will {
     pub delay_s: u32,
 }
 
+/// Which will of a session is meant: by the time of the answer it may have another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WillRef {
+    /// The queue of the session.
+    pub queue: QueueId,
+    /// When it is due, in Unix milliseconds; `None` if the store was told of no end of its connection.
+    pub due_at: Option<u64>,
+}
+
 /// The will of a session as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptWill {
@@ -218,8 +227,8 @@ pub struct Enqueue {
     pub incoming: Option<(QueueId, u16)>,
     /// What becomes of the retained message of its topic.
     pub retain: Option<Retain>,
-    /// It is the will of the session with this queue.
-    pub will_of: Option<QueueId>,
+    /// It is this will, which is not kept any longer.
+    pub will: Option<WillRef>,
 }
 
 /// QoS 2: a row of a group that is for one member alone from now on.

@@ -74,7 +74,7 @@ impl Connection {
             exactly_once: publish.id.filter(|_| publish.qos == QoS::ExactlyOnce),
             response_topic: properties.response_topic.map(str::to_owned),
             correlation: properties.correlation.map(Bytes::copy_from_slice),
-            is_will: false,
+            will: None,
         };
         let follows = self.may_pass_another(cx);
         let publisher = Publisher {

@@ -1124,8 +1124,8 @@ async fn what_was_published_before_the_stop_comes_before_the_end() {
     let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: false };
     let (topic, payload, properties) = ("t".into(), "last".into(), Bytes::new());
     let message = Message { topic, payload, properties, qos: QoS::AtLeastOnce, retain: false, expires_at: None };
-    let (dup, again, exactly_once, is_will) = (false, false, None, false);
-    let last = NewPublish { message, dup, again, exactly_once, response_topic: None, correlation: None, is_will };
+    let (dup, again, exactly_once, will) = (false, false, None, None);
+    let last = NewPublish { message, dup, again, exactly_once, response_topic: None, correlation: None, will };
     assert!(matches!(harness.hub.publish(by, last), Publishing::Promised(_)));
     harness.hub.end_connections();
     assert_eq!(reader.message().await.2, "last");

@@ -217,6 +217,7 @@ impl Hub {
         state.ends_by_take_over = false;
         state.caller = Some(identified.caller.clone());
         state.will = self.will(connect, identified, handle).map(Box::new);
+        (state.will_due_ms, state.will_again) = (None, false);
         packet_ids
     }
 

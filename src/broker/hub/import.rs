@@ -130,7 +130,7 @@ impl Hub {
         let retain = self.retain(&message, publisher.user.as_deref(), false).unwrap_or_default();
         let message = Arc::new(message);
         let Destinations { targets, counted, .. } = self.distribute(&message, Some(session.queue.number()), false);
-        let message = Enqueue { message, targets, incoming: None, retain, will_of: None };
+        let message = Enqueue { message, targets, incoming: None, retain, will: None };
         let handed_on = self.store.hand_on((queue, id), message).await?;
         counted.keep();
         handed_on.await

@@ -14,6 +14,7 @@ use crate::broker::connection::ConnectionHandle;
 use crate::broker::session::OutgoingMessage;
 use crate::mqtt::ClientChange;
 use crate::ops::clock::now_ms;
+use crate::store::WillRef;
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +106,7 @@ impl Hub {
         };
         if let Some(queue) = session.queue.stored() {
             let will_due = delay_s.map(|delay_s| now + u64::from(delay_s) * 1_000);
+            session.lock().will_due_ms = will_due;
             // Nobody waits for the disk: without this it is at the next start as if the connection had been there until now.
             let _ = timeout(DISK, self.store.session_left(queue, now, expiry_s, will_due)).await;
         }
@@ -121,7 +123,12 @@ impl Hub {
         for filter in session.filters() {
             self.drop_subscription(session, &filter).await;
         }
+        let had_will = session.lock().will.is_some();
         self.publish_will_of(session).await;
+        if had_will && self.stop.is_cancelled() {
+            // Perhaps the bridge does not take it any more. If so the store has it, and the next start publishes it.
+            return self.end_after_start(session).await;
+        }
         // If the store is closed, the next start finds it. While the disk refuses, it is at least asked for before all that
         // follows.
         if let Some(id) = self.registry.forget_stored(&session.queue) {
@@ -135,6 +142,13 @@ impl Hub {
         }
         // Not before its end was asked for: a new session with the same key would get its name on disk, and end with it.
         self.registry.remove(session);
+    }
+
+    async fn end_after_start(&self, session: &Session) {
+        if let Some(WillRef { queue, due_at }) = session.stored_will() {
+            let now = now_ms();
+            let _ = timeout(DISK, self.store.session_left(queue, now, 0, due_at.or(Some(now)))).await;
+        }
     }
 
     /// Ends sessions whose time without a connection is over.

@@ -91,9 +91,9 @@ impl Hub {
             return Either::Left(ready(()));
         }
         let by = Publisher { session: None, rights: &Rights::Nobody, device: None, follows: true };
-        let (dup, again, exactly_once, is_will) = (false, false, None, false);
+        let (dup, again, exactly_once, will) = (false, false, None, None);
         let (response_topic, correlation) = (None, None);
-        let publish = NewPublish { message, dup, again, exactly_once, response_topic, correlation, is_will };
+        let publish = NewPublish { message, dup, again, exactly_once, response_topic, correlation, will };
         let publishing = self.publish(by, publish);
         Either::Right(async move {
             let answer = match publishing {

@@ -23,7 +23,7 @@ use crate::chat::topic::Side;
 use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::now_ms;
 use crate::ops::metrics::Metric;
-use crate::store::{Committed, Enqueue, Message, QueueId, RowCount, StoreError, Target};
+use crate::store::{Committed, Enqueue, Message, QueueId, RowCount, StoreError, Target, WillRef};
 
 /// How long an acknowledgement waits for a queue in memory that is more than half full.
 pub(super) const SLOW_QUEUE_WAIT: Duration = Duration::from_secs(1);
@@ -89,8 +89,8 @@ pub(crate) struct NewPublish {
     pub(crate) response_topic: Option<String>,
     /// What the answer is to carry.
     pub(crate) correlation: Option<Bytes>,
-    /// It is the will of the session.
-    pub(crate) is_will: bool,
+    /// It is this will, which is on disk.
+    pub(crate) will: Option<WillRef>,
 }
 
 /// What becomes of a publish.
@@ -203,20 +203,18 @@ struct ForDisk {
     message: Enqueue,
     counted: Counted,
     again: bool,
-    is_will: bool,
 }
 
 impl Hub {
     /// Gives a message to everybody who reads its topic. Whether its publisher may publish there is known to be so.
     pub(crate) fn publish(self: &Arc<Self>, by: Publisher<'_>, publish: NewPublish) -> Publishing {
-        let NewPublish { mut message, dup, again, exactly_once, response_topic, correlation, is_will } = publish;
+        let NewPublish { mut message, dup, again, exactly_once, response_topic, correlation, will } = publish;
         let retained = message.retain;
         let is_unseen = by.is_unseen(&message.topic);
         // The bridge may retain what it likes.
         message.retain &= by.session.is_none() || by.rights.may_retain(&message.topic) && !is_unseen;
         let user = by.session.and_then(|session| session.user.as_deref());
-        let stored = by.session.and_then(|session| session.queue.stored());
-        let (incoming, will_of) = (stored.zip(exactly_once), stored.filter(|_| is_will));
+        let incoming = by.session.and_then(|session| session.queue.stored()).zip(exactly_once);
         // Only the session that is kept has a connection before this one.
         let again = again && incoming.is_some();
         let retain = match self.retain(&message, user, again) {
@@ -250,8 +248,8 @@ impl Hub {
             true => self.lasting(&message, number),
             false => self.distribute(&message, number, by.follows),
         };
-        let message = Enqueue { message, targets, incoming, retain, will_of };
-        self.promise(ForDisk { message, counted, again, is_will }, slow, inbound)
+        let message = Enqueue { message, targets, incoming, retain, will };
+        self.promise(ForDisk { message, counted, again }, slow, inbound)
     }
 
     /// Puts a message into the queues of its readers that are in memory, and says which ones on disk get it.
@@ -336,37 +334,49 @@ impl Hub {
         slow: Vec<Arc<SharedQueue>>,
         inbound: Option<(Inbound, oneshot::Receiver<AckWord>)>,
     ) -> Publishing {
-        let Enqueue { targets, retain, incoming, will_of, .. } = &for_disk.message;
-        let on_disk = !targets.is_empty() || retain.is_some() || incoming.is_some() || will_of.is_some();
+        let Enqueue { targets, retain, incoming, will, .. } = &for_disk.message;
+        let on_disk = !targets.is_empty() || retain.is_some() || incoming.is_some() || will.is_some();
         if !on_disk && inbound.is_none() {
             return Publishing::Promised(Promise { slow, ..Promise::default() });
         }
         let hub = Arc::clone(self);
         Publishing::Waits(Box::pin(async move {
             let mut promise = Promise { slow, ..Promise::default() };
+            let (mut inbound, is_will) = (inbound, for_disk.message.will.is_some());
+            // The store forgets a will together with what it makes of it, so the bridge has it on disk before that: after a
+            // kill between the two it comes once more instead of never.
+            if is_will && let Some(will) = inbound.take() {
+                hub.give_bridge(will).await?.await.map_err(|_dropped| NotStored)?;
+            }
             if on_disk {
                 promise.stored = hub.keep_message(for_disk).await.map_err(|_failed| NotStored)?;
             }
-            if let Some((inbound, word)) = inbound {
-                // A bridge that is behind slows its publishers down. A message that it does not take any more is dropped
-                // with its acknowledgement, so that its publisher sends it again.
-                let taken = hub.stop.run_until_cancelled(hub.inbound.send(inbound)).await;
-                if !matches!(taken, Some(Ok(()))) {
-                    return Err(NotStored);
-                }
-                promise.word = Some(word);
+            if let Some(inbound) = inbound {
+                promise.word = Some(hub.give_bridge(inbound).await?);
             }
             Ok(promise)
         }))
     }
 
+    /// A bridge that is behind slows its publishers down. A message that it does not take any more is dropped with its
+    /// acknowledgement, so that its publisher sends it again.
+    async fn give_bridge(
+        &self,
+        (inbound, word): (Inbound, oneshot::Receiver<AckWord>),
+    ) -> Result<oneshot::Receiver<AckWord>, NotStored> {
+        match self.stop.run_until_cancelled(self.inbound.send(inbound)).await {
+            Some(Ok(())) => Ok(word),
+            Some(Err(_)) | None => Err(NotStored),
+        }
+    }
+
     /// Has the store keep a message. Yields what tells when it is there, unless it is.
     async fn keep_message(self: &Arc<Self>, for_disk: ForDisk) -> Result<Option<Committed<bool>>, StoreError> {
-        let ForDisk { message, counted, again, is_will } = for_disk;
+        let ForDisk { message, counted, again } = for_disk;
         let (targets, bytes) = (if again { message.targets.clone() } else { Vec::new() }, message.message.bytes());
-        let stored = match is_will {
-            true => self.store.enqueue_will(message).await?,
-            false => self.store.enqueue(message).await?,
+        let stored = match message.will {
+            Some(_) => self.store.enqueue_will(message).await?,
+            None => self.store.enqueue(message).await?,
         };
         counted.keep();
         if !again {

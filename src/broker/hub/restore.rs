@@ -21,7 +21,8 @@ impl Hub {
     /// If the store is closed.
     pub(in crate::broker) async fn restore(self: &Arc<Self>) -> Result<(), StoreError> {
         self.store.listen();
-        self.store.all_left(now_ms()).await?.await?;
+        let started_at = now_ms();
+        self.store.all_left(started_at).await?.await?;
         let BrokerState { sessions, groups, retained, wills } = self.store.broker_state().await?.await?;
         tracing::info!(sessions = sessions.len(), retained = retained.len(), "broker has read its sessions");
         for group in groups {
@@ -37,7 +38,10 @@ impl Hub {
         }
         for KeptWill { queue, due_at, will } in wills {
             if let Some(session) = by_queue.get(&queue) {
-                session.lock().will = Some(Box::new(will));
+                let mut state = session.lock();
+                state.will = Some(Box::new(will));
+                (state.will_due_ms, state.will_again) = (due_at, due_at.is_some_and(|due_at| due_at < started_at));
+                drop(state);
                 let wait = due_at.unwrap_or_default().saturating_sub(now_ms());
                 self.delayed_wills.add(Duration::from_millis(wait), session);
             }

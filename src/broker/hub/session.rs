@@ -13,7 +13,7 @@ use crate::broker::connection::ConnectionHandle;
 use crate::broker::identity::{Caller, device_of};
 use crate::broker::session::{Incoming, Window};
 use crate::broker::wire::Options;
-use crate::store::Will;
+use crate::store::{Will, WillRef};
 
 /// One session. It belongs to a user and a client id.
 #[derive(Debug)]
@@ -52,6 +52,10 @@ pub(super) struct State {
     pub(super) will: Option<Box<Will>>,
     /// When it is published, if that is yet to come.
     pub(super) will_due: Option<Instant>,
+    /// When the store was told that it is due, in Unix milliseconds.
+    pub(super) will_due_ms: Option<u64>,
+    /// It may have been published already, before the last start.
+    pub(super) will_again: bool,
     /// Who was let in last.
     pub(super) caller: Option<Caller>,
     /// Another connection takes it over and wants a new one.
@@ -164,6 +168,12 @@ impl Session {
         let kept_ms = u64::from(state.expiry_s) * 1_000;
         let over = state.left_ms.is_some_and(|left| now_ms >= left.saturating_add(kept_ms));
         state.handle.is_none() && state.expiry_s != FOREVER && over
+    }
+
+    /// Its will as the store knows it, if it is on disk.
+    pub(super) fn stored_will(&self) -> Option<WillRef> {
+        let due_at = self.lock().will_due_ms;
+        Some(WillRef { queue: self.queue.stored()?, due_at })
     }
 
     /// Whether it outlives its connection, or has done so.

@@ -20,12 +20,12 @@ use crate::chat::push_decision::PushWhen;
 use crate::chat::qos::QoS;
 use crate::chat::suffix::requests::Writers;
 use crate::chat::transport::Transports;
-use crate::mqtt::{InboundQueues, inbound_queues};
+use crate::mqtt::{AckWord, InboundQueues, inbound_queues};
 use crate::ops::clock::now_ms;
 use crate::store::sqlite::{self as store, WriterThread};
 use crate::store::{
     AckedBy, AckedDocument, Acknowledged, ChatCall, ChatPolicy, Erasing, Message, NewErase, Page, QueueId,
-    SessionRecord, StoreHealth, Target, UserDocument, Will,
+    SessionRecord, StoreHealth, Target, UserDocument, Will, WillRef,
 };
 
 struct Harness {
@@ -121,7 +121,9 @@ impl Harness {
     /// As [`Self::fill_store`], and the reserve is used up as well.
     async fn fill_reserve(&self) -> rusqlite::Connection {
         let disk = self.fill_store().await;
-        while let Some(asked) = unconstrained(self.hub.store.drop_will(QueueId(0))).now_or_never() {
+        while let Some(asked) =
+            unconstrained(self.hub.store.drop_will(WillRef { queue: QueueId(0), due_at: None })).now_or_never()
+        {
             drop(asked.unwrap());
         }
         disk
@@ -391,8 +393,8 @@ async fn a_message_at_qos_2_that_comes_again_and_is_cut_is_counted_when_the_stor
 fn new_publish(topic: &str) -> NewPublish {
     let (topic, payload, properties) = (topic.into(), "x".into(), Bytes::new());
     let message = Message { topic, payload, properties, qos: QoS::AtLeastOnce, retain: false, expires_at: None };
-    let (dup, again, exactly_once, is_will) = (false, false, None, false);
-    NewPublish { message, dup, again, exactly_once, response_topic: None, correlation: None, is_will }
+    let (dup, again, exactly_once, will) = (false, false, None, None);
+    NewPublish { message, dup, again, exactly_once, response_topic: None, correlation: None, will }
 }
 
 #[tokio::test(start_paused = true)]
@@ -796,6 +798,93 @@ async fn what_is_published_while_retained_messages_are_sent_follows_the_last_of_
     drop(harness.subscribe_only(&session, "a/#").await);
     retain(&harness, "a/x", "again").await;
     assert_eq!(read(&harness), ["again"]);
+}
+
+/// A session whose connection has the will that is on disk.
+async fn with_will(harness: &Harness, client: &str, said: &'static str) -> Arc<Session> {
+    let session = harness.session(client).await;
+    let will =
+        Will { message: Message { payload: said.into(), ..new_publish("bal1/self/messages").message }, delay_s: 0 };
+    let key = session.key.to_string();
+    let record = SessionRecord { key, user: None, client: client.to_owned(), expiry_s: 60 };
+    harness.hub.store.keep_session(record, Some(will.clone())).await.unwrap().await.unwrap();
+    let mut state = session.lock();
+    (state.expiry_s, state.will, state.will_due_ms) = (60, Some(Box::new(will)), None);
+    drop(state);
+    session
+}
+
+/// The payloads of the wills that are on disk.
+async fn wills_on_disk(harness: &Harness) -> Vec<Bytes> {
+    let state = harness.hub.store.broker_state().await.unwrap().await.unwrap();
+    state.wills.into_iter().map(|kept| kept.will.message.payload).collect()
+}
+
+fn leave(harness: &Harness, session: &Arc<Session>) -> JoinHandle<()> {
+    let (hub, session) = (Arc::clone(&harness.hub), Arc::clone(session));
+    let packet_ids = hub.new_packet_ids();
+    tokio::spawn(async move { hub.leave(&session, &handle(), packet_ids, Leaving::Broke).await })
+}
+
+#[tokio::test]
+async fn a_will_for_the_bridge_is_on_disk_until_the_bridge_has_it() {
+    let mut harness = Harness::new(BrokerLimits::default());
+    let session = with_will(&harness, "one", "gone").await;
+    let leaving = leave(&harness, &session);
+    let will = harness.inbound.recv().await.unwrap();
+    assert!(!will.dup && will.payload == "gone");
+    assert_eq!(wills_on_disk(&harness).await, ["gone"], "a kill now would lose it otherwise");
+    will.ack.release(AckWord::Done);
+    leaving.await.unwrap();
+    assert_eq!(wills_on_disk(&harness).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_will_that_the_bridge_does_not_take_before_the_stop_comes_after_the_next_start() {
+    for ends in [false, true] {
+        let harness = Harness::new(BrokerLimits::default());
+        let session = with_will(&harness, "one", "gone").await;
+        session.lock().ends_by_take_over = ends;
+        harness.hub.stop.cancel();
+        leave(&harness, &session).await.unwrap();
+        let state = harness.hub.store.broker_state().await.unwrap().await.unwrap();
+        assert!(state.wills.len() == 1 && state.wills[0].due_at.is_some(), "{:?}", state.wills);
+        assert_eq!(state.sessions[0].record.expiry_s, if ends { 0 } else { 60 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_will_that_the_bridge_has_late_is_not_taken_for_the_next_one() {
+    let mut harness = Harness::new(BrokerLimits::default());
+    let session = with_will(&harness, "one", "first").await;
+    let leaving = leave(&harness, &session);
+    let will = harness.inbound.recv().await.unwrap();
+    // The client may come back when the bridge has been waited for long enough.
+    leaving.await.unwrap();
+    drop(with_will(&harness, "one", "second").await);
+    will.ack.release(AckWord::Done);
+    harness.hub.going_on.close();
+    harness.hub.going_on.wait().await;
+    assert_eq!(wills_on_disk(&harness).await, ["second"]);
+}
+
+#[tokio::test]
+async fn a_will_that_may_have_come_before_the_start_is_marked() {
+    for (due, again) in [(Some(now_ms() - 1), true), (None, false)] {
+        let mut harness = Harness::new(BrokerLimits::default());
+        let session = with_will(&harness, "one", "gone").await;
+        if let Some(due) = due {
+            let queue = session.queue.stored().unwrap();
+            harness.hub.store.session_left(queue, now_ms(), 60, Some(due)).await.unwrap().await.unwrap();
+        }
+        harness.hub.registry.remove(&session);
+        harness.hub.restore().await.unwrap();
+        let hub = Arc::clone(&harness.hub);
+        let publishing = tokio::spawn(async move { hub.publish_delayed_wills().await });
+        let will = harness.inbound.recv().await.unwrap();
+        assert_eq!(will.dup, again);
+        publishing.abort();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -198,9 +198,9 @@ impl Hub {
             // Nobody waits here for a reader that is slow: one that is full ends, and gets all of it when it subscribes anew.
             let Destinations { targets, counted, .. } = self.deliver_to(&message, routes, true);
             if !targets.is_empty() {
-                let (incoming, retain, will_of) = (None, None, None);
+                let (incoming, retain, will) = (None, None, None);
                 // The queues are notified of what is committed.
-                let _committed = self.store.enqueue(Enqueue { message, targets, incoming, retain, will_of }).await?;
+                let _committed = self.store.enqueue(Enqueue { message, targets, incoming, retain, will }).await?;
                 counted.keep();
             }
         }

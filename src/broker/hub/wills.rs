@@ -96,7 +96,10 @@ impl Hub {
 
     /// Publishes a will, with the rights that its client has by now.
     async fn publish_will(self: &Arc<Self>, session: &Arc<Session>, will: Box<Will>) {
-        let caller = session.lock().caller.clone();
+        let (caller, again) = {
+            let state = session.lock();
+            (state.caller.clone(), state.will_again)
+        };
         let rights = match &caller {
             Some(caller) => self.authenticator.rights_now(caller),
             // Left before the last start.
@@ -114,17 +117,17 @@ impl Hub {
         let by = Publisher { session: Some(session), rights: &rights, device: device.as_ref(), follows: true };
         let publish = NewPublish {
             message,
-            dup: false,
+            dup: again,
             again: false,
             exactly_once: None,
             response_topic: found.response_topic.map(str::to_owned),
             correlation: found.correlation.map(Bytes::copy_from_slice),
-            is_will: true,
+            will: session.stored_will(),
         };
         match self.publish(by, publish) {
             Publishing::Waits(waits) => {
                 // Stored before a take-over; if the disk refuses or the bridge is behind, it has at least its place before
-                // what follows. The bridge's answer is not awaited.
+                // what follows.
                 let published = async {
                     if let Ok(promise) = waits.await {
                         let _ = timeout(DISK, promise.stored()).await;
@@ -142,9 +145,9 @@ impl Hub {
 
     /// The store has the will no longer.
     async fn forget_will(&self, session: &Session) {
-        if let Some(queue) = session.queue.stored() {
+        if let Some(will) = session.stored_will() {
             // If that does not come to the disk, the will is published once more after the next start.
-            let _ = timeout(DISK, self.store.drop_will(queue)).await;
+            let _ = timeout(DISK, self.store.drop_will(will)).await;
         }
     }
 }

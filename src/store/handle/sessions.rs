@@ -5,7 +5,7 @@ use crate::store::documents::{Seen, Unread};
 use crate::store::error::StoreError;
 use crate::store::sessions::{
     AckOutcome, Acknowledged, BrokerState, CommitEvents, DocumentPage, Enqueue, GivenRow, ImportedSession,
-    KeptSubscription, Message, Page, QueueId, RowCount, RowPage, SessionRecord, SweptQueues, Target, Will,
+    KeptSubscription, Message, Page, QueueId, RowCount, RowPage, SessionRecord, SweptQueues, Target, Will, WillRef,
 };
 use crate::store::sqlite::sessions::{documents, import, queue, retained, session, state, sweep};
 use crate::store::sqlite::unread;
@@ -197,9 +197,9 @@ impl Store {
         self.queue.submit(move |tx| retained::read(tx, &topics)).await
     }
 
-    /// The will of a session is not published.
-    pub async fn drop_will(&self, queue: QueueId) -> Result<Committed<()>, StoreError> {
-        self.queue.submit_reserved(move |tx| retained::drop_will(tx, queue)).await
+    /// The will of a session is not published, or was.
+    pub async fn drop_will(&self, will: WillRef) -> Result<Committed<()>, StoreError> {
+        self.queue.submit_reserved(move |tx| retained::drop_will(tx, will)).await
     }
 
     /// Drops what has expired in queues and of retained messages, a little of it.

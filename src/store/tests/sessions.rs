@@ -26,7 +26,7 @@ pub(in crate::store) fn to(queue: QueueId) -> Target {
 
 pub(in crate::store) fn put(message: &Arc<Message>, queues: &[QueueId]) -> Enqueue {
     let targets = queues.iter().copied().map(to).collect();
-    Enqueue { message: message.clone(), targets, incoming: None, retain: None, will_of: None }
+    Enqueue { message: message.clone(), targets, incoming: None, retain: None, will: None }
 }
 
 pub(super) fn took(queue: Option<QueueId>, rows: &[u64], documents: Vec<AckedDocument>) -> Acknowledged {
@@ -397,8 +397,12 @@ async fn a_will_is_there_from_the_connection_on_until_it_is_dropped_or_published
     let state = ask!(rig, broker_state);
     assert_eq!(state.wills, [kept(queue, Some(NOW + 5_000)), kept(short, Some(NOW + 3_000))]);
     assert!(state.sessions.iter().all(|session| session.left_at == Some(NOW)));
-    ask!(rig, enqueue, Enqueue { will_of: Some(queue), ..put(&Arc::new(will.message.clone()), &[]) });
-    ask!(rig, drop_will, short);
+    let this = |queue, due_at| WillRef { queue, due_at: Some(due_at) };
+    ask!(rig, drop_will, this(short, NOW + 5_000));
+    assert_eq!(ask!(rig, broker_state).wills.len(), 2, "it is another one that is due then");
+    let published = Some(this(queue, NOW + 5_000));
+    ask!(rig, enqueue, Enqueue { will: published, ..put(&Arc::new(will.message.clone()), &[]) });
+    ask!(rig, drop_will, this(short, NOW + 3_000));
     assert_eq!(ask!(rig, broker_state).wills, []);
 }
 

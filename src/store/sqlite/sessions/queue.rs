@@ -39,8 +39,8 @@ pub(in crate::store) fn enqueue(tx: &mut Tx<'_>, enqueue: &Enqueue) -> rusqlite:
     {
         return Ok(false);
     }
-    if let Some(queue) = enqueue.will_of {
-        retained::drop_will(tx, queue)?;
+    if let Some(will) = enqueue.will {
+        retained::drop_will(tx, will)?;
     }
     if let Some(retain) = &enqueue.retain {
         retained::keep(tx, message, retain)?;

@@ -3,7 +3,7 @@
 use crate::chat::qos::QoS;
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{KeptRetained, KeptWill, Message, QueueId, Retain, Will};
+use crate::store::{KeptRetained, KeptWill, Message, QueueId, Retain, Will, WillRef};
 use bytes::Bytes;
 use rusqlite::params;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ const WILL_DUE: &str = "UPDATE wills SET due_at = ?2 WHERE queue = ?1";
 const WILLS_DUE: &str = "UPDATE wills SET due_at = ?1 + 1000 * min(delay_s,
         (SELECT expiry_s FROM queues WHERE queues.queue = wills.queue)) WHERE due_at IS NULL";
 const DROP_WILL: &str = "DELETE FROM wills WHERE queue = ?1";
+const DROP_THIS_WILL: &str = "DELETE FROM wills WHERE queue = ?1 AND due_at IS ?2";
 const WILLS: &str = "SELECT topic, qos, retain, expires_ms, properties, payload, queue, due_at, delay_s FROM wills";
 
 pub(super) fn keep(tx: &Tx<'_>, message: &Message, retain: &Retain) -> rusqlite::Result<()> {
@@ -95,8 +96,12 @@ pub(super) fn wills_due(tx: &Tx<'_>, now: u64) -> rusqlite::Result<()> {
     tx.execute(WILLS_DUE, [sql_ms(now)]).map(drop)
 }
 
-pub(in crate::store) fn drop_will(tx: &Tx<'_>, queue: QueueId) -> rusqlite::Result<()> {
+pub(super) fn drop_will_of(tx: &Tx<'_>, queue: QueueId) -> rusqlite::Result<()> {
     tx.execute(DROP_WILL, [queue]).map(drop)
+}
+
+pub(in crate::store) fn drop_will(tx: &Tx<'_>, will: WillRef) -> rusqlite::Result<()> {
+    tx.execute(DROP_THIS_WILL, params![will.queue, will.due_at.map(sql_ms)]).map(drop)
 }
 
 pub(super) fn wills(tx: &Tx<'_>) -> rusqlite::Result<Vec<KeptWill>> {

@@ -49,7 +49,7 @@ pub(in crate::store) fn keep(
     };
     match will {
         Some(will) => retained::keep_will(tx, queue, will)?,
-        None if found.is_some() => retained::drop_will(tx, queue)?,
+        None if found.is_some() => retained::drop_will_of(tx, queue)?,
         None => {}
     }
     Ok(queue)
@@ -84,7 +84,7 @@ pub(in crate::store) fn left(
     tx.execute(LEFT, params![queue, sql_ms(at), expiry_s, last])?;
     match will_due {
         Some(due_at) => retained::will_due(tx, queue, due_at),
-        None => retained::drop_will(tx, queue),
+        None => retained::drop_will_of(tx, queue),
     }
 }
 
@@ -120,7 +120,7 @@ pub(in crate::store) fn end(tx: &mut Tx<'_>, queue: QueueId) -> rusqlite::Result
         return Ok(false);
     }
     OF_ENDED.iter().try_for_each(|sql| tx.execute(sql, [queue]).map(drop))?;
-    retained::drop_will(tx, queue)?;
+    retained::drop_will_of(tx, queue)?;
     let rows: Vec<i64> = tx.all(ITS_ROWS, params![queue, CHUNK], |row| row.get(0))?;
     for seq in &rows {
         row::remove(tx, queue, *seq)?;
