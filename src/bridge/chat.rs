@@ -137,7 +137,7 @@ impl ChatIntake {
         !self.users.is_empty()
     }
 
-    /// Whether each message of a user waits for those before it: one of them may wait for the gatekeeper.
+    /// Whether each message and signal of a user waits for those before it: one of them may wait for the gatekeeper.
     pub(super) fn keeps_order(&self) -> bool {
         self.gatekeeper.is_some()
     }

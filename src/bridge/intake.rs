@@ -249,6 +249,10 @@ impl Intake {
             (ClientTopic::Messages(user), Role::User) if self.chat.keeps_order() || is_for_group(publish) => {
                 Order::OfUser(user.clone())
             }
+            // What follows an offer is of a call only once the gatekeeper has answered.
+            (ClientTopic::Chat(user, ChatTopic::Calls), Role::User) if self.chat.keeps_order() => {
+                Order::OfUser(user.clone())
+            }
             (_, Role::User) => Order::Free,
         }
     }

@@ -111,11 +111,6 @@ pub enum Fault {
 }
 
 impl CallState {
-    /// Of a call that is offered at `now` and rings for `ttl_s` seconds.
-    pub fn offered(now: u64, ttl_s: u32) -> Self {
-        Self::Offered { until: now.saturating_add(u64::from(ttl_s) * 1_000) }
-    }
-
     /// One side says something. What comes when the time of the call is over counts as after its end, which [`Self::poll`] tells.
     ///
     /// # Errors
@@ -242,7 +237,7 @@ mod tests {
 
     #[test]
     fn its_time_ends_it_whether_or_not_somebody_looked() {
-        let mut call = CallState::offered(0, 60);
+        let mut call = RINGS;
         assert_eq!((call.poll(59_999), call.deadline()), (None, Some(60_000)));
         assert_eq!(call.handle_signal(Callee, Answer, 60_000), Err(Fault::Over));
         assert_eq!(call.handle_signal(Caller, End, 60_000), Ok(Follows::Nothing));
@@ -268,7 +263,7 @@ mod tests {
         /// Whatever both sides say and whenever: it is taken once at most, it ends once, and nothing passes after that.
         #[test]
         fn a_call_is_taken_once_and_ends_once(steps in prop::collection::vec((any::<bool>(), 0..7_usize, 0..20_000_u64), 1..40)) {
-            let (mut call, mut now) = (CallState::offered(0, 60), 0);
+            let (mut call, mut now) = (RINGS, 0);
             let (mut taken, mut endings) = (0, Vec::new());
             for (by_caller, what, passed) in steps {
                 now += passed;

@@ -21,8 +21,8 @@ pub struct NewSignal {
     pub to: Peer,
     /// What was written.
     pub signal: Signal,
-    /// How long it is worth delivering, in seconds.
-    pub ttl_s: u32,
+    /// Until when it is worth delivering, in Unix milliseconds; an offer rings until then.
+    pub until: u64,
 }
 
 /// A call whose time is over.

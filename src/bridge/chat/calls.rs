@@ -6,19 +6,24 @@
 //!
 //! The intake runs the clock: whatever brings a message into a conversation is asked of the store in the order of the ids.
 
+use super::messages::Guarded;
 use super::{ChatIntake, Remaining, TakeError, peer, routed};
 use crate::bridge::context::Context;
 use crate::chat::attention::Attended;
 use crate::chat::call::ANSWERED_MS;
-use crate::chat::id::Owner;
+use crate::chat::id::{Owner, Sid};
+use crate::chat::principal::Role;
 use crate::chat::suffix::calls::{Signal, SignalKind, TTL_MAX};
 use crate::chat::topic::{Device, inbox_topic};
 use crate::mqtt::{Ack, AckWord, Inbound, Outbound};
 use crate::ops::clock::{at, now_ms};
-use crate::store::{ChatOutcome, Committed, DueCall, DueCalls, KeptSignal, NewSignal, OverdueCall, Peer, StoreError};
+use crate::store::{
+    ChatCall, ChatOutcome, Committed, DueCall, DueCalls, KeptSignal, NewSignal, OverdueCall, Peer, StoreError, Writer,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// When the times of calls are looked at next.
@@ -28,12 +33,19 @@ pub(super) struct CallClock {
     look_at: Option<(Instant, u64)>,
     /// The store was asked, and for which time.
     looking: Option<(u64, Committed<DueCalls>)>,
+    /// A call was stored later than its clock was set: its time may be over before anybody looks.
+    kept_late: Arc<Notify>,
 }
 
 impl CallClock {
     /// At a start the calls of before are looked at.
     pub(super) fn new() -> Self {
-        Self { look_at: Some((Instant::now(), 0)), looking: None }
+        Self { look_at: Some((Instant::now(), 0)), looking: None, kept_late: Arc::default() }
+    }
+
+    /// To be notified when a call is on disk whose offer the clock was not set for.
+    pub(super) fn kept_late(&self) -> Arc<Notify> {
+        Arc::clone(&self.kept_late)
     }
 
     /// A call may be over at `ms`, and it is `now`.
@@ -54,7 +66,7 @@ impl CallsKept {
         Self(AtomicU64::new(now.saturating_add(KEPT_MS)))
     }
 
-    fn say(&self, now: u64) {
+    pub(super) fn say(&self, now: u64) {
         self.0.fetch_max(now.saturating_add(KEPT_MS), Relaxed);
     }
 
@@ -81,18 +93,20 @@ impl ChatIntake {
             // Only an offer is pushed, so nothing else waits for a confirmation.
             written.to.attended = Attended::default();
         }
-        let (message, _) = context.next_sid();
         let ttl_s = publish.expiry.map_or(signal.ttl, |expiry| expiry.clamp(1, signal.ttl));
-        let now = written.at;
+        let (now, until) = (written.at, written.at.saturating_add(u64::from(ttl_s) * 1_000));
         match signal.kind {
-            SignalKind::Offer => self.calls.set(now.saturating_add(u64::from(ttl_s) * 1_000), now),
+            SignalKind::Offer => self.calls.set(until, now),
             SignalKind::Answer => self.calls.set(now.saturating_add(ANSWERED_MS), now),
             SignalKind::Ringing | SignalKind::Ice | SignalKind::End | SignalKind::Reject => {}
         }
-        self.context.calls_kept.say(now);
-        let (sid, from, to) = (written.sid, written.from.clone(), written.to.clone());
-        let new = NewSignal { sid, message, from, to, signal, ttl_s };
-        let committed = self.context.store.call_signal(new, self.call(now)).await?;
+        let gatekeeper = self.gatekeeper.clone().filter(|_| publish.principal.role == Role::User);
+        if let Some(gatekeeper) = gatekeeper {
+            let guarded = if is_offer { Guarded::Offer(signal, until) } else { Guarded::Signal(signal, ttl_s) };
+            return Ok(self.behind_gatekeeper(gatekeeper, written, guarded));
+        }
+        let (sid, sides) = (written.sid, (written.from.clone(), written.to.clone()));
+        let committed = keep_signal(&context, sid, sides, (signal, until), self.call(now)).await?;
         Ok(self.remaining(written, committed))
     }
 
@@ -101,7 +115,13 @@ impl ChatIntake {
     pub(in crate::bridge) async fn calls_due(&mut self) -> Result<(u64, Vec<DueCall>), StoreError> {
         let calls = &mut self.calls;
         if calls.looking.is_none() {
-            at(calls.look_at.map(|(at, _)| at)).await;
+            tokio::select! {
+                () = at(calls.look_at.map(|(at, _)| at)) => {}
+                () = calls.kept_late.notified() => {
+                    let now = now_ms();
+                    calls.set(now, now);
+                }
+            }
             let now = now_ms().max(calls.look_at.map_or(0, |(_, ms)| ms));
             let asked = self.context.store.calls_due(now).await?;
             (calls.look_at, calls.looking) = (None, Some((now, asked)));
@@ -147,6 +167,19 @@ impl ChatIntake {
         }
         Ok(taken)
     }
+}
+
+/// Asks the store to keep a signal that is worth delivering until then, in Unix milliseconds.
+pub(super) async fn keep_signal(
+    context: &Context,
+    sid: Sid,
+    (from, to): (Writer, Peer),
+    (signal, until): (Signal, u64),
+    call: ChatCall,
+) -> Result<Committed<ChatOutcome>, StoreError> {
+    let (message, _) = context.next_sid();
+    context.calls_kept.say(call.at);
+    context.store.call_signal(NewSignal { sid, message, from, to, signal, until }, call).await
 }
 
 /// Tells a device that has come what it has to know of calls; without a device all of the user's.

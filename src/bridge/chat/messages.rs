@@ -1,24 +1,75 @@
-//! Messages and invitations.
+//! Messages and invitations, and what is asked of the gatekeeper first.
 
+use super::calls::keep_signal;
 use super::gatekeeper::Gatekeeper;
 use super::limits::Meeting;
 use super::{ChatIntake, PUSHES, Remaining, TakeError, device, finish, peer, routed};
 use crate::bridge::context::Context;
 use crate::bridge::refusing::Refused;
 use crate::chat::amendment::Amendment;
+use crate::chat::attention::Attended;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::Sender;
 use crate::chat::principal::Role;
+use crate::chat::suffix::calls::Signal;
 use crate::chat::suffix::invitations::{Answer, Invitation, Kind};
 use crate::chat::suffix::messages::UserMessage;
 use crate::chat::topic::Device;
 use crate::chat::user_limits::Limited;
 use crate::mqtt::Inbound;
-use crate::store::{ChatOutcome, Committed, NewChatMessage, NewInvitation, Peer, StoreError, Writer};
+use crate::store::{ChatCall, ChatOutcome, Committed, NewChatMessage, NewInvitation, Peer, StoreError, Writer};
 use std::sync::Arc;
 
 /// A message that is to be sent so much later, in milliseconds, still waits when it comes to the store.
 const SURELY_LATER_MS: u64 = 1_000;
+
+/// What waits behind the gatekeeper: it is asked, or follows something of the same writer that it is asked about.
+pub(super) enum Guarded {
+    /// A message, and the expiry of its publish, in seconds.
+    Message(UserMessage, Option<u32>),
+    /// The offer of a call, and until when it rings, in Unix milliseconds.
+    Offer(Signal, u64),
+    /// Another signal of a call, and for how many seconds it is worth delivering.
+    Signal(Signal, u32),
+}
+
+impl Guarded {
+    /// Whether it brings its writer to somebody at `at`. One that is to be sent later is asked about when it is.
+    fn is_written(&self, at: u64) -> bool {
+        let is_later = |not_before| not_before > at.saturating_add(SURELY_LATER_MS);
+        match self {
+            Self::Message(message, _) => {
+                message.amends != Some(Amendment::Retract) && !message.not_before.is_some_and(is_later)
+            }
+            Self::Offer(..) => true,
+            Self::Signal(..) => false,
+        }
+    }
+
+    /// Asks the store to keep it under this id.
+    async fn keep(
+        self,
+        context: &Context,
+        (sid, at): (Sid, u64),
+        (from, to): (Writer, Peer),
+        call: ChatCall,
+    ) -> Result<Committed<ChatOutcome>, StoreError> {
+        match self {
+            Self::Message(message, expiry) => {
+                let route = (to.role == Some(Role::Bal)).then(|| context.route_to(&to.name));
+                let seconds = expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
+                let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
+                let new = NewChatMessage { sid, from, to, message, deadline_ms, route };
+                context.store.chat_message(new, call).await
+            }
+            Self::Offer(signal, until) => keep_signal(context, sid, (from, to), (signal, until), call).await,
+            Self::Signal(signal, ttl_s) => {
+                let until = at.saturating_add(u64::from(ttl_s) * 1_000);
+                keep_signal(context, sid, (from, to), (signal, until), call).await
+            }
+        }
+    }
+}
 
 /// Something that is written to somebody, on its way to the store.
 pub(super) struct Written<'a> {
@@ -56,42 +107,45 @@ impl ChatIntake {
         let to = (&message.to, message.amends != Some(Amendment::Retract));
         let written = self.written((owner, publish), (id, payload.len()), to, (dev, true, in_order.id()))?;
         if let Some(gatekeeper) = self.gatekeeper.clone().filter(|_| publish.principal.role == Role::User) {
-            return Ok(self.behind_gatekeeper(gatekeeper, written, message));
+            return Ok(self.behind_gatekeeper(gatekeeper, written, Guarded::Message(message, publish.expiry)));
         }
         let Written { sid, at, ref from, ref to, .. } = written;
-        let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));
-        let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
-        let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
-        let new = NewChatMessage { sid, from: from.clone(), to: to.clone(), message, deadline_ms, route };
-        let committed = self.context.store.chat_message(new, self.call(at)).await?;
+        let (message, sides) = (Guarded::Message(message, publish.expiry), (from.clone(), to.clone()));
+        let committed = message.keep(&self.context, (sid, at), sides, self.call(at)).await?;
         Ok(self.remaining(written, committed))
     }
 
-    /// The message is asked about, and stored then. It gets its id only then: what others wrote meanwhile comes before it. One
-    /// that is to be sent later is asked about when it is.
-    fn behind_gatekeeper(&self, gatekeeper: Gatekeeper, written: Written<'_>, message: UserMessage) -> Remaining {
+    /// A message or an offer is asked about, and stored then. It gets its id only then: what others wrote meanwhile comes before it.
+    pub(super) fn behind_gatekeeper(
+        &self,
+        gatekeeper: Gatekeeper,
+        written: Written<'_>,
+        guarded: Guarded,
+    ) -> Remaining {
         let Written { owner, publish, at, from, to, meeting, .. } = written;
         let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
-        let (owner, policy, expiry) = (owner.clone(), Arc::clone(&self.policy), publish.expiry);
+        let (owner, policy, call_kept) = (owner.clone(), Arc::clone(&self.policy), self.calls.kept_late());
         Box::pin(async move {
-            let is_later = message.not_before.is_some_and(|not_before| not_before > at.saturating_add(SURELY_LATER_MS));
-            let is_written = message.amends != Some(Amendment::Retract) && !is_later;
+            let (is_offer, is_pushed) =
+                (matches!(guarded, Guarded::Offer(..)), !matches!(guarded, Guarded::Signal(..)));
             // Who has met too many strangers already is refused, whatever the answer.
-            let may_meet = is_written && from.strangers;
+            let may_meet = guarded.is_written(at) && from.strangers;
             let asks = to.role != Some(Role::Bal) && to.name != owner && may_meet;
             let let_in = asks && gatekeeper.lets_in(&context, &owner, &to.name).await?;
             let in_order = context.next_written().await;
             let (sid, at) = in_order.id();
-            let to = Peer { attended: context.attentions.attended(&to.name, at), ..to };
-            let route = (to.role == Some(Role::Bal)).then(|| context.route_to(&to.name));
-            let seconds = expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
-            let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
-            let from = Writer { let_in, ..from };
-            let new = NewChatMessage { sid, from, to: to.clone(), message, deadline_ms, route };
-            let committed = context.store.chat_message(new, context.chat_call(at, PUSHES, &policy)).await?;
+            let attended = if is_pushed { context.attentions.attended(&to.name, at) } else { Attended::default() };
+            let to = Peer { attended, ..to };
+            let sides = (Writer { let_in, ..from }, to.clone());
+            let call = context.chat_call(at, PUSHES, &policy);
+            let committed = guarded.keep(&context, (sid, at), sides, call).await?;
             let kept = Kept::new(&context, (sid, at), &to, meeting, committed);
             drop(in_order);
-            finish(&context, &refusing, &owner, kept.outcome(&context).await?, &refused).await
+            let outcome = kept.outcome(&context).await?;
+            if is_offer {
+                call_kept.notify_one();
+            }
+            finish(&context, &refusing, &owner, outcome, &refused).await
         })
     }
 

@@ -1,9 +1,11 @@
 //! Who may write is left to a BAL.
 
 use super::chat::at;
+use super::user_presence::Stillness;
 use super::*;
 use crate::chat::principal::Role;
 use crate::chat::suffix::requests::Writers;
+use crate::ops::clock::HeldClock;
 
 fn guarded() -> Settings {
     let chat = settings::ChatSettings {
@@ -104,6 +106,70 @@ async fn a_gatekeeper_that_is_silent_for_two_seconds_lets_nobody_in_and_holds_no
     assert_eq!(timeout(behind).await, Ok(AckWord::Done));
     harness.answers(&late, json!({"ok": true})).await;
     assert_eq!(harness.told().await.one("bob/others/messages")["body"], "two");
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn a_strangers_call_is_asked_about_as_a_message_is_and_what_follows_it_waits() {
+    let mut harness = Harness::open_for(guarded());
+    harness.exists("bob").await;
+    let signal = |id: &str, call: &str, kind: &str| json!({"id": id, "call": call, "to": "bob", "type": kind});
+    let ring = async |harness: &Harness, from: &str, document: &Value| {
+        harness.publish_as(at(&format!("{from}:phone")), &format!("{from}/self/calls"), document).await
+    };
+    let offer = ring(&harness, "eve", &signal("o1", "c1", "offer")).await;
+    let ice = ring(&harness, "eve", &signal("i1", "c1", "ice")).await;
+    let (question, before) = harness.questioned().await;
+    assert_eq!((&question["from"], &question["to"], before.len()), (&json!("eve"), &json!("bob"), 0));
+    harness.answers(&question, json!({"ok": true, "for": 60})).await;
+    for word in [offer, ice] {
+        assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    }
+    let told = harness.told().await;
+    let types: Vec<_> = told.on("bob/others/calls").into_iter().map(|document| document["type"].clone()).collect();
+    assert_eq!(types, ["offer", "ice"], "{:?}", told.topics());
+    // The answer counts for another call, and for a message.
+    let again = ring(&harness, "eve", &signal("o2", "c2", "offer")).await;
+    assert_eq!(timeout(again).await, Ok(AckWord::Done));
+    let message = harness.begins("eve", "bob", "one").await;
+    assert_eq!(timeout(message).await, Ok(AckWord::Done));
+    let told = harness.told().await;
+    assert_eq!(told.one("bob/others/calls")["call"], "c2");
+    assert_eq!(told.one("bob/others/messages")["body"], "one");
+    // Of whom it does not let in, nothing is heard.
+    let refused = ring(&harness, "mallory", &signal("o1", "c1", "offer")).await;
+    let (question, _) = harness.questioned().await;
+    harness.answers(&question, json!({"ok": false})).await;
+    assert_eq!(timeout(refused).await, Ok(AckWord::Done));
+    let told = harness.told().await;
+    assert_eq!(told.one("mallory/others/errors")["code"], "FORBIDDEN");
+    assert!(told.on("bob/others/calls").is_empty());
+    harness.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_call_goes_on_while_the_gatekeeper_is_asked() {
+    let (still, clock) = (Stillness::hold(), HeldClock::at(now_ms()));
+    let mut harness = Harness::open_for(guarded());
+    harness.exists("bob").await;
+    let offer = json!({"id": "o1", "call": "c1", "to": "bob", "type": "offer", "ttl": 1});
+    let word = harness.publish_as(at("eve:phone"), "eve/self/calls", &offer).await;
+    let (question, _) = harness.questioned().await;
+    let passed = Duration::from_millis(1_500);
+    clock.pass(passed);
+    tokio::time::advance(passed).await;
+    harness.answers(&question, json!({"ok": true})).await;
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    // Which of two topics is published first, nobody says.
+    let mut told: Vec<(String, Value)> = Vec::new();
+    while !["bob/others/calls", "bob/others/messages"].iter().all(|topic| told.iter().any(|(of, _)| of == topic)) {
+        told.push(harness.read().await);
+    }
+    let on = |topic: &str| told.iter().filter(|(of, _)| of == topic).map(|(_, document)| document).collect::<Vec<_>>();
+    let heard: Vec<_> = on("bob/others/calls").iter().map(|document| document["type"].clone()).collect();
+    assert_eq!(heard, ["end"], "it does not ring any more");
+    assert_eq!(on("bob/others/messages")[0]["outcome"], "missed");
+    drop(still);
     harness.close().await;
 }
 

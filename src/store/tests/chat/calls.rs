@@ -19,9 +19,9 @@ impl Chat {
         let signal = Signal::parse(whole.to_string().as_bytes(), &PayloadLimits::default()).unwrap();
         self.at += 1;
         let (sid, message) = (self.rig.sids.next(self.at, 0), self.rig.sids.next(self.at, 0));
-        let ttl_s = signal.ttl;
-        let new = NewSignal { sid, message, from, to, signal, ttl_s };
         let call = self.call();
+        let until = call.at + u64::from(signal.ttl) * 1_000;
+        let new = NewSignal { sid, message, from, to, signal, until };
         (sid, self.rig.store.call_signal(new, call).await.unwrap().await.unwrap())
     }
 

@@ -80,7 +80,7 @@ fn known(tx: &mut Tx<'_>, new: &NewSignal, at: u64) -> rusqlite::Result<Option<C
     }
     if new.from.role == Role::User {
         let payload = stamped(&new.signal.to_bytes(), &Stamp { sid, ts, redelivered: true, ..stamp(new, at) });
-        tell(tx, &new.from.name, (Origin::UserNote, &payload), at, until(new, at))?;
+        tell(tx, &new.from.name, (Origin::UserNote, &payload), at, new.until)?;
     }
     Ok(Some(ChatOutcome::Repeated))
 }
@@ -112,11 +112,6 @@ fn stamp(new: &NewSignal, at: u64) -> Stamp<'_> {
     Stamp { sid: new.sid, n: None, ts: at, from, group: None, dev, redelivered: false }
 }
 
-/// Until when it is worth delivering.
-fn until(new: &NewSignal, at: u64) -> u64 {
-    at.saturating_add(u64::from(new.ttl_s) * 1_000)
-}
-
 fn offer(tx: &mut Tx<'_>, new: &NewSignal, call: &mut Call<'_>) -> rusqlite::Result<Result<Taken, ChatOutcome>> {
     let (from, to) = (&new.from, &new.to);
     if from.name == to.name {
@@ -146,10 +141,10 @@ fn offer(tx: &mut Tx<'_>, new: &NewSignal, call: &mut Call<'_>) -> rusqlite::Res
         name: new.signal.call.clone(),
         dev: from.dev.as_ref().map(|dev| dev.as_str().to_owned()),
         at: call.at,
-        state: CallState::offered(call.at, new.ttl_s),
+        state: CallState::Offered { until: new.until },
         hidden: admission.is_swallowed(),
         waits: false,
-        until: until(new, call.at),
+        until: new.until,
     };
     let payload = stamped(&new.signal.to_bytes(), &stamp(new, call.at));
     if row.by_bal {
@@ -158,10 +153,12 @@ fn offer(tx: &mut Tx<'_>, new: &NewSignal, call: &mut Call<'_>) -> rusqlite::Res
     } else {
         tell(tx, &row.caller, (Origin::UserNote, &payload), call.at, row.until)?;
     }
-    if !row.hidden && !from.direct {
+    // The answer of the gatekeeper may have taken longer than it rings: then it is missed, as the clock of calls says.
+    let rings = call.at < row.until;
+    if rings && !row.hidden && !from.direct {
         tell(tx, &row.callee, (Origin::ChatCopy(row.sid), &payload), call.at, row.until)?;
     }
-    let told = ringing::decide(tx, &row, &to.attended, call)?;
+    let told = if rings { ringing::decide(tx, &row, &to.attended, call)? } else { Told::default() };
     insert(tx, &row, &told, &payload)?;
     let (seen, stranger) = (seen.into_iter().collect(), admission.is_of_stranger());
     let outcome = ChatOutcome::Done { seen, stranger, waits: told.waits, confirmed: Vec::new() };
@@ -233,7 +230,7 @@ fn of_call(tx: &mut Tx<'_>, new: &NewSignal, call: &mut Call<'_>) -> rusqlite::R
         Follows::Taken => seen = answered(tx, new, &row, &payload, call)?,
         Follows::Ended(ending) => {
             let by = new.from.dev.as_ref().filter(|_| party == Party::Callee);
-            let ended = Ended { ending, sid: new.sid, message: new.message, until: until(new, call.at) };
+            let ended = Ended { ending, sid: new.sid, message: new.message, until: new.until };
             if !is_heard && !row.hidden {
                 // In the bridge's own words.
                 let over = row.parties().end(new.sid, call.at, ending.outcome);
@@ -251,7 +248,7 @@ fn of_call(tx: &mut Tx<'_>, new: &NewSignal, call: &mut Call<'_>) -> rusqlite::R
 /// The writer's devices get the copy, unless it is a BAL, and so does the other side if it is to hear anything, unless it has
 /// the signal already.
 fn pass_on(tx: &mut Tx<'_>, new: &NewSignal, is_heard: bool, payload: &[u8], at: u64) -> rusqlite::Result<()> {
-    let until = until(new, at);
+    let until = new.until;
     if new.from.role == Role::User {
         tell(tx, &new.from.name, (Origin::UserNote, payload), at, until)?;
     }
@@ -269,7 +266,7 @@ fn answered(
 ) -> rusqlite::Result<Option<Seeing>> {
     row.save(tx, call.at)?;
     let dev: Option<&Device> = new.from.dev.as_ref();
-    let until = until(new, call.at);
+    let until = new.until;
     if let Some(sid) = call.push_sids.next() {
         let taken = row.parties().taken(*sid, call.at, dev);
         tell(tx, &row.callee, (Origin::UserNote, &taken), call.at, until.max(row.until))?;
