@@ -79,7 +79,8 @@ impl CommandRequest {
     pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         let id = fields.id()?;
-        match read(&mut fields) {
+        // A name that is misspelt must not make it a command about everything.
+        match read(&mut fields).and_then(|command| fields.nothing_else().map(|()| command)) {
             Ok(command) => Ok(Self { id, command }),
             Err(rejection) => Err(rejection.about(id)),
         }
@@ -180,6 +181,8 @@ mod tests {
             (json!({"op": "send", "to": "bob", "text": "x".repeat(BODY_MAX + 1)}), ErrorCode::BadField),
             (json!({"op": "drain", "transport": "pigeon"}), ErrorCode::BadField),
             (json!({"op": "drain", "v": 2}), ErrorCode::Version),
+            (json!({"op": "pause", "transports": "ccs"}), ErrorCode::BadField),
+            (json!({"op": "user.erase", "user": "bob", "dry_run": true}), ErrorCode::BadField),
         ] {
             assert_eq!(parse(&payload), Err(code), "{payload}");
         }

@@ -48,6 +48,14 @@ impl Fields {
         rest
     }
 
+    /// For what must not be done by a misunderstanding: the first field that was not read is refused by its name.
+    pub(in crate::chat) fn nothing_else(&mut self) -> Result<(), Rejection> {
+        match self.rest().keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Rejection::bad_field(name, "is no field of this, which is not done by a guess")),
+        }
+    }
+
     pub(in crate::chat) fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }

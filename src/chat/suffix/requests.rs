@@ -6,6 +6,7 @@ pub use groups::{GroupOp, NAMED_MAX};
 
 use super::read::{conversation, peer};
 use crate::chat::contact::MuteLevel;
+use crate::chat::group::GroupChange;
 use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::fields::Fields;
 use crate::chat::message::{ErrorCode, Limits, Rejection};
@@ -188,9 +189,28 @@ impl Request {
     pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         let id = fields.id()?;
-        match read(&mut fields) {
+        let read = read(&mut fields).and_then(|op| {
+            if op.takes_away() {
+                fields.nothing_else()?;
+            }
+            Ok(op)
+        });
+        match read {
             Ok(op) => Ok(Self { id, op }),
             Err(rejection) => Err(rejection.about(id)),
+        }
+    }
+}
+
+impl Op {
+    /// Whether it takes away what no other request gives back: then a field that it does not have is an error, for it may say
+    /// that something else was meant.
+    fn takes_away(&self) -> bool {
+        use GroupChange::{Dissolve, Leave, Remove};
+        match self {
+            Self::Erase(_) | Self::Delete(_) | Self::Cancel(_) | Self::Block(_) | Self::RemoveContact(_) => true,
+            Self::Group(GroupOp::Change(_, change)) => matches!(change, Remove(_) | Leave | Dissolve),
+            _ => false,
         }
     }
 }
@@ -439,6 +459,40 @@ mod tests {
         }
         let refused = Request::parse(br#"{"id":"r1","op":"fly"}"#, &Limits::default()).unwrap_err();
         assert_eq!(refused.ref_id().unwrap().as_str(), "r1");
+    }
+
+    #[test]
+    fn what_takes_something_away_is_not_done_by_a_guess() {
+        let sid = "06eqbd3gy0001ab2";
+        for (whole, is_strict) in [
+            (json!({"op": "erase", "password": "pw"}), true),
+            (json!({"op": "delete", "with": "bob"}), true),
+            (json!({"op": "delete", "sids": [sid]}), true),
+            (json!({"op": "cancel", "message": "m1"}), true),
+            (json!({"op": "block", "with": "bob"}), true),
+            (json!({"op": "remove_contact", "with": "bob"}), true),
+            (json!({"op": "group.remove", "group": "g-1", "members": ["bob"]}), true),
+            (json!({"op": "group.leave", "group": "g-1"}), true),
+            (json!({"op": "group.dissolve", "group": "g-1"}), true),
+            (json!({"op": "history", "with": "bob"}), false),
+            (json!({"op": "unblock", "with": "bob"}), false),
+            (json!({"op": "group.rename", "group": "g-1", "name": "New"}), false),
+        ] {
+            let mut request = whole;
+            for name in ["v", "id", "user", "up_to"] {
+                request[name] = json!(null);
+            }
+            assert!(parse(&request).is_ok(), "{request}: what is null is not given");
+            request["v"] = json!(1);
+            request["id"] = json!("r1");
+            request["user"] = json!("bob");
+            let parsed = Request::parse(request.to_string().as_bytes(), &Limits::default());
+            assert_eq!(parsed.is_err(), is_strict, "{request}");
+            if let Err(rejection) = parsed {
+                assert_eq!((rejection.code(), rejection.ref_id().unwrap().as_str()), (ErrorCode::BadField, "r1"));
+                assert!(rejection.detail().starts_with("`user` "), "{}", rejection.detail());
+            }
+        }
     }
 
     proptest! {
