@@ -7,6 +7,7 @@ mod first_screen;
 mod former;
 mod group_bals;
 mod groups;
+mod inviting;
 mod scheduled;
 
 use super::errors;
@@ -18,6 +19,7 @@ use first_screen::FIRST_SCREEN;
 use former::FORMER;
 use group_bals::GROUP_BALS;
 use groups::GROUPS;
+use inviting::INVITING;
 use rusqlite::Connection;
 use scheduled::SCHEDULED;
 use std::path::Path;
@@ -27,7 +29,7 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 16] = [
+pub(super) const STEPS: [&str; 17] = [
     FIRST,
     PRESENCE,
     TRANSPORTS,
@@ -44,6 +46,7 @@ pub(super) const STEPS: [&str; 16] = [
     BLOCKED,
     FORMER,
     GROUP_BALS,
+    INVITING,
 ];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// The steps from this schema on make tables and indexes and change no message: nothing is worth a copy.

@@ -20,6 +20,7 @@ pub(in crate::store) mod calls;
 pub(in crate::store) mod conversations;
 pub(in crate::store) mod deletion;
 pub(in crate::store) mod device;
+pub(in crate::store) mod ended_invitations;
 pub(in crate::store) mod events;
 pub(in crate::store) mod expired;
 pub(in crate::store) mod explain;

@@ -30,7 +30,9 @@ const KEPT: &str = "SELECT document, own FROM chat WHERE row = ?1";
 const BURY: &str =
     "UPDATE chat SET writer = ?2, id = NULL, dev = NULL, waits = 0, decided = NULL, gone = 1 WHERE row = ?1";
 const SET_WRITER: &str = "UPDATE chat SET writer = ?2 WHERE row = ?1";
-const READDRESS: &str = "UPDATE chat SET peer = ?2, waits = 0, decided = NULL WHERE row = ?1";
+/// Nobody is there any more who could answer an invitation.
+const READDRESS: &str = "UPDATE chat SET peer = ?2, waits = 0, decided = NULL,
+    answer = CASE WHEN kind = 2 THEN coalesce(answer, 0) ELSE answer END WHERE row = ?1";
 const SET_KEPT: &str = "UPDATE chat SET document = ?2, own = ?3 WHERE row = ?1";
 const DROP: &str = "DELETE FROM chat WHERE row = ?1";
 const IS_SHOWN: &str = "SELECT 1 FROM pushed WHERE user = ?1 AND peer = ?2 AND row = ?3";

@@ -120,6 +120,18 @@ fn a_store_with_chat_keeps_its_messages_and_what_phones_show() {
 }
 
 #[test]
+fn open_invitations_are_found_by_who_invited() {
+    let (_dir, path, old) = store_of(16);
+    for (row, kind, writer) in [(3, 2, "alice"), (4, 0, "alice"), (5, 2, "carol")] {
+        add_item(&old, row, kind, (writer, "bob"), false);
+    }
+    drop(old);
+    let (conn, _lock) = open(&path).unwrap();
+    let found = "SELECT row FROM chat INDEXED BY chat_inviting WHERE writer = 'alice' AND kind = 2 AND answer IS NULL";
+    assert_eq!(conn.query_row(found, [], |row| row.get::<_, i64>(0)), Ok(3));
+}
+
+#[test]
 fn what_blocked_members_wrote_in_groups_is_a_place_without_content() {
     let (_dir, path, old) = store_of(13);
     // Bob came with row 5 and has blocked eve.
@@ -267,7 +279,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
             phases[..],
             [
                 Phase::Copying { done: 1.., of: 1.. },
-                Phase::Changing { step: 1, of: 12 },
+                Phase::Changing { step: 1, of: 13 },
                 Phase::Committing,
                 Phase::Rebuilding,
                 Phase::Checkpointing

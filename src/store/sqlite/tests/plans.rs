@@ -2,8 +2,8 @@
 
 use super::super::chat::calls::{self, ending, kept, ringing, signal};
 use super::super::chat::{
-    self, amend, conversations, deletion, device, expired, export, history, keep, mention, message as chat_message,
-    notified, position, push, scheduled, sync, unpushed,
+    self, amend, conversations, deletion, device, ended_invitations, expired, export, history, keep, mention,
+    message as chat_message, notified, position, push, scheduled, sync, unpushed,
 };
 use super::super::sessions::{documents, inspect, queue, retained, row, session, state, sweep as queues};
 use super::super::{
@@ -89,6 +89,8 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (chat::group::push::FORGET_ALL_CONFIRMED, "INDEX group_confirmed_row (row=?)"),
         (chat::group::position::OWN_UP_TO, "INDEX chat_pair (peer=? AND writer=? AND row>? AND row<?)"),
         (amend::EARLIER, "INDEX chat_amends (amends=?)"),
+        (ended_invitations::END_BY, "INDEX chat_inviting (writer=?)"),
+        (ended_invitations::END_TO, "INDEX chat_invited (peer=?)"),
         (conversations::INVITED, "INDEX chat_invited (peer=? AND writer=?)"),
         (mention::READ, "PRIMARY KEY (user=? AND peer=? AND row<?)"),
         (mention::IN_CONVERSATION, "PRIMARY KEY (user=? AND peer=?)"),

@@ -1,6 +1,8 @@
 //! Invitations and their answers.
 
+use super::groups::owners;
 use super::*;
+use crate::chat::group::GroupChange;
 use crate::chat::suffix::invitations::{Invitation, OPEN_MS};
 
 impl Chat {
@@ -171,4 +173,93 @@ async fn a_blocked_user_invites_nobody_and_does_not_learn_it() {
     assert!(matches!(chat.answer("alice", "bob", "cancel", sid).await, ChatOutcome::Done { .. }));
     assert!(chat.told("bob", "invitations").await.is_empty() && chat.pushes().await.is_empty());
     assert!(chat.page("bob", None).await.items.is_empty());
+}
+
+impl Chat {
+    /// With whom there are open invitations on the first screen of a user.
+    async fn open(&self, user: &str) -> Vec<String> {
+        let items = self.conversations(user).await.items;
+        items.iter().filter(|item| !item.invitations.is_empty()).map(|item| item.with.to_string()).collect()
+    }
+}
+
+/// An owner who is one no more has nobody to let in; nor has one of a group that is no more.
+#[tokio::test]
+async fn an_invitation_into_a_group_ends_with_its_inviter_and_with_the_group() {
+    for end in [
+        GroupChange::Leave,
+        GroupChange::Remove(owners(&["bob"])),
+        GroupChange::Demote(owners(&["bob"])),
+        GroupChange::Dissolve,
+    ] {
+        let mut chat = Chat::of_group(&["bob"]).await;
+        for user in ["dave", "erin"] {
+            chat.rig.store.chat_user_seen(owner(user)).await.unwrap().await.unwrap();
+        }
+        chat.register("dave", "phone", "T1").await;
+        chat.change("alice", GroupChange::Promote(owners(&["bob"]))).await.unwrap();
+        let asked = chat.change("bob", GroupChange::Add(owners(&["dave"]))).await.unwrap().invited[0].1;
+        chat.change("alice", GroupChange::Add(owners(&["erin"]))).await.unwrap();
+        let (between, _) = chat.invite("bob", "erin", &json!({ "type": "request" })).await;
+        chat.told("dave", "invitations").await;
+        assert_eq!(whats(&chat.pushes().await), [("T1", "invitation")]);
+        assert_eq!(
+            (chat.open("dave").await, chat.open("erin").await),
+            (vec!["bob".into()], vec!["bob".into(), "alice".into()])
+        );
+        let by = if end == GroupChange::Leave { "bob" } else { "alice" };
+        chat.change(by, end.clone()).await.unwrap();
+        assert_eq!(chat.open("dave").await, Vec::<String>::new(), "{end:?}");
+        let others = if end == GroupChange::Dissolve { vec!["bob"] } else { vec!["bob", "alice"] };
+        assert_eq!(chat.open("erin").await, others, "{end:?}: those between two, and of other owners, go on");
+        assert_eq!(code(&chat.answer("dave", "bob", "accept", asked).await), Some(ErrorCode::NotFound));
+        let ended = chat
+            .page("dave", None)
+            .await
+            .items
+            .iter()
+            .map(|item| serde_json::from_slice(item).unwrap())
+            .collect::<Vec<Value>>();
+        assert!(ended[0]["expires"].as_u64().unwrap() <= chat.at, "{end:?}: {ended:?}");
+        assert!(!chat.sweep(u64::MAX, u64::MAX).await);
+        assert_eq!(whats(&chat.pushes().await), [("T1", "clear")], "{end:?}");
+        assert!(matches!(chat.answer("erin", "bob", "accept", between).await, ChatOutcome::Done { .. }));
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_into_a_group_ends_when_the_invited_is_in_it() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    for user in ["dave", "erin"] {
+        chat.rig.store.chat_user_seen(owner(user)).await.unwrap().await.unwrap();
+    }
+    let add = |user: &str| GroupChange::Add(owners(&[user]));
+    for user in ["dave", "erin", "erin"] {
+        chat.change("alice", add(user)).await.unwrap();
+    }
+    assert_eq!(
+        (chat.open("dave").await, chat.open("erin").await),
+        (vec!["alice".to_owned()], vec!["alice".to_owned()])
+    );
+    chat.write("dave", "alice", "so you are a contact of mine").await;
+    assert_eq!(chat.change("alice", add("dave")).await.unwrap().done, owners(&["dave"]));
+    let newest = chat.conversations("erin").await.items[0].invitations[0].clone();
+    let newest: Value = serde_json::from_slice(&newest).unwrap();
+    let sid = Sid::parse(newest["sid"].as_str().unwrap()).unwrap();
+    assert!(matches!(chat.answer("erin", "alice", "accept", sid).await, ChatOutcome::Done { .. }));
+    for user in ["dave", "erin"] {
+        assert_eq!(chat.open(user).await, Vec::<String>::new(), "{user}");
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_ends_when_either_side_is_erased() {
+    for gone in ["alice", "bob"] {
+        let mut chat = Chat::of(&["alice", "bob"]).await;
+        let stays = if gone == "alice" { "bob" } else { "alice" };
+        chat.invite("alice", "bob", &request()).await;
+        assert_eq!(chat.open(stays).await, [gone]);
+        chat.erase(gone).await;
+        assert_eq!(chat.open(stays).await, Vec::<String>::new(), "{gone}");
+    }
 }

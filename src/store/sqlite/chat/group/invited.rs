@@ -7,7 +7,7 @@ use crate::chat::id::{GroupId, Owner};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::store::Writer;
-use crate::store::sqlite::chat::{Call, ChatRow};
+use crate::store::sqlite::chat::{Call, ChatRow, ended_invitations};
 use crate::store::sqlite::tx::Tx;
 
 /// `user` accepts the invitation `asked` into a group. The id of the notice comes from those for pushes.
@@ -45,6 +45,7 @@ pub(in crate::store::sqlite::chat) fn join(
     writing.insert(tx, who, GroupRole::Member, sid.row())?;
     writing.group.members += 1;
     let who = [user.name.clone()];
+    ended_invitations::to(tx, &user.name, &writing.name, Some(asked.sid.row()), call.at)?;
     writing.notify(tx, (NoticeEvent::Joined, &who), &SettingsChange::default(), call)?;
     writing.clear_before(tx, (&user.name, &user.connected), sid, call)?;
     Ok(Ok(()))

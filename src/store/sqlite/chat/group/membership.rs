@@ -16,7 +16,7 @@ use crate::chat::suffix::invitations::{Invitation, Kind};
 use crate::chat::topic::Device;
 use crate::store::sqlite::chat::message::admission;
 use crate::store::sqlite::chat::notified::{self, Seen};
-use crate::store::sqlite::chat::{Call, events, invitation, owner, people};
+use crate::store::sqlite::chat::{Call, ended_invitations, events, invitation, owner, people};
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::Tx;
 use crate::store::{
@@ -173,6 +173,7 @@ impl Writing<'_> {
             self.notify(tx, (NoticeEvent::Added, &sorted.added()), &SettingsChange::default(), call)?;
             for one in &sorted.added {
                 let looking = &one.peer.attended.devices;
+                ended_invitations::to(tx, &one.peer.name, &self.name, None, call.at)?;
                 self.clear_before(tx, (&one.peer.name, looking), sid, call)?;
             }
         }
@@ -261,6 +262,7 @@ impl Writing<'_> {
         let Some(sid) = self.next_sid(call) else { return refuse(ErrorCode::RateLimited, "too much at once") };
         for user in users {
             if former::go(tx, (&self.group, &self.name), user, sid.row())? {
+                ended_invitations::by(tx, user, &self.name, call.at)?;
                 gone.push(user.clone());
             }
         }
@@ -312,6 +314,9 @@ impl Writing<'_> {
         }
         for user in &others {
             tx.execute(SET_ROLE, params![self.name.as_str(), user.as_str(), to == GroupRole::Owner])?;
+            if to == GroupRole::Member {
+                ended_invitations::by(tx, user, &self.name, call.at)?;
+            }
         }
         let event = if to == GroupRole::Owner { NoticeEvent::Promoted } else { NoticeEvent::Demoted };
         self.notify(tx, (event, &others), &SettingsChange::default(), call)?;
