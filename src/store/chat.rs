@@ -394,6 +394,9 @@ pub struct PushExplanation {
     pub received: bool,
     /// Each device that had a token then, by name.
     pub devices: Vec<ExplainedDevice>,
+    /// The rule for any device, where none had a token and nothing was decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Rule>,
 }
 
 /// What was decided for one device, and what became of it.

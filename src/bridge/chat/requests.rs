@@ -210,7 +210,7 @@ async fn explain(context: &Context, user: &Owner, sid: Sid) -> Result<Reply, Sto
 
 /// An item for each device with a token, and for those that are connected without one.
 fn explanation(explained: &PushExplanation, connected: &[Device], when: PushWhen) -> Map<String, Value> {
-    let PushExplanation { sid, from, ts, decided_at, asked, attended, waits, received, devices } = explained;
+    let PushExplanation { sid, from, ts, decided_at, asked, attended, waits, received, devices, rule } = explained;
     let mut items: Vec<Value> = devices
         .iter()
         .map(|device| {
@@ -224,7 +224,7 @@ fn explanation(explained: &PushExplanation, connected: &[Device], when: PushWhen
     for dev in connected.iter().filter(|dev| !is_known(dev)) {
         let attended = attended.iter().any(|one| one == dev.as_str());
         let bare = AskedDevice { has_token: false, attended, was_told: false, is_quiet: false, has_room: true };
-        let rule = asked.map_or(Rule::NoToken, |asked| decide(when, asked, bare).rule);
+        let rule = asked.map_or(rule.unwrap_or(Rule::NoToken), |asked| decide(when, asked, bare).rule);
         items.push(json!({ "dev": dev.as_str(), "rule": rule.number(), "why": rule }));
     }
     fields(json!({

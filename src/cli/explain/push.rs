@@ -30,7 +30,11 @@ pub(in crate::cli) fn run(path: &Path, user: &str, sid: &str, json: bool) -> any
 fn story(user: &Owner, told: &PushExplanation) -> String {
     let mut text = format!("{} of {} to {user}\n  {}  stored\n", told.sid, told.from, utc(told.ts));
     let (Some(at), Some(asked)) = (told.decided_at, &told.asked) else {
-        return text + &format!("  no push: {user} had no device with a token (rule 2)\n");
+        return text
+            + &match told.rule {
+                None | Some(Rule::NoToken) => format!("  no push: {user} had no device with a token (rule 2)\n"),
+                Some(rule) => format!("  no push: {} (rule {})\n", words(rule), rule.number()),
+            };
     };
     text += &format!("  {}  decided: {}; attended: {}\n", utc(at), inputs(asked), attended(told, asked));
     for device in &told.devices {
@@ -143,6 +147,7 @@ mod tests {
             waits: false,
             received: false,
             devices,
+            rule: None,
         }
     }
 

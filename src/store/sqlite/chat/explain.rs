@@ -1,14 +1,16 @@
 //! Why a push was sent or not, for its user and for operators.
 
 use super::push::Decided;
-use super::{BY_SID, ChatRow, calls, group};
+use super::{BY_SID, ChatRow, Kind, calls, group};
 use crate::chat::id::{Owner, Row, Sid};
+use crate::chat::push_decision::{Asked, AskedDevice, Matter, PushWhen, Rule, Wish, decide};
 use crate::store::sqlite::column::{from_sql, sid, state};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{ExplainedDevice, ExplainedPush, PushExplanation, UserSummary};
 use rusqlite::{Connection, OptionalExtension, params};
 
 const DECIDED: &str = "SELECT decided, received FROM chat WHERE row = ?1";
+const DOCUMENT: &str = "SELECT document FROM chat WHERE row = ?1";
 const OFFER_DECIDED: &str = "SELECT decided, received FROM calls WHERE row = ?1";
 const PUSH: &str = "SELECT row, tail, way, state, attempt, code FROM deliveries WHERE row = ?1";
 const USERS: &str = "SELECT user, (SELECT count(*) FROM devices d WHERE d.user = users.user), unread FROM users
@@ -47,8 +49,13 @@ pub(in crate::store::sqlite) fn of_message(
         waits: found.waits,
         received,
         devices: Vec::new(),
+        rule: None,
     };
-    let Some(decided) = decided else { return Ok(Some(explanation)) };
+    let Some(decided) = decided else {
+        let wish = if found.kind == Kind::Offer { None } else { wish_of(conn, row)? };
+        explanation.rule = Some(rule_without_tokens(&found, wish.unwrap_or_default()));
+        return Ok(Some(explanation));
+    };
     for (dev, decision) in decided.devices {
         let push = decided.pushes.get(&dev).map_or(Ok(None), |row| push(conn, Row(*row)))?;
         let confirmed = decided.confirmed.contains(&dev);
@@ -57,6 +64,30 @@ pub(in crate::store::sqlite) fn of_message(
     }
     explanation.attended = decided.attended;
     Ok(Some(explanation))
+}
+
+/// What the writer of a message wished.
+fn wish_of(conn: &Connection, row: Row) -> rusqlite::Result<Option<Wish>> {
+    let read = |row: &rusqlite::Row<'_>| row.get::<_, Vec<u8>>(0);
+    let document = conn.prepare_cached(DOCUMENT)?.query_row([row], read).optional()?;
+    let document = document.and_then(|document| serde_json::from_slice::<serde_json::Value>(&document).ok());
+    Ok(document.and_then(|document| Wish::parse(document.get("push")?.as_str()?)))
+}
+
+/// The first rule that fits a device without a token. Whether the conversation was muted is not known any more.
+fn rule_without_tokens(row: &ChatRow, wish: Wish) -> Rule {
+    let matter = match row.kind {
+        Kind::Message | Kind::Notice => Matter::Message,
+        Kind::Call if row.deadline > row.at => Matter::Message,
+        Kind::Reaction => Matter::Reaction,
+        Kind::Invitation => Matter::Invitation,
+        Kind::Offer => Matter::Call,
+        // It is never pushed.
+        Kind::Answer | Kind::Amendment | Kind::Call => return if row.hidden { Rule::Blocked } else { Rule::Never },
+    };
+    let asked = Asked { own: row.writer == row.peer, blocked: row.hidden, ..Asked::of(matter, wish) };
+    let bare = AskedDevice { has_token: false, attended: false, was_told: false, is_quiet: false, has_room: true };
+    decide(PushWhen::Always, asked, bare).rule
 }
 
 /// The same within a transaction.

@@ -73,6 +73,34 @@ async fn the_rule_is_named_for_what_is_not_pushed() {
     assert_eq!(rule(chat.explain(blocked).await), Rule::Blocked);
 }
 
+/// The first rule that fits is named, also where no device has a token, which is the second.
+#[tokio::test]
+async fn the_rule_is_named_where_no_device_has_a_token() {
+    let mut chat = Chat::of_two().await;
+    let said = async |chat: &mut Chat, more: &Value| {
+        let mut document = json!({ "to": "bob", "body": "x" });
+        document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        chat.send(writer("alice"), peer("bob", &[]), &document).await.0
+    };
+    let first = said(&mut chat, &json!({})).await;
+    let edit = json!({ "type": "edit", "ref": first.to_string() });
+    let reaction = json!({ "type": "reaction", "ref": first.to_string() });
+    for (more, expected) in [
+        (json!({}), Rule::NoToken),
+        (json!({ "push": "never" }), Rule::Never),
+        (reaction, Rule::Reaction),
+        (edit, Rule::Never),
+    ] {
+        let sid = said(&mut chat, &more).await;
+        assert_eq!(chat.explain(sid).await.rule, Some(expected), "{more}");
+    }
+    chat.block("bob", "alice", true).await;
+    let swallowed = said(&mut chat, &json!({})).await;
+    assert_eq!(chat.explain(swallowed).await.rule, Some(Rule::Blocked));
+    let (offer, _) = chat.signals(writer("alice"), peer("bob", &[]), &json!({ "type": "offer" })).await;
+    assert_eq!(chat.explain(offer).await.rule, Some(Rule::Blocked));
+}
+
 #[tokio::test]
 async fn a_test_push_goes_to_every_own_device_and_says_what_it_skipped() {
     let mut chat = Chat::of(&["bob"]).await;

@@ -66,6 +66,7 @@ pub(in crate::store::sqlite::chat) fn of_member(
         waits: devices.iter().any(|device| device.verdict == Verdict::Wait),
         received: false,
         devices,
+        rule: None,
     })
 }
 
