@@ -282,3 +282,47 @@ async fn a_report_is_told_to_the_operator() {
     assert_eq!(event["sids"], json!(["06eqbd3gy0001ab2"]));
     harness.close().await;
 }
+
+/// However long one item is, the page that has it is one packet, and the next page goes on behind it.
+#[tokio::test]
+async fn the_longest_messages_are_one_to_a_page_and_none_is_left_out() {
+    /// What a page has beside an item of the longest kind: the stamp, and the fields of the answer.
+    const BESIDE: usize = 1_024;
+    let mut harness = Harness::open();
+    let payload = |n: usize| {
+        let (id, body) = (format!("{n}").repeat(64), "\u{1f600}".repeat(16_000));
+        let message = |x: &str| json!({"id": id, "to": "bob", "body": body, "data": "", "x": x}).to_string();
+        message(&"x".repeat(65_536 - message("").len()))
+    };
+    for n in 0..3 {
+        assert_eq!(payload(n).len(), 65_536);
+        harness.writes(&at("bob:phone"), "messages", &payload(n), |_| {}).await;
+    }
+    let sids: Vec<Value> =
+        harness.told().await.on("bob/others/messages").iter().map(|copy| copy["sid"].clone()).collect();
+    assert_eq!(sids.len(), 3);
+    for (request, next) in [("sync", "since"), ("history", "after"), ("history", "before")] {
+        let (mut found, mut edge) = (Vec::new(), if next == "since" { json!("06eqbd3gy0001ab2") } else { Value::Null });
+        loop {
+            assert!(found.len() < 4, "{request} goes on for ever");
+            let mut asked = json!({"id": "r1", "op": request, "with": "bob"});
+            asked[next] = if edge.is_null() && next == "after" { json!("06eqbd3gy0001ab2") } else { edge };
+            let (page, _) = harness.asks(asked).await;
+            assert!(page.to_string().len() <= 65_536 + BESIDE, "{}", page.to_string().len());
+            let items = page["items"].as_array().unwrap();
+            found.extend(items.iter().map(|item| item["sid"].clone()));
+            edge = items.last().map_or(Value::Null, |item| item["sid"].clone());
+            if page["complete"] == true {
+                break;
+            }
+            assert_eq!(items.len(), 1, "{request} {next}");
+        }
+        if next == "before" {
+            found.reverse();
+        }
+        assert_eq!(found, sids, "{request} {next}");
+    }
+    let (page, _) = harness.asks(json!({"id": "r1", "op": "conversations"})).await;
+    assert!(page.to_string().len() < 4_096, "only what a list shows");
+    harness.close().await;
+}

@@ -3,7 +3,7 @@
 //! Several documents make one call: they have its word in common, and each is passed on by itself. What a signal does to the
 //! call is said in [`crate::chat::call`].
 
-use super::messages::{DATA_MAX, STAMPED, Stamp, WORD_MAX, stamped};
+use super::messages::{DATA_MAX, STAMPED, Stamp, WORD_MAX, check_written, stamped};
 use super::read::{device, peer};
 use crate::chat::call::{Ending, Outcome};
 use crate::chat::id::{MessageId, Owner, Sid};
@@ -107,7 +107,9 @@ impl Signal {
     pub fn parse(payload: &[u8], limits: &Limits) -> Result<Self, Rejection> {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         let id = fields.id()?;
-        read(&mut fields, id.clone()).map_err(|rejection| rejection.about(id))
+        let read = read(&mut fields, id.clone());
+        let read = read.and_then(|signal| check_written(payload, &signal.document, limits).map(|()| signal));
+        read.map_err(|rejection| rejection.about(id))
     }
 
     /// What its readers get, without the stamp.

@@ -18,6 +18,10 @@ pub const DATA_MAX: usize = 32_768;
 pub const WORD_MAX: usize = 64;
 /// Most users in `mentions`.
 pub const MENTIONS_MAX: usize = 50;
+/// So much longer than a payload may a document be once it is written down, in bytes: it has a `type` and an `id` then.
+pub const LONGER_MAX: usize = 256;
+/// No payload grows to more than so many times its length where its numbers are written out.
+const GROWS_MAX: usize = 4;
 /// What a message is without a `type`.
 const TEXT: &str = "text";
 /// A message about another one that is never pushed by itself.
@@ -98,7 +102,9 @@ impl UserMessage {
         let mut fields = Fields::read(payload, limits.payload_bytes)?;
         let allowed = sender.check(&fields);
         let id = fields.id()?;
-        allowed.and_then(|()| read(&mut fields, id.clone())).map_err(|rejection| rejection.about(id))
+        let read = allowed.and_then(|()| read(&mut fields, id.clone()));
+        let read = read.and_then(|message| check_written(payload, &message.document, limits).map(|()| message));
+        read.map_err(|rejection| rejection.about(id))
     }
 
     /// The text that a push shows, if there is one.
@@ -182,6 +188,24 @@ pub fn stamped(document: &[u8], stamp: &Stamp<'_>) -> Vec<u8> {
     // A document has `to` and `type` at least: there is something behind its brace.
     copy.extend(&document[1.min(document.len())..]);
     copy
+}
+
+/// Whether a document, as it is written down, is about as long as its payload may be: numbers have a form of their own then, and
+/// `1e15` has 18 characters.
+///
+/// # Errors
+/// [`ErrorCode::TooBig`].
+pub(in crate::chat::suffix) fn check_written(
+    payload: &[u8],
+    document: &Map<String, Value>,
+    limits: &Limits,
+) -> Result<(), Rejection> {
+    let most = limits.payload_bytes + LONGER_MAX;
+    if payload.len() > most / GROWS_MAX && crate::chat::message::json(document).len() > most {
+        let detail = format!("with its numbers written out the document is longer than {most} bytes");
+        return Err(Rejection::new(ErrorCode::TooBig, detail));
+    }
+    Ok(())
 }
 
 fn read(fields: &mut Fields, id: Option<MessageId>) -> Result<UserMessage, Rejection> {
@@ -398,6 +422,60 @@ mod tests {
         let other = json!({"id": "m1", "to": "bob", "body": "ho", "data": {"a": 1, "b": 2}});
         assert!(!parse(&other).unwrap().says_the_same(&kept));
         assert!(!parse(&again).unwrap().says_the_same(b"damaged"));
+    }
+
+    /// Whatever a message is made of, what its readers get is about as long as a payload may be, and pages with it are.
+    #[test]
+    fn no_message_is_longer_once_it_is_written_down() {
+        let of = |value: &str| {
+            let head = r#"{"to":"bob","body":"hi","x":["#;
+            let count = (Limits::default().payload_bytes - head.len() - 2 + 1) / (value.len() + 1);
+            let payload = format!("{head}{}]}}", vec![value; count].join(","));
+            assert!(payload.len() <= Limits::default().payload_bytes);
+            UserMessage::parse(Sender::User, payload.as_bytes(), &Limits::default())
+        };
+        for (value, is_taken) in [
+            ("1", true),
+            ("1000000000000000.0", true),
+            ("\"\\u0001\"", true),
+            ("1e9", false),
+            ("1e15", false),
+            ("1e-5", false),
+        ] {
+            match of(value) {
+                Ok(message) => {
+                    assert!(is_taken, "{value}");
+                    assert!(message.to_bytes().len() <= Limits::default().payload_bytes + LONGER_MAX);
+                }
+                Err(rejection) => assert_eq!((rejection.code(), is_taken), (ErrorCode::TooBig, false), "{value}"),
+            }
+        }
+    }
+
+    /// As topics.md says: numbers are those of IEEE 754 and of 64 bits, and JSON is no deeper than 127 levels.
+    #[test]
+    fn numbers_beyond_64_bits_change_and_json_that_is_too_deep_is_refused() {
+        for (written, read) in [
+            ("18446744073709551615", "18446744073709551615"),
+            ("-9223372036854775808", "-9223372036854775808"),
+            ("0.1", "0.1"),
+            ("1e2", "100.0"),
+            ("12345678901234567890123", "1.2345678901234568e+22"),
+        ] {
+            let payload = format!(r#"{{"to":"bob","data":{written}}}"#);
+            let message = UserMessage::parse(Sender::User, payload.as_bytes(), &Limits::default()).unwrap();
+            let expected = format!(r#"{{"to":"bob","type":"text","data":{read}}}"#);
+            assert_eq!(String::from_utf8(message.to_bytes()).unwrap(), expected);
+        }
+        let kept = br#"{"to":"bob","type":"text","data":12345678901234567890123}"#;
+        assert!(parse(&json!({"to": "bob", "data": 12_345_678_901_234_567_890_124.0})).unwrap().says_the_same(kept));
+        let huge = UserMessage::parse(Sender::User, br#"{"to":"bob","data":1e999}"#, &Limits::default());
+        assert_eq!(huge.map_err(|rejection| rejection.code()), Err(ErrorCode::BadJson));
+        for (levels, code) in [(126, None), (127, Some(ErrorCode::BadJson))] {
+            let payload = format!(r#"{{"to":"bob","data":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+            let parsed = UserMessage::parse(Sender::User, payload.as_bytes(), &Limits::default());
+            assert_eq!(parsed.err().map(|rejection| rejection.code()), code, "{levels}");
+        }
     }
 
     #[test]
