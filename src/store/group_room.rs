@@ -2,7 +2,8 @@
 //!
 //! A message to a thousand members is one verb, which takes as long as a few hundred others, and messages are stored in the order
 //! in which the store was asked. So that nobody's message stands behind many of those, what is on its way to the disk goes to
-//! no more members together than one group may have; what is more waits here, before it has its id. And so that a busy
+//! no more members together than one group may have; what is more waits here, before it has its id. So does a change of a group, of
+//! which every member gets a notice. And so that a busy
 //! group is not in the way of the others, each message waits first for the one before it to the same group: of each group one
 //! at most waits for room, and groups take it one after the other.
 
@@ -16,7 +17,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 /// Groups are divided into so many parts, by chance; those of one part wait for one another.
 const PARTS: usize = 64;
 
-/// Who may ask the store to keep a message to a group.
+/// Who may ask the store to keep a message to a group, or to change one.
 #[derive(Debug)]
 pub(super) struct GroupRooms {
     parts: Vec<Arc<Mutex<()>>>,
@@ -24,7 +25,7 @@ pub(super) struct GroupRooms {
     members: Arc<Semaphore>,
 }
 
-/// The right to ask the store to keep a message to a group. It goes with the verb, and ends when that is on disk.
+/// The right to ask the store to keep a message to a group, or to change one. It goes with the verb, and ends when that is on disk.
 #[derive(Debug)]
 pub struct GroupRoom {
     _part: OwnedMutexGuard<()>,

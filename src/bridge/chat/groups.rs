@@ -240,25 +240,30 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// Each member gets the notice of it, as of a message. Whoever leaves may do so at any time.
-    async fn count_notices(&self, context: &Context) -> Result<Result<(), Rejection>, StoreError> {
-        let (Some(group), GroupAction::Change(change)) = (&self.group, &self.action) else { return Ok(Ok(())) };
-        if *change == GroupChange::Leave {
-            return Ok(Ok(()));
-        }
-        let members = context.store.group_members(group.clone()).await?.await?;
-        // Who is no member is to hear that, and nothing of how large the group is.
-        let told = if members.contains(&self.by.user) { members.len() as u64 } else { 0 };
-        Ok(self.limits.take(&self.by.user, self.by.role, Limited::GroupPushes(told)))
+    /// Each member gets the notice of it, as of a message: to how many it goes. Whoever leaves may do so at any time.
+    async fn count_notices(&self, context: &Context) -> Result<Result<usize, Rejection>, StoreError> {
+        let (members, counted) = match (&self.action, &self.group) {
+            (GroupAction::Change(change), Some(group)) => {
+                let members = context.store.group_members(group.clone()).await?.await?;
+                // Who is no member is to hear that, and nothing of how large the group is.
+                let counts = *change != GroupChange::Leave && members.contains(&self.by.user);
+                (members.len(), if counts { members.len() } else { 0 })
+            }
+            // How many groups somebody makes has limits of its own.
+            _ => (1, 0),
+        };
+        let taken = self.limits.take(&self.by.user, self.by.role, Limited::GroupPushes(counted as u64));
+        Ok(taken.map(|()| members + self.named.len()))
     }
 
     /// Makes it; the answer says who is in the group by it, or no longer, and who was invited.
     async fn make(self, context: &Context) -> Result<Reply, StoreError> {
-        if let Err(rejection) = self.count_notices(context).await? {
-            return Ok(Err(rejection));
-        }
+        let members = match self.count_notices(context).await? {
+            Ok(members) => members,
+            Err(rejection) => return Ok(Err(rejection)),
+        };
         let meetings = self.meetings(context).await?;
-        let (committed, group, invitations) = self.ask(context, &meetings).await?;
+        let (committed, group, invitations) = self.ask(context, &meetings, members).await?;
         let at = now_ms();
         for (user, sid) in &invitations {
             context.attentions.given(user, *sid, at);
@@ -328,12 +333,17 @@ impl Change<'_> {
         }
     }
 
-    /// Hands it to the store; those who look are given what they may be invited by.
+    /// Hands it to the store when there is room for a notice to so many members; those who look are given what they may be
+    /// invited by.
     async fn ask(
         &self,
         context: &Context,
         meetings: &HashMap<Owner, Meeting>,
+        members: usize,
     ) -> Result<(Committed<Result<GroupChanged, Rejection>>, GroupId, Vec<(Owner, Sid)>), StoreError> {
+        // One that has no name yet is nobody else's: it waits for room alone.
+        let waits_as = self.group.clone().unwrap_or_else(|| context.next_sid().0.into());
+        let room = context.store.group_room(&waits_as, members).await?;
         let written = context.next_written().await;
         let (sid, at) = written.id();
         let group = self.group.clone().unwrap_or_else(|| sid.into());
@@ -355,7 +365,7 @@ impl Change<'_> {
         let cleared = self.members_cleared() * USER_DEVICES_MAX;
         let pushes = (1 + named.len()) * USER_DEVICES_MAX + cleared.min(PUSHES_MAX) + told;
         let new = NewGroupChange { sid, by, group: group.clone(), what: self.action.clone(), named };
-        let committed = context.store.group_change(new, context.chat_call(at, pushes, self.policy)).await?;
+        let committed = context.store.group_change(new, context.chat_call(at, pushes, self.policy), room).await?;
         Ok((committed, group, attended))
     }
 }

@@ -270,3 +270,24 @@ async fn names_tried_in_requests_for_groups_count_as_strangers_and_notices_as_me
     }
     harness.close().await;
 }
+
+/// A change of a large group takes as long as a message to it: it waits for its turn, and nobody waits for it.
+#[tokio::test]
+async fn a_change_of_a_group_waits_for_room_and_holds_up_nobody() {
+    let mut harness = Harness::open();
+    let request = json!({"id": "r1", "op": "group.create", "group": "g-own"});
+    harness.user_says("alice", "requests/phone", request).await;
+    harness.told().await;
+    let other = crate::chat::id::GroupId::new("g-other").unwrap();
+    let room = harness.store.group_room(&other, crate::chat::group::MEMBERS_MAX).await.unwrap();
+    let rename = json!({"id": "r2", "op": "group.rename", "group": "g-own", "name": "New"});
+    let mut word = harness.publish_as(at("alice:phone"), "alice/self/requests/phone", &rename).await;
+    harness.says(&at("bob:phone"), "messages", &json!({"to": "bob", "body": "a note"})).await;
+    let told = harness.told().await;
+    assert_eq!((told.one("bob/others/messages")["body"].as_str(), word.try_recv().ok()), (Some("a note"), None));
+    assert!(told.on("alice/others/replies/phone").is_empty(), "it waits");
+    drop(room);
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    assert_eq!(harness.told().await.one("alice/others/replies/phone")["ok"], true);
+    harness.close().await;
+}

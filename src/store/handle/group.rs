@@ -15,7 +15,7 @@ use crate::store::sqlite::chat::scheduled;
 use crate::store::sqlite::tx::Tx;
 
 impl Store {
-    /// Waits until the store may be asked to keep a message to a group of so many members. To be called before the message gets
+    /// Waits until the store may be asked to keep a message to a group of so many members, or a change of it. To be called before that gets
     /// its id: nothing waits between that and the store.
     ///
     /// # Errors
@@ -62,9 +62,14 @@ impl Store {
         &self,
         new: NewGroupChange,
         call: ChatCall,
+        room: GroupRoom,
     ) -> Result<Committed<Result<GroupChanged, Rejection>>, StoreError> {
         let of = new.by.name.clone();
-        self.queue.submit_for(of, || Err(erased()), move |tx| membership::change(tx, &new, &call)).await
+        let change = move |tx: &mut Tx<'_>| {
+            let _taken = &room;
+            membership::change(tx, &new, &call)
+        };
+        self.queue.submit_for(of, || Err(erased()), change).await
     }
 
     /// A group and its members behind `after`, by name, as `user` sees them; [`ErrorCode::NotMember`](crate::chat::message::ErrorCode)

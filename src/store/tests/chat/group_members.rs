@@ -37,9 +37,10 @@ impl Chat {
     async fn change_other(&mut self, user: &str, name: &str, what: GroupAction) -> Result<(), ErrorCode> {
         self.at += 1;
         let (sid, group) = (self.rig.sids.next(self.at, 0), GroupId::new(name).unwrap());
+        let room = self.rig.store.group_room(&group, 1).await.unwrap();
         let new = NewGroupChange { sid, by: writer(user), group, what, named: Vec::new() };
         let call = self.call();
-        let changed = self.rig.store.group_change(new, call).await.unwrap().await.unwrap();
+        let changed = self.rig.store.group_change(new, call, room).await.unwrap().await.unwrap();
         changed.map(drop).map_err(|rejection| rejection.code())
     }
 

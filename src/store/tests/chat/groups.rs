@@ -87,7 +87,8 @@ impl Chat {
             .collect();
         let new = NewGroupChange { sid, by: who(by), group: group(), what, named };
         let call = self.call();
-        let changed = self.rig.store.group_change(new, call).await.unwrap().await.unwrap();
+        let room = self.rig.store.group_room(&group(), 1).await.unwrap();
+        let changed = self.rig.store.group_change(new, call, room).await.unwrap().await.unwrap();
         changed.map_err(|rejection| rejection.code())
     }
 
