@@ -265,8 +265,9 @@ impl Connection {
     fn promised(&mut self, answer: Option<(AckKind, u16)>, promise: Promise) {
         match answer {
             Some((kind, id)) => self.held.push(kind, id, AckCondition::Stored(promise)),
-            // One that is ready already is so when it is asked next.
-            None => self.publish_state.silent = Some(promise),
+            // The disk gets them in their order: the one before is there when this one is.
+            None if promise.goes_by_the_disk() => self.publish_state.silent = Some(promise),
+            None => {}
         }
     }
 }

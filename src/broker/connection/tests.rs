@@ -1114,6 +1114,29 @@ async fn a_message_at_qos_0_passes_none_of_its_publisher_that_came_to_the_disk_o
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_at_qos_0_that_nobody_reads_lets_none_pass_those_before_it() {
+    let harness = Harness::new();
+    harness.hub.store.listen();
+    let kept = Connect { client: "reader", flags: 0, properties: FOR_EVER, ..Connect::default() };
+    let mut reader = harness.connect(kept).await;
+    reader.subscribe("t", 1).await;
+    let mut publisher = harness.client(V5).await;
+    publisher.publish(2, "t", 1, "1").await;
+    assert_eq!(publisher.ack().await.1, 1);
+    // The queues were not told of it yet, so the next one goes by the disk as well.
+    let disk = harness.block_disk();
+    for (topic, text) in [("t", "2"), ("unread", "x"), ("t", "3")] {
+        publisher.publish(0, topic, 0, text).await;
+    }
+    publisher.quiet().await;
+    drop(disk);
+    harness.hub.store.is_imported().await.unwrap().await.unwrap();
+    distribute_once(&harness);
+    let told = [reader.message().await.2, reader.message().await.2, reader.message().await.2];
+    assert_eq!(told, ["1", "2", "3"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_published_before_the_stop_comes_before_the_end() {
     let harness = Harness::new();
     let mut reader = harness.client(V5).await;

@@ -118,6 +118,11 @@ pub(crate) struct Promise {
 pub(crate) struct NotStored;
 
 impl Promise {
+    /// Whether something is on its way to the disk.
+    pub(crate) fn goes_by_the_disk(&self) -> bool {
+        self.stored.is_some()
+    }
+
     /// Waits until what is to be on disk is there, or will never be.
     pub(super) async fn stored(self) -> bool {
         match self.stored {
