@@ -50,10 +50,7 @@ impl Connection {
     pub(super) fn publish(&mut self, cx: &mut Context<'_>, publish: &Publish<'_>) -> Result<(), End> {
         let kind = if publish.qos == QoS::ExactlyOnce { AckKind::Pubrec } else { AckKind::Puback };
         let answer = publish.id.map(|id| (kind, id));
-        if publish.over_limit {
-            return self.over_limit(publish.topic, answer);
-        }
-        let topic = self.topic(publish)?;
+        let Some(topic) = self.topic(publish)? else { return self.over_limit(publish.topic, answer) };
         if self.is_dropped(&topic, answer) {
             return Ok(());
         }
@@ -179,18 +176,28 @@ impl Connection {
         self.say(kind, id, refusal.code(), Some(refusal.rule()));
     }
 
-    /// The topic of a message, which may be an alias.
-    fn topic(&mut self, publish: &Publish<'_>) -> Result<Arc<str>, PacketError> {
+    /// The topic of a message, which may be an alias; `None` if it is over a limit.
+    fn topic(&mut self, publish: &Publish<'_>) -> Result<Option<Arc<str>>, PacketError> {
         let topic = match (publish.properties.alias, &self.publish_state.topic) {
-            (Some(alias), _) => self.aliases.resolve(alias, publish.topic).map_err(|error| match error {
-                AliasError::Invalid => PacketError::AliasMaximum,
-                AliasError::Unknown => PacketError::AliasUnknown,
-            })?,
+            (Some(alias), _) => {
+                let resolved = if publish.over_limit {
+                    self.aliases.set_over_limit(alias)
+                } else {
+                    self.aliases.resolve(alias, publish.topic)
+                };
+                match resolved {
+                    Ok(topic) => topic,
+                    Err(AliasError::Invalid) => return Err(PacketError::AliasMaximum),
+                    Err(AliasError::Unknown) => return Err(PacketError::AliasUnknown),
+                    Err(AliasError::OverLimit) => return Ok(None),
+                }
+            }
+            (None, _) if publish.over_limit => return Ok(None),
             (None, Some(last)) if **last == *publish.topic => Arc::clone(last),
             (None, _) => publish.topic.into(),
         };
         self.publish_state.topic = Some(Arc::clone(&topic));
-        Ok(topic)
+        Ok(Some(topic))
     }
 
     /// A topic over a limit: MQTT 5 has a word for it where there is an acknowledgement.

@@ -12,32 +12,61 @@ pub(crate) enum AliasError {
     Invalid,
     /// No topic, and an alias without one (0x82).
     Unknown,
+    /// It stands for a topic that is over a limit.
+    OverLimit,
+}
+
+/// What an alias of the client stands for.
+#[derive(Debug, Clone, Default)]
+enum Meaning {
+    #[default]
+    Nothing,
+    Topic(Arc<str>),
+    /// A topic over a limit: each message on it is refused, also the next one, which does not repeat it.
+    OverLimit,
 }
 
 /// The aliases that the client gave.
 #[derive(Debug, Default)]
-pub(crate) struct ClientAliases(Vec<Option<Arc<str>>>);
+pub(crate) struct ClientAliases(Vec<Meaning>);
 
 impl ClientAliases {
     /// The topic of a PUBLISH that has an alias; `topic` is empty where the alias stands for it.
     ///
     /// # Errors
     ///
-    /// If the alias is 0, above the maximum or unknown.
+    /// If the alias is 0, above the maximum or unknown, or stands for a topic that is over a limit.
     pub(crate) fn resolve(&mut self, alias: u16, topic: &str) -> Result<Arc<str>, AliasError> {
+        let meaning = self.at(alias)?;
+        if !topic.is_empty() {
+            *meaning = Meaning::Topic(topic.into());
+        }
+        match meaning {
+            Meaning::Nothing => Err(AliasError::Unknown),
+            Meaning::Topic(topic) => Ok(Arc::clone(topic)),
+            Meaning::OverLimit => Err(AliasError::OverLimit),
+        }
+    }
+
+    /// A PUBLISH gave the alias a topic that is over a limit.
+    ///
+    /// # Errors
+    ///
+    /// Always; if the alias is 0 or above the maximum, that.
+    pub(crate) fn set_over_limit(&mut self, alias: u16) -> Result<Arc<str>, AliasError> {
+        *self.at(alias)? = Meaning::OverLimit;
+        Err(AliasError::OverLimit)
+    }
+
+    fn at(&mut self, alias: u16) -> Result<&mut Meaning, AliasError> {
         if alias == 0 || alias > TOPIC_ALIASES {
             return Err(AliasError::Invalid);
         }
         let index = usize::from(alias - 1);
-        if topic.is_empty() {
-            return self.0.get(index).cloned().flatten().ok_or(AliasError::Unknown);
-        }
         if self.0.len() <= index {
-            self.0.resize(index + 1, None);
+            self.0.resize(index + 1, Meaning::Nothing);
         }
-        let topic: Arc<str> = topic.into();
-        self.0[index] = Some(Arc::clone(&topic));
-        Ok(topic)
+        self.0.get_mut(index).ok_or(AliasError::Invalid)
     }
 }
 

@@ -420,6 +420,10 @@ fn aliases_stand_for_topics_both_ways() {
         (client_aliases.resolve(3, ""), client_aliases.resolve(2, "")),
         (Ok(topic("t")), Err(AliasError::Unknown))
     );
+    assert_eq!(client_aliases.set_over_limit(TOPIC_ALIASES + 1), Err(AliasError::Invalid));
+    assert_eq!(client_aliases.set_over_limit(3), Err(AliasError::OverLimit));
+    assert_eq!(client_aliases.resolve(3, ""), Err(AliasError::OverLimit), "it stands for the former topic no longer");
+    assert_eq!(client_aliases.resolve(3, "u"), Ok(topic("u")));
     let mut server_aliases = ServerAliases::new(1);
     assert_eq!(server_aliases.of(&topic("a")), Some(Alias::New(1)));
     assert_eq!((server_aliases.of(&topic("b")), server_aliases.of(&topic("a"))), (None, Some(Alias::Known(1))));
