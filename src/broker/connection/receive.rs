@@ -207,6 +207,7 @@ impl Connection {
             PubrecOutcome::Done(flight) => return self.sender.taken.push(flight),
             PubrecOutcome::Release(row) => (0, row),
             PubrecOutcome::AlreadyReleased => (0, None),
+            PubrecOutcome::Early => return,
             PubrecOutcome::Unknown => (NO_SUCH_ID, None),
         };
         self.sender.pubrels.push(Pubrel { id, code, row });

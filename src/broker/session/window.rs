@@ -50,6 +50,11 @@ impl InFlight {
         Self { queue_ref, source, qos, item: None, released: false, counted: false, order: 0 }
     }
 
+    /// At QoS 2, over a former connection and not yet over this one.
+    fn is_to_be_sent_again(&self) -> bool {
+        self.qos == QoS::ExactlyOnce && !self.counted && !self.released
+    }
+
     /// What is marked on disk when its PUBREC has come.
     fn row(&self) -> Option<u64> {
         if let Source::Row(seq) = self.source { Some(seq) } else { None }
@@ -74,6 +79,9 @@ pub(crate) enum PubrecOutcome {
     Done(InFlight),
     /// PUBREL is to be sent once more.
     AlreadyReleased,
+    /// It answers what was sent over a former connection and is about to be sent over this one: a PUBREL now would stand
+    /// before that PUBLISH, and the client would take it for another message ([MQTT-4.3.3-6]). It says PUBREC once more then.
+    Early,
     /// No such identifier: PUBREL with 0x92.
     Unknown,
 }
@@ -171,6 +179,9 @@ impl Window {
 
     /// A PUBREC came; `refused` if with a reason of 0x80 or above.
     pub(crate) fn pubrec(&mut self, id: u16, refused: bool) -> PubrecOutcome {
+        if self.unacked.get(&id).is_some_and(|flight| flight.is_to_be_sent_again()) {
+            return PubrecOutcome::Early;
+        }
         let Some(flight) = self.sent(id, QoS::ExactlyOnce) else { return PubrecOutcome::Unknown };
         match (flight.released, refused) {
             (_, true) => self.remove(id).map_or(PubrecOutcome::Unknown, PubrecOutcome::Done),

@@ -391,6 +391,17 @@ fn the_end_of_a_connection_gives_back_what_is_a_groups_and_keeps_what_was_releas
 }
 
 #[test]
+fn a_pubrec_of_a_former_connection_waits_until_the_message_is_sent_over_this_one() {
+    let mut window = Window::new(10);
+    let id = window.take_id(&row(1, "t", 1, QoS::ExactlyOnce), QueueRef::Own).unwrap().id;
+    window.suspend();
+    window.resume(10);
+    assert_eq!(window.pubrec(id, false), PubrecOutcome::Early);
+    assert_eq!(window.take_id(&row(1, "t", 1, QoS::ExactlyOnce), QueueRef::Own).map(|sent| sent.id), Some(id));
+    assert_eq!(window.pubrec(id, false), PubrecOutcome::Release(Some(1)));
+}
+
+#[test]
 fn a_qos_2_message_is_taken_once() {
     let mut incoming = Incoming::kept(&[7]);
     assert_eq!(
