@@ -55,14 +55,7 @@ pub(crate) async fn open(
     let (body, total) = match timeout_at(deadline, read_connect(&mut stream, &mut input, limit)).await {
         Ok(Ok(Framing::Whole { body, total, .. })) => (body, total),
         Ok(Ok(Framing::Incomplete { .. })) => return None,
-        Ok(Err(error)) => {
-            hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
-            match error {
-                HandshakeError::HungUp(error) => debug!(%error, "connection closed before its CONNECT"),
-                HandshakeError::Refused(refused) => hub.refusals.report(refused.refusal, &handle.who(), refused.detail),
-            }
-            return None;
-        }
+        Ok(Err(error)) => return MqttHandshake { hub, handle, stream }.refuse_unread(&input, error).await,
         Err(_late) => {
             hub.refusals.report(Refusal::ConnectTimeout, &handle.who(), "");
             return None;
@@ -127,6 +120,35 @@ impl MqttHandshake<'_> {
     async fn refuse_connect(self, encoding: Option<ClientEncoding>, refused: &Refused) -> Option<Box<Connection>> {
         self.hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
         self.refuse(encoding, refused).await
+    }
+
+    /// The CONNECT did not come whole.
+    async fn refuse_unread(self, input: &[u8], error: HandshakeError) -> Option<Box<Connection>> {
+        let refused = match error {
+            HandshakeError::HungUp(error) => {
+                self.hub.refusals.metrics().count(Metric::BrokerHandshakesFailed);
+                debug!(%error, "connection closed before its CONNECT");
+                return None;
+            }
+            HandshakeError::Refused(refused) => refused,
+        };
+        if refused.refusal != Refusal::PacketSize {
+            return self.refuse_connect(None, &refused).await;
+        }
+        // What came of one that is too big says who it is, and in which version that can be told.
+        let body = input.iter().skip(1).position(|length| length & 0x80 == 0).map_or(0, |last| last + 2);
+        let limits = super::wire_limits(&self.hub.limits);
+        let encoding = match wire::connect(input.get(body..).unwrap_or_default(), &limits) {
+            Ok(seen) => {
+                self.name(&seen);
+                Some(seen.encoding())
+            }
+            Err(unread) => {
+                self.name(&unread.seen);
+                unread.version.map(|version| ClientEncoding { version, ..unread.seen.encoding() })
+            }
+        };
+        self.refuse_connect(encoding, &refused).await
     }
 
     /// The client is not let in, and is told so, if it speaks a version in which that can be said.
