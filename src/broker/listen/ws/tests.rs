@@ -155,9 +155,12 @@ proptest! {
     /// Bytes come out as they went in, whatever the messages and the pieces of the transport.
     #[test]
     fn bytes_pass_unchanged_both_ways(
-        messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..500), 0..10),
+        mut messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..500), 0..10),
+        // Not empty: both sides here do one thing after the other, and what comes behind the last byte would not be read.
+        last in prop::collection::vec(any::<u8>(), 1..500),
         pipe in 1..300usize,
     ) {
+        messages.push(last);
         let runtime = Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let (near, far) = duplex(pipe);
