@@ -139,6 +139,10 @@ impl SharedQueue {
         if !state.consumers.iter().any(|consumer| Arc::ptr_eq(&consumer.handle, handle)) {
             state.consumers.push(Consumer { handle: Arc::clone(handle), full: false });
             state.queue.open();
+            // The new one may take bigger packets than those that are there.
+            if state.consumers.len() > 1 {
+                state.queue.offer_again();
+            }
         }
         drop(state);
         handle.wake();

@@ -12,7 +12,7 @@ use super::*;
 use crate::broker::BrokerConfig;
 use crate::broker::connection::Ending;
 use crate::broker::identity::users::{Cost, UsersFile};
-use crate::broker::session::{InFlight, Pulled, QueueRef, ReadWhat};
+use crate::broker::session::{InFlight, Pulled, QueueRef, ReadWhat, Source};
 use crate::broker::wire::{Connect, Options, Version};
 use crate::chat::access::Rights;
 use crate::chat::id::Owner;
@@ -689,6 +689,23 @@ async fn a_client_whose_queue_reads_nothing_holds_up_the_acknowledgements_of_oth
     let settled = timeout(Duration::from_secs(4), settling).await.expect("it is not waited for without end");
     assert_eq!(by_second.ending(), Some(Ending::Refused(Refusal::SlowConsumer)));
     settled.unwrap().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_too_big_for_one_member_of_a_group_is_offered_to_the_next_one_that_comes_with_its_session() {
+    let harness = Harness::new(BrokerLimits::default());
+    let topic = Arc::<str>::from("x/others/y");
+    tell(&harness, &topic).await;
+    let (session, small) = clean_session(&harness, &topic).await;
+    session.queue.notify(|queue| queue.behind_on(&topic));
+    read_all(&harness, &session).await;
+    let Some(Pulled::Send(item)) = session.queue.pull(&small, true, 0) else { panic!("it is read") };
+    let Source::Document(reference) = &item.source else { panic!("it is a document") };
+    session.queue.set_aside(reference);
+    assert!(session.queue.next_read().is_none(), "nobody is there who takes it");
+    session.queue.attach(&handle());
+    let read = session.queue.next_read().map(|read| read.what);
+    assert!(matches!(read, Some(ReadWhat::Documents(again, _)) if again == topic));
 }
 
 /// A session that ends with its connection, and subscribes to a topic of which it has read what there is.
