@@ -216,8 +216,7 @@ impl Hub {
         state.left_ms = None;
         state.ends_by_take_over = false;
         state.caller = Some(identified.caller.clone());
-        state.will = self.will(connect, identified, handle).map(Box::new);
-        (state.will_due_ms, state.will_again) = (None, false);
+        state.will = self.will(connect, identified, handle).map(|will| Box::new(will.into()));
         packet_ids
     }
 
@@ -243,7 +242,7 @@ impl Hub {
         let will = {
             let mut state = session.lock();
             state.expiry_s = expiry_s;
-            state.will.as_deref().cloned()
+            state.will.as_ref().map(|will| will.will.clone())
         };
         if expiry_s == 0 && session.queue.stored().is_none() {
             return Ok(());

@@ -14,7 +14,6 @@ use crate::broker::connection::ConnectionHandle;
 use crate::broker::session::OutgoingMessage;
 use crate::mqtt::ClientChange;
 use crate::ops::clock::now_ms;
-use crate::store::WillRef;
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,11 +101,13 @@ impl Hub {
         let (expiry_s, delay_s) = {
             let state = session.lock();
             // The end of the session ends the delay.
-            (state.expiry_s, state.will.as_ref().map(|will| will.delay_s.min(state.expiry_s)))
+            (state.expiry_s, state.will.as_ref().map(|will| will.will.delay_s.min(state.expiry_s)))
         };
         if let Some(queue) = session.queue.stored() {
             let will_due = delay_s.map(|delay_s| now + u64::from(delay_s) * 1_000);
-            session.lock().will_due_ms = will_due;
+            if let Some(will) = &mut session.lock().will {
+                will.due_at = will_due;
+            }
             // Nobody waits for the disk: without this it is at the next start as if the connection had been there until now.
             let _ = timeout(DISK, self.store.session_left(queue, now, expiry_s, will_due)).await;
         }
@@ -123,11 +124,13 @@ impl Hub {
         for filter in session.filters() {
             self.drop_subscription(session, &filter).await;
         }
-        let had_will = session.lock().will.is_some();
+        let will_due = session.lock().will.as_ref().map(|will| will.due_at);
         self.publish_will_of(session).await;
-        if had_will && self.stop.is_cancelled() {
+        if let Some(due_at) = will_due
+            && self.stop.is_cancelled()
+        {
             // Perhaps the bridge does not take it any more. If so the store has it, and the next start publishes it.
-            return self.end_after_start(session).await;
+            return self.end_after_start(session, due_at).await;
         }
         // If the store is closed, the next start finds it. While the disk refuses, it is at least asked for before all that
         // follows.
@@ -144,10 +147,10 @@ impl Hub {
         self.registry.remove(session);
     }
 
-    async fn end_after_start(&self, session: &Session) {
-        if let Some(WillRef { queue, due_at }) = session.stored_will() {
+    async fn end_after_start(&self, session: &Session, will_due: Option<u64>) {
+        if let Some(queue) = session.queue.stored() {
             let now = now_ms();
-            let _ = timeout(DISK, self.store.session_left(queue, now, 0, due_at.or(Some(now)))).await;
+            let _ = timeout(DISK, self.store.session_left(queue, now, 0, will_due.or(Some(now)))).await;
         }
     }
 

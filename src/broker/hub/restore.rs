@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Hub;
 use super::group::Group;
 use super::queue::SharedQueue;
-use super::session::{PacketIds, Session};
+use super::session::{PacketIds, Session, SessionWill};
 use crate::broker::routing::retained::RetainedEntry;
 use crate::broker::session::{Incoming, Queue};
 use crate::ops::clock::now_ms;
@@ -38,10 +38,8 @@ impl Hub {
         }
         for KeptWill { queue, due_at, will } in wills {
             if let Some(session) = by_queue.get(&queue) {
-                let mut state = session.lock();
-                state.will = Some(Box::new(will));
-                (state.will_due_ms, state.will_again) = (due_at, due_at.is_some_and(|due_at| due_at < started_at));
-                drop(state);
+                let again = due_at.is_some_and(|due_at| due_at < started_at);
+                session.lock().will = Some(Box::new(SessionWill { will, due_at, again }));
                 let wait = due_at.unwrap_or_default().saturating_sub(now_ms());
                 self.delayed_wills.add(Duration::from_millis(wait), session);
             }

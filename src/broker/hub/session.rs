@@ -49,23 +49,35 @@ pub(super) struct State {
     /// When its last connection ended, in Unix milliseconds.
     pub(super) left_ms: Option<u64>,
     /// Published when the connection breaks. On the heap, because most sessions have none.
-    pub(super) will: Option<Box<Will>>,
+    pub(super) will: Option<Box<SessionWill>>,
     /// When it is published, if that is yet to come.
     pub(super) will_due: Option<Instant>,
-    /// When the store was told that it is due, in Unix milliseconds.
-    pub(super) will_due_ms: Option<u64>,
-    /// It may have been published already, before the last start.
-    pub(super) will_again: bool,
     /// Who was let in last.
     pub(super) caller: Option<Caller>,
     /// Another connection takes it over and wants a new one.
     pub(super) ends_by_take_over: bool,
 }
 
+/// The will of a session, and what the store knows of it.
+#[derive(Debug, Clone)]
+pub(super) struct SessionWill {
+    pub(super) will: Will,
+    /// When the store was told that it is due, in Unix milliseconds.
+    pub(super) due_at: Option<u64>,
+    /// It may have been published already, before the last start.
+    pub(super) again: bool,
+}
+
+impl From<Will> for SessionWill {
+    fn from(will: Will) -> Self {
+        Self { will, due_at: None, again: false }
+    }
+}
+
 /// What is to be done at the end of a connection, and for how long the session is kept after it.
 #[derive(Debug)]
 pub(super) struct Wishes {
-    will: Option<Box<Will>>,
+    will: Option<Box<SessionWill>>,
     expiry_s: u32,
 }
 
@@ -170,9 +182,8 @@ impl Session {
         state.handle.is_none() && state.expiry_s != FOREVER && over
     }
 
-    /// Its will as the store knows it, if it is on disk.
-    pub(super) fn stored_will(&self) -> Option<WillRef> {
-        let due_at = self.lock().will_due_ms;
+    /// Its will that is due at that time, as the store knows it, if it is on disk.
+    pub(super) fn stored_will(&self, due_at: Option<u64>) -> Option<WillRef> {
         Some(WillRef { queue: self.queue.stored()?, due_at })
     }
 

@@ -345,7 +345,7 @@ async fn a_session_is_free_though_the_bridge_has_no_room_for_its_will_which_keep
         {
             let mut state = session.lock();
             state.expiry_s = 60;
-            state.will = Some(Box::new(Will { message, delay_s: 0 }));
+            state.will = Some(Box::new(Will { message, delay_s: 0 }.into()));
         }
         let leave = harness.hub.leave(&session, &handle, harness.hub.new_packet_ids(), Leaving::Broke);
         timeout(DISK * 2, leave).await.unwrap();
@@ -826,7 +826,7 @@ async fn with_will(harness: &Harness, client: &str, said: &'static str) -> Arc<S
     let record = SessionRecord { key, user: None, client: client.to_owned(), expiry_s: 60 };
     harness.hub.store.keep_session(record, Some(will.clone())).await.unwrap().await.unwrap();
     let mut state = session.lock();
-    (state.expiry_s, state.will, state.will_due_ms) = (60, Some(Box::new(will)), None);
+    (state.expiry_s, state.will) = (60, Some(Box::new(will.into())));
     drop(state);
     session
 }
@@ -912,7 +912,7 @@ async fn wills_that_are_due_together_do_not_wait_for_the_disk_one_by_one() {
     for client in ["a", "b", "c"] {
         let session = harness.session(client).await;
         let message = new_publish(&format!("w/{client}")).message;
-        session.lock().will = Some(Box::new(Will { message, delay_s: 1 }));
+        session.lock().will = Some(Box::new(Will { message, delay_s: 1 }.into()));
         harness.hub.delayed_wills.add(Duration::from_secs(1), &session);
     }
     let disk = harness.block_disk();

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::Hub;
 use super::admit::DISK;
 use super::publish::{NewPublish, Publisher, Publishing};
-use super::session::Session;
+use super::session::{Session, SessionWill};
 use crate::broker::refusals::Refusal;
 use crate::broker::wire::MessageProperties;
 use crate::ops::clock::now_ms;
@@ -95,20 +95,18 @@ impl Hub {
     }
 
     /// Publishes a will, with the rights that its client has by now.
-    async fn publish_will(self: &Arc<Self>, session: &Arc<Session>, will: Box<Will>) {
-        let (caller, again) = {
-            let state = session.lock();
-            (state.caller.clone(), state.will_again)
-        };
+    async fn publish_will(self: &Arc<Self>, session: &Arc<Session>, will: Box<SessionWill>) {
+        let SessionWill { will, due_at, again } = *will;
+        let caller = session.lock().caller.clone();
         let rights = match &caller {
             Some(caller) => self.authenticator.rights_now(caller),
             // Left before the last start.
             None => self.authenticator.rights_of(session.user.as_deref()),
         };
-        let Will { mut message, .. } = *will;
+        let Will { mut message, .. } = will;
         if !rights.may_publish(&message.topic) {
             self.report_of(session, Refusal::WillTopic, &message.topic);
-            return self.forget_will(session).await;
+            return self.forget_will(session, due_at).await;
         }
         message.expires_at = message.expires_at.map(|interval| now_ms() + interval);
         let properties = message.properties.clone();
@@ -122,7 +120,7 @@ impl Hub {
             exactly_once: None,
             response_topic: found.response_topic.map(str::to_owned),
             correlation: found.correlation.map(Bytes::copy_from_slice),
-            will: session.stored_will(),
+            will: session.stored_will(due_at),
         };
         match self.publish(by, publish) {
             Publishing::Waits(waits) => {
@@ -138,14 +136,14 @@ impl Hub {
             Publishing::Promised(_) => {}
             Publishing::Refused(refusal) => {
                 self.report_of(session, refusal, "its will");
-                self.forget_will(session).await;
+                self.forget_will(session, due_at).await;
             }
         }
     }
 
     /// The store has the will no longer.
-    async fn forget_will(&self, session: &Session) {
-        if let Some(will) = session.stored_will() {
+    async fn forget_will(&self, session: &Session, due_at: Option<u64>) {
+        if let Some(will) = session.stored_will(due_at) {
             // If that does not come to the disk, the will is published once more after the next start.
             let _ = timeout(DISK, self.store.drop_will(will)).await;
         }
