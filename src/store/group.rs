@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub const USER_GROUPS_MAX: usize = 50;
 /// Most groups in which a user was, and of which the user keeps what was written then: the newest.
 pub const USER_FORMER_GROUPS_MAX: usize = 100;
+/// Most times that somebody was in one group, of which it keeps what was written then: the newest.
+pub const MEMBERSHIPS_MAX: usize = 20;
 /// Most groups in which a BAL is.
 pub const BAL_GROUPS_MAX: usize = 1_000;
 /// Largest page of a roster, in bytes of its names.

@@ -109,7 +109,8 @@ pub use first_screen::{
 };
 pub use group::{
     BAL_GROUPS_MAX, GroupAction, GroupChanged, GroupMember, GroupOutcome, GroupPage, GroupState, GroupStatePage,
-    GroupStateQuery, MEMBERS_BYTES, Named, NewGroupChange, NewGroupMessage, USER_FORMER_GROUPS_MAX, USER_GROUPS_MAX,
+    GroupStateQuery, MEMBERS_BYTES, MEMBERSHIPS_MAX, Named, NewGroupChange, NewGroupMessage, USER_FORMER_GROUPS_MAX,
+    USER_GROUPS_MAX,
 };
 pub use group_room::GroupRoom;
 pub use handle::{Committed, Store};

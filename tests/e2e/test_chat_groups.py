@@ -98,6 +98,30 @@ def test_who_is_removed_gets_the_notice_last_and_two_changes_at_once_are_two_ver
     carol.error("NOT_MEMBER", ref=message)
 
 
+@pytest.mark.behaviour(51)
+@on_both_brokers
+def test_who_comes_back_rebuilds_what_was_written_before_it_went(chat):
+    alice = chat.device("alice")
+    group = make_group(chat, alice, "bob", "carol")
+    before = alice.sent(group, "before")
+    alice.told("group.remove", group=group, members=["carol"])
+    meanwhile = alice.sent(group, "meanwhile")
+    alice.told("group.add", group=group, members=["carol"])
+    alice.sent(group, "after")
+    # A device that has nothing.
+    carol = chat.device("carol", "new")
+    found = [carol.told("history", **{"with": group}), carol.told("sync"), carol.told("sync", since="0" * 16)]
+    for items in [[m for m in answer["items"] if m.get("group") == group] for answer in found]:
+        assert [m.get("event") or m["body"] for m in items] == ["created", "before", "removed", "added", "after"]
+        assert [m["n"] for m in items] == [1, 2, 3, 5, 6]
+    shown = {item["with"]: item for item in carol.told("conversations")["items"]}[group]
+    assert (shown["unread"], shown["last"]["body"], "member" in shown) == (1, "after", False)
+    message = carol.send(group, "about the other one", reply_to=meanwhile)
+    carol.error("NOT_FOUND", ref=message)
+    carol.sent(group, "about that", reply_to=before)
+    assert alice.got("about that")["reply_to"] == before
+
+
 @pytest.mark.behaviour(52)
 def test_who_is_no_member_writes_nothing_and_subscribes_to_nothing(chat):
     alice = chat.device("alice")

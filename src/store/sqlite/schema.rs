@@ -9,6 +9,7 @@ mod group_bals;
 mod groups;
 mod inviting;
 mod scheduled;
+mod spans;
 
 use super::errors;
 use crate::store::OpenError;
@@ -22,6 +23,7 @@ use groups::GROUPS;
 use inviting::INVITING;
 use rusqlite::Connection;
 use scheduled::SCHEDULED;
+use spans::SPANS;
 use std::path::Path;
 
 /// Marks the file as ours (`PRAGMA application_id`): "FMBr".
@@ -29,7 +31,7 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 17] = [
+pub(super) const STEPS: [&str; 18] = [
     FIRST,
     PRESENCE,
     TRANSPORTS,
@@ -47,6 +49,7 @@ pub(super) const STEPS: [&str; 17] = [
     FORMER,
     GROUP_BALS,
     INVITING,
+    SPANS,
 ];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// The steps from this schema on make tables and indexes and change no message: nothing is worth a copy.

@@ -14,6 +14,7 @@ mod first_screen;
 mod group_bals;
 mod group_members;
 mod group_pushes;
+mod group_returns;
 mod group_topics;
 pub(super) mod groups;
 mod invitations;

@@ -4,6 +4,7 @@ use super::messages::{Kind, Message, Waiting};
 use super::steps::{Change, Draft};
 use super::{GROUP, Model, NAMES, USERS};
 use crate::chat::id::Sid;
+use crate::store::MEMBERSHIPS_MAX;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -21,6 +22,8 @@ struct Member {
     came: Option<Sid>,
     /// The last that it could read.
     gone: Option<Sid>,
+    /// From when to when it was a member before.
+    before: Vec<(Option<Sid>, Option<Sid>)>,
     received: Option<Sid>,
     /// Up to where it has deleted everything.
     deleted: Option<Sid>,
@@ -33,8 +36,9 @@ impl GroupState {
 
     /// Whether it was written while the user was a member.
     pub(super) fn may_read(&self, user: usize, sid: Sid) -> bool {
-        let Member { came, gone, .. } = self.members[user];
-        Some(sid) >= came && gone.is_none_or(|gone| sid <= gone)
+        let Member { came, gone, before, .. } = &self.members[user];
+        let is_in = Some(sid) >= *came && gone.is_none_or(|gone| sid <= gone);
+        is_in || before.iter().any(|(came, gone)| *came <= Some(sid) && Some(sid) <= *gone)
     }
 
     pub(super) fn has_received(&self, user: usize, sid: Sid) -> bool {
@@ -158,15 +162,20 @@ impl Model {
             return;
         }
         let sid = self.newest_notice().await;
-        let deleted = self.group.members[user].deleted;
-        self.group.members[user] = Member { is_in: true, came: Some(sid), deleted, ..Member::default() };
+        let Member { came, gone, mut before, deleted, .. } = std::mem::take(&mut self.group.members[user]);
+        before.push((came, gone));
+        let surplus = before.len().saturating_sub(MEMBERSHIPS_MAX);
+        before.drain(..surplus);
+        self.group.members[user] = Member { is_in: true, came: Some(sid), before, deleted, ..Member::default() };
         self.read.insert((user, GROUP), sid);
-        // What was there before is no longer the user's, but for what the user wrote.
+        // Nothing of before is to be read any more; it stays the user's, as far as so many times are kept.
         let of_group: Vec<_> = (0..self.messages.len()).filter(|at| self.messages[*at].to == GROUP).collect();
         let spared = self.people[user].attended();
         self.clear(user, &of_group, &spared);
-        for message in self.messages.iter_mut().filter(|m| m.to == GROUP && m.from != user) {
-            message.copies.remove(&user);
+        for at in of_group {
+            if self.messages[at].from != user && !self.group.may_read(user, self.messages[at].sid) {
+                self.messages[at].copies.remove(&user);
+            }
         }
         self.notice(sid, None);
     }

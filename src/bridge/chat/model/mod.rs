@@ -2,10 +2,10 @@
 //!
 //! What must hold, whatever happens: each side has every message once without a mark, in its order, and counts without holes;
 //! what is unread is what lies behind the read position and is neither retracted nor deleted nor over, as the first screen says;
-//! who is not in the group gets nothing of it, and its versions only rise. A push is made for each device for which one is due
-//! and for no other, once: not while somebody looks and answers, not for what a mute, a block or a wish holds back, not for typing,
-//! receipts, edits and reactions, not for what was taken back; silent by night; one for an absence where the device wants that;
-//! and exactly the devices that were pushed are cleared.
+//! who is not in the group gets nothing of it, who comes back has what was written each time that it was in it, and its versions
+//! only rise. A push is made for each device for which one is due and for no other, once: not while somebody looks and answers,
+//! not for what a mute, a block or a wish holds back, not for typing, receipts, edits and reactions, not for what was taken back;
+//! silent by night; one for an absence where the device wants that; and exactly the devices that were pushed are cleared.
 //!
 //! ```text
 //!   steps ──▶ Model ──documents of clients──▶ ChatHarness: the intake, Attentions, the store

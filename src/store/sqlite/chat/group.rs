@@ -15,6 +15,7 @@ pub(in crate::store) mod own_copy;
 pub(in crate::store) mod position;
 pub(in crate::store) mod push;
 pub(in crate::store) mod screen;
+pub(in crate::store) mod span;
 pub(in crate::store) mod state;
 pub(in crate::store) mod tombstones;
 
@@ -26,8 +27,9 @@ use crate::store::EXPORT_PAGE;
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
 use former::GroupView;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Value, json as object};
+use span::Span;
 use tombstones::Tombstones;
 
 const LOAD: &str = "SELECT settings, version, members, count, counted, dropped, newest FROM chat_groups WHERE gid = ?1";
@@ -37,9 +39,9 @@ const SAVE: &str = "INSERT INTO chat_groups (gid, settings, version, members, co
         members = excluded.members, count = excluded.count, counted = excluded.counted, dropped = excluded.dropped,
         newest = excluded.newest";
 pub(in crate::store::sqlite) const MEMBER: &str =
-    "SELECT owner, came, reads_from, gone, read, read_counted, received, deleted, archived, bal FROM members
+    "SELECT owner, came, reads_from, gone, read, read_counted, received, deleted, archived, bal, spans FROM members
     WHERE gid = ?1 AND user = ?2";
-pub(in crate::store::sqlite) const GROUPS_OF: &str = "SELECT gid, came, gone FROM members WHERE user = ?1";
+pub(in crate::store::sqlite) const GROUPS_OF: &str = "SELECT gid, came, gone, spans FROM members WHERE user = ?1";
 pub(in crate::store::sqlite) const UNREAD: &str =
     "SELECT m.gid, m.read, max(0, g.counted - max(m.read_counted, g.dropped)) FROM members m
     JOIN chat_groups g ON g.gid = m.gid
@@ -151,7 +153,7 @@ pub(in crate::store::sqlite) fn forget_mentions(tx: &Tx<'_>, row: &ChatRow) -> r
 }
 
 /// Somebody who is in a group, or was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Member {
     pub(super) role: GroupRole,
     came: Row,
@@ -163,6 +165,8 @@ pub(super) struct Member {
     deleted: Row,
     archived: Row,
     is_bal: bool,
+    /// When it was in the group, as far as that is over: the oldest first.
+    over: Vec<Span>,
 }
 
 impl Member {
@@ -172,7 +176,11 @@ impl Member {
     }
 
     fn now_or_before(tx: &Tx<'_>, group: &Owner, user: &Owner) -> rusqlite::Result<Option<Self>> {
-        tx.one(MEMBER, params![group.as_str(), user.as_str()], |row| {
+        Self::find(tx.conn, group, user)
+    }
+
+    fn find(conn: &Connection, group: &Owner, user: &Owner) -> rusqlite::Result<Option<Self>> {
+        let read = |row: &rusqlite::Row<'_>| {
             Ok(Self {
                 role: role(row.get(0)?),
                 came: row.get(1)?,
@@ -184,13 +192,23 @@ impl Member {
                 deleted: row.get(7)?,
                 archived: row.get(8)?,
                 is_bal: row.get(9)?,
+                over: span::read(row, 10)?,
             })
-        })
+        };
+        conn.prepare_cached(MEMBER)?.query_row(params![group.as_str(), user.as_str()], read).optional()
+    }
+
+    /// When it was in the group, and is: the newest first.
+    fn spans(&self) -> impl Iterator<Item = Span> {
+        let Self { came, reads_from, received, read, .. } = *self;
+        let now = Span { came, reads_from, last: Row(i64::MAX), received, read };
+        let now = self.gone.is_none().then_some(now);
+        now.into_iter().chain(self.over.iter().rev().copied())
     }
 
     /// Whether what was written at `row` is something that this one may read.
     fn may_read(&self, row: Row) -> bool {
-        row >= self.reads_from && self.gone.is_none_or(|gone| row <= gone)
+        self.spans().any(|span| span.has(row))
     }
 }
 
@@ -221,8 +239,7 @@ pub(super) fn exported(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Resu
 
 /// Whether `user` may read a message of a group.
 pub(super) fn may_read(tx: &Tx<'_>, row: &ChatRow, user: &Owner) -> rusqlite::Result<bool> {
-    let member = Member::now_or_before(tx, &row.peer, user)?;
-    Ok(row.writer == *user || member.is_some_and(|member| member.may_read(row.sid.row())))
+    Ok(row.writer == *user || is_member_of(tx.conn, row, user)?)
 }
 
 /// Whether `user` is in the group, or was.
@@ -230,11 +247,10 @@ pub(super) fn was_member(tx: &Tx<'_>, group: &Owner, user: &Owner) -> rusqlite::
     Ok(Member::now_or_before(tx, group, user)?.is_some())
 }
 
-/// The same for what is only read.
+/// Whether a message of a group is one that `user` may read as a member, or as one who was.
 pub(super) fn is_member_of(conn: &Connection, row: &ChatRow, user: &Owner) -> rusqlite::Result<bool> {
-    const MAY_READ: &str = "SELECT 1 FROM members WHERE gid = ?1 AND user = ?2 AND reads_from <= ?3
-        AND (gone IS NULL OR gone >= ?3)";
-    conn.prepare_cached(MAY_READ)?.exists(params![row.peer.as_str(), user.as_str(), row.sid.row()])
+    let member = Member::find(conn, &row.peer, user)?;
+    Ok(member.is_some_and(|member| member.may_read(row.sid.row())))
 }
 
 /// Unread messages of the user in all groups.
@@ -262,29 +278,21 @@ fn less_gone(
     Ok(behind.saturating_sub(tombstones.behind(tx, name, read)? + deleted + own))
 }
 
-/// A group of a user, and the rows of it that are the user's.
+/// A group of a user.
 pub(super) struct OfUser {
     pub(super) group: Owner,
-    came: Row,
-    gone: Option<Row>,
-}
-
-impl OfUser {
-    /// The last row that was written before the user came.
-    pub(super) fn before(&self) -> Row {
-        Row(self.came.0 - 1)
-    }
-
-    /// The last row that is the user's.
-    pub(super) fn last(&self) -> Row {
-        self.gone.unwrap_or(Row(i64::MAX))
-    }
+    /// What was written while the user was in it, the oldest first: behind the first row, up to the second.
+    pub(super) spans: Vec<(Row, Row)>,
 }
 
 /// The groups in which a user is, or was.
 pub(super) fn groups_of(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<OfUser>> {
     tx.all(GROUPS_OF, [user.as_str()], |row| {
-        Ok(OfUser { group: super::owner(row, 0)?, came: row.get(1)?, gone: row.get(2)? })
+        let (came, gone) = (row.get::<_, Row>(1)?, row.get::<_, Option<Row>>(2)?);
+        let now = gone.is_none().then_some((came, Row(i64::MAX)));
+        let over = span::read(row, 3)?.into_iter().map(|span| (span.came, span.last));
+        let spans = over.chain(now).map(|(came, last)| (Row(came.0 - 1), last)).collect();
+        Ok(OfUser { group: super::owner(row, 0)?, spans })
     })
 }
 

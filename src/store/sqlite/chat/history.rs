@@ -54,7 +54,7 @@ pub(super) fn shown(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Resul
 }
 
 /// What `user` reads of a row of which it has the own copy. Of an owner of a group whom it had blocked, it hears that a message
-/// was retracted and not more; and what was edited when it had gone from the group is not for it.
+/// was retracted and not more; and what was edited while it was not in the group is not for it.
 fn whole(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Vec<u8>> {
     let kept = document_of(tx, row, user)?;
     if !row.peer.is_group() || is_tombstone(&kept) {
@@ -63,7 +63,7 @@ fn whole(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Vec<u8>> 
     if row.amends.is_some() && deletion::is_hidden(tx, user, row)? {
         return Ok(without_writer(&kept));
     }
-    Ok(if group::former::is_changed_since(tx, user, row)? { tombstone(&kept, Why::Edited) } else { kept })
+    Ok(if group::former::is_changed_meanwhile(tx, user, row)? { tombstone(&kept, Why::Edited) } else { kept })
 }
 
 /// A page of the conversation of `user` with another one.

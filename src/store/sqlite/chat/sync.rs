@@ -1,5 +1,6 @@
 //! What a client asks for that has missed something: pages of all that a user has, in order.
 
+use super::group::OfUser;
 use super::history::{Shown, shown};
 use super::{ChatRow, group, keep};
 use crate::chat::id::{Owner, Row, Sid};
@@ -95,15 +96,34 @@ fn rows(tx: &Tx<'_>, user: &Owner, edge: Edge) -> rusqlite::Result<Vec<ChatRow>>
     let mut rows = tx.all(written, values, ChatRow::read)?;
     rows.extend(tx.all(got, values, ChatRow::read)?);
     for group in group::groups_of(tx, user)? {
-        let (behind, up_to) = match edge {
-            Edge::Behind(row) => (row.max(group.before()), group.last()),
-            Edge::Before(row) => (group.before(), group.last().min(Row(row.0 - 1))),
-        };
-        if behind < up_to {
-            let values = params![group.group.as_str(), behind, up_to, user.as_str(), SYNC_MAX as i64 + 1];
-            rows.extend(tx.all(of_group, values, ChatRow::read)?);
-        }
+        rows.extend(of_one_group(tx, user, &group, (of_group, edge))?);
     }
     rows.sort_by_key(|row| row.sid);
+    Ok(rows)
+}
+
+/// What others wrote to a group while the user was in it, from the edge on.
+fn of_one_group(
+    tx: &Tx<'_>,
+    user: &Owner,
+    OfUser { group, spans }: &OfUser,
+    (sql, edge): (&str, Edge),
+) -> rusqlite::Result<Vec<ChatRow>> {
+    let mut spans = spans.clone();
+    if matches!(edge, Edge::Before(_)) {
+        spans.reverse();
+    }
+    let mut rows = Vec::new();
+    for (before, last) in spans {
+        let (behind, up_to) = match edge {
+            Edge::Behind(row) => (row.max(before), last),
+            Edge::Before(row) => (before, last.min(Row(row.0 - 1))),
+        };
+        let left = SYNC_MAX + 1 - rows.len();
+        if behind < up_to && left > 0 {
+            let values = params![group.as_str(), behind, up_to, user.as_str(), left as i64];
+            rows.extend(tx.all(sql, values, ChatRow::read)?);
+        }
+    }
     Ok(rows)
 }

@@ -4,10 +4,14 @@ use super::super::environment::{Environment, Phase};
 use super::super::file::{beside, open, open_in};
 use super::super::schema::{SCHEMA_VERSION, STEPS};
 use super::old::{ALL_DUE, Content, MIXED, OLD, content, make, mark};
+use crate::chat::id::{GroupId, Owner, Sid};
+use crate::chat::suffix::requests::HistoryFrom;
 use crate::store::sqlite::{Settings, check};
 use crate::store::tests::NOW;
-use crate::store::{Inspector, OpenError};
+use crate::store::{HistoryQuery, Inspector, OpenError};
+use bytes::Bytes;
 use rusqlite::Connection;
+use serde_json::Value;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -60,7 +64,7 @@ fn store_of(schema: u8) -> (TempDir, PathBuf, Connection) {
     (dir, path, old)
 }
 
-/// An item of a conversation, as schemas 8 to 13 have it.
+/// An item of a conversation, as schemas from 8 on have it.
 fn add_item(old: &Connection, row: i64, kind: u8, (writer, peer): (&str, &str), hidden: bool) {
     let insert = "INSERT INTO chat (row, tail, kind, writer, by_bal, peer, at, theirs_writer, theirs_reader, received,
         hidden, waits, deadline, document) VALUES (?1, 1, ?2, ?3, 0, ?4, 5, 0, 1, 0, ?5, 0, 9, x'7b7d')";
@@ -94,7 +98,7 @@ async fn a_store_without_chat_is_brought_forward_without_a_copy_and_takes_chat()
     let settings = Settings::new(&path);
     let (store, thread, recovery) = crate::store::sqlite::open(&settings, NOW).unwrap();
     assert_eq!(recovery.last_sid, None);
-    let alice = crate::chat::id::Owner::new("alice").unwrap();
+    let alice = Owner::new("alice").unwrap();
     store.chat_user_seen(alice.clone()).await.unwrap().await.unwrap();
     assert!(store.chat_sync(alice, None).await.unwrap().await.unwrap().complete);
     assert_eq!(store.figures().chat_rows, 0);
@@ -197,6 +201,44 @@ fn who_has_gone_from_a_group_keeps_what_it_was_and_pushes_go_on_waiting() {
     assert_eq!(texts("SELECT row || ' ' || theirs_reader FROM chat"), ["10 2", "11 3", "12 3", "13 3"]);
 }
 
+#[tokio::test]
+async fn members_and_who_has_gone_keep_what_was_written_while_they_were_in_a_group() {
+    let (_dir, path, old) = store_of(17);
+    old.execute_batch(
+        r#"INSERT INTO chat_groups VALUES ('g-1', '{"name":"Team"}', 7, 1, 9, 5, 0, 14);
+        INSERT INTO members (gid, user, owner, came, reads_from, gone, read, read_counted, received, left_settings,
+                left_version, left_count)
+            VALUES ('g-1', 'alice', 1, 1, 1, NULL, 1, 0, 0, NULL, NULL, NULL),
+                ('g-1', 'bob', 0, 10, 10, 12, 11, 0, 11, '{"name":"Team"}', 6, 5),
+                ('g-1', 'carol', 0, 11, 0, 12, 12, 0, 10, '{"name":"Team"}', 6, 5)"#,
+    )
+    .unwrap();
+    for (row, kind) in [(9, 0), (10, 5), (11, 5), (12, 5), (13, 0)] {
+        add_item(&old, row, kind, ("alice", "g-1"), false);
+    }
+    old.execute("UPDATE chat SET document = CAST('{\"body\":\"hi\"}' AS BLOB)", []).unwrap();
+    drop(old);
+    let (store, thread, _) = crate::store::sqlite::open(&Settings::new(&path), NOW).unwrap();
+    for (user, expected) in [("alice", 9..=13), ("bob", 10..=12), ("carol", 9..=12)] {
+        let (user, with) = (Owner::new(user).unwrap(), GroupId::new("g-1").unwrap().into());
+        let query = HistoryQuery { with, from: HistoryFrom::Newest, limit: 9 };
+        let page = store.chat_history(user.clone(), query).await.unwrap().await.unwrap().unwrap();
+        let row = |item: &Bytes| {
+            let item: Value = serde_json::from_slice(item).unwrap();
+            Sid::parse(item["sid"].as_str().unwrap()).unwrap().row().0
+        };
+        assert_eq!(page.items.iter().map(row).collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{user}");
+    }
+    thread.close().await.unwrap();
+    let conn = Connection::open(&path).unwrap();
+    let spans = |user: &str| {
+        conn.query_row("SELECT spans FROM members WHERE user = ?1", [user], |row| row.get::<_, Option<String>>(0))
+            .unwrap()
+    };
+    let expected = [None, Some("[[10,10,12,11,11]]"), Some("[[11,0,12,10,12]]")];
+    assert_eq!(["alice", "bob", "carol"].map(spans), expected.map(|spans| spans.map(str::to_owned)));
+}
+
 #[test]
 fn a_store_with_chat_gets_the_order_of_its_conversations() {
     let (_dir, path, old) = store_of(8);
@@ -279,7 +321,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
             phases[..],
             [
                 Phase::Copying { done: 1.., of: 1.. },
-                Phase::Changing { step: 1, of: 13 },
+                Phase::Changing { step: 1, of: 14 },
                 Phase::Committing,
                 Phase::Rebuilding,
                 Phase::Checkpointing

@@ -1,6 +1,7 @@
 //! How far each member of a group has got. A message has no row for each of them: a position is all there is.
 
 use super::message::by_row;
+use super::span::Span;
 use super::{Group, Member};
 use crate::chat::contact::tells_back;
 use crate::chat::group::RECEIPTS_MAX;
@@ -161,14 +162,19 @@ pub(super) fn told_to(
         return Ok((None, None));
     }
     let Some(member) = Member::load(tx, name, user)? else { return Ok((None, None)) };
-    let newest = |up_to: Row, status| -> rusqlite::Result<Option<Sid>> {
+    let newest = |up_to: fn(Span) -> Row, status| -> rusqlite::Result<Option<Sid>> {
         if !may_tell(tx, (user, member.is_bal), (writer, by_bal), status)? {
             return Ok(None);
         }
-        let values = params![name.as_str(), writer.as_str(), member.came, up_to];
-        Ok(tx.one(OWN_UP_TO, values, ChatRow::read)?.map(|row| row.sid))
+        for span in member.spans() {
+            let values = params![name.as_str(), writer.as_str(), span.came, up_to(span)];
+            if let Some(row) = tx.one(OWN_UP_TO, values, ChatRow::read)? {
+                return Ok(Some(row.sid));
+            }
+        }
+        Ok(None)
     };
-    Ok((newest(member.received, Status::Delivered)?, newest(member.read, Status::Read)?))
+    Ok((newest(|span| span.received, Status::Delivered)?, newest(|span| span.read, Status::Read)?))
 }
 
 /// Whether the writer may hear how far the member has got: as between two, contacts alone do, and BALs are never strangers.

@@ -84,9 +84,14 @@ pub(in crate::store::sqlite::chat) fn item(
 
 /// The newest item that a member has and has not deleted.
 fn newest_item(tx: &Tx<'_>, name: &Owner, user: &Owner, member: &Member) -> rusqlite::Result<Option<ChatRow>> {
-    let up_to = member.gone.unwrap_or(Row(i64::MAX));
-    let behind = member.deleted.max(Row(member.reads_from.0 - 1));
-    tx.one(NEWEST, params![name.as_str(), up_to, behind, user.as_str()], ChatRow::read)
+    for (first, last) in member.readable() {
+        let behind = member.deleted.max(Row(first.0 - 1));
+        let found = tx.one(NEWEST, params![name.as_str(), last, behind, user.as_str()], ChatRow::read)?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 /// The rows of a page of the history of a group, in any order, and one more; `None`: the user was never in it.
@@ -101,7 +106,17 @@ pub(in crate::store::sqlite::chat) fn history(
         HistoryFrom::Before(sid) => (BEFORE, sid.row()),
         HistoryFrom::After(sid) => (AFTER, sid.row()),
     };
-    let from = member.reads_from.max(Row(member.deleted.0 + 1));
-    let up_to = member.gone.unwrap_or(Row(i64::MAX));
-    tx.all(sql, params![query.with.as_str(), edge, from, up_to, query.limit as i64 + 1], ChatRow::read).map(Some)
+    let mut ranges = member.readable();
+    if matches!(query.from, HistoryFrom::After(_)) {
+        ranges.reverse();
+    }
+    let mut rows = Vec::new();
+    for (first, last) in ranges {
+        let (from, left) = (first.max(Row(member.deleted.0 + 1)), query.limit + 1 - rows.len());
+        rows.extend(tx.all(sql, params![query.with.as_str(), edge, from, last, left as i64], ChatRow::read)?);
+        if rows.len() > query.limit {
+            break;
+        }
+    }
+    Ok(Some(rows))
 }
