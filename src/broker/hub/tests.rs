@@ -735,7 +735,7 @@ async fn a_session_that_ends_does_not_take_its_successor_with_it() {
     let (before, after) = (handle(), handle());
     let Admitted { session, packet_ids, claim, .. } = hub.admit(&connect("one", 60), &before).await.ok().unwrap();
     drop(claim);
-    session.lock().will = Some(Box::new(Will { message: new_publish("w").message, delay_s: 0 }));
+    session.lock().will = Some(Box::new(Will { message: new_publish("w").message, delay_s: 0 }.into()));
     let leaving = Leaving::Goodbye { with_will: true, expiry_s: Some(0) };
     let leaves = hub.leave(&session, &before, packet_ids, leaving);
     let wanted = connect("one", 60);
