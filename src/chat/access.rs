@@ -7,6 +7,7 @@
 
 use super::principal::{Identity, Principal, Proof, Role};
 use super::topic::{Routed, Side, reads_groups};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Topics that a rule speaks of: those that an MQTT filter matches, but for some. The level `%u` stands for the user's own
@@ -149,6 +150,24 @@ impl Rights {
                 shared.split_once('/').is_some_and(|(_name, filter)| self.samples(filter).into_iter().all(reads))
             }
         }
+    }
+
+    /// Filters that match all topics that `filter` matches and that may be read. Where its first level is a wildcard and
+    /// topics of a few names alone may be read, there is one for each of these names; else it is the filter itself.
+    pub fn readable_filters(&self, filter: &str) -> Vec<String> {
+        let rest = match filter {
+            "#" => "/#",
+            _ => match filter.strip_prefix('+') {
+                Some(rest) => rest,
+                None => return vec![filter.to_owned()],
+            },
+        };
+        let readable = self.samples(filter).into_iter().filter(|topic| self.allow(self.rules().read, *topic));
+        let names: BTreeSet<&str> = readable.filter_map(|topic| topic[0]).collect();
+        if names.contains(OTHER) {
+            return vec![filter.to_owned()];
+        }
+        names.into_iter().map(|name| format!("{name}{rest}")).collect()
     }
 
     /// Whether a subscription to `filter` is granted because it may bring something of a group, where groups have topics.
@@ -348,6 +367,12 @@ mod tests {
                 let all = matched.iter().all(|topic| rights.may_read(topic));
                 prop_assert_eq!(rights.may_subscribe(&filter), any, "{:?} {}", rights, filter);
                 prop_assert_eq!(rights.may_subscribe(&shared), all, "{:?} {}", rights, shared);
+                let narrow = rights.readable_filters(&filter);
+                for topic in &matched {
+                    let found = narrow.iter().filter(|narrow| filter::matches(narrow, topic)).count();
+                    prop_assert!(found <= 1, "{:?} {} {}", rights, filter, topic);
+                    prop_assert!(found == 1 || !rights.may_read(topic), "{:?} {} {}", rights, filter, topic);
+                }
             }
         }
     }
@@ -468,6 +493,18 @@ mod tests {
         for filter in ["g-1/self/messages", "bob/others/messages", "bob/others/+", "g-1/others/receipts", "$member/#"] {
             assert!(!user.may_subscribe_to_groups(filter), "{filter}");
         }
+    }
+
+    #[test]
+    fn where_a_name_alone_can_be_meant_a_wildcard_stands_for_it() {
+        let [bal, user, admin, ..] = rights();
+        assert_eq!(user.readable_filters("+/others/x1"), ["alice/others/x1"]);
+        assert_eq!(bal.readable_filters("+/+/x/y"), ["alice/+/x/y"]);
+        assert_eq!(user.readable_filters("+/status"), ["_bridge/status"]);
+        for filter in ["+/self/presence", "#", "+/#", "bob/others/+"] {
+            assert_eq!(user.readable_filters(filter), [filter]);
+        }
+        assert_eq!(admin.readable_filters("+/others/x1"), ["+/others/x1"]);
     }
 
     #[test]

@@ -212,8 +212,9 @@ impl Hub {
                 queue.look_for_topics();
             });
         }
+        let mut looked = 0;
         for GrantedSubscription { filter, options, .. } in granted.iter().filter(|granted| granted.sends_retained) {
-            self.send_retained(session, filter, *options).await?;
+            self.send_retained(session, filter, *options, &mut looked).await?;
             self.send_group_states(session, filter, *options).await?;
         }
         drop(retained_first);

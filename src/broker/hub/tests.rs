@@ -12,6 +12,7 @@ use super::*;
 use crate::broker::BrokerConfig;
 use crate::broker::connection::Ending;
 use crate::broker::identity::users::{Cost, UsersFile};
+use crate::broker::routing::retained::{RetainedEntry, SCAN_MAX};
 use crate::broker::session::{InFlight, Pulled, QueueRef, ReadWhat};
 use crate::broker::wire::{Connect, Options, Version};
 use crate::chat::access::Rights;
@@ -166,6 +167,23 @@ fn connect(client: &str, session_expiry_s: u32) -> Connect<'_> {
 
 fn handle() -> Arc<ConnectionHandle> {
     ConnectionHandle::new(SocketAddr::from(([127, 0, 0, 1], 1)))
+}
+
+#[tokio::test]
+async fn a_search_among_what_is_retained_that_finds_nothing_lets_others_have_their_turn() {
+    let harness = Harness::new(BrokerLimits::default());
+    for number in 0..SCAN_MAX {
+        let entry = RetainedEntry { bytes: 1, user: None, expires_at: None };
+        harness.hub.lock_retained().keep(format!("u{number}/self/x").into(), entry);
+    }
+    let session = harness.session("c").await;
+    let filters: Vec<String> = (0..5).map(|number| format!("+/others/x{number}")).collect();
+    let (mut after,) = harness.subscribe_only(&session, &filters.join(" ")).await;
+    let mut turns = 0;
+    while (&mut after).now_or_never().is_none() {
+        turns += 1;
+    }
+    assert_eq!(turns, 5);
 }
 
 #[tokio::test]
