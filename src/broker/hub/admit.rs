@@ -13,7 +13,7 @@ use super::session::{PacketIds, SendQueue, Session};
 use super::visible::VisibleUsers;
 use crate::broker::connection::ConnectionHandle;
 use crate::broker::identity::{
-    CLIENT_ID_MAX, Caller, LoginPermit, assigned, background_key, is_background, session_key,
+    CLIENT_ID_MAX, Caller, LoginPermit, assigned, background_key, device_of, is_background, session_key,
 };
 use crate::broker::refusals::{Refusal, Refused};
 use crate::broker::session::{Incoming, Queue, Window};
@@ -167,6 +167,7 @@ impl Hub {
         if let Some(user) = &user {
             // A token need not come with a user name.
             handle.set_who(handle.who().as_user(user));
+            handle.set_owner(Arc::clone(user), device_of(user, &client).into());
         }
         if let Some(expires_ms) = caller.expires_ms() {
             handle.set_expires_ms(expires_ms);
