@@ -3,7 +3,7 @@
 //!
 //! A subscription is granted if its filter matches any topic that may be read, and then every delivery is checked: who
 //! subscribes to `#` sees what the table allows and nothing else. A shared subscription is granted only if *every* topic
-//! that it matches may be read, because what is withheld from one member no other member gets.
+//! that it matches may be shared ([`Rules::share`]), because what one member takes, or is not shown, no other member gets.
 
 use super::principal::{Identity, Principal, Proof, Role};
 use super::topic::{Routed, Side, reads_groups};
@@ -30,6 +30,9 @@ pub struct Rules {
     pub routed: &'static [Grant],
     /// What it reads.
     pub read: &'static [Grant],
+    /// What of that it may read in a group that shares a subscription. Groups of one name are one, whoever is in them: chat
+    /// users share what they alone read, so that none takes its part of what others read. Other brokers do not know this.
+    pub share: &'static [Grant],
 }
 
 const fn all(filter: &'static str) -> Grant {
@@ -41,17 +44,15 @@ const fn into_inboxes(filter: &'static str) -> Grant {
     Grant { filter, but: &["_bridge/#", "/#"] }
 }
 
-/// A BAL. Below its own name it reads all but its outbox: inbox and response topics.
-pub const BAL: Rules = Rules {
-    publish: &[all("%u/self/#")],
-    routed: &[],
-    read: &[
-        all("%u/others/#"),
-        Grant { filter: "%u/+/#", but: &["%u/self/#"] },
-        all("+/self/presence"),
-        all("_bridge/status"),
-    ],
-};
+/// What a BAL reads. Below its own name that is all but its outbox: inbox and response topics.
+const READ_BY_BALS: &[Grant] = &[
+    all("%u/others/#"),
+    Grant { filter: "%u/+/#", but: &["%u/self/#"] },
+    all("+/self/presence"),
+    all("_bridge/status"),
+];
+/// A BAL.
+pub const BAL: Rules = Rules { publish: &[all("%u/self/#")], routed: &[], read: READ_BY_BALS, share: READ_BY_BALS };
 /// A chat user. What it says comes back to its devices in its inbox, but for what they say of themselves.
 pub const USER: Rules = Rules {
     publish: &[all("%u/self/#")],
@@ -68,23 +69,27 @@ pub const USER: Rules = Rules {
         all("+/self/profile"),
         all("_bridge/status"),
     ],
+    share: &[all("%u/others/#"), all("%u/self/presence/+")],
 };
 /// Who commands the bridge.
-pub const ADMIN: Rules = Rules { publish: &[all("_bridge/commands")], routed: &[], read: &[all("#")] };
+pub const ADMIN: Rules =
+    Rules { publish: &[all("_bridge/commands")], routed: &[], read: &[all("#")], share: &[all("#")] };
 /// Whoever reaches the loopback address where nobody logs in. Even friends leave alone what is the bridge's and the
 /// broker's, and what has no owner has no outbox.
 const ANONYMOUS: Rules = Rules {
     publish: &[Grant { filter: "#", but: &["+/others/#", "_bridge/#", "/self/#"] }],
     routed: &[],
     read: &[all("#"), all("$SYS/#")],
+    share: &[all("#"), all("$SYS/#")],
 };
 /// The bridge itself, as a client of another broker. (The embedded one is the bridge.)
 pub const BRIDGE: Rules = Rules {
     publish: &[all("+/others/#"), all("+/self/#"), all("_bridge/#")],
     routed: &[],
     read: &[all("+/others/#"), all("+/self/#"), all("_bridge/#")],
+    share: &[],
 };
-const NOBODY: Rules = Rules { publish: &[], routed: &[], read: &[] };
+const NOBODY: Rules = Rules { publish: &[], routed: &[], read: &[], share: &[] };
 
 impl Rules {
     /// Those of a role.
@@ -143,12 +148,12 @@ impl Rights {
 
     /// Whether a subscription to `filter` is granted. The filter is well-formed.
     pub fn may_subscribe(&self, filter: &str) -> bool {
-        let reads = |topic: Levels<'_>| self.allow(self.rules().read, topic);
+        let Rules { read, share, .. } = self.rules();
         match filter.strip_prefix("$share/") {
-            None => self.samples(filter).into_iter().any(reads),
-            Some(shared) => {
-                shared.split_once('/').is_some_and(|(_name, filter)| self.samples(filter).into_iter().all(reads))
-            }
+            None => self.samples(filter).into_iter().any(|topic| self.allow(read, topic)),
+            Some(shared) => shared
+                .split_once('/')
+                .is_some_and(|(_name, filter)| self.samples(filter).into_iter().all(|topic| self.allow(share, topic))),
         }
     }
 
@@ -364,7 +369,8 @@ mod tests {
             let matched: Vec<_> = topics().into_iter().filter(|topic| filter::matches(&filter, topic)).collect();
             for rights in rights() {
                 let any = matched.iter().any(|topic| rights.may_read(topic));
-                let all = matched.iter().all(|topic| rights.may_read(topic));
+                let all = matched.iter().all(|topic| rights.allow(rights.rules().share, levels(topic)));
+                prop_assert!(!all || matched.iter().all(|topic| rights.may_read(topic)));
                 prop_assert_eq!(rights.may_subscribe(&filter), any, "{:?} {}", rights, filter);
                 prop_assert_eq!(rights.may_subscribe(&shared), all, "{:?} {}", rights, shared);
                 let narrow = rights.readable_filters(&filter);
@@ -532,8 +538,15 @@ mod tests {
         ] {
             assert!(!bal.may_subscribe(filter) && !user.may_subscribe(filter), "{filter}");
         }
-        for filter in ["$share/x/alice/others/messages", "$share/x/alice/others/#", "$share/x/+/self/presence"] {
+        for filter in ["$share/x/alice/others/messages", "$share/x/alice/others/#"] {
             assert!(bal.may_subscribe(filter) && user.may_subscribe(filter), "{filter}");
+        }
+        assert!(user.may_subscribe("$share/x/alice/self/presence/+"));
+        // A user in the group of a BAL would take its part of what the BAL reads.
+        for filter in ["+/self/presence", "alice/self/presence", "_bridge/status"] {
+            let shared = format!("$share/x/{filter}");
+            assert!(bal.may_subscribe(&shared) && !user.may_subscribe(&shared), "{filter}");
+            assert!(user.may_subscribe(filter), "{filter}");
         }
         assert!(!user.may_subscribe("$share/x/alice/#") && !bal.may_subscribe("$share/x/alice/#"));
         // Only the union of two rules covers it.

@@ -175,6 +175,8 @@ async fn a_subscription_that_can_get_nothing_is_denied() {
                 "_bridge/status",
                 "bal1/my/answers",
                 "$share/w/bal1/others/messages",
+                "$share/w/+/self/presence",
+                "$share/w/_bridge/status",
             ],
             &[
                 "alice/others/messages",
@@ -204,6 +206,8 @@ async fn a_subscription_that_can_get_nothing_is_denied() {
                 "$share/w/#",
                 "$share/w/alice/#",
                 "$share/w/eve/others/messages",
+                "$share/w/+/self/presence",
+                "$share/w/_bridge/status",
             ],
         ),
         ("root", &["#", "eve/others/messages", "$share/w/#"], &["$SYS/#"]),

@@ -97,7 +97,7 @@ impl Hub {
         let is_erased = identified.user.as_deref().is_some_and(|user| self.store.is_erased(user));
         let kept = match is_erased {
             true => Err(Refusal::Credentials),
-            false => self.keep_subscribed(&session, expiry_s, role).await,
+            false => self.keep_subscribed(&session, expiry_s, &identified.caller).await,
         };
         drop(room);
         let autosubscribed = match kept {
@@ -225,16 +225,17 @@ impl Hub {
         PacketIds { window: Window::new(self.limits.inflight), incoming: Incoming::default() }
     }
 
-    /// Puts the session on disk, if it is to outlive its connection, and subscribes a device to what it has without asking.
-    /// Yields whether it has that.
+    /// Puts the session on disk, if it is to outlive its connection, takes it out of groups that it may not be in any more, and
+    /// subscribes a device to what it has without asking. Yields whether it has that.
     async fn keep_subscribed(
-        &self,
+        self: &Arc<Self>,
         session: &Arc<Session>,
         expiry_s: u32,
-        role: Option<Role>,
+        caller: &Caller,
     ) -> Result<bool, Refusal> {
         self.keep(session, expiry_s).await?;
-        self.autosubscribe(session, role).await
+        self.leave_denied_groups(session, &caller.rights()).await?;
+        self.autosubscribe(session, caller.role()).await
     }
 
     /// Puts the session on disk, if it is to outlive its connection. One that was and no longer does stays there until its
