@@ -323,12 +323,19 @@ async fn new_keys_are_taken_without_a_restart() {
         mint.signed(&json!({ "alg": "ES256", "kid": id }), &json!({ "sub": "carol", "exp": in_seconds(60) }))
     };
     let code = async |token: &str| Peer::try_connect(&harness, login("carol", "", token)).await.1;
-    assert_eq!(code(&token(&old, "old")).await, 0);
+    let (mut by_old, _) = Peer::connect(&harness, login("carol:old", "", &token(&old, "old"))).await;
     assert_eq!(code(&token(&new, "new")).await, BAD_CREDENTIALS);
+    write(json!([old.jwk("other name"), new.jwk("new")]));
+    harness.reload.send_modify(|count| *count += 1);
+    while code(&token(&new, "new")).await != 0 {}
+    let (mut by_new, _) = Peer::connect(&harness, login("carol:new", "", &token(&new, "new"))).await;
+    by_old.quiet().await;
     write(json!([new.jwk("new")]));
     harness.reload.send_modify(|count| *count += 1);
-    while code(&token(&old, "old")).await == 0 {}
+    assert_eq!(by_old.next().await, Seen::Disconnect(ADMINISTRATIVE_ACTION), "its key is gone");
+    assert_eq!(code(&token(&old, "old")).await, BAD_CREDENTIALS);
     assert_eq!(code(&token(&new, "new")).await, 0);
+    by_new.quiet().await;
     harness.close().await;
 }
 

@@ -161,7 +161,7 @@ impl Authenticator {
         self.credentials().role_of(user).is_some()
     }
 
-    /// Reads the files again and ends the connections whose password or token is not valid any more.
+    /// Reads the files again and ends the connections whose password, token or key is not valid any more.
     pub(super) fn reread(&self) -> Result<(), IdentityError> {
         let credentials = Credentials::read(&self.config, Some(&self.credentials()))?;
         let users = credentials.passwords.as_ref().map_or(0, Passwords::count);
@@ -202,12 +202,12 @@ impl Authenticator {
     }
 
     fn check_token(&self, keys: &Keys, token: &str, user: Option<&str>) -> Result<Caller, Refused> {
-        let Token { identity, expires_ms, .. } =
+        let Token { identity, expires_ms, key, .. } =
             keys.check(token, user).map_err(|why| wrong(format!("token: {why}")))?;
         if self.is_somebody_else(&identity) {
             return Err(wrong("token: a user's, for the name of somebody with another role"));
         }
-        Ok(Caller::Known(identity, Proof::Token { expires_ms }))
+        Ok(Caller::Known(identity, Proof::Token { expires_ms, key }))
     }
 
     /// Whether a password is known to be right, at an address that has failed too often. What costs nothing is not to be a way to
@@ -250,7 +250,10 @@ impl Authenticator {
             Proof::Password(hash) => {
                 self.credentials().passwords.as_ref().is_some_and(|passwords| passwords.is_valid(identity, hash))
             }
-            Proof::Token { .. } => !self.is_somebody_else(identity),
+            Proof::Token { key, .. } => {
+                let has_key = self.credentials().keys.as_ref().is_some_and(|keys| keys.has(key));
+                has_key && !self.is_somebody_else(identity)
+            }
         }
     }
 
@@ -305,7 +308,7 @@ impl Caller {
     /// When its connection has to end, in Unix milliseconds.
     pub(in crate::broker) fn expires_ms(&self) -> Option<u64> {
         match self {
-            Self::Known(_, Proof::Token { expires_ms }) => Some(*expires_ms),
+            Self::Known(_, Proof::Token { expires_ms, .. }) => Some(*expires_ms),
             _ => None,
         }
     }
