@@ -78,8 +78,9 @@ settings! {
         pub key_file: Option<PathBuf> = None;
         /// Whose client certificates are taken, PEM. If set, a client must have one.
         pub client_ca_file: Option<PathBuf> = None;
-        /// Web pages from these origins may connect (`https://chat.example.com`); empty: from any. Clients that are no
-        /// browsers send no origin and are not asked.
+        /// Web pages from these origins may connect (`https://chat.example.com`; `null`: those opened as files, and frames of
+        /// any page). Empty: from any. With `anonymous`: those of loopback, and these. Clients that are no browsers send no
+        /// origin and are not asked.
         "ws_origins" pub origins: Vec<String> = Vec::new();
         /// Whether a proxy in front says whom it speaks for (PROXY protocol, version 1 or 2), on all listeners.
         pub proxy_protocol: bool = false;

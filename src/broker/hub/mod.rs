@@ -228,6 +228,11 @@ impl Hub {
         None
     }
 
+    /// Whether clients may come that do not say who they are.
+    pub(in crate::broker) fn takes_anonymous(&self) -> bool {
+        self.authenticator.takes_anonymous()
+    }
+
     /// Tells all connections to end.
     pub(in crate::broker) fn end_connections(&self) {
         self.connected().for_each(|handle| handle.stop());

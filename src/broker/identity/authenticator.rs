@@ -155,6 +155,11 @@ impl Authenticator {
         rights(Arc::clone(&identity.user), role)
     }
 
+    /// Whether clients may come that do not say who they are.
+    pub(in crate::broker) fn takes_anonymous(&self) -> bool {
+        self.config.anonymous
+    }
+
     /// Whether the users file has this name.
     #[cfg(test)]
     pub(in crate::broker) fn has(&self, user: &str) -> bool {
