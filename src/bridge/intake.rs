@@ -158,6 +158,14 @@ impl Intake {
 
     /// Begins with a publish, beside those that wait.
     async fn begin(&mut self, waiting: &mut Waiting, publish: Inbound) -> Result<(), StoreError> {
+        if publish.principal.role == Role::User && waiting.is_in_debt(&publish.principal.name) {
+            // Without a word its publisher is cut off, and what was not read cost no more than that.
+            tracing::debug!(
+                user = &*publish.principal.name,
+                "publish not taken: too many of this user wait for their PUBACK"
+            );
+            return Ok(());
+        }
         let has_too_many = waiting.has_too_many(&publish.principal.name);
         let taken = waiting.beside(self.take(publish, has_too_many)).await?;
         waiting.extend(taken);

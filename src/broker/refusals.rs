@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{info, warn};
 
-use crate::broker::identity::device_of;
 use crate::ops::metrics::{Metric, Metrics};
 use log_limit::LogLimit;
 
@@ -216,13 +215,13 @@ impl Refusal {
     }
 }
 
-/// Of whom a line speaks: shown as [`shown`] does.
+/// Of whom a line speaks: shown as [`shown`] does, and hence no name by which anybody is known again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Who {
     /// Where it is.
     pub(super) address: SocketAddr,
-    user: String,
-    client: String,
+    user: Box<str>,
+    client: Box<str>,
 }
 
 /// A refusal with what is said of it.
@@ -250,24 +249,19 @@ impl From<Refusal> for Refused {
 }
 
 impl Who {
-    /// Which device of `owner` it is, if it is one.
-    pub(super) fn device_of(&self, owner: Option<&str>) -> Option<String> {
-        owner.filter(|owner| **owner == *self.user).map(|owner| device_of(owner, &self.client))
-    }
-
     /// Somebody of whom nothing else is known.
     pub(super) fn at(address: SocketAddr) -> Self {
-        Self { address, user: String::new(), client: String::new() }
+        Self { address, user: Box::default(), client: Box::default() }
     }
 
     /// The same, under the names that it gives itself.
     pub(super) fn named(address: SocketAddr, user: Option<&str>, client: &str) -> Self {
-        Self { address, user: shown(user.unwrap_or_default()), client: shown(client) }
+        Self { address, user: shown(user.unwrap_or_default()).into(), client: shown(client).into() }
     }
 
     /// The same, once it is known who it is: a token need not come with a user name.
     pub(super) fn as_user(&self, user: &str) -> Self {
-        Self { user: shown(user), ..self.clone() }
+        Self { user: shown(user).into(), ..self.clone() }
     }
 }
 

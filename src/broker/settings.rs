@@ -78,8 +78,9 @@ settings! {
         pub key_file: Option<PathBuf> = None;
         /// Whose client certificates are taken, PEM. If set, a client must have one.
         pub client_ca_file: Option<PathBuf> = None;
-        /// Web pages from these origins may connect (`https://chat.example.com`); empty: from any. Clients that are no
-        /// browsers send no origin and are not asked.
+        /// Web pages from these origins may connect (`https://chat.example.com`; `null`: those opened as files, and frames of
+        /// any page). Empty: from any. With `anonymous`: those of loopback, and these. Clients that are no browsers send no
+        /// origin and are not asked.
         "ws_origins" pub origins: Vec<String> = Vec::new();
         /// Whether a proxy in front says whom it speaks for (PROXY protocol, version 1 or 2), on all listeners.
         pub proxy_protocol: bool = false;
@@ -125,12 +126,12 @@ settings! {
         "broker_topic_bytes" pub topic_bytes: usize = 1_024, in 64..=65_535;
         /// Levels of a topic or filter; never more than 128, whatever is set.
         "broker_topic_levels" pub topic_levels: usize = 16, in 4..=1_024;
-        /// Messages of one chat user's connection per second; who sends more is read more slowly. BALs are held up by
-        /// the disk alone.
+        /// Messages of one chat user per second, over all of its connections; who sends more is read more slowly. BALs are held
+        /// up by the disk alone.
         "broker_publish_rate" pub publish_rate: u32 = 200, in 1..=1_000_000;
-        /// Packets of one chat user's connection per second, as [`Self::publish_rate`].
+        /// Packets of each connection of a chat user per second, likewise.
         "broker_packet_rate" pub packet_rate: u32 = 1_000, in 1..=1_000_000;
-        /// Their bytes.
+        /// Their bytes, and those of the user's messages over all connections.
         "broker_byte_rate" pub byte_rate: u32 = 4_000_000, in 1_024..=4_294_967_295;
         /// The longest keep alive of an MQTT 5 client, in seconds: one that asks for more, or for none, is told this
         /// one. 0: as long as each likes.

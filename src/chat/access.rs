@@ -3,10 +3,11 @@
 //!
 //! A subscription is granted if its filter matches any topic that may be read, and then every delivery is checked: who
 //! subscribes to `#` sees what the table allows and nothing else. A shared subscription is granted only if *every* topic
-//! that it matches may be read, because what is withheld from one member no other member gets.
+//! that it matches may be shared ([`Rules::share`]), because what one member takes, or is not shown, no other member gets.
 
 use super::principal::{Identity, Principal, Proof, Role};
 use super::topic::{Routed, Side, reads_groups};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Topics that a rule speaks of: those that an MQTT filter matches, but for some. The level `%u` stands for the user's own
@@ -29,6 +30,9 @@ pub struct Rules {
     pub routed: &'static [Grant],
     /// What it reads.
     pub read: &'static [Grant],
+    /// What of that it may read in a group that shares a subscription. Groups of one name are one, whoever is in them: chat
+    /// users share what they alone read, so that none takes its part of what others read. Other brokers do not know this.
+    pub share: &'static [Grant],
 }
 
 const fn all(filter: &'static str) -> Grant {
@@ -40,17 +44,15 @@ const fn into_inboxes(filter: &'static str) -> Grant {
     Grant { filter, but: &["_bridge/#", "/#"] }
 }
 
-/// A BAL. Below its own name it reads all but its outbox: inbox and response topics.
-pub const BAL: Rules = Rules {
-    publish: &[all("%u/self/#")],
-    routed: &[],
-    read: &[
-        all("%u/others/#"),
-        Grant { filter: "%u/+/#", but: &["%u/self/#"] },
-        all("+/self/presence"),
-        all("_bridge/status"),
-    ],
-};
+/// What a BAL reads. Below its own name that is all but its outbox: inbox and response topics.
+const READ_BY_BALS: &[Grant] = &[
+    all("%u/others/#"),
+    Grant { filter: "%u/+/#", but: &["%u/self/#"] },
+    all("+/self/presence"),
+    all("_bridge/status"),
+];
+/// A BAL.
+pub const BAL: Rules = Rules { publish: &[all("%u/self/#")], routed: &[], read: READ_BY_BALS, share: READ_BY_BALS };
 /// A chat user. What it says comes back to its devices in its inbox, but for what they say of themselves.
 pub const USER: Rules = Rules {
     publish: &[all("%u/self/#")],
@@ -67,23 +69,27 @@ pub const USER: Rules = Rules {
         all("+/self/profile"),
         all("_bridge/status"),
     ],
+    share: &[all("%u/others/#"), all("%u/self/presence/+")],
 };
 /// Who commands the bridge.
-pub const ADMIN: Rules = Rules { publish: &[all("_bridge/commands")], routed: &[], read: &[all("#")] };
+pub const ADMIN: Rules =
+    Rules { publish: &[all("_bridge/commands")], routed: &[], read: &[all("#")], share: &[all("#")] };
 /// Whoever reaches the loopback address where nobody logs in. Even friends leave alone what is the bridge's and the
 /// broker's, and what has no owner has no outbox.
 const ANONYMOUS: Rules = Rules {
     publish: &[Grant { filter: "#", but: &["+/others/#", "_bridge/#", "/self/#"] }],
     routed: &[],
     read: &[all("#"), all("$SYS/#")],
+    share: &[all("#"), all("$SYS/#")],
 };
 /// The bridge itself, as a client of another broker. (The embedded one is the bridge.)
 pub const BRIDGE: Rules = Rules {
     publish: &[all("+/others/#"), all("+/self/#"), all("_bridge/#")],
     routed: &[],
     read: &[all("+/others/#"), all("+/self/#"), all("_bridge/#")],
+    share: &[],
 };
-const NOBODY: Rules = Rules { publish: &[], routed: &[], read: &[] };
+const NOBODY: Rules = Rules { publish: &[], routed: &[], read: &[], share: &[] };
 
 impl Rules {
     /// Those of a role.
@@ -142,13 +148,31 @@ impl Rights {
 
     /// Whether a subscription to `filter` is granted. The filter is well-formed.
     pub fn may_subscribe(&self, filter: &str) -> bool {
-        let reads = |topic: Levels<'_>| self.allow(self.rules().read, topic);
+        let Rules { read, share, .. } = self.rules();
         match filter.strip_prefix("$share/") {
-            None => self.samples(filter).into_iter().any(reads),
-            Some(shared) => {
-                shared.split_once('/').is_some_and(|(_name, filter)| self.samples(filter).into_iter().all(reads))
-            }
+            None => self.samples(filter).into_iter().any(|topic| self.allow(read, topic)),
+            Some(shared) => shared
+                .split_once('/')
+                .is_some_and(|(_name, filter)| self.samples(filter).into_iter().all(|topic| self.allow(share, topic))),
         }
+    }
+
+    /// Filters that match all topics that `filter` matches and that may be read. Where its first level is a wildcard and
+    /// topics of a few names alone may be read, there is one for each of these names; else it is the filter itself.
+    pub fn readable_filters(&self, filter: &str) -> Vec<String> {
+        let rest = match filter {
+            "#" => "/#",
+            _ => match filter.strip_prefix('+') {
+                Some(rest) => rest,
+                None => return vec![filter.to_owned()],
+            },
+        };
+        let readable = self.samples(filter).into_iter().filter(|topic| self.allow(self.rules().read, *topic));
+        let names: BTreeSet<&str> = readable.filter_map(|topic| topic[0]).collect();
+        if names.contains(OTHER) {
+            return vec![filter.to_owned()];
+        }
+        names.into_iter().map(|name| format!("{name}{rest}")).collect()
     }
 
     /// Whether a subscription to `filter` is granted because it may bring something of a group, where groups have topics.
@@ -345,9 +369,16 @@ mod tests {
             let matched: Vec<_> = topics().into_iter().filter(|topic| filter::matches(&filter, topic)).collect();
             for rights in rights() {
                 let any = matched.iter().any(|topic| rights.may_read(topic));
-                let all = matched.iter().all(|topic| rights.may_read(topic));
+                let all = matched.iter().all(|topic| rights.allow(rights.rules().share, levels(topic)));
+                prop_assert!(!all || matched.iter().all(|topic| rights.may_read(topic)));
                 prop_assert_eq!(rights.may_subscribe(&filter), any, "{:?} {}", rights, filter);
                 prop_assert_eq!(rights.may_subscribe(&shared), all, "{:?} {}", rights, shared);
+                let narrow = rights.readable_filters(&filter);
+                for topic in &matched {
+                    let found = narrow.iter().filter(|narrow| filter::matches(narrow, topic)).count();
+                    prop_assert!(found <= 1, "{:?} {} {}", rights, filter, topic);
+                    prop_assert!(found == 1 || !rights.may_read(topic), "{:?} {} {}", rights, filter, topic);
+                }
             }
         }
     }
@@ -471,6 +502,18 @@ mod tests {
     }
 
     #[test]
+    fn where_a_name_alone_can_be_meant_a_wildcard_stands_for_it() {
+        let [bal, user, admin, ..] = rights();
+        assert_eq!(user.readable_filters("+/others/x1"), ["alice/others/x1"]);
+        assert_eq!(bal.readable_filters("+/+/x/y"), ["alice/+/x/y"]);
+        assert_eq!(user.readable_filters("+/status"), ["_bridge/status"]);
+        for filter in ["+/self/presence", "#", "+/#", "bob/others/+"] {
+            assert_eq!(user.readable_filters(filter), [filter]);
+        }
+        assert_eq!(admin.readable_filters("+/others/x1"), ["+/others/x1"]);
+    }
+
+    #[test]
     fn subscribing() {
         let [bal, user, ..] = rights();
         for filter in
@@ -495,8 +538,15 @@ mod tests {
         ] {
             assert!(!bal.may_subscribe(filter) && !user.may_subscribe(filter), "{filter}");
         }
-        for filter in ["$share/x/alice/others/messages", "$share/x/alice/others/#", "$share/x/+/self/presence"] {
+        for filter in ["$share/x/alice/others/messages", "$share/x/alice/others/#"] {
             assert!(bal.may_subscribe(filter) && user.may_subscribe(filter), "{filter}");
+        }
+        assert!(user.may_subscribe("$share/x/alice/self/presence/+"));
+        // A user in the group of a BAL would take its part of what the BAL reads.
+        for filter in ["+/self/presence", "alice/self/presence", "_bridge/status"] {
+            let shared = format!("$share/x/{filter}");
+            assert!(bal.may_subscribe(&shared) && !user.may_subscribe(&shared), "{filter}");
+            assert!(user.may_subscribe(filter), "{filter}");
         }
         assert!(!user.may_subscribe("$share/x/alice/#") && !bal.may_subscribe("$share/x/alice/#"));
         // Only the union of two rules covers it.

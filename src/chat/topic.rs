@@ -40,6 +40,9 @@ const OF_DEVICES: [&str; 3] = ["presence", "devices", "requests"];
 /// Inboxes of others into which a chat user may publish: on the embedded broker, and on another one that is trusted
 /// (`chat.direct`).
 const ROUTED: [&str; 4] = ["messages", "chatstate", "invitations", "calls"];
+/// What a chat user writes there may be seen by whoever may read it. On other topics there is a secret (a password among the
+/// requests, a token and its proof among the devices), what the bridge checks first, or one of these, misspelt.
+const OPEN: [&str; 6] = ["messages", "receipts", "read", "chatstate", "invitations", "calls"];
 /// So many wrong, missing or surplus letters are still a slip of the pen.
 const SLIP_MAX: usize = 2;
 
@@ -114,9 +117,17 @@ impl<'a> Side<'a> {
         matches!(self, Self::Outbox { suffix: "presence", .. })
     }
 
-    /// Whether a device registers its token there.
-    pub fn is_registration(self) -> bool {
-        matches!(self, Self::Outbox { suffix, .. } if suffix.split('/').next() == Some("devices"))
+    /// Whether the bridge alone gets what a chat user publishes there: all below `self/` that is not known to be without secrets,
+    /// and its presence and profile, which the bridge publishes once they are checked. What its devices say of their own presence
+    /// they see of each other.
+    pub fn is_unseen_of_user(self) -> bool {
+        let is_seen = |suffix: &str| OPEN.contains(&suffix) || suffix.starts_with("presence/");
+        matches!(self, Self::Outbox { suffix, .. } if !is_seen(suffix))
+    }
+
+    /// Whether there may be a secret in what is published there, or in what was meant for such a topic.
+    pub fn may_hold_secrets(self) -> bool {
+        self.is_unseen_of_user() && !self.is_presence() && !self.is_profile()
     }
 
     /// Whether a profile is published there for others.
@@ -562,6 +573,29 @@ mod tests {
             assert_eq!(Side::of(&format!("alice/self/{suffix}")).may_be_retained_of_user(), may, "{suffix}");
         }
         assert!(!Side::of("alice/others/profile").may_be_retained_of_user());
+    }
+
+    #[test]
+    fn where_there_may_be_a_secret_nobody_else_sees_what_a_user_says() {
+        for (suffix, unseen, secret) in [
+            ("messages", false, false),
+            ("calls", false, false),
+            ("presence", true, false),
+            ("presence/phone", false, false),
+            ("profile", true, false),
+            ("devices/phone", true, true),
+            ("devices", true, true),
+            ("device/phone", true, true),
+            ("requests/phone", true, true),
+            ("request", true, true),
+            ("messages/x", true, true),
+            ("", true, true),
+        ] {
+            let topic = format!("alice/self/{suffix}");
+            let side = Side::of(&topic);
+            assert_eq!((side.is_unseen_of_user(), side.may_hold_secrets()), (unseen, secret), "{suffix}");
+        }
+        assert!(!Side::of("alice/others/devices").is_unseen_of_user() && !Side::of("_bridge/x").may_hold_secrets());
     }
 
     #[test]

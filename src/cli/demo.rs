@@ -156,7 +156,12 @@ fn loaded(args: &DemoArgs, folder: &Path, sim: &SimHandle) -> Loaded {
             ..CcsConfig::default()
         },
         broker: BrokerConfig {
-            listen: Listen { ws: Some(args.ws_listen), ..Listen::tcp(args.listen) },
+            // Pages that are opened as files: with `--anonymous` nobody else's are let in but those of this machine.
+            listen: Listen {
+                ws: Some(args.ws_listen),
+                origins: if args.anonymous { vec!["null".to_owned()] } else { Vec::new() },
+                ..Listen::tcp(args.listen)
+            },
             anonymous: args.anonymous,
             users_file: (!args.anonymous).then(|| folder.join(USERS)),
             jwt: JwtConfig {

@@ -175,6 +175,8 @@ async fn a_subscription_that_can_get_nothing_is_denied() {
                 "_bridge/status",
                 "bal1/my/answers",
                 "$share/w/bal1/others/messages",
+                "$share/w/+/self/presence",
+                "$share/w/_bridge/status",
             ],
             &[
                 "alice/others/messages",
@@ -204,6 +206,8 @@ async fn a_subscription_that_can_get_nothing_is_denied() {
                 "$share/w/#",
                 "$share/w/alice/#",
                 "$share/w/eve/others/messages",
+                "$share/w/+/self/presence",
+                "$share/w/_bridge/status",
             ],
         ),
         ("root", &["#", "eve/others/messages", "$share/w/#"], &["$SYS/#"]),
@@ -250,7 +254,7 @@ async fn an_eavesdropper_sees_only_what_everybody_may_see() {
             retain(&harness, "alice/self/profile").await;
             let seen = gather(&mut eve, qos, "alice/self/profile").await;
             assert_eq!(seen, ["_bridge/status", "alice/self/presence", "alice/self/profile"], "{version} {qos}");
-            assert_eq!(harness.metrics.get(Metric::DeliveriesFiltered), 12);
+            assert_eq!(harness.metrics.get(Metric::DeliveriesFiltered), 7);
             harness.close().await;
         }
     }
@@ -356,6 +360,25 @@ async fn an_admin_reads_everything() {
     publish(&mut harness, &mut alice, 1, "alice/self/messages", "x").await;
     retain(&harness, "eve/others/members").await;
     assert_eq!(gather(&mut root, 0, "eve/others/members").await, ["alice/self/messages", "eve/others/members"]);
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn passwords_and_tokens_of_chat_users_come_to_the_bridge_alone() {
+    let mut harness = Harness::bind(users().config()).await;
+    let kept = Connect { client: "root:kept", clean: false, expiry: 60, ..Connect::default() };
+    let mut admins = [come(&harness, "root", V5).await, come_with(&harness, kept).await];
+    for admin in &mut admins {
+        admin.subscribe("#", 1).await;
+    }
+    let mut alice = come(&harness, "alice", V5).await;
+    for suffix in ["requests/phone", "devices/phone", "device/phone", "request", "whiteboard", "messages/x", "read"] {
+        publish(&mut harness, &mut alice, 1, &format!("alice/self/{suffix}"), "hunter2").await;
+    }
+    assert_eq!(harness.kept("root:kept"), 1);
+    for admin in &mut admins {
+        assert_eq!(gather(admin, 1, "alice/self/read").await, ["alice/self/read"]);
+    }
     harness.close().await;
 }
 

@@ -5,9 +5,9 @@ use crate::chat::id::Owner;
 use std::collections::{BTreeMap, HashMap};
 use tokio::time::Instant;
 
-/// Most acknowledgements of one user that wait for their time. One beyond it is dropped: its publisher is cut off, and sends
-/// again what is recognised then. One connection of the embedded broker has 256 unacknowledged publishes at most.
-const OF_USER_MAX: usize = 1_000;
+/// Most acknowledgements of one user that wait for their time. Until one of them has left, nothing more of the user is done: its
+/// publisher is cut off, and sends again. One connection of the embedded broker has 256 unacknowledged publishes at most.
+pub(super) const OF_USER_MAX: usize = 1_000;
 /// The same for all users.
 const ALL_MAX: usize = 100_000;
 
@@ -34,6 +34,16 @@ impl Delayed {
             self.due.insert((at, self.count), (user, done));
             self.count += 1;
         }
+    }
+
+    /// Whether there is no room for another one of this user.
+    pub(super) fn is_full_for(&self, user: &str) -> bool {
+        // Below this nobody has too many.
+        if self.due.len() < OF_USER_MAX {
+            return false;
+        }
+        let of_user = Owner::new(user).ok().and_then(|user| self.of_users.get(&user).copied());
+        of_user.unwrap_or(0) >= OF_USER_MAX || self.due.len() >= ALL_MAX
     }
 
     /// When the next time comes.
@@ -88,6 +98,7 @@ mod tests {
         }
         delayed.push(ack_time(Instant::now(), "bob"), done(AckWord::Quota));
         assert_eq!(delayed.due.len(), OF_USER_MAX + 1);
+        assert!(delayed.is_full_for("alice") && !delayed.is_full_for("bob"));
         while delayed.pop().is_some() {}
         delayed.push(ack_time(Instant::now(), "alice"), done(AckWord::Done));
         assert_eq!(delayed.due.len(), 1);

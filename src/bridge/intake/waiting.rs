@@ -81,6 +81,11 @@ impl Waiting {
         behind.is_some_and(|behind| behind.len() >= BEHIND_OF_USER_MAX || self.behind >= BEHIND_MAX)
     }
 
+    /// Whether so many acknowledgements of this user wait for their time that nothing more is done for it.
+    pub(super) fn is_in_debt(&self, user: &str) -> bool {
+        self.delayed.is_full_for(user)
+    }
+
     /// Nothing is on its way to the disk, or waits for its time.
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0 && self.delayed.deadline().is_none()

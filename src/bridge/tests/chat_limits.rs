@@ -155,6 +155,27 @@ async fn what_a_user_publishes_too_fast_is_acknowledged_later_and_holds_up_nobod
 }
 
 #[tokio::test]
+async fn of_a_user_who_owes_too_much_time_nothing_more_is_done() {
+    let limits = Limits { user_publishes_per_second: 1, ..Limits::default() };
+    let harness = Harness::of_users(&[], strict(limits)).await;
+    let receipt = json!({ "id": "unknown", "status": "received" });
+    let mut words = Vec::new();
+    // One is acknowledged at once, and a thousand wait.
+    for _ in 0..1_001 {
+        words.push(harness.publish_as(logged_in("eve", Role::User), "eve/self/receipts", &receipt).await);
+    }
+    assert_eq!(timeout(words.remove(0)).await, Ok(AckWord::Done));
+    // All of them are done when one of somebody else is that came later.
+    harness.user_says("bob", "receipts", receipt.clone()).await;
+    let message = json!({ "to": "eve", "body": "to myself" });
+    let dropped = harness.publish_as(logged_in("eve", Role::User), "eve/self/messages", &message).await;
+    assert!(timeout(dropped).await.is_err(), "no word: the publisher is cut off");
+    harness.user_says("bob", "receipts", receipt).await;
+    assert_eq!(harness.store.figures().chat_rows, 0, "and nothing was done");
+    harness.close().await;
+}
+
+#[tokio::test]
 async fn a_phone_writes_by_its_push_service_as_the_user_who_registered_it() {
     let mut harness = Harness::of_users(&["alice", "bob"], settings()).await;
     let before = json!({ "to": "alice", "body": "nobody's token" });

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(crate) struct ConnectionHandle {
     /// When the token ends with which the client came, in Unix milliseconds.
     expires_ms: AtomicU64,
     task: AtomicWaker,
+    /// The user who logged in, and which of its devices it is. On the heap, so that it is small where nobody does.
+    owner: OnceLock<Box<(Arc<str>, Arc<str>)>>,
     /// Set when the hub has taken the session back.
     gone: SetOnce<()>,
     /// A lock because others end the connection and speak of its client; held for moments.
@@ -67,6 +69,7 @@ impl ConnectionHandle {
             keep_alive_ms: AtomicU64::new(NEVER),
             expires_ms: AtomicU64::new(NEVER),
             task: AtomicWaker::new(),
+            owner: OnceLock::new(),
             gone: SetOnce::new(),
             state: Mutex::new(State { ending: None, who: Who::at(peer), told: false }),
         })
@@ -166,6 +169,18 @@ impl ConnectionHandle {
     /// The socket has taken something, or nothing waits for it.
     pub(super) fn not_stalled(&self) {
         self.stalled_ms.store(NEVER, Relaxed);
+    }
+
+    /// Its client has logged in, which it does once, as this device of this user.
+    pub(crate) fn set_owner(&self, user: Arc<str>, device: Arc<str>) {
+        // An error means that it was known.
+        let _ = self.owner.set(Box::new((user, device)));
+    }
+
+    /// Which device of `user` it is, if it is one.
+    pub(crate) fn device_of(&self, user: &str) -> Option<&Arc<str>> {
+        let (owner, device) = &**self.owner.get()?;
+        (**owner == *user).then_some(device)
     }
 
     /// Of whom lines speak.

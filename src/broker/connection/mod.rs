@@ -45,7 +45,8 @@ pub(crate) use handshake::{HandshakeError, open};
 use held::HeldAcks;
 use out::Out;
 use publish::PublishState;
-use rate::Rates;
+pub(crate) use rate::UserRates;
+use rate::{ConnectionRates, Rates};
 use request::Request;
 use send::Sender;
 
@@ -98,7 +99,7 @@ pub(crate) struct Connection {
     /// What it sent has to wait.
     blocked: bool,
     aliases: ClientAliases,
-    rates: Option<Box<Rates>>,
+    rates: Option<Box<ConnectionRates>>,
     /// Until the next packet may pass.
     slowed: Option<Pin<Box<Sleep>>>,
     publish_state: PublishState,
@@ -154,7 +155,11 @@ impl Connection {
         drop(claim);
         let is_user = matches!(&rights, Rights::Known(identity) if identity.role == Role::User);
         let rate = |limit: u32| NonZeroU32::new(limit).filter(|_| is_user);
-        let rates = Rates::new(rate(hub.limits.publish_rate), rate(hub.limits.packet_rate), rate(hub.limits.byte_rate));
+        let [messages, packets, bytes] =
+            [hub.limits.publish_rate, hub.limits.packet_rate, hub.limits.byte_rate].map(rate);
+        let rates = Rates::new(messages, packets, bytes);
+        let user = session.user.as_ref().filter(|_| is_user);
+        let user_rates = user.and_then(|user| hub.user_rates.of(user, || Rates::new(messages, None, bytes)));
         let (sender, device) = (Sender::new(&session, connect.topic_alias_maximum), session.device());
         let mut connection = Self {
             stream,
@@ -168,7 +173,7 @@ impl Connection {
             kept: rest.to_vec(),
             blocked: false,
             aliases: ClientAliases::default(),
-            rates: rates.map(Box::new),
+            rates: ConnectionRates::new(rates, user_rates),
             slowed: None,
             publish_state: PublishState::default(),
             held: HeldAcks::default(),

@@ -149,29 +149,27 @@ impl Connection {
             return true;
         }
         let Some(rates) = &mut self.rates else { return false };
-        if let Some(slowed) = &mut self.slowed
-            && slowed.as_mut().poll(cx).is_pending()
-        {
-            return true;
-        }
-        let was_slowed = self.slowed.take().is_some();
-        match rates.pass(is_publish, size, Instant::now()) {
-            Ok(()) => {
-                if was_slowed {
-                    self.guard.hub.refusals.metrics().count(Metric::BrokerPublishSlowed);
-                }
-                false
+        if let Some(slowed) = &mut self.slowed {
+            if slowed.as_mut().poll(cx).is_pending() {
+                return true;
             }
-            Err(until) => {
-                let mut slowed = Box::pin(sleep_until(until));
-                // Asked at once, so that it knows whom to wake.
-                if slowed.as_mut().poll(cx).is_ready() {
-                    cx.waker().wake_by_ref();
-                }
-                self.slowed = Some(slowed);
-                true
-            }
+            // It was counted when it came.
+            self.slowed = None;
+            self.guard.hub.refusals.metrics().count(Metric::BrokerPublishSlowed);
+            return false;
         }
+        let now = Instant::now();
+        let until = rates.pass_at(is_publish, size, now);
+        if until <= now {
+            return false;
+        }
+        let mut slowed = Box::pin(sleep_until(until));
+        // Asked at once, so that it knows whom to wake.
+        if slowed.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        self.slowed = Some(slowed);
+        true
     }
 
     fn handle(&mut self, cx: &mut Context<'_>, packet: Packet<'_>) -> Result<(), End> {

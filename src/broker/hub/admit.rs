@@ -13,7 +13,7 @@ use super::session::{PacketIds, SendQueue, Session};
 use super::visible::VisibleUsers;
 use crate::broker::connection::ConnectionHandle;
 use crate::broker::identity::{
-    CLIENT_ID_MAX, Caller, LoginPermit, assigned, background_key, is_background, session_key,
+    CLIENT_ID_MAX, Caller, LoginPermit, assigned, background_key, device_of, is_background, session_key,
 };
 use crate::broker::refusals::{Refusal, Refused};
 use crate::broker::session::{Incoming, Queue, Window};
@@ -97,7 +97,7 @@ impl Hub {
         let is_erased = identified.user.as_deref().is_some_and(|user| self.store.is_erased(user));
         let kept = match is_erased {
             true => Err(Refusal::Credentials),
-            false => self.keep_subscribed(&session, expiry_s, role).await,
+            false => self.keep_subscribed(&session, expiry_s, &identified.caller).await,
         };
         drop(room);
         let autosubscribed = match kept {
@@ -167,6 +167,7 @@ impl Hub {
         if let Some(user) = &user {
             // A token need not come with a user name.
             handle.set_who(handle.who().as_user(user));
+            handle.set_owner(Arc::clone(user), device_of(user, &client).into());
         }
         if let Some(expires_ms) = caller.expires_ms() {
             handle.set_expires_ms(expires_ms);
@@ -224,16 +225,17 @@ impl Hub {
         PacketIds { window: Window::new(self.limits.inflight), incoming: Incoming::default() }
     }
 
-    /// Puts the session on disk, if it is to outlive its connection, and subscribes a device to what it has without asking.
-    /// Yields whether it has that.
+    /// Puts the session on disk, if it is to outlive its connection, takes it out of groups that it may not be in any more, and
+    /// subscribes a device to what it has without asking. Yields whether it has that.
     async fn keep_subscribed(
-        &self,
+        self: &Arc<Self>,
         session: &Arc<Session>,
         expiry_s: u32,
-        role: Option<Role>,
+        caller: &Caller,
     ) -> Result<bool, Refusal> {
         self.keep(session, expiry_s).await?;
-        self.autosubscribe(session, role).await
+        self.leave_denied_groups(session, &caller.rights()).await?;
+        self.autosubscribe(session, caller.role()).await
     }
 
     /// Puts the session on disk, if it is to outlive its connection. One that was and no longer does stays there until its

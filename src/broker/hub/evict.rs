@@ -26,7 +26,7 @@ impl Hub {
     }
 
     async fn evict(self: &Arc<Self>, user: &str) {
-        let is_of_user = |handle: &Arc<ConnectionHandle>| handle.who().device_of(Some(user)).is_some();
+        let is_of_user = |handle: &Arc<ConnectionHandle>| handle.device_of(user).is_some();
         let handles: Vec<_> = self.connected().filter(is_of_user).collect();
         for session in self.registry.sessions_of(user) {
             // Nobody is to hear of the end.

@@ -49,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::BrokerLimits;
-use super::connection::ConnectionHandle;
+use super::connection::{ConnectionHandle, UserRates};
 use super::identity::Authenticator;
 use super::refusals::{Refusal, Refusals, Who};
 use super::routing::retained::RetainedTopics;
@@ -89,6 +89,8 @@ pub(crate) struct Hub {
     metrics: Arc<Metrics>,
     told: fn(&Metrics, &Recorded),
     authenticator: Arc<Authenticator>,
+    /// How fast each chat user publishes.
+    pub(crate) user_rates: UserRates,
     registry: Arc<Registry>,
     routes: Routes,
     visibilities: Visibilities,
@@ -161,6 +163,7 @@ impl Hub {
             store,
             told,
             authenticator,
+            user_rates: UserRates::default(),
             registry: Arc::default(),
             routes: Routes::default(),
             visibilities: Visibilities::default(),
@@ -223,6 +226,11 @@ impl Hub {
         }
         work.await;
         None
+    }
+
+    /// Whether clients may come that do not say who they are.
+    pub(in crate::broker) fn takes_anonymous(&self) -> bool {
+        self.authenticator.takes_anonymous()
     }
 
     /// Tells all connections to end.

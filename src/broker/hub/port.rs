@@ -118,7 +118,7 @@ impl Hub {
         for MatchedQueue { queue, ids, qos, .. } in self.routes_of(&message.topic, None) {
             let owner = Side::of(&message.topic).owner();
             let is_one = |handle: &Arc<ConnectionHandle>| {
-                handle.who().device_of(owner).is_some_and(|device| devices.iter().any(|one| **one == *device))
+                owner.and_then(|owner| handle.device_of(owner)).is_some_and(|device| devices.contains(device))
             };
             if queue.consumers().iter().any(is_one) {
                 let target = Target { queue: QueueId(0), qos: qos.min(message.qos), retain: false, ids };

@@ -49,16 +49,16 @@ struct ForBridge {
 }
 
 impl Publisher<'_> {
-    /// Whether only the bridge gets what is published. It checks what a user says of itself, and publishes what others see; a
-    /// connection in the background has no presence, and is told so.
+    /// Whether only the bridge gets what is published. It checks what a user says of itself, and publishes what others see;
+    /// passwords and tokens, also on a topic that is misspelt, are for it alone; and a connection in the background has no
+    /// presence, and is told so.
     fn is_unseen(&self, topic: &str) -> bool {
         let Some(session) = self.session else { return false };
         if Side::of(topic).is_command() {
             return true;
         }
         let (side, is_user) = (Side::of(topic), self.rights.role() == Some(Role::User));
-        let is_said = is_user && (side.is_profile() || side.is_presence());
-        is_said || session.is_background() && side.is_presence_said()
+        is_user && side.is_unseen_of_user() || session.is_background() && side.is_presence_said()
     }
 
     /// Whether and how a message on `topic` is for the bridge.

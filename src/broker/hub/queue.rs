@@ -107,6 +107,12 @@ impl SharedQueue {
         })
     }
 
+    /// As [`Rights::readable_filters`].
+    pub(super) fn readable_filters(&self, filter: &str) -> Vec<String> {
+        let rights = self.rights.read().unwrap_or_else(PoisonError::into_inner);
+        rights.as_ref().map_or_else(|| vec![filter.to_owned()], |(rights, _)| rights.readable_filters(filter))
+    }
+
     /// Messages of clients that wait on disk, and their bytes.
     pub(super) fn on_disk(&self) -> (u64, u64) {
         self.on_disk.get()

@@ -4,14 +4,17 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use tokio::task::yield_now;
+
 use super::Hub;
 use super::publish::Counted;
 use super::session::Session;
 use crate::broker::refusals::Refusal;
-use crate::broker::routing::retained::{RetainedEntry, RetainedLimits, Usage};
+use crate::broker::routing::retained::{RetainedEntry, RetainedLimits, SCAN_MAX, Usage};
 use crate::broker::session::OutgoingMessage;
 use crate::broker::wire::Options;
 use crate::chat::qos::QoS;
+use crate::ops::metrics::Metric;
 use crate::store::{Message, QueueId, Retain, RowCount, StoreError, Target};
 
 /// Topics that are read at one time.
@@ -54,25 +57,37 @@ impl Hub {
         RetainedLimits { total, per_user }
     }
 
-    /// Sends a new subscriber what is retained for its filter, page by page as it reads.
+    /// Sends a new subscriber what is retained for its filter and it may read, page by page as it reads. `looked` counts, for
+    /// all filters of a SUBSCRIBE, the topics that were looked at since others had their turn.
     pub(super) async fn send_retained(
         &self,
         session: &Session,
         filter: &str,
         options: Options,
+        looked: &mut usize,
     ) -> Result<(), StoreError> {
-        let mut after = None;
-        loop {
-            let page = self.lock_retained().matching(filter, after.as_deref(), PAGE);
-            let mut topics: Vec<String> = page.topics.iter().map(ToString::to_string).collect();
-            while !topics.is_empty() {
-                topics = self.send_retained_of(session, topics, options).await?;
-            }
-            match page.after {
-                Some(last) => after = Some(last),
-                None => return Ok(()),
+        for filter in session.queue.readable_filters(filter) {
+            let mut after = None;
+            loop {
+                let page = self.lock_retained().matching(&filter, after.as_deref(), PAGE);
+                let readable = page.topics.iter().filter(|topic| session.queue.may_read(topic));
+                let mut topics: Vec<String> = readable.map(ToString::to_string).collect();
+                self.metrics.add(Metric::DeliveriesFiltered, (page.topics.len() - topics.len()) as u64);
+                while !topics.is_empty() {
+                    topics = self.send_retained_of(session, topics, options).await?;
+                }
+                *looked += 1 + page.looked;
+                if *looked >= SCAN_MAX {
+                    *looked = 0;
+                    yield_now().await;
+                }
+                match page.after {
+                    Some(last) => after = Some(last),
+                    None => break,
+                }
             }
         }
+        Ok(())
     }
 
     /// Yields topics of which another message was retained meanwhile.

@@ -11,7 +11,9 @@ use super::group::Group;
 use super::queue::SharedQueue;
 use super::session::{Session, Subscription};
 use crate::broker::connection::ConnectionHandle;
+use crate::broker::refusals::Refusal;
 use crate::broker::wire::Options;
+use crate::chat::access::Rights;
 use crate::chat::filter::{Shared, literal_prefix};
 use crate::chat::topic::member_prefix;
 use crate::store::{Committed, KeptSubscription, QueueId, StoreError};
@@ -212,8 +214,9 @@ impl Hub {
                 queue.look_for_topics();
             });
         }
+        let mut looked = 0;
         for GrantedSubscription { filter, options, .. } in granted.iter().filter(|granted| granted.sends_retained) {
-            self.send_retained(session, filter, *options).await?;
+            self.send_retained(session, filter, *options, &mut looked).await?;
             self.send_group_states(session, filter, *options).await?;
         }
         drop(retained_first);
@@ -262,6 +265,26 @@ impl Hub {
             self.store.unsubscribe(queue, filters.into_iter().map(Into::into).collect()).await?.await?;
         }
         Ok(codes)
+    }
+
+    /// Ends the shared subscriptions of a session that its client, who comes with these rights, would not be granted now: it was
+    /// somebody else before, or an earlier release granted them. What waits for the group stays for the other members.
+    ///
+    /// # Errors
+    ///
+    /// If the disk cannot be told of it.
+    pub(super) async fn leave_denied_groups(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        rights: &Rights,
+    ) -> Result<(), Refusal> {
+        let is_denied = |filter: &Box<str>| is_shared(filter) && !rights.may_subscribe(filter);
+        let denied: Vec<_> = session.filters().into_iter().filter(is_denied).collect();
+        if denied.is_empty() {
+            return Ok(());
+        }
+        let ended = timeout(DISK, Arc::clone(self).unsubscribe(Arc::clone(session), denied)).await;
+        ended.map_err(|_late| Refusal::NotStored)?.map(drop).map_err(|_closed| Refusal::NotStored)
     }
 
     /// What matches goes there no longer. A group without members ends. Yields whether there was such a subscription.

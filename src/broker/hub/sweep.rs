@@ -40,6 +40,7 @@ impl Hub {
             self.end_empty_groups().await;
             self.drop_expired().await;
             self.visibilities.tidy();
+            self.user_rates.tidy(Instant::now());
             // If the store is closed, what is left is dropped after the next start.
             let _ = self.drop_all_unread().await;
         }

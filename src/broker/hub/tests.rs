@@ -12,10 +12,12 @@ use super::*;
 use crate::broker::BrokerConfig;
 use crate::broker::connection::Ending;
 use crate::broker::identity::users::{Cost, UsersFile};
+use crate::broker::routing::retained::{RetainedEntry, SCAN_MAX};
 use crate::broker::session::{InFlight, Pulled, QueueRef, ReadWhat, Source};
 use crate::broker::wire::{Connect, Options, Version};
 use crate::chat::access::Rights;
 use crate::chat::id::Owner;
+use crate::chat::principal::Identity;
 use crate::chat::push_decision::PushWhen;
 use crate::chat::qos::QoS;
 use crate::chat::suffix::requests::Writers;
@@ -168,6 +170,23 @@ fn connect(client: &str, session_expiry_s: u32) -> Connect<'_> {
 
 fn handle() -> Arc<ConnectionHandle> {
     ConnectionHandle::new(SocketAddr::from(([127, 0, 0, 1], 1)))
+}
+
+#[tokio::test]
+async fn a_search_among_what_is_retained_that_finds_nothing_lets_others_have_their_turn() {
+    let harness = Harness::new(BrokerLimits::default());
+    for number in 0..SCAN_MAX {
+        let entry = RetainedEntry { bytes: 1, user: None, expires_at: None };
+        harness.hub.lock_retained().keep(format!("u{number}/self/x").into(), entry);
+    }
+    let session = harness.session("c").await;
+    let filters: Vec<String> = (0..5).map(|number| format!("+/others/x{number}")).collect();
+    let (mut after,) = harness.subscribe_only(&session, &filters.join(" ")).await;
+    let mut turns = 0;
+    while (&mut after).now_or_never().is_none() {
+        turns += 1;
+    }
+    assert_eq!(turns, 5);
 }
 
 #[tokio::test]
@@ -499,6 +518,47 @@ async fn whoever_is_erased_while_a_log_in_is_under_way_does_not_come_in() {
     let (admitted, ()) = tokio::join!(admitted, erased);
     assert!(admitted.is_err());
     assert!(harness.hub.registry.session(&key).is_none() && harness.hub.connected().next().is_none());
+}
+
+#[tokio::test]
+async fn a_name_that_a_log_line_escapes_or_cuts_is_known_as_it_is() {
+    let users = tempfile::tempdir().unwrap();
+    let path = users.path().join("users");
+    let mut file = UsersFile::open(&path).unwrap();
+    file.add_with("o'neil", Role::User, "x", Cost { memory_kib: 8, rounds: 1 }).unwrap();
+    file.save().unwrap();
+    let config = BrokerConfig { users_file: Some(path), ..BrokerConfig::default() };
+    for client in ["o'neil:phone", &"long".repeat(20)] {
+        let (harness, handle) = (Harness::with(BrokerLimits::default(), &config), handle());
+        let login = Connect { user: Some("o'neil"), password: Some(b"x"), ..connect(client, 60) };
+        let admitted = harness.hub.admit(&login, &handle).await.unwrap();
+        assert_eq!(handle.device_of("o'neil"), admitted.session.device().as_ref());
+        assert_eq!(handle.device_of("o\\'neil"), None);
+        drop(admitted.claim);
+        // Nobody is to wait for its end.
+        handle.gone();
+        erase(&harness, "o'neil").await;
+        assert_eq!(handle.ending(), Some(Ending::Refused(Refusal::Revoked)), "{client}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_leaves_the_groups_that_its_client_may_not_be_in_any_more() {
+    let harness = Harness::new(BrokerLimits::default());
+    let [eve, bal] = [harness.session("eve").await, harness.session("bal").await];
+    for session in [&eve, &bal] {
+        harness.subscribe(session, "$share/mon/+/self/presence").await;
+    }
+    harness.subscribe(&eve, "$share/mine/eve/others/messages +/self/presence").await;
+    let rights = Rights::Known(Identity { user: "eve".into(), role: Role::User });
+    harness.hub.leave_denied_groups(&eve, &rights).await.unwrap();
+    let mut filters = eve.filters();
+    filters.sort_unstable();
+    assert_eq!(filters, ["$share/mine/eve/others/messages".into(), "+/self/presence".into()]);
+    assert_eq!((eve.send_queues().len(), bal.send_queues().len()), (2, 2));
+    let mut kept = harness.subscriptions().await;
+    kept.sort_unstable();
+    assert_eq!(kept, ["$share/mine/eve/others/messages", "$share/mon/+/self/presence", "+/self/presence"]);
 }
 
 #[tokio::test]

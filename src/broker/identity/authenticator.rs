@@ -13,10 +13,15 @@ use super::tokens::{Keys, Token, looks_like_token};
 use super::{IdentityError, users};
 use crate::broker::BrokerConfig;
 use crate::broker::connection::ConnectionHandle;
+use crate::broker::connection_limits::network_of;
 use crate::broker::refusals::{Refusal, Refused};
 use crate::chat::access::Rights;
 use crate::chat::principal::{Identity, Role};
 use crate::mqtt::Proven;
+
+/// So often in a minute a wrong password may be shown for one name whose right one is known, where its address has failed too
+/// often.
+const GUESSES_PER_MINUTE: u32 = 5;
 
 #[derive(Debug, Clone)]
 pub(in crate::broker) enum Caller {
@@ -33,7 +38,9 @@ pub(in crate::broker) struct Authenticator {
     credentials: RwLock<Arc<Credentials>>,
     logins: Arc<Logins>,
     /// A lock because log-ins come in their own tasks; it is held for one map operation.
-    failures: Mutex<LoginThrottle>,
+    failures: Mutex<LoginThrottle<IpAddr>>,
+    /// Of names at addresses that have failed too often. A lock for the same reason.
+    guesses: Mutex<LoginThrottle<(IpAddr, Arc<str>)>>,
 }
 
 /// What the files say, as far as they are configured.
@@ -66,6 +73,7 @@ impl Authenticator {
             credentials: RwLock::new(Arc::new(Credentials::read(config, None)?)),
             logins: Logins::new(config.limits.connections_per_user),
             failures: Mutex::new(LoginThrottle::new(config.limits.login_failures_per_minute)),
+            guesses: Mutex::new(LoginThrottle::new(GUESSES_PER_MINUTE)),
         };
         new.warn_of_roles();
         Ok(new)
@@ -86,7 +94,7 @@ impl Authenticator {
         if !says_nothing && !knows_nobody {
             let checked = self.check(user, password.unwrap_or_default(), address).await;
             if matches!(&checked, Err(Refused { refusal: Refusal::Credentials, .. })) {
-                self.failures().failed(address, Instant::now());
+                self.failures().failed(network_of(address), Instant::now());
             }
             return checked;
         }
@@ -135,7 +143,7 @@ impl Authenticator {
     }
 
     /// What somebody who was let in may do by now. Whoever showed a password is what the users file says now, and nobody
-    /// without a line there. A token stands for itself, as at the log-in.
+    /// without a line there. A token stands for itself, as at the log-in, as long as there is its key.
     pub(in crate::broker) fn rights_now(&self, caller: &Caller) -> Rights {
         let Caller::Known(identity, proof) = caller else {
             return Rights::Anonymous;
@@ -147,13 +155,18 @@ impl Authenticator {
         rights(Arc::clone(&identity.user), role)
     }
 
+    /// Whether clients may come that do not say who they are.
+    pub(in crate::broker) fn takes_anonymous(&self) -> bool {
+        self.config.anonymous
+    }
+
     /// Whether the users file has this name.
     #[cfg(test)]
     pub(in crate::broker) fn has(&self, user: &str) -> bool {
         self.credentials().role_of(user).is_some()
     }
 
-    /// Reads the files again and ends the connections whose password or token is not valid any more.
+    /// Reads the files again and ends the connections whose password, token or key is not valid any more.
     pub(super) fn reread(&self) -> Result<(), IdentityError> {
         let credentials = Credentials::read(&self.config, Some(&self.credentials()))?;
         let users = credentials.passwords.as_ref().map_or(0, Passwords::count);
@@ -164,20 +177,23 @@ impl Authenticator {
         Ok(())
     }
 
+    /// Where an address has failed too often, others behind it are not to suffer: nobody guesses a token, and a password that was
+    /// right before is recognised without work. Of anybody else nothing is checked.
     async fn check(&self, user: Option<&str>, password: &[u8], address: IpAddr) -> Result<Caller, Refused> {
-        self.check_failures(address)?;
         let credentials = self.credentials();
+        let failures = self.check_failures(address);
         if let (Some(keys), Some(token)) = (&credentials.keys, looks_like_token(password)) {
-            let Token { identity, expires_ms, .. } =
-                keys.check(token, user).map_err(|why| wrong(format!("token: {why}")))?;
-            if self.is_somebody_else(&identity) {
-                return Err(wrong("token: a user's, for the name of somebody with another role"));
-            }
-            return Ok(Caller::Known(identity, Proof::Token { expires_ms }));
+            let checked = self.check_token(keys, token, user);
+            return checked.or_else(|refused| failures.and(Err(refused)));
         }
         let wrong = || wrong("user name or password");
-        let (Some(passwords), Some(user)) = (&credentials.passwords, user) else { return Err(wrong()) };
-        let mut proven = passwords.recall(user, password);
+        let (Some(passwords), Some(user)) = (&credentials.passwords, user) else {
+            return failures.and(Err(wrong()));
+        };
+        let mut proven = match failures {
+            Ok(()) => passwords.recall(user, password),
+            Err(refused) => Some(self.recall_only(passwords, (user, password), address).ok_or(refused)?),
+        };
         if proven.is_none() {
             let permit = passwords.permit().await.ok_or_else(wrong)?;
             // Others of the same address may have failed while this one waited, and the files may have changed.
@@ -188,6 +204,35 @@ impl Authenticator {
         }
         let (identity, hash) = proven.ok_or_else(wrong)?;
         Ok(Caller::Known(identity, Proof::Password(hash)))
+    }
+
+    fn check_token(&self, keys: &Keys, token: &str, user: Option<&str>) -> Result<Caller, Refused> {
+        let Token { identity, expires_ms, key, .. } =
+            keys.check(token, user).map_err(|why| wrong(format!("token: {why}")))?;
+        if self.is_somebody_else(&identity) {
+            return Err(wrong("token: a user's, for the name of somebody with another role"));
+        }
+        Ok(Caller::Known(identity, Proof::Token { expires_ms, key }))
+    }
+
+    /// Whether a password is known to be right, at an address that has failed too often. What costs nothing is not to be a way to
+    /// guess: each name may fail there a few times.
+    fn recall_only(
+        &self,
+        passwords: &Passwords,
+        (user, password): (&str, &[u8]),
+        address: IpAddr,
+    ) -> Option<(Identity, Arc<str>)> {
+        let (now, name) = (Instant::now(), (network_of(address), Arc::clone(passwords.remembers(user)?)));
+        let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
+        if guesses.is_used_up(&name, now) {
+            return None;
+        }
+        let recalled = passwords.recall(user, password);
+        if recalled.is_none() {
+            guesses.failed(name, now);
+        }
+        recalled
     }
 
     /// Whether `secret` is the password of a chat user, or a token of that one that was issued just now.
@@ -210,7 +255,10 @@ impl Authenticator {
             Proof::Password(hash) => {
                 self.credentials().passwords.as_ref().is_some_and(|passwords| passwords.is_valid(identity, hash))
             }
-            Proof::Token { .. } => !self.is_somebody_else(identity),
+            Proof::Token { key, .. } => {
+                let has_key = self.credentials().keys.as_ref().is_some_and(|keys| keys.has(key));
+                has_key && !self.is_somebody_else(identity)
+            }
         }
     }
 
@@ -231,9 +279,9 @@ impl Authenticator {
         }
     }
 
-    /// Nothing is checked for an address that failed too often.
+    /// An error for an address that failed too often.
     fn check_failures(&self, address: IpAddr) -> Result<(), Refused> {
-        let is_over = self.failures().is_used_up(address, Instant::now());
+        let is_over = self.failures().is_used_up(&network_of(address), Instant::now());
         if is_over { Err(Refusal::LoginThrottle.into()) } else { Ok(()) }
     }
 
@@ -241,7 +289,7 @@ impl Authenticator {
         Arc::clone(&self.credentials.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn failures(&self) -> MutexGuard<'_, LoginThrottle> {
+    fn failures(&self) -> MutexGuard<'_, LoginThrottle<IpAddr>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -265,7 +313,7 @@ impl Caller {
     /// When its connection has to end, in Unix milliseconds.
     pub(in crate::broker) fn expires_ms(&self) -> Option<u64> {
         match self {
-            Self::Known(_, Proof::Token { expires_ms }) => Some(*expires_ms),
+            Self::Known(_, Proof::Token { expires_ms, .. }) => Some(*expires_ms),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::tokens::KeyPrint;
 use crate::broker::connection::ConnectionHandle;
 use crate::broker::refusals::Refusal;
 use crate::chat::principal::{Identity, Role};
@@ -13,10 +14,12 @@ use crate::chat::principal::{Identity, Role};
 pub(in crate::broker) enum Proof {
     /// A password that matches this hash of the users file. Holds as long as the file says the same.
     Password(Arc<str>),
-    /// A token. Holds until this time, in Unix milliseconds.
+    /// A token. Holds until a time, as long as the files have its key.
     Token {
-        /// When that is.
+        /// When that is, in Unix milliseconds.
         expires_ms: u64,
+        /// By which its signature was checked.
+        key: KeyPrint,
     },
 }
 
@@ -146,7 +149,7 @@ mod tests {
         let logins = Logins::new(2);
         let (stays, goes) = (handle(), handle());
         let _first = enter(&logins, "alice:1", &stays);
-        let token = Proof::Token { expires_ms: 1 };
+        let token = Proof::Token { expires_ms: 1, key: KeyPrint::default() };
         let _second = logins.enter(&alice(), &token, "alice:2", &goes);
         assert_eq!(logins.end_invalid(|_, proof| *proof != token), 1);
         assert_eq!((stays.ending(), goes.ending()), (None, Some(Ending::Refused(Refusal::Revoked))));

@@ -70,6 +70,11 @@ impl Passwords {
         self.users.get(&identity.user).is_some_and(|entry| entry.role == identity.role && &*entry.hash == hash)
     }
 
+    /// The name as it is kept, if its password was right before: [`Self::recall`] may know it again.
+    pub(super) fn remembers(&self, user: &str) -> Option<&Arc<str>> {
+        self.users.get_key_value(user).filter(|(_, entry)| entry.right.get().is_some()).map(|(name, _)| name)
+    }
+
     /// The user and the hash, if the password is known to be right. Cheap; says nothing about wrong ones.
     pub(super) fn recall(&self, user: &str, password: &[u8]) -> Option<(Identity, Arc<str>)> {
         let (name, entry) = self.users.get_key_value(user)?;

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Validation, decode, decode_header};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::crypto;
@@ -81,7 +82,13 @@ pub(super) struct Token {
     pub(super) expires_ms: u64,
     /// It says that it was issued within the last [`FRESH_MS`].
     pub(super) is_fresh: bool,
+    /// By which its signature was checked.
+    pub(super) key: KeyPrint,
 }
+
+/// By what a key is known again when the files are read anew: the SHA-256 of its algorithm and its parts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::broker) struct KeyPrint(Arc<[u8; 32]>);
 
 /// The keys, and what else a token must say.
 #[derive(Debug)]
@@ -96,6 +103,7 @@ struct Key {
     id: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
+    print: KeyPrint,
 }
 
 #[derive(Deserialize)]
@@ -113,7 +121,7 @@ impl Keys {
         crypto::install();
         let mut keys = Vec::new();
         if let Some(path) = &config.secret_file {
-            keys.push(Key { id: None, algorithm: Algorithm::HS256, key: secret(path)? });
+            keys.push(Key::new(None, Algorithm::HS256, secret(path)?));
         }
         if let Some(path) = &config.key_file {
             keys.push(public_key(path)?);
@@ -140,7 +148,7 @@ impl Keys {
         let mut last = TokenError::NoKey;
         for key in self.keys.iter().filter(fits) {
             match decode::<Claims>(token, &key.key, &self.validation(key.algorithm)) {
-                Ok(data) => return accept(data.claims, user),
+                Ok(data) => return accept(data.claims, user, &key.print),
                 Err(error) => {
                     let other_key_may_fit = matches!(error.kind(), ErrorKind::InvalidSignature);
                     last = TokenError::Wrong(error);
@@ -151,6 +159,11 @@ impl Keys {
             }
         }
         Err(last)
+    }
+
+    /// Whether there still is the key by which the signature of a token was checked.
+    pub(super) fn has(&self, print: &KeyPrint) -> bool {
+        self.keys.iter().any(|key| key.print == *print)
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -173,6 +186,22 @@ impl Keys {
     }
 }
 
+impl Key {
+    fn new(id: Option<String>, algorithm: Algorithm, key: DecodingKey) -> Self {
+        let mut digest = Sha256::new();
+        digest.update(format!("{algorithm:?}"));
+        match key.kind() {
+            DecodingKeyKind::SecretOrDer(bytes) => digest.update(bytes),
+            DecodingKeyKind::RsaModulusExponent { n, e } => {
+                digest.update(n.len().to_be_bytes());
+                digest.update(n);
+                digest.update(e);
+            }
+        }
+        Self { id, algorithm, key, print: KeyPrint(Arc::new(digest.finalize().into())) }
+    }
+}
+
 /// The password as a token, if it looks like one: three parts of base64url.
 pub(super) fn looks_like_token(password: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(password).ok()?;
@@ -186,7 +215,7 @@ fn is_base64url(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
-fn accept(claims: Claims, user: Option<&str>) -> Result<Token, TokenError> {
+fn accept(claims: Claims, user: Option<&str>, key: &KeyPrint) -> Result<Token, TokenError> {
     name::check(&claims.sub)?;
     if user.is_some_and(|user| user != claims.sub) {
         return Err(TokenError::Subject);
@@ -202,7 +231,8 @@ fn accept(claims: Claims, user: Option<&str>) -> Result<Token, TokenError> {
     }
     let issued_ms = claims.iat.map(|iat| (iat * 1_000.0) as u64);
     let is_fresh = issued_ms.is_some_and(|issued| issued.saturating_add(FRESH_MS) > now_ms());
-    Ok(Token { identity: Identity { user: Arc::from(claims.sub), role }, expires_ms, is_fresh })
+    let identity = Identity { user: Arc::from(claims.sub), role };
+    Ok(Token { identity, expires_ms, is_fresh, key: key.clone() })
 }
 
 /// The library's own texts may quote what was presented, which can be a password.
@@ -250,14 +280,14 @@ fn public_key(path: &Path) -> Result<Key, KeysError> {
     let id = None;
     if let Ok(key) = DecodingKey::from_ec_pem(pem.as_bytes()) {
         return match key.try_get_as_bytes() {
-            Ok(point) if point.len() == POINT => Ok(Key { id, algorithm: Algorithm::ES256, key }),
+            Ok(point) if point.len() == POINT => Ok(Key::new(id, Algorithm::ES256, key)),
             _ => Err(bad(path, "is a key of another curve than P-256")),
         };
     }
     match DecodingKey::from_rsa_pem(pem.as_bytes()) {
         // The modulus and a few bytes around it.
         Ok(key) if key.try_get_as_bytes().is_ok_and(|der| der.len() > MODULUS_MIN) => {
-            Ok(Key { id, algorithm: Algorithm::RS256, key })
+            Ok(Key::new(id, Algorithm::RS256, key))
         }
         Ok(_) => Err(bad(path, "is an RSA key of less than 2048 bits")),
         Err(_) => Err(bad(path, "holds no public key of RSA or P-256 in PEM form")),
@@ -293,10 +323,10 @@ fn usable(jwk: &Jwk) -> Option<Key> {
     }
     let key = DecodingKey::from_jwk(jwk).ok()?;
     let long_enough = match key.kind() {
-        jsonwebtoken::DecodingKeyKind::RsaModulusExponent { n, .. } => n.len() >= MODULUS_MIN,
-        jsonwebtoken::DecodingKeyKind::SecretOrDer(point) => point.len() == POINT,
+        DecodingKeyKind::RsaModulusExponent { n, .. } => n.len() >= MODULUS_MIN,
+        DecodingKeyKind::SecretOrDer(point) => point.len() == POINT,
     };
-    long_enough.then(|| Key { id: common.key_id.clone(), algorithm, key })
+    long_enough.then(|| Key::new(common.key_id.clone(), algorithm, key))
 }
 
 #[cfg(test)]

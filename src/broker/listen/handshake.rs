@@ -20,7 +20,7 @@ use tracing::debug;
 use super::mismatch::mismatch;
 use super::proxy;
 use super::tls::Acceptors;
-use super::ws;
+use super::ws::{self, Origins};
 use crate::broker::Listen;
 use crate::broker::connection::{self, Connection, HandshakeError, Stream};
 use crate::broker::connection_limits::{ConnectionLimits, ConnectionPermit};
@@ -49,13 +49,15 @@ pub(super) struct Handshake {
     pub(super) hub: Arc<Hub>,
     acceptors: Option<watch::Receiver<Acceptors>>,
     listen: Listen,
+    origins: Origins,
     addresses: Arc<ConnectionLimits>,
 }
 
 impl Handshake {
     pub(super) fn new(hub: Arc<Hub>, acceptors: Option<watch::Receiver<Acceptors>>, listen: Listen) -> Self {
         let addresses = ConnectionLimits::new(hub.limits.connections_per_address);
-        Self { hub, acceptors, listen, addresses }
+        let origins = Origins { listed: listen.origins.clone(), of_this_machine: hub.takes_anonymous() };
+        Self { hub, acceptors, listen, origins, addresses }
     }
 
     /// Takes one connection through everything, until it ends.
@@ -147,8 +149,8 @@ impl Handshake {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let upgraded = ws::upgrade(stream, &self.listen.origins, self.hub.limits.packet_bytes).await;
-        upgraded.map_err(refused(Refusal::WebSocket))
+        let upgraded = ws::upgrade(stream, &self.origins, self.hub.limits.packet_bytes).await;
+        upgraded.map_err(|error| refused(Refusal::WebSocket)(ws::why(&error)))
     }
 }
 

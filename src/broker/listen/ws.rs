@@ -1,6 +1,7 @@
 //! MQTT over WebSocket: the upgrade, and the frames as one stream of bytes.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -19,6 +20,9 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 const PATHS: [&str; 2] = ["/mqtt", "/mqtt/"];
 /// What the client must offer, and the server choose [MQTT-6.0.0-3, -4]; and what 3.1 called it.
 const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+/// What is said to a page that may not come.
+const FOREIGN: &str = "the origin of this page is not in broker.ws_origins; with broker.anonymous pages of this machine alone \
+                       are let in without that";
 /// How much is read from the socket at once.
 const READ_CHUNK: usize = 4 * 1024;
 /// The biggest frame that is sent. MQTT packets may be cut anywhere [MQTT-6.0.0-2].
@@ -37,13 +41,43 @@ pub(super) struct WebSocket<S> {
     in_hand: Bytes,
 }
 
-/// Takes a connection from its HTTP request to a WebSocket. Pages from other than these `origins` are refused; without
-/// any all are welcome. `packet` is the size of the biggest MQTT packet.
+/// The pages from which a WebSocket may be opened. Programs that are no browsers send no origin and are not asked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Origins {
+    /// These. Without any all are welcome, unless it is `of_this_machine`.
+    pub(super) listed: Vec<String>,
+    /// Those of this machine besides: nobody logs in, and any page that somebody here looks at could be anybody.
+    pub(super) of_this_machine: bool,
+}
+
+impl Origins {
+    /// Whether a page with this origin (RFC 6454, 7) is welcome.
+    fn has(&self, origin: &str) -> bool {
+        let is_listed = |known: &String| origin.eq_ignore_ascii_case(known.trim_end_matches('/'));
+        if self.of_this_machine {
+            return is_of_this_machine(origin) || self.listed.iter().any(is_listed);
+        }
+        self.listed.is_empty() || self.listed.iter().any(is_listed)
+    }
+}
+
+/// Whether the host of an origin is a loopback address, or a name of one (RFC 6761, 6.3). A name that leads there by DNS is
+/// anybody's.
+fn is_of_this_machine(origin: &str) -> bool {
+    let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
+    if authority.starts_with("[::1]") {
+        return true;
+    }
+    let host = authority.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback())
+}
+
+/// Takes a connection from its HTTP request to a WebSocket. Pages from other than these `origins` are refused. `packet` is the size of the biggest MQTT packet.
 ///
 /// # Errors
 ///
 /// If the client does not ask for MQTT over WebSocket in the right words. It was told so, if it spoke HTTP.
-pub(super) async fn upgrade<S>(stream: S, origins: &[String], packet: usize) -> Result<WebSocket<S>, Box<Error>>
+pub(super) async fn upgrade<S>(stream: S, origins: &Origins, packet: usize) -> Result<WebSocket<S>, Box<Error>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -62,16 +96,14 @@ where
 }
 
 #[expect(clippy::result_large_err, reason = "the library wants the refusal by value")]
-fn decide(request: &Request, mut response: Response, origins: &[String]) -> Result<Response, ErrorResponse> {
+fn decide(request: &Request, mut response: Response, origins: &Origins) -> Result<Response, ErrorResponse> {
     if !PATHS.contains(&request.uri().path()) {
-        return Err(refusal(StatusCode::NOT_FOUND));
+        return Err(refusal(StatusCode::NOT_FOUND, "MQTT is at the path /mqtt"));
     }
     // Only browsers send an origin, and they do so always.
-    let is_welcome = |origin: &HeaderValue| {
-        origins.iter().any(|known| origin.as_bytes().eq_ignore_ascii_case(known.trim_end_matches('/').as_bytes()))
-    };
-    if !origins.is_empty() && !request.headers().get(ORIGIN).is_none_or(is_welcome) {
-        return Err(refusal(StatusCode::FORBIDDEN));
+    let is_welcome = |origin: &HeaderValue| origin.to_str().is_ok_and(|origin| origins.has(origin));
+    if !request.headers().get(ORIGIN).is_none_or(is_welcome) {
+        return Err(refusal(StatusCode::FORBIDDEN, FOREIGN));
     }
     let offered: Vec<&str> = request
         .headers()
@@ -81,18 +113,29 @@ fn decide(request: &Request, mut response: Response, origins: &[String]) -> Resu
         .flat_map(|value| value.split(',').map(str::trim))
         .collect();
     let Some(chosen) = SUBPROTOCOLS.into_iter().find(|known| offered.contains(known)) else {
-        return Err(refusal(StatusCode::BAD_REQUEST));
+        return Err(refusal(StatusCode::BAD_REQUEST, "the subprotocol is mqtt"));
     };
     response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(chosen));
     Ok(response)
 }
 
-fn refusal(status: StatusCode) -> ErrorResponse {
-    let mut response = ErrorResponse::new(None);
+fn refusal(status: StatusCode, why: &'static str) -> ErrorResponse {
+    let mut response = ErrorResponse::new(Some(why.to_owned()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(why.len()));
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+/// Why there was no upgrade, for the operator.
+pub(super) fn why(error: &Error) -> String {
+    match error {
+        Error::Http(response) => match response.body() {
+            Some(body) => format!("{}: {}", response.status(), String::from_utf8_lossy(body)),
+            None => error.to_string(),
+        },
+        error => error.to_string(),
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 /// So many topics are looked at in one go: with a lock held, for one filter of a SUBSCRIBE that may have thousands.
-const SCAN_MAX: usize = 10_000;
+pub(crate) const SCAN_MAX: usize = 1_000;
 
 /// A retained message without its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,19 @@ pub(crate) struct Matching {
     pub(crate) topics: Vec<Arc<str>>,
     /// Behind which topic to go on; `None`: there are no more.
     pub(crate) after: Option<Arc<str>>,
+    /// How many were looked at, with those that do not match.
+    pub(crate) looked: usize,
+}
+
+/// Where to look next, behind a topic that a filter does not match.
+#[derive(Debug, PartialEq, Eq)]
+enum Skip {
+    /// At the next topic.
+    Next,
+    /// At the first one that is not before this text: none between the two matches.
+    To(String),
+    /// Nowhere: no topic that follows matches.
+    End,
 }
 
 #[derive(Debug, Default)]
@@ -85,7 +98,8 @@ impl RetainedTopics {
     }
 
     /// At most `limit` topics that a filter matches, behind `after`; some of them may have expired. It may end early: it
-    /// looks at no more than some thousand topics, of those that begin as the filter does.
+    /// looks at no more than [`SCAN_MAX`] topics. Those that begin otherwise than the filter, and those below a level that
+    /// another word of the filter excludes, are not looked at.
     pub(crate) fn matching(&self, filter: &str, after: Option<&str>, limit: usize) -> Matching {
         let prefix = literal_prefix(filter);
         let from = match after {
@@ -93,14 +107,21 @@ impl RetainedTopics {
             _ => Bound::Included(prefix),
         };
         let mut found = Matching::default();
-        let range = self.entries.range::<str, _>((from, Bound::Unbounded));
-        for (looked, (topic, _)) in range.take_while(|(topic, _)| topic.starts_with(prefix)).enumerate() {
-            if found.topics.len() >= limit || looked == SCAN_MAX {
+        let mut range = self.entries.range::<str, _>((from, Bound::Unbounded));
+        while let Some((topic, _)) = range.next().filter(|(topic, _)| topic.starts_with(prefix)) {
+            if found.topics.len() >= limit || found.looked == SCAN_MAX {
                 return found;
             }
+            found.looked += 1;
             found.after = Some(Arc::clone(topic));
             if matches(filter, topic) {
                 found.topics.push(Arc::clone(topic));
+                continue;
+            }
+            match skip(filter, topic) {
+                Skip::Next => {}
+                Skip::To(text) => range = self.entries.range::<str, _>((Bound::Included(&*text), Bound::Unbounded)),
+                Skip::End => break,
             }
         }
         Matching { after: None, ..found }
@@ -138,6 +159,40 @@ impl RetainedTopics {
         let fits_user = |user: &Arc<str>| fits(self.usage_of(user), old.filter(is_own), limits.per_user);
         fits(self.total, old, limits.total) && entry.user.as_ref().is_none_or(fits_user)
     }
+}
+
+/// Where to look next behind a topic that the filter does not match. The topics below one level lie side by side.
+fn skip(filter: &str, topic: &str) -> Skip {
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        // The character that follows `$`.
+        return Skip::To("%".to_owned());
+    }
+    let mut levels = filter.split('/').peekable();
+    let mut begin = 0;
+    while let Some(wanted) = levels.next() {
+        let end = topic[begin..].find('/').map_or(topic.len(), |at| begin + at);
+        if !matches!(wanted, "+" | "#") && *wanted != topic[begin..end] {
+            let here = topic[..begin].to_owned() + wanted;
+            let below = format!("{here}/");
+            return match levels.peek() {
+                // `a/#` matches `a`, too.
+                None | Some(&"#") if *topic < *here => Skip::To(here),
+                Some(_) if *topic < *below => Skip::To(below),
+                _ => behind(&topic[..begin]),
+            };
+        }
+        if end == topic.len() {
+            return Skip::Next;
+        }
+        begin = end + 1;
+    }
+    behind(&topic[..begin])
+}
+
+/// Behind all topics that begin with these levels, which end with a slash.
+fn behind(levels: &str) -> Skip {
+    // The character that follows `/`.
+    levels.strip_suffix('/').map_or(Skip::End, |levels| Skip::To(format!("{levels}0")))
 }
 
 impl Usage {

@@ -29,8 +29,9 @@ impl ErrorDocument {
     /// The error of `payload`, published on `topic` (cut to 256 characters) and rejected at `ts` (Unix milliseconds).
     pub fn new(rejection: &Rejection, topic: impl Into<String>, payload: &[u8], ts: u64) -> Self {
         let topic = topic.into();
-        // A registration has a token in it, and a proof, which is for the device alone that it was pushed to.
-        let shown = if Side::of(&topic).is_registration() { &[] } else { payload };
+        // A registration has a token in it, and a proof, which is for the device alone that it was pushed to; a request may have
+        // a password; and an unknown topic may be meant for either.
+        let shown = if Side::of(&topic).may_hold_secrets() { &[] } else { payload };
         Self {
             code: rejection.code(),
             detail: rejection.detail().to_owned(),
@@ -97,6 +98,22 @@ mod tests {
         let cut_in_two = "x".repeat(63) + "é";
         assert_eq!(sample(cut_in_two.as_bytes()), "x".repeat(63) + "\\xc3");
         assert_eq!(sample(&[b'x'; 100]).len(), SAMPLE_BYTES);
+    }
+
+    #[test]
+    fn nothing_is_shown_of_what_may_have_a_password_or_a_token_in_it() {
+        let rejection = Rejection::new(ErrorCode::UnknownTopic, "x");
+        for (suffix, shown) in [
+            ("messages", true),
+            ("presence/phone", true),
+            ("devices/phone", false),
+            ("device/phone", false),
+            ("requests/phone", false),
+            ("requets", false),
+        ] {
+            let document = ErrorDocument::new(&rejection, format!("alice/self/{suffix}"), b"hunter2", 0).to_payload();
+            assert_eq!(String::from_utf8(document).unwrap().contains("hunter2"), shown, "{suffix}");
+        }
     }
 
     #[test]

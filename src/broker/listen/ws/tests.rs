@@ -17,7 +17,7 @@ type Accepted = tungstenite::handshake::client::Response;
 async fn dial(
     url: &str,
     headers: &[(&'static str, &'static str)],
-    origins: &[String],
+    origins: &Origins,
 ) -> (Result<(Client, Accepted), Error>, Result<WebSocket<DuplexStream>, Box<Error>>) {
     let (near, far) = duplex(PIPE);
     let mut request = url.into_client_request().unwrap();
@@ -28,7 +28,7 @@ async fn dial(
 }
 
 async fn pair() -> (Client, WebSocket<DuplexStream>) {
-    let (client, server) = dial("ws://host/mqtt", &[("sec-websocket-protocol", "mqtt")], &[]).await;
+    let (client, server) = dial("ws://host/mqtt", &[("sec-websocket-protocol", "mqtt")], &Origins::default()).await;
     (client.unwrap().0, server.unwrap())
 }
 
@@ -36,7 +36,7 @@ async fn pair() -> (Client, WebSocket<DuplexStream>) {
 async fn the_subprotocol_is_chosen_among_what_is_offered() {
     for (offered, chosen) in [("mqtt", "mqtt"), ("chat, mqttv3.1 ,mqtt", "mqtt"), ("mqttv3.1", "mqttv3.1")] {
         for url in ["ws://host/mqtt", "ws://host/mqtt/", "ws://host/mqtt?x=y"] {
-            let (client, server) = dial(url, &[("sec-websocket-protocol", offered)], &[]).await;
+            let (client, server) = dial(url, &[("sec-websocket-protocol", offered)], &Origins::default()).await;
             assert_eq!(client.unwrap().1.headers()["sec-websocket-protocol"], chosen);
             server.unwrap();
         }
@@ -46,7 +46,7 @@ async fn the_subprotocol_is_chosen_among_what_is_offered() {
 #[tokio::test]
 async fn others_are_told_what_is_wrong() {
     let mqtt = ("sec-websocket-protocol", "mqtt");
-    let home = ["https://chat.example.com/".to_owned()];
+    let home = Origins { listed: vec!["https://chat.example.com/".to_owned()], of_this_machine: false };
     let refused = async |url, headers: &[_], status: u16| {
         let (client, server) = dial(url, headers, &home).await;
         server.unwrap_err();
@@ -67,6 +67,32 @@ async fn others_are_told_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn where_nobody_logs_in_only_pages_of_this_machine_and_those_that_are_listed_are_let_in() {
+    let mqtt = ("sec-websocket-protocol", "mqtt");
+    let here = Origins { listed: vec!["https://chat.example.com".to_owned()], of_this_machine: true };
+    for origin in [
+        "http://localhost",
+        "http://LOCALHOST:8080",
+        "http://app.localhost:3000",
+        "http://127.0.0.1:8000",
+        "https://127.8.9.1",
+        "http://[::1]:8080",
+        "https://chat.example.com",
+    ] {
+        dial("ws://host/mqtt", &[mqtt, ("origin", origin)], &here).await.0.expect(origin);
+    }
+    dial("ws://host/mqtt", &[mqtt], &here).await.0.expect("a program that is no browser");
+    // A name of the attacker's may lead to this machine by DNS, and any page makes frames whose origin is `null`.
+    for origin in
+        ["http://host", "https://evil.example.com", "null", "http://localhost.evil.example.com", "http://10.0.0.1", ""]
+    {
+        let (client, server) = dial("ws://host/mqtt", &[mqtt, ("origin", origin)], &here).await;
+        assert!(why(&server.unwrap_err()).contains("broker.ws_origins"), "{origin}");
+        assert!(client.is_err(), "{origin}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_without_end_is_cut_off() {
     let (mut near, far) = duplex(1024);
     let client = async {
@@ -78,7 +104,7 @@ async fn a_request_without_end_is_cut_off() {
         }
         sent
     };
-    let (sent, server) = tokio::join!(client, async { upgrade(far, &[], PACKET).await.map(drop) });
+    let (sent, server) = tokio::join!(client, async { upgrade(far, &Origins::default(), PACKET).await.map(drop) });
     server.unwrap_err();
     assert!(sent < 100_000, "{sent} bytes were taken");
 }

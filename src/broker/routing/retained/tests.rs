@@ -29,7 +29,10 @@ proptest! {
             (prop::collection::vec(level(), 1..4), prop::option::of((0..9_u64, prop::option::of(0..3_u8), prop::option::of(0..9_u64)))),
             0..60,
         ),
-        filter in prop::sample::select(vec!["#", "+", "a", "a/#", "a/+", "+/a", "a-/#", "/#", "$x/#", "a/+/b", "b/a/#"]),
+        filter in prop::sample::select(vec![
+            "#", "+", "a", "a/#", "a/+", "+/a", "a-/#", "/#", "$x/#", "a/+/b", "b/a/#", "+/a/#", "+/a-/b", "+/+/a", "+/a/b",
+            "a/+/#", "+/+", "a/+/a/#", "a//+", "+//#", "+/$x/+",
+        ]),
         page in 1..5_usize,
         now in 0..9_u64,
     ) {
@@ -74,11 +77,27 @@ fn one_look_ends_after_some_thousand_topics_and_the_next_one_goes_on() {
     }
     topics.keep("v/self/presence".into(), entry(1, None, None));
     let first = topics.matching("+/self/presence", None, 10);
-    assert_eq!(first, Matching { topics: Vec::new(), after: Some("u009999/self/profile".into()) });
+    assert_eq!(first, Matching { topics: Vec::new(), after: Some("u000999/self/profile".into()), looked: SCAN_MAX });
     assert_eq!(all(&topics, "+/self/presence", 10), ["v/self/presence".into()]);
     // Not one of the thousands is looked at.
     let own = topics.matching("v/self/#", None, 10);
-    assert_eq!(own, Matching { topics: vec!["v/self/presence".into()], after: None });
+    assert_eq!(own, Matching { topics: vec!["v/self/presence".into()], after: None, looked: 1 });
+}
+
+#[test]
+fn what_another_word_of_the_filter_excludes_is_not_looked_at() {
+    let mut topics = RetainedTopics::default();
+    for number in 0..10_000 {
+        topics.keep(format!("bal1/self/x/{number}").into(), entry(1, None, None));
+        topics.keep(format!("bal2/self/x/{number}").into(), entry(1, None, None));
+    }
+    topics.keep("bal2/self/y".into(), entry(1, None, None));
+    for (filter, found) in [("+/others/x1", None), ("+/self/y", Some("bal2/self/y")), ("bal1/+/y", None), ("+/+", None)]
+    {
+        let matching = topics.matching(filter, None, 10);
+        assert_eq!(matching.topics.first().map(|topic| &**topic), found, "{filter}");
+        assert!(matching.looked <= 5 && matching.after.is_none(), "{filter}: {}", matching.looked);
+    }
 }
 
 #[test]
