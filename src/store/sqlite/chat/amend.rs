@@ -33,12 +33,7 @@ pub(super) fn write(
     call: &mut Call<'_>,
 ) -> rusqlite::Result<ChatOutcome> {
     let (from, to) = (&new.from, &new.to);
-    // Whoever takes something back writes nothing that could be unwanted.
-    let what = if amends == Amendment::Retract { What::Invitation } else { What::Message };
-    let admission = match admission(tx, what, from, to, call)? {
-        Ok(admission) => admission,
-        Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.message.id.clone()))),
-    };
+    // Before it is asked who the other one is: a `ref` of something else would tell who exists, as often as one asks.
     let is_meant =
         |row: &ChatRow| matches!(row.kind, Kind::Message | Kind::Reaction) && *row.other(&from.name) == to.name;
     let about = new.message.about.first().map_or(Ok(None), |sid| ChatRow::by_sid(tx, *sid))?.filter(is_meant);
@@ -49,6 +44,12 @@ pub(super) fn write(
     if message.writer != from.name {
         return Ok(refused(new, ErrorCode::Forbidden, "`ref` names a message of somebody else"));
     }
+    // Whoever takes something back writes nothing that could be unwanted.
+    let what = if amends == Amendment::Retract { What::Invitation } else { What::Message };
+    let admission = match admission(tx, what, from, to, call)? {
+        Ok(admission) => admission,
+        Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.message.id.clone()))),
+    };
     let document = new.message.to_bytes();
     let before = Texts::of(tx, &message)?;
     let amendment = Amended { message, amends, swallowed: admission.is_swallowed() };

@@ -59,11 +59,12 @@ pub(super) fn write_now(
         return amend::write(tx, new, amends, call);
     }
     let (from, to) = (&new.from, &new.to);
+    // Before it is asked who the other one is: what is said of a foreign message says nothing of that.
+    if !is_about_own(tx, new)? {
+        return Ok(refused(new, ErrorCode::NotFound, "it speaks of a message that is not in the conversation"));
+    }
     let admission = match admission(tx, What::Message, from, to, call)? {
-        Ok(admission) if is_about_own(tx, new)? => admission,
-        Ok(_) => {
-            return Ok(refused(new, ErrorCode::NotFound, "it speaks of a message that is not in the conversation"));
-        }
+        Ok(admission) => admission,
         Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.message.id.clone()))),
     };
     let document = new.message.to_bytes();

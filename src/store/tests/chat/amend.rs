@@ -326,6 +326,30 @@ async fn of_a_message_that_is_edited_often_one_row_has_a_text() {
     assert!(!chat.is_kept("text "));
 }
 
+/// The limit of strangers counts neither retracts nor cancels, so what they are told must not depend on who exists.
+#[tokio::test]
+async fn what_is_said_of_a_foreign_ref_says_nothing_of_who_exists() {
+    let mut chat = Chat::of(&["alice", "bob", "carol", "shy"]).await;
+    chat.set("shy", SettingChange::Writers(Writers::Contacts)).await;
+    let foreign = chat.write("alice", "bob", "hi").await;
+    for document in [
+        json!({ "type": "retract", "ref": foreign.to_string() }),
+        json!({ "type": "edit", "ref": foreign.to_string(), "body": "x" }),
+        json!({ "type": "reaction", "ref": foreign.to_string(), "body": "+1" }),
+        json!({ "reply_to": foreign.to_string(), "body": "x" }),
+    ] {
+        let told = async |chat: &mut Chat, to: &str| match chat.amend("carol", to, &document).await.1 {
+            ChatOutcome::Refused(rejection) => (rejection.code(), rejection.detail().to_owned()),
+            outcome => panic!("{outcome:?}"),
+        };
+        let unknown = told(&mut chat, "nobody").await;
+        assert_eq!(unknown.0, ErrorCode::NotFound);
+        for to in ["alice", "bob", "shy", "carol"] {
+            assert_eq!(told(&mut chat, to).await, unknown, "{to}: {document}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_retract_is_taken_where_messages_of_strangers_are_not() {
     let mut chat = Chat::of(&["alice", "bob"]).await;
