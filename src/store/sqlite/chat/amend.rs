@@ -111,16 +111,13 @@ struct Amended {
 }
 
 impl Amended {
-    /// Whether there is still something that can be changed. What its writer took back while the reader had blocked it can be
-    /// taken back for the reader.
+    /// Whether there is still something that can be changed, as far as its writer knows: that a reader has kept what was taken
+    /// back while it had blocked the writer would tell of the block.
     fn may_change(&self, before: &Texts) -> Result<(), ErrorCode> {
-        let is_over = is_tombstone(&before.own);
         match self.amends {
-            Amendment::Edit if is_over => Err(ErrorCode::NotFound),
-            Amendment::Retract if is_over && (self.swallowed || is_tombstone(&before.theirs)) => {
-                Err(ErrorCode::Duplicate)
-            }
-            Amendment::Edit | Amendment::Retract => Ok(()),
+            _ if !is_tombstone(&before.own) => Ok(()),
+            Amendment::Edit => Err(ErrorCode::NotFound),
+            Amendment::Retract => Err(ErrorCode::Duplicate),
         }
     }
 
