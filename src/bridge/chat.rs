@@ -182,7 +182,8 @@ impl ChatIntake {
         if let Some(group) = state.to.group() {
             return Ok(self.group_chat_state(owner, group, state));
         }
-        if !self.context.attentions.attended(&state.to, now).any() {
+        // Where it is acknowledged, the store is asked in any case: how long that takes would tell whether somebody looks.
+        if publish.at_most_once && !self.context.attentions.attended(&state.to, now).any() {
             return Ok(Box::pin(async { Ok(Some(AckWord::Done)) }));
         }
         let (context, owner) = (Arc::clone(&self.context), owner.clone());
