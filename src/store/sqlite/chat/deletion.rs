@@ -7,6 +7,7 @@
 use super::history::{directions, last_row, newest_item};
 use super::notified::{self, Seen};
 use super::{Call, ChatRow, Kind, amend, group, load, mention, people, save, tell};
+use crate::chat::conversation::{Conversation, Side};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::suffix::requests::DeletionOf;
@@ -214,6 +215,20 @@ fn purge(tx: &mut Tx<'_>, user: &Owner, with: &Owner) -> rusqlite::Result<()> {
         Some(last) => tx.execute(GO_ON, params![user.as_str(), with.as_str(), last.sid.row()]).map(drop),
         None => tx.execute(END_PURGE, pair).map(drop),
     }
+}
+
+/// A message came to the conversation of `user` with another one: it is put away no more, unless it is muted.
+pub(super) fn take_out(
+    tx: &Tx<'_>,
+    conversation: &mut Conversation,
+    side: Side,
+    (user, with): (&Owner, &Owner),
+    at: u64,
+) -> rusqlite::Result<()> {
+    if conversation.of(side).archived && !people::entry(tx, user, with)?.is_muted(at) {
+        conversation.handle_archived(side, false);
+    }
+    Ok(())
 }
 
 /// Puts a conversation away, or takes it out again, and tells the user's devices.

@@ -2,8 +2,8 @@
 
 use super::push::{Asking, Told};
 use super::{
-    Call, ChatRow, Kind, amend, document, events, expired, json_text, load, mention, people, position, push, save,
-    scheduled, tell,
+    Call, ChatRow, Kind, amend, deletion, document, events, expired, json_text, load, mention, people, position, push,
+    save, scheduled, tell,
 };
 use crate::chat::amendment::{is_edited, is_tombstone};
 use crate::chat::contact::{Admission, What, admit};
@@ -207,11 +207,9 @@ fn place(tx: &Tx<'_>, new: &NewChatMessage, (swallowed, reads): (bool, bool), at
     let (mut conversation, by) = load(tx, from, to)?;
     let (counts, to_self) = (kind == Kind::Message, from == to);
     let places = conversation.handle_written(Written { sid: new.sid, by, swallowed, counts, to_self, reads });
-    for (side, user, other) in [(by, from, to), (by.other(), to, from)] {
-        // What is muted stays put away.
-        if conversation.of(side).archived && !people::entry(tx, user, other)?.is_muted(at) {
-            conversation.handle_archived(side, false);
-        }
+    let comes_to = [Some((by, from, to)), places.reader.map(|_| (by.other(), to, from))];
+    for (side, user, other) in comes_to.into_iter().flatten().filter(|_| counts) {
+        deletion::take_out(tx, &mut conversation, side, (user, other), at)?;
     }
     save(tx, from, to, &conversation)?;
     if places.reader.is_some() && counts && new.to.role != Some(Role::Bal) {

@@ -170,3 +170,23 @@ async fn a_conversation_is_put_away_until_a_new_message_comes_unless_it_is_muted
     assert!(!is_archived(&chat).await);
     assert_eq!(chat.archive("bob", "carol", true).await.unwrap_err().code(), ErrorCode::NotFound);
 }
+
+#[tokio::test]
+async fn what_is_no_message_to_its_user_takes_no_conversation_out() {
+    let mut chat = Chat::of_two().await;
+    let sid = chat.write("bob", "alice", "hi").await;
+    chat.archive("bob", "alice", true).await.unwrap();
+    let is_archived = async |chat: &Chat| chat.conversations("bob").await.items[0].archived;
+    let reaction = json!({ "to": "bob", "type": "reaction", "ref": sid.to_string(), "body": "+1" });
+    assert!(matches!(chat.send(writer("alice"), peer("bob", &[]), &reaction).await.1, ChatOutcome::Done { .. }));
+    assert!(is_archived(&chat).await, "a reaction");
+    chat.block("bob", "alice", true).await;
+    chat.write("alice", "bob", "are you there").await;
+    assert!(is_archived(&chat).await, "what was swallowed");
+    chat.block("bob", "alice", false).await;
+    chat.signals(writer("alice"), peer("bob", &[]), &json!({ "type": "offer" })).await;
+    assert!(is_archived(&chat).await);
+    chat.end_due(chat.at + MINUTE, &[]).await;
+    let shown = (is_archived(&chat).await, chat.unread("bob"));
+    assert_eq!(shown, (false, 1), "a call that was missed counts like a message");
+}
