@@ -190,3 +190,19 @@ async fn what_is_no_message_to_its_user_takes_no_conversation_out() {
     let shown = (is_archived(&chat).await, chat.unread("bob"));
     assert_eq!(shown, (false, 1), "a call that was missed counts like a message");
 }
+
+/// The list has it still, by its place.
+#[tokio::test]
+async fn a_conversation_of_which_nothing_is_kept_can_be_deleted() {
+    let mut chat = Chat::of_two().await;
+    let last = chat.write("alice", "bob", "hi").await;
+    chat.at += 31 * DAY;
+    while chat.sweep(30 * DAY, u64::MAX).await {}
+    assert_eq!(chat.conversations("bob").await.items.len(), 1);
+    let up_to = chat.delete_all("bob", "alice").await.unwrap();
+    assert!(up_to >= last && up_to.row() == last.row());
+    assert_eq!((chat.conversations("bob").await.items.len(), chat.conversations("alice").await.items.len()), (0, 1));
+    assert_eq!(chat.told("bob", "changes").await[0]["up_to"], up_to.to_string());
+    chat.write("alice", "bob", "new").await;
+    assert_eq!(chat.conversations("bob").await.items[0].unread, 1);
+}
