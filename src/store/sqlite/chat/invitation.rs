@@ -178,6 +178,9 @@ fn request(
     }
     let is_of_users = from.role == Role::User && to.role != Some(Role::Bal);
     let seen = if is_of_users { people::make_contact(tx, &from.name, &to.name)? } else { None };
+    if seen.is_some() {
+        position::tell_contact(tx, &from.name, &to.name, call.at)?;
+    }
     let row = row(tx, new, (Kind::Invitation, until), admission.is_swallowed(), call.at)?;
     let document = document(tx, new, Some(until), group_name)?;
     tell_both(tx, &row, &document, new, call.at)?;

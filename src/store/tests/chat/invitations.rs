@@ -118,6 +118,17 @@ async fn only_the_invited_answers_and_only_who_invited_cancels() {
 }
 
 #[tokio::test]
+async fn whoever_is_invited_is_a_contact_and_is_told_what_was_read_before() {
+    let mut chat = Chat::of(&["alice", "bob"]).await;
+    let sid = chat.write("bob", "alice", "hi").await;
+    chat.read("alice", "bob", sid).await;
+    chat.forget("bob").await;
+    chat.invite("alice", "bob", &request()).await;
+    let word = sid.to_string();
+    assert_eq!(statuses(&chat.told("bob", "receipts").await), [(&*word, "delivered"), (&*word, "read")]);
+}
+
+#[tokio::test]
 async fn an_answer_to_a_foreign_invitation_says_nothing_of_who_exists() {
     let mut chat = Chat::of(&["alice", "bob", "eve"]).await;
     let (sid, _) = chat.invite("alice", "bob", &request()).await;
