@@ -51,10 +51,11 @@ pub(in crate::store) fn invite(tx: &mut Tx<'_>, new: &NewInvitation, call: &Chat
     }
 }
 
-/// The invitation between the two that is answered, if its answerer has it.
+/// The invitation between the two that is answered, if its answerer has it. Of one that both have deleted nobody knows any more
+/// what it was to.
 fn invitation_of(tx: &Tx<'_>, new: &NewInvitation, sid: Sid) -> rusqlite::Result<Option<ChatRow>> {
     let from = &new.from.name;
-    let is_meant = |row: &ChatRow| row.kind == Kind::Invitation && *row.other(from) == new.to.name;
+    let is_meant = |row: &ChatRow| row.kind == Kind::Invitation && !row.gone && *row.other(from) == new.to.name;
     let asked = ChatRow::by_sid(tx, sid)?.filter(is_meant);
     let is_own = asked.as_ref().map_or(Ok(false), |row| row.is_of(tx, from))?;
     Ok(asked.filter(|_| is_own))

@@ -1,6 +1,8 @@
 //! Own copies that are deleted, and conversations that are put away.
 
 use super::*;
+use crate::chat::group::GroupChange;
+use crate::chat::suffix::invitations::{Answer, Invitation, Kind};
 
 impl Chat {
     pub(in crate::store::tests) async fn delete(
@@ -189,6 +191,22 @@ async fn what_is_no_message_to_its_user_takes_no_conversation_out() {
     chat.end_due(chat.at + MINUTE, &[]).await;
     let shown = (is_archived(&chat).await, chat.unread("bob"));
     assert_eq!(shown, (false, 1), "a call that was missed counts like a message");
+}
+
+/// Without its text nobody knows whether it was into a group.
+#[tokio::test]
+async fn an_invitation_that_both_have_deleted_is_not_answered() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    chat.rig.store.chat_user_seen(owner("dora")).await.unwrap().await.unwrap();
+    let added = chat.change("alice", GroupChange::Add(vec![owner("dora")])).await.unwrap();
+    let (_, sid, _) = added.invited[0];
+    for user in ["alice", "dora"] {
+        chat.delete_each(user, &[sid]).await.unwrap();
+    }
+    let accept = Invitation { id: None, to: owner("alice"), kind: Kind::Answer(Answer::Accept, sid), dev: None };
+    let own = chat.rig.sid();
+    let outcome = chat.writes_invitation(writer("dora"), peer("alice", &[]), own, accept).await;
+    assert_eq!(code(&outcome), Some(ErrorCode::NotFound));
 }
 
 /// The list has it still, by its place.
