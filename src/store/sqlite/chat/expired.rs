@@ -78,11 +78,12 @@ pub(super) fn sweep(tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<bo
     if over.is_empty() {
         return Ok(false);
     }
-    let more = queues::drop_documents(tx, call.at)? || over.len() == limit;
+    let is_full = over.len() == limit;
     tx.conn.pragma_update(None, "secure_delete", "ON")?;
-    let deleted = over.into_iter().map(|row| delete_row(tx, row, call.at)).collect::<rusqlite::Result<Vec<_>>>();
+    let deleted = delete_all(tx, over, call.at);
     tx.conn.pragma_update(None, "secure_delete", "OFF")?;
-    let shown = deleted?.into_iter().flatten().filter(|message| !message.hidden && message.amends.is_none());
+    let (deleted, has_copies) = deleted?;
+    let shown = deleted.into_iter().flatten().filter(|message| !message.hidden && message.amends.is_none());
     // What is unread is known by now, and was not before.
     call.tombstones = Tombstones::default();
     for message in shown {
@@ -93,7 +94,15 @@ pub(super) fn sweep(tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<bo
         let seen = Seen { user: &message.peer, peer: &message.writer, sid: message.sid, up_to: false };
         notified::clear(tx, &seen, None, &[], call)?;
     }
-    Ok(more)
+    Ok(is_full || has_copies)
+}
+
+/// The rows of messages whose time is over, with the copies that wait in queues. Yields what the messages were, and whether more of
+/// those copies may be there.
+fn delete_all(tx: &mut Tx<'_>, over: Vec<Row>, now: u64) -> rusqlite::Result<(Vec<Option<ChatRow>>, bool)> {
+    let has_copies = queues::drop_documents(tx, now)?;
+    let deleted = over.into_iter().map(|row| delete_row(tx, row, now)).collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok((deleted, has_copies))
 }
 
 /// The row of a message whose time is over, or of a change of one. Yields what it was, if it is still kept.
