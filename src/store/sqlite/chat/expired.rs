@@ -25,6 +25,7 @@ const FORGET: &str = "DELETE FROM expiring WHERE row = ?1";
 const NOTE_DOCUMENT: &str = "INSERT INTO expiring_documents (row, seq, topic) VALUES (?1, ?2, ?3)";
 pub(in crate::store::sqlite) const DOCUMENTS: &str = "SELECT topic, seq FROM expiring_documents WHERE row = ?1";
 const FORGET_DOCUMENTS: &str = "DELETE FROM expiring_documents WHERE row = ?1";
+const FORGET_DOCUMENT: &str = "DELETE FROM expiring_documents WHERE row = ?1 AND seq = ?2";
 /// What is not kept any more has no row in `chat`.
 pub(in crate::store::sqlite) const OVER: &str = "SELECT row FROM expiring WHERE at <= ?1 ORDER BY at LIMIT ?2";
 const STOP_WAITING: &str = "UPDATE chat SET waits = 0 WHERE row = ?1";
@@ -63,6 +64,14 @@ pub(super) fn note_document(tx: &Tx<'_>, origin: Origin, topic: &str, seq: i64) 
         && time_of(tx, origin)?.is_some()
     {
         tx.execute(NOTE_DOCUMENT, params![sid.row(), seq, topic])?;
+    }
+    Ok(())
+}
+
+/// The copy of a message under this number waits no more. One of a year would be known as long otherwise, for each of its readers.
+pub(in crate::store::sqlite) fn forget_document(tx: &Tx<'_>, row: Row, seq: i64) -> rusqlite::Result<()> {
+    if tx.memory_draft.figures.chat_expiring > 0 {
+        tx.execute(FORGET_DOCUMENT, params![row, seq])?;
     }
     Ok(())
 }

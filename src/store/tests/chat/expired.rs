@@ -168,6 +168,18 @@ async fn what_waits_for_a_bal_or_is_hidden_goes_as_well() {
 }
 
 #[tokio::test]
+async fn of_a_copy_that_was_taken_nothing_is_remembered() {
+    let mut chat = Chat::of_two().await;
+    chat.write_for("bob", DAY, &json!({})).await;
+    let noted = |chat: &Chat| chat.count("SELECT count(*) FROM expiring_documents");
+    assert_eq!(noted(&chat), 2, "one for each side");
+    chat.told("bob", "messages").await;
+    assert_eq!(noted(&chat), 1);
+    chat.told("alice", "messages").await;
+    assert_eq!((noted(&chat), chat.rig.store.figures().chat_expiring), (0, 1));
+}
+
+#[tokio::test]
 async fn what_waits_for_a_session_goes_with_its_time() {
     let mut chat = Chat::of_two().await;
     let (one, two) = (chat.rig.session("one").await, chat.rig.session("two").await);
