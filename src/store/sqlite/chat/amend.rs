@@ -52,15 +52,17 @@ pub(super) fn write(
     };
     let document = new.message.to_bytes();
     let before = Texts::of(tx, &message)?;
-    let amendment = Amended { message, amends, swallowed: admission.is_swallowed() };
-    if let Err(code) = amendment.may_change(&before) {
+    if let Err(code) = before.may_be(amends) {
         return Ok(refused(new, code, "the message is retracted or deleted"));
     }
     let after = before.changed(amends, &document, call.at);
-    if after.own.len().max(after.theirs.len()) > EDITED_BYTES_MAX {
+    if after.own.len() > EDITED_BYTES_MAX {
         let detail = format!("the message would be longer than {EDITED_BYTES_MAX} bytes");
         return Ok(refused(new, ErrorCode::TooBig, &detail));
     }
+    // The reader's alone is too long where a block swallowed what made it shorter: a refusal would tell of the block.
+    let swallowed = admission.is_swallowed() || after.theirs.len() > EDITED_BYTES_MAX;
+    let amendment = Amended { message, amends, swallowed };
     if is_full(tx, new, &document) {
         return Ok(ChatOutcome::Full);
     }
@@ -91,6 +93,16 @@ impl Texts {
         Ok(Self { own: document_of(tx, message, &message.writer)?, theirs: document_of(tx, message, &message.peer)? })
     }
 
+    /// Whether there is still something that can be changed, as far as its writer knows: that a reader has kept what was taken
+    /// back while it had blocked the writer would tell of the block.
+    fn may_be(&self, amends: Amendment) -> Result<(), ErrorCode> {
+        match amends {
+            _ if !is_tombstone(&self.own) => Ok(()),
+            Amendment::Edit => Err(ErrorCode::NotFound),
+            Amendment::Retract => Err(ErrorCode::Duplicate),
+        }
+    }
+
     /// Each of them changed by itself: nobody gets by a later change what was swallowed before.
     fn changed(&self, amends: Amendment, change: &[u8], at: u64) -> Self {
         let changed = |kept: &[u8]| match amends {
@@ -111,16 +123,6 @@ struct Amended {
 }
 
 impl Amended {
-    /// Whether there is still something that can be changed, as far as its writer knows: that a reader has kept what was taken
-    /// back while it had blocked the writer would tell of the block.
-    fn may_change(&self, before: &Texts) -> Result<(), ErrorCode> {
-        match self.amends {
-            _ if !is_tombstone(&before.own) => Ok(()),
-            Amendment::Edit => Err(ErrorCode::NotFound),
-            Amendment::Retract => Err(ErrorCode::Duplicate),
-        }
-    }
-
     /// The row of the edit or retract itself: beside the messages of the conversation, without a place.
     fn row(&self, tx: &Tx<'_>, new: &NewChatMessage, at: u64) -> rusqlite::Result<ChatRow> {
         let (conversation, by) = load(tx, &new.from.name, &new.to.name)?;

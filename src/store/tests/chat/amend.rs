@@ -301,6 +301,22 @@ async fn what_a_block_swallowed_does_not_come_with_a_later_change() {
     assert_eq!((chat.unread("bob"), chat.is_kept("other")), (2, true));
 }
 
+#[tokio::test]
+async fn how_long_a_message_may_be_does_not_tell_of_a_block() {
+    let mut chat = Chat::of_two().await;
+    let sid = chat.write("alice", "bob", &"€".repeat(16_000)).await;
+    chat.block("bob", "alice", true).await;
+    chat.edit("alice", "bob", sid, "short").await;
+    chat.block("bob", "alice", false).await;
+    let data = json!({ "type": "edit", "ref": sid.to_string(), "data": "x".repeat(30_000) });
+    assert!(matches!(chat.amend("alice", "bob", &data).await.1, ChatOutcome::Done { .. }));
+    let (own, bobs) = (chat.history("alice", "bob").await, chat.history("bob", "alice").await);
+    let (own, bobs) = (own.last().unwrap(), bobs.last().unwrap());
+    assert!(own["body"] == "short" && own["data"].is_string());
+    assert!(bobs["body"] != "short" && bobs["data"].is_null(), "the whole would be too long");
+    chat.bytes_are_counted();
+}
+
 /// A change looks at the one before it, however many there were.
 #[tokio::test]
 async fn of_a_message_that_is_edited_often_one_row_has_a_text() {
