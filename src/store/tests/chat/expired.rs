@@ -177,6 +177,13 @@ async fn of_a_copy_that_was_taken_nothing_is_remembered() {
     assert_eq!(noted(&chat), 1);
     chat.told("alice", "messages").await;
     assert_eq!((noted(&chat), chat.rig.store.figures().chat_expiring), (0, 1));
+    // Nor of one that nobody reads.
+    chat.write_for("bob", DAY, &json!({})).await;
+    let store = chat.rig.store.clone();
+    let unread = store.topics_to_drop(String::new(), 10).await.unwrap().await.unwrap();
+    assert_eq!(noted(&chat), 2);
+    store.drop_unread(unread).await.unwrap().await.unwrap();
+    assert_eq!(noted(&chat), 0);
 }
 
 #[tokio::test]
