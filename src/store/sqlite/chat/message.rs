@@ -6,7 +6,7 @@ use super::{
     save, scheduled, tell,
 };
 use crate::chat::amendment::{is_edited, is_tombstone};
-use crate::chat::contact::{Admission, What, admit};
+use crate::chat::contact::{Admission, What, admit, too_many_strangers};
 use crate::chat::conversation::Written;
 use crate::chat::id::Owner;
 use crate::chat::message::{ErrorCode, Rejection};
@@ -142,8 +142,7 @@ pub(super) fn admission(
     let admitted = admitted(tx, what, from, to, call)?;
     let is_stranger = admitted.as_ref().map_or(true, |admission| admission.is_of_stranger());
     if is_stranger && !from.strangers {
-        let detail = "too much was written to users who have the writer not as a contact, or do not exist";
-        return Ok(Err(Rejection::new(ErrorCode::RateLimited, detail)));
+        return Ok(Err(too_many_strangers()));
     }
     Ok(admitted)
 }
