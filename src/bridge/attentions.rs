@@ -170,6 +170,16 @@ impl Attentions {
         attended
     }
 
+    /// Whoever has this name from now on is somebody else: nobody looks, and nothing waits.
+    pub(crate) fn forget(&self, user: &Owner) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = state.users.remove(user).and_then(|entry| entry.look_at) {
+            state.times.remove(&(at, user.clone()));
+        }
+        let rung = state.rung.remove(user).map_or(0, |sids| sids.len());
+        state.rung_count -= rung;
+    }
+
     /// The messages up to this one, of any conversation, for which pushes wait for the device's confirmation.
     pub(crate) fn waited_for(&self, user: &Owner, device: &Device, sid: Sid) -> Vec<Sid> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

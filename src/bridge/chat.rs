@@ -23,6 +23,7 @@ mod messages;
 mod model;
 mod pushes;
 mod receipts;
+mod remembered;
 mod requests;
 mod schedule;
 mod typing;
@@ -31,6 +32,7 @@ pub(super) use calls::{CallsKept, tell_late};
 pub(super) use groups::is_for_group;
 pub(super) use kept_copies::{KeptCopies, clear_kept};
 pub(super) use pushes::run as watch_pushes;
+pub(super) use remembered::Remembered;
 pub(super) use schedule::Schedule;
 
 use super::context::Context;
@@ -90,19 +92,18 @@ pub(super) struct ChatIntake {
 impl ChatIntake {
     pub(super) fn new(context: Arc<Context>, refusing: Refusing) -> Self {
         let policy = Arc::new(context.settings.chat_policy());
-        let (limits, typing) = (Limits::new(context.settings.limits.of_user()), Typing::default());
-        // The name was checked with the configuration.
-        let gatekeeper = context.settings.chat.gatekeeper().ok().flatten().map(Gatekeeper::new);
+        let Remembered { limits, exports, gatekeeper } = &context.remembered;
+        let (limits, exports, gatekeeper) = (limits.clone(), exports.clone(), gatekeeper.clone());
         let calls = CallClock::new();
         Self {
             context,
             policy,
             refusing,
             limits,
-            typing,
+            typing: Typing::default(),
             gatekeeper,
             calls,
-            exports: Exports::default(),
+            exports,
             users: HashSet::new(),
             freed_names: 0,
         }
@@ -119,6 +120,7 @@ impl ChatIntake {
         if self.freed_names != freed_names {
             // One of these names may be somebody else's by now, of whom nothing is known.
             self.users.clear();
+            self.typing = Typing::default();
             self.freed_names = freed_names;
         }
         if self.users.contains(user) {
@@ -182,7 +184,8 @@ impl ChatIntake {
         if let Some(group) = state.to.group() {
             return Ok(self.group_chat_state(owner, group, state));
         }
-        if !self.context.attentions.attended(&state.to, now).any() {
+        // Where it is acknowledged, the store is asked in any case: how long that takes would tell whether somebody looks.
+        if publish.at_most_once && !self.context.attentions.attended(&state.to, now).any() {
             return Ok(Box::pin(async { Ok(Some(AckWord::Done)) }));
         }
         let (context, owner) = (Arc::clone(&self.context), owner.clone());

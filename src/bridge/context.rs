@@ -1,7 +1,7 @@
 //! What all parts of the bridge share.
 
 use super::attentions::Attentions;
-use super::chat::CallsKept;
+use super::chat::{CallsKept, Remembered};
 use super::presence::{BalPresences, PresenceWord};
 use super::sending::SendingControl;
 use super::settings::{ChatSettings, GroupsSection, Limits};
@@ -106,6 +106,8 @@ pub(crate) struct Context {
     pub(crate) sending: SendingControl,
     /// Whether there may be calls of which a device that comes has to know.
     pub(crate) calls_kept: CallsKept,
+    /// What is remembered by the names of chat users.
+    pub(crate) remembered: Remembered,
     /// At which devices of the chat users somebody is looking.
     pub(crate) attentions: Attentions,
     /// A message was put off until a time, which may be before that of all others.

@@ -7,7 +7,7 @@ use crate::chat::id::Owner;
 use crate::chat::topic::{ChatTopic, ClientTopic};
 use crate::mqtt::Eviction;
 use crate::ops::clock::now_ms;
-use crate::store::{EraseBegun, Erasing, Erasure, NewErase, Scrubbed, StoreError};
+use crate::store::{EraseBegun, Erasing, Erasure, NewErase, Scrubbed, Seeing, StoreError};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -81,7 +81,11 @@ async fn carry_on(
             context.store.erase_step(user.clone(), call).await?
         };
         match committed.await? {
-            Erasing::More => {}
+            Erasing::More { unseen } => {
+                // As long as they have a session the broker remembers whom they see.
+                let seeing = |watcher| Seeing { watcher, of: user.clone(), visible: false };
+                context.show(unseen.into_iter().map(seeing).collect()).await;
+            }
             Erasing::InFlight(count) if Instant::now() >= until => return Ok(Erased::Waits(count)),
             Erasing::InFlight(_) => {
                 // Others need not wait for these push services.
@@ -106,6 +110,7 @@ async fn put_out(context: &Context, user: &Owner) {
     if context.evictions.send(Eviction { user: user.as_str().into(), done }).await.is_ok() {
         let _ = is_done.await;
     }
+    forget(context, user);
     let _ = context.presences.send(PresenceWord::Erased(user.clone())).await;
     // It may be retained, and whoever sees the user has it. If the store is closed, nothing else is done either.
     let Ok(known) = context.store.chat_devices(user.clone()).await else { return };
@@ -114,6 +119,12 @@ async fn put_out(context: &Context, user: &Owner) {
     for topic in topics.chain([ClientTopic::Chat(user.clone(), ChatTopic::Profile)]) {
         context.publish_retained(&topic, Vec::new()).await;
     }
+}
+
+/// What is remembered by the name alone. Whoever has it next is somebody else.
+pub(super) fn forget(context: &Context, user: &Owner) {
+    context.remembered.forget(user);
+    context.attentions.forget(user);
 }
 
 /// Does what was begun: before the last stop, by somebody who did not wait for it, or what waited for the push services.

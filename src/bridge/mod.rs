@@ -56,7 +56,7 @@ use crate::store::{Recorded, Recovery, Store, StoreError};
 use crate::transport;
 use announce::{Announcer, Watched, Watches};
 use attentions::Attentions;
-use chat::CallsKept;
+use chat::{CallsKept, Remembered};
 use commands::Commands;
 use context::Context;
 use dispatcher::Dispatcher;
@@ -119,6 +119,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let written = tokio::sync::Mutex::new(());
     let bal_presences = BalPresences::default();
     let attentions = Attentions::new(settings.chat.attended).with(settings.chat.push_when);
+    let remembered = Remembered::new(&settings.chat, &settings.limits);
     let context = Context {
         settings,
         store,
@@ -135,6 +136,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         sending: Default::default(),
         calls_kept: CallsKept::new(now_ms()),
         attentions,
+        remembered,
         scheduled: Notify::new(),
         broker,
         directory,

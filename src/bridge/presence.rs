@@ -211,6 +211,8 @@ impl UserPresences {
         let now = self.clock.now();
         match word {
             PresenceWord::Said(publish) => self.take(publish),
+            // What an erased user still wanted is not for whoever has the name next.
+            PresenceWord::Hide(user, _) if self.context.store.is_erased(user.as_str()) => {}
             PresenceWord::Hide(user, hidden) => self.schedule.hide(&user, hidden, now),
             PresenceWord::Token(user, device, has_token) => self.schedule.token(&user, &device, has_token),
             PresenceWord::Erased(user) => self.schedule.erased(&user),

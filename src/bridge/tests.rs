@@ -94,6 +94,7 @@ pub(super) fn context(store: Store, broker: mqtt::Capabilities) -> (Context, End
     let ((publish, published), (evictions, evicted)) = (mpsc::channel(1), mpsc::channel(1));
     let (presences, words) = mpsc::channel(16);
     let attentions = Attentions::new(settings.chat.attended);
+    let remembered = Remembered::new(&settings.chat, &settings.limits);
     let context = Context {
         settings,
         store,
@@ -110,6 +111,7 @@ pub(super) fn context(store: Store, broker: mqtt::Capabilities) -> (Context, End
         bal_presences: BalPresences::default(),
         calls_kept: CallsKept::new(0),
         attentions,
+        remembered,
         scheduled: Notify::new(),
         broker,
         directory: mqtt::Directory::default(),

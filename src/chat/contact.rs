@@ -4,6 +4,7 @@
 //! invited Y. A block suspends the contact without ending it, and it is never betrayed: whoever is blocked is answered as if
 //! there were no block, and is swallowed after that.
 
+use super::message::{ErrorCode, Rejection};
 use super::principal::Role;
 use super::suffix::requests::Writers;
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,12 @@ pub enum What {
     Message,
     /// An invitation: strangers may always send one.
     Invitation,
+}
+
+/// What somebody is told who writes to more strangers than it may, names that do not exist among them.
+pub fn too_many_strangers() -> Rejection {
+    let detail = "too much was written to users who have the writer not as a contact, or do not exist";
+    Rejection::new(ErrorCode::RateLimited, detail)
 }
 
 /// Whether `reader`, whose entry about the writer is `entry`, takes what the writer sends. The write rule is asked as if

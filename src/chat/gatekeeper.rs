@@ -60,6 +60,11 @@ impl GateAnswers {
         (now_ms < *until).then_some(*ok)
     }
 
+    /// Whoever has this name from now on is somebody else: nothing was said of it.
+    pub fn forget(&mut self, name: &Owner) {
+        self.0.retain(|(from, to), _| from != name && to != name);
+    }
+
     /// It was said at `now_ms`.
     pub fn keep(&mut self, from: &Owner, to: &Owner, answer: GateAnswer, now_ms: u64) {
         if answer.seconds == 0 {
@@ -114,6 +119,10 @@ mod tests {
         assert_eq!(answers.get(&owner(0), &owner(1), 2_999), Some(false));
         assert_eq!(answers.get(&owner(0), &owner(1), 3_000), None);
         assert_eq!(answers.get(&owner(1), &owner(0), 1_000), None);
+        for (n, left) in [(2, Some(false)), (1, None)] {
+            answers.forget(&owner(n));
+            assert_eq!(answers.get(&owner(0), &owner(1), 1_000), left);
+        }
         for n in 0..=ANSWERS_MAX {
             answers.keep(&owner(n), &owner(0), answer(true, 60), 5_000);
         }

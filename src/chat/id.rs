@@ -61,6 +61,11 @@ impl Sid {
             .then_some(Self((row << TAIL_BITS) | u128::from(tail)))
     }
 
+    /// The greatest id of a row, of whichever of its ids nothing is known any more.
+    pub fn last_of(row: Row) -> Option<Self> {
+        Self::from_parts(row, u32::try_from(TAIL_MASK).expect("17 bits"))
+    }
+
     /// When the id was made, in Unix milliseconds.
     pub fn millis(self) -> u64 {
         u64::try_from(self.0 >> (TAIL_BITS + ROW_RANDOM_BITS)).expect("42 bits")

@@ -195,6 +195,14 @@ impl UserLimits {
         }
     }
 
+    /// Whoever has this name from now on is somebody else: nothing is known of what was done by it, nor of what was written to it.
+    pub fn forget_name(&mut self, name: &Owner) {
+        self.look_at.retain(|(_, user)| user != name);
+        self.forget(name);
+        let met = self.users.values_mut().filter_map(|user| user.met.remove(name)).count();
+        self.strangers -= met;
+    }
+
     /// How many users and strangers are remembered: at most [`REMEMBERED_MAX`].
     pub fn remembered(&self) -> usize {
         self.users.len() + self.strangers

@@ -35,7 +35,10 @@ pub enum EraseBegun {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Erasing {
     /// There is more to do at once.
-    More,
+    More {
+        /// Users who do not see the erased one any more, of which the broker is to be told.
+        unseen: Vec<Owner>,
+    },
     /// Nothing is left but so many pushes that are with the push services: they go when they are answered.
     InFlight(u64),
     /// All is done, but for unused parts of the file ([`super::Store::scrub`]).

@@ -459,3 +459,20 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_looks_by_a_name_that_was_forgotten() {
+    let scene = Scene::looked_at(&["phone"]);
+    let sids = sids(2);
+    scene.given(sids[0]);
+    scene.gone("phone", 1);
+    scene.came("phone", 2);
+    scene.sign("phone");
+    scene.given(sids[1]);
+    scene.attentions.forget(&alice());
+    assert!(scene.attended().is_empty() && scene.attentions.connected(&alice()).is_empty());
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert!(scene.rung().is_empty());
+    let state = scene.attentions.state.lock().unwrap();
+    assert_eq!((state.rung_count, state.times.len(), state.users.len()), (0, 0, 0));
+}

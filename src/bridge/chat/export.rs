@@ -34,6 +34,11 @@ impl Exports {
         open.insert((user.clone(), dev.clone()), now.saturating_add(OPEN_MS));
     }
 
+    /// Whoever has this name from now on is somebody else.
+    pub(super) fn forget(&self, user: &Owner) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| of != user);
+    }
+
     /// With each page it counts anew.
     fn goes_on(&self, user: &Owner, dev: &Device, now: u64) -> bool {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,6 +85,9 @@ mod tests {
         assert!(exports.goes_on(&bob, &phone, OPEN_MS - 1) && !exports.goes_on(&bob, &web, 1));
         assert!(exports.goes_on(&bob, &phone, 2 * OPEN_MS - 2));
         assert!(!exports.goes_on(&bob, &phone, 3 * OPEN_MS - 2));
+        exports.open(&bob, &phone, 0);
+        exports.forget(&bob);
+        assert!(!exports.goes_on(&bob, &phone, 1), "whoever has the name is somebody else");
     }
 
     #[test]

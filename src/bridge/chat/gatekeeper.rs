@@ -101,6 +101,11 @@ impl Gatekeeper {
         answer.ok
     }
 
+    /// Whoever has this name from now on is somebody else.
+    pub(super) fn forget(&self, user: &Owner) {
+        self.state().answers.forget(user);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,6 +9,7 @@ use super::{ChatIntake, Remaining, TakeError, device, finish, typing};
 use crate::bridge::context::Context;
 use crate::bridge::refusing::Refused;
 use crate::chat::attention::Attended;
+use crate::chat::contact::too_many_strangers;
 use crate::chat::group::{GroupChange, MEMBERS_MAX, RECEIPTS_MAX};
 use crate::chat::id::{GroupId, MessageId, Owner, Sid};
 use crate::chat::message::Rejection;
@@ -263,6 +264,12 @@ impl Change<'_> {
             Err(rejection) => return Ok(Err(rejection)),
         };
         let meetings = self.meetings(context).await?;
+        if meetings.values().any(|meeting| !meeting.may) {
+            // Before it is asked who exists: what is too much is not counted, and must not tell that.
+            let refused = ChatOutcome::Refused(too_many_strangers());
+            meetings.into_values().for_each(|meeting| meeting.came_to(&refused));
+            return Ok(Err(too_many_strangers()));
+        }
         let (committed, group, invitations) = self.ask(context, &meetings, members).await?;
         let at = now_ms();
         for (user, sid) in &invitations {

@@ -60,6 +60,11 @@ impl Limits {
         Meeting { limits: self.clone(), user: user.clone(), other: other.clone(), may }
     }
 
+    /// Nothing is known of the user any more, nor of what others wrote to it.
+    pub(super) fn forget(&self, user: &Owner) {
+        self.users().forget_name(user);
+    }
+
     fn users(&self) -> MutexGuard<'_, UserLimits> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -54,6 +54,9 @@ impl Typing {
 /// Publishes a state to the devices of its reader that are there now.
 pub(super) async fn pass_on(context: &Context, writer: &Owner, reader: &Owner, state: &ChatState) {
     let attended = context.attentions.attended(reader, now_ms());
+    if !attended.any() {
+        return;
+    }
     let devices = attended.devices.iter().map(|device| device.as_str().into()).collect();
     let (outbound, _outcome) = Outbound::new(inbox_topic(reader, "chatstate"), state.to_payload(writer));
     // If the broker is gone, so is everybody who would look.

@@ -51,7 +51,12 @@ impl Commands {
     }
 
     pub(super) async fn free_user(&self, user: &Owner, answers: &Answers) -> Result<(), StoreError> {
-        if self.context.store.free_name(user.clone()).await? {
+        let store = &self.context.store;
+        if store.is_erased(user.as_str()) {
+            // Before: from then on the name may be somebody's.
+            erasing::forget(&self.context, user);
+        }
+        if store.free_name(user.clone()).await? {
             answers.done(json!({})).await;
         } else {
             let detail = "the name is not that of an erased user, or the erase is not done";

@@ -21,8 +21,12 @@ use tokio::time::Instant;
 
 /// Publishes of one user that wait behind another one, at most: as many as a user may write at once.
 const BEHIND_OF_USER_MAX: usize = 100;
-/// The same of all users. Who has none under way may begin all the same.
+/// The same of all users. The less of it is left the less one user may take, so that many who have much waiting leave some to
+/// everybody else. Who has none under way may begin all the same.
 const BEHIND_MAX: usize = 1_000;
+/// So many of each user may wait in any case, also where nothing is left. Users who have one under way are limited by
+/// `inflight_publishes`, and so is this.
+const BEHIND_ALWAYS: usize = 4;
 
 /// What came of a publish, and where its publisher is told.
 pub(super) type Done = (Result<Option<AckWord>, StoreError>, Ack);
@@ -47,7 +51,7 @@ pub(super) enum Order {
 
 /// Why nothing more of a user is taken.
 pub(super) fn too_many_behind(payload: &[u8]) -> Rejection {
-    let detail = format!("{BEHIND_OF_USER_MAX} messages and requests of this user wait to be done");
+    let detail = "too many messages and requests of this user wait to be done";
     Rejection::new(ErrorCode::RateLimited, detail).about(document_id(payload))
 }
 
@@ -78,7 +82,8 @@ impl Waiting {
             return false;
         }
         let behind = Owner::new(user).ok().and_then(|user| self.of_users.get(&user));
-        behind.is_some_and(|behind| behind.len() >= BEHIND_OF_USER_MAX || self.behind >= BEHIND_MAX)
+        let left = BEHIND_MAX.saturating_sub(self.behind);
+        behind.is_some_and(|behind| behind.len() >= left.clamp(BEHIND_ALWAYS, BEHIND_OF_USER_MAX))
     }
 
     /// Whether so many acknowledgements of this user wait for their time that nothing more is done for it.
@@ -224,16 +229,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn so_many_wait_behind_one_and_take_nobodys_place() {
-        let names: Vec<Owner> = (0..12).map(|n| Owner::new(format!("user{n}")).unwrap()).collect();
         let mut waiting = Waiting::default();
-        for (n, name) in names.iter().enumerate() {
+        let mut fill = |n: usize| {
+            let name = Owner::new(format!("user{n}")).unwrap();
             waiting.push(Order::OfUser(name.clone()), None, (Box::pin(pending()), Ack::new().0));
+            let before = waiting.behind;
             while !waiting.has_too_many(name.as_str()) {
                 waiting.push(Order::OfUser(name.clone()), None, word(AckWord::Done));
             }
-            assert_eq!(waiting.behind, BEHIND_MAX.min(BEHIND_OF_USER_MAX * (n + 1)));
-        }
-        assert_eq!(waiting.len(), names.len());
+            (waiting.behind - before, waiting.behind, waiting.len())
+        };
+        assert!((0..9).all(|n| fill(n).0 == BEHIND_OF_USER_MAX));
+        // Each takes half of what is left, and nobody gets nothing.
+        let shares: Vec<usize> = (9..14).map(|n| fill(n).0).collect();
+        assert_eq!(shares, [50, 25, 13, 6, BEHIND_ALWAYS]);
+        let (share, behind, len) = (14..100).map(fill).last().unwrap();
+        assert_eq!((share, len), (BEHIND_ALWAYS, 100));
+        assert!(behind <= BEHIND_MAX + BEHIND_ALWAYS * 100);
         assert!(!waiting.has_too_many("somebody"));
     }
 

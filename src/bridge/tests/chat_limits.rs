@@ -278,6 +278,10 @@ async fn names_tried_in_requests_for_groups_count_as_strangers_and_notices_as_me
         let reply = harness.told().await.one("alice/others/replies/phone").clone();
         reply["code"].as_str().unwrap_or("ok").to_owned()
     };
+    for members in [json!(["guess1", "bob", "carol"]), json!(["bob", "carol", "guess1"])] {
+        let request = json!({"op": "group.create", "members": members});
+        assert_eq!(asks(&mut harness, request).await, "RATE_LIMITED", "whoever exists, and it counts nothing");
+    }
     for (name, code) in
         [("guess1", "NOT_FOUND"), ("guess2", "NOT_FOUND"), ("guess3", "RATE_LIMITED"), ("bob", "RATE_LIMITED")]
     {

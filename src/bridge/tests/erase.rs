@@ -3,7 +3,7 @@
 use super::chat::at;
 use super::*;
 use crate::chat::principal::Role;
-use crate::mqtt::{Proven, RoleSource};
+use crate::mqtt::{Proven, RoleSource, Visibility};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 
@@ -127,6 +127,30 @@ async fn whoever_has_a_name_that_was_freed_is_heard_of_again() {
     assert_eq!(harness.count("SELECT count(*) FROM users WHERE user = 'eve'"), 0);
     harness.asks_as_eve(settings).await.1.outcome.send(Outcome::Confirmed).unwrap();
     assert_eq!(harness.count("SELECT count(*) FROM users WHERE user = 'eve'"), 1);
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn whoever_has_a_name_that_was_freed_is_somebody_else() {
+    let mut harness = Harness::open();
+    harness.mqtt.directory.answer_from(Passwords);
+    for (from, to) in [("alice", "eve"), ("eve", "alice")] {
+        let (topic, body) = (format!("{from}/self/messages"), json!({"to": to, "body": "hi"}));
+        harness.publish_as(at(&format!("{from}:phone")), &topic, &body).await;
+    }
+    let proved = &json!({"id": "x1", "op": "export", "password": "right"});
+    let (reply, told) = harness.asks_as_eve(proved).await;
+    assert_eq!(reply["ok"], true, "{reply}");
+    told.outcome.send(Outcome::Confirmed).unwrap();
+    let seeing =
+        |watcher: &str, of: &str, visible| Visibility { watcher: watcher.into(), of: Some(of.into()), visible };
+    assert_eq!(timeout(harness.mqtt.visibility.recv()).await, Some(seeing("eve", "alice", true)));
+    assert_eq!(timeout(harness.mqtt.visibility.recv()).await, Some(seeing("alice", "eve", true)));
+    harness.erased_and_freed("eve").await;
+    assert_eq!(harness.mqtt.visibility.try_recv(), Ok(seeing("alice", "eve", false)));
+    let (reply, told) = harness.asks_as_eve(&json!({"id": "x2", "op": "export", "after": "contacts"})).await;
+    assert_eq!(reply["code"], "FORBIDDEN", "another one has proved nothing");
+    told.outcome.send(Outcome::Confirmed).unwrap();
     harness.close().await;
 }
 

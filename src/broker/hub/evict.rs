@@ -41,6 +41,7 @@ impl Hub {
             session.lock().will = None;
             self.end_session(&session).await;
         }
+        self.visibilities.forget(user);
         self.forget_retained(user);
         self.forget_subscriptions(user).await;
     }

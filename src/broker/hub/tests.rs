@@ -622,7 +622,7 @@ async fn rows_that_go_with_an_erase_leave_room_for_others() {
     loop {
         let call = ChatCall { at: 1, push_sids: Vec::new(), policy: Arc::clone(&policy) };
         match harness.hub.store.erase_step(Owner::new("eve").unwrap(), call).await.unwrap().await.unwrap() {
-            Erasing::More => {}
+            Erasing::More { .. } => {}
             done => break assert!(matches!(done, Erasing::Done(_))),
         }
     }

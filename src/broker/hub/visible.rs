@@ -151,6 +151,11 @@ impl Visibilities {
         if *visible { shown } else { Vec::new() }
     }
 
+    /// Whoever has this name from now on is somebody else.
+    pub(super) fn forget(&self, user: &str) {
+        self.lock().remove(user);
+    }
+
     /// Forgets the users who have no session any more.
     pub(super) fn tidy(&self) {
         self.lock().retain(|_, there| there.strong_count() > 0);

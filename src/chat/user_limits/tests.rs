@@ -155,3 +155,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn whoever_gets_a_name_that_became_free_is_somebody_else() {
+    let (mut limits, now) = (limits(), start());
+    let (eve, bob) = (owner("eve"), owner("bob"));
+    assert_eq!(passes(&mut limits, "eve", Limited::Request, 100, now), 10);
+    assert_eq!((0..10).filter(|_| limits.meet(&bob, &eve, now)).count(), 5);
+    assert!(limits.meet(&eve, &bob, now));
+    limits.forget_name(&eve);
+    assert_eq!((limits.remembered(), limits.look_at.len(), limits.strangers), (1, 1, 0));
+    assert_eq!(passes(&mut limits, "eve", Limited::Request, 100, now), 10);
+    assert!(limits.meet(&bob, &eve, now));
+}

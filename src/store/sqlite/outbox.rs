@@ -2,7 +2,7 @@
 
 use super::chat::group::message::SharedCopy;
 use super::chat::group::state::{self, Composed};
-use super::chat::{calls, position};
+use super::chat::{calls, expired, position};
 use super::column::{NEVER, from_sql, sql_ms};
 use super::delivery::Delivery;
 use super::tx::Tx;
@@ -333,8 +333,15 @@ pub(super) fn settle(tx: &mut Tx<'_>, reference: &DocumentRef, at: u64) -> rusql
     let (topic, seq) = (&*reference.topic, sql_ms(reference.seq));
     match reference.origin {
         // A delivery's goes with the delivery that moves; without one it would come again and again.
-        Origin::Status(_) | Origin::Note | Origin::Delivery(_) | Origin::ChatCopy(_) | Origin::UserNote => {
+        Origin::Status(_) | Origin::Note | Origin::Delivery(_) | Origin::UserNote => {
             Ok(tx.execute(DELETE, params![topic, seq])? > 0)
+        }
+        Origin::ChatCopy(sid) => {
+            let is_first = tx.execute(DELETE, params![topic, seq])? > 0;
+            if is_first {
+                expired::forget_document(tx, sid.row(), seq)?;
+            }
+            Ok(is_first)
         }
         Origin::Upstream(sid) => upstream::done(tx, sid.row(), topic, seq, at),
         Origin::UpstreamToAck(sid) => {

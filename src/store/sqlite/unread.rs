@@ -1,9 +1,11 @@
 //! Documents of chat users that are dropped where nobody reads them ([`Origin::is_dropped_unread`]).
 
+use super::chat::expired;
 use super::column::{from_sql, sql_ms};
 use super::erase;
 use super::outbox::{self, Document};
 use super::tx::Tx;
+use crate::chat::id::Row;
 use crate::store::{Origin, Unread, UserDocument};
 use rusqlite::params;
 
@@ -12,7 +14,7 @@ pub(super) const NEXT_TOPIC: &str =
     "SELECT topic FROM outbox INDEXED BY outbox_unread WHERE kind IN (5, 6) AND topic > ?1 ORDER BY topic LIMIT 1";
 pub(super) const LAST: &str =
     "SELECT max(seq) FROM outbox INDEXED BY outbox_unread WHERE kind IN (5, 6) AND topic = ?1";
-pub(super) const OLDEST: &str = "SELECT seq FROM outbox INDEXED BY outbox_unread
+pub(super) const OLDEST: &str = "SELECT seq, about FROM outbox INDEXED BY outbox_unread
     WHERE kind IN (5, 6) AND topic = ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3";
 /// Documents of one topic that one call drops.
 const CHUNK: i64 = 500;
@@ -43,8 +45,13 @@ pub(in crate::store) fn topics(tx: &Tx<'_>, after: &str, limit: usize) -> rusqli
 pub(in crate::store) fn drop_unread(tx: &Tx<'_>, unread: &[Unread]) -> rusqlite::Result<bool> {
     let mut more = false;
     for Unread { topic, up_to } in unread {
-        let oldest: Vec<i64> = tx.all(OLDEST, params![&**topic, sql_ms(*up_to), CHUNK], |row| row.get(0))?;
-        oldest.iter().try_for_each(|seq| outbox::withdraw(tx, topic, *seq))?;
+        let values = params![&**topic, sql_ms(*up_to), CHUNK];
+        let oldest: Vec<(i64, Row)> = tx.all(OLDEST, values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        for (seq, about) in &oldest {
+            outbox::withdraw(tx, topic, *seq)?;
+            // What is no copy of a message is about none.
+            expired::forget_document(tx, *about, *seq)?;
+        }
         more |= oldest.len() as i64 == CHUNK;
     }
     Ok(more)

@@ -254,11 +254,7 @@ impl Model {
     /// Why a message between two is not changed.
     pub(super) fn no_change(&self, which: usize, change: &Change) -> Option<&'static str> {
         let message = &self.messages[which];
-        // What was taken back while the reader had blocked the writer can be taken back for the reader.
-        let is_left = message.copies.get(&message.to).is_some_and(|copy| !copy.is_tombstone);
-        let is_left = is_left && !self.blocks(message.to, message.from);
         match (change.by == message.from, message.copies[&message.from].is_tombstone) {
-            (true, true) if change.retract && is_left => None,
             (false, _) if !message.copies.contains_key(&change.by) => Some("NOT_FOUND"),
             (false, _) => Some("FORBIDDEN"),
             (true, true) if change.retract => Some("DUPLICATE"),

@@ -8,7 +8,7 @@ use crate::bridge::attentions::Attentions;
 use crate::bridge::context::Context;
 use crate::bridge::refusing::{Refused, Refusing};
 use crate::bridge::settings::Limits as UserLimits;
-use crate::bridge::{CallsKept, Settings};
+use crate::bridge::{CallsKept, Remembered, Settings};
 use crate::chat::attention::Attended;
 use crate::chat::delivery::Event;
 use crate::chat::id::{GroupId, Owner, Sid, SidSource};
@@ -82,6 +82,7 @@ impl ChatHarness {
         let (presences_tx, presences) = mpsc::channel(4_096);
         let settings = settings();
         let attentions = Attentions::new(settings.chat.attended).with(settings.chat.push_when);
+        let remembered = Remembered::new(&settings.chat, &settings.limits);
         let context = Arc::new(Context {
             settings,
             store: rig.store.clone(),
@@ -97,6 +98,7 @@ impl ChatHarness {
             sending: Default::default(),
             calls_kept: CallsKept::new(now_ms()),
             attentions,
+            remembered,
             erase_begun: Notify::new(),
             scheduled: Notify::new(),
             broker: mqtt::Capabilities::EMBEDDED,

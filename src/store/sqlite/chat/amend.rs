@@ -33,12 +33,7 @@ pub(super) fn write(
     call: &mut Call<'_>,
 ) -> rusqlite::Result<ChatOutcome> {
     let (from, to) = (&new.from, &new.to);
-    // Whoever takes something back writes nothing that could be unwanted.
-    let what = if amends == Amendment::Retract { What::Invitation } else { What::Message };
-    let admission = match admission(tx, what, from, to, call)? {
-        Ok(admission) => admission,
-        Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.message.id.clone()))),
-    };
+    // Before it is asked who the other one is: a `ref` of something else would tell who exists, as often as one asks.
     let is_meant =
         |row: &ChatRow| matches!(row.kind, Kind::Message | Kind::Reaction) && *row.other(&from.name) == to.name;
     let about = new.message.about.first().map_or(Ok(None), |sid| ChatRow::by_sid(tx, *sid))?.filter(is_meant);
@@ -49,17 +44,25 @@ pub(super) fn write(
     if message.writer != from.name {
         return Ok(refused(new, ErrorCode::Forbidden, "`ref` names a message of somebody else"));
     }
+    // Whoever takes something back writes nothing that could be unwanted.
+    let what = if amends == Amendment::Retract { What::Invitation } else { What::Message };
+    let admission = match admission(tx, what, from, to, call)? {
+        Ok(admission) => admission,
+        Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.message.id.clone()))),
+    };
     let document = new.message.to_bytes();
     let before = Texts::of(tx, &message)?;
-    let amendment = Amended { message, amends, swallowed: admission.is_swallowed() };
-    if let Err(code) = amendment.may_change(&before) {
+    if let Err(code) = before.may_be(amends) {
         return Ok(refused(new, code, "the message is retracted or deleted"));
     }
     let after = before.changed(amends, &document, call.at);
-    if after.own.len().max(after.theirs.len()) > EDITED_BYTES_MAX {
+    if after.own.len() > EDITED_BYTES_MAX {
         let detail = format!("the message would be longer than {EDITED_BYTES_MAX} bytes");
         return Ok(refused(new, ErrorCode::TooBig, &detail));
     }
+    // The reader's alone is too long where a block swallowed what made it shorter: a refusal would tell of the block.
+    let swallowed = admission.is_swallowed() || after.theirs.len() > EDITED_BYTES_MAX;
+    let amendment = Amended { message, amends, swallowed };
     if is_full(tx, new, &document) {
         return Ok(ChatOutcome::Full);
     }
@@ -90,6 +93,16 @@ impl Texts {
         Ok(Self { own: document_of(tx, message, &message.writer)?, theirs: document_of(tx, message, &message.peer)? })
     }
 
+    /// Whether there is still something that can be changed, as far as its writer knows: that a reader has kept what was taken
+    /// back while it had blocked the writer would tell of the block.
+    fn may_be(&self, amends: Amendment) -> Result<(), ErrorCode> {
+        match amends {
+            _ if !is_tombstone(&self.own) => Ok(()),
+            Amendment::Edit => Err(ErrorCode::NotFound),
+            Amendment::Retract => Err(ErrorCode::Duplicate),
+        }
+    }
+
     /// Each of them changed by itself: nobody gets by a later change what was swallowed before.
     fn changed(&self, amends: Amendment, change: &[u8], at: u64) -> Self {
         let changed = |kept: &[u8]| match amends {
@@ -110,19 +123,6 @@ struct Amended {
 }
 
 impl Amended {
-    /// Whether there is still something that can be changed. What its writer took back while the reader had blocked it can be
-    /// taken back for the reader.
-    fn may_change(&self, before: &Texts) -> Result<(), ErrorCode> {
-        let is_over = is_tombstone(&before.own);
-        match self.amends {
-            Amendment::Edit if is_over => Err(ErrorCode::NotFound),
-            Amendment::Retract if is_over && (self.swallowed || is_tombstone(&before.theirs)) => {
-                Err(ErrorCode::Duplicate)
-            }
-            Amendment::Edit | Amendment::Retract => Ok(()),
-        }
-    }
-
     /// The row of the edit or retract itself: beside the messages of the conversation, without a place.
     fn row(&self, tx: &Tx<'_>, new: &NewChatMessage, at: u64) -> rusqlite::Result<ChatRow> {
         let (conversation, by) = load(tx, &new.from.name, &new.to.name)?;

@@ -7,6 +7,7 @@
 use super::history::{directions, last_row, newest_item};
 use super::notified::{self, Seen};
 use super::{Call, ChatRow, Kind, amend, group, load, mention, people, save, tell};
+use crate::chat::conversation::{Conversation, Side};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::suffix::requests::DeletionOf;
@@ -136,19 +137,21 @@ fn delete_all(
     call: &mut Call<'_>,
 ) -> rusqlite::Result<Option<Sid>> {
     let user = &deletion.user;
-    let Some(last) = last_row(tx, user, with)? else { return Ok(None) };
     let (mut conversation, side) = load(tx, user, with)?;
+    // Of what is not kept any more the list of conversations still has the place.
+    let place = conversation.of(side).last.and_then(Sid::last_of);
+    let Some(last) = last_row(tx, user, with)?.map(|row| row.sid).or(place) else { return Ok(None) };
     let before = conversation.of(side).deleted.map_or(Row(0), Sid::row);
-    let unread = conversation.handle_deleted(side, last.sid);
+    let unread = conversation.handle_deleted(side, last);
     save(tx, user, with, &conversation)?;
     people::add_unread(tx, user, -i64::try_from(unread).unwrap_or(i64::MAX))?;
-    mention::read(tx, user, with, last.sid.row())?;
-    tx.execute(FORGET_ALL, params![user.as_str(), with.as_str(), last.sid.row()])?;
-    let seen = Seen { user, peer: with, sid: last.sid, up_to: true };
+    mention::read(tx, user, with, last.row())?;
+    tx.execute(FORGET_ALL, params![user.as_str(), with.as_str(), last.row()])?;
+    let seen = Seen { user, peer: with, sid: last, up_to: true };
     notified::clear(tx, &seen, deletion.dev.as_ref(), &deletion.connected, call)?;
-    tx.execute(PURGE, params![user.as_str(), with.as_str(), before, last.sid.row()])?;
+    tx.execute(PURGE, params![user.as_str(), with.as_str(), before, last.row()])?;
     purge(tx, user, with)?;
-    Ok(Some(last.sid))
+    Ok(Some(last))
 }
 
 fn delete_one(tx: &mut Tx<'_>, deletion: &Deletion, row: &ChatRow, call: &mut Call<'_>) -> rusqlite::Result<()> {
@@ -214,6 +217,20 @@ fn purge(tx: &mut Tx<'_>, user: &Owner, with: &Owner) -> rusqlite::Result<()> {
         Some(last) => tx.execute(GO_ON, params![user.as_str(), with.as_str(), last.sid.row()]).map(drop),
         None => tx.execute(END_PURGE, pair).map(drop),
     }
+}
+
+/// A message came to the conversation of `user` with another one: it is put away no more, unless it is muted.
+pub(super) fn take_out(
+    tx: &Tx<'_>,
+    conversation: &mut Conversation,
+    side: Side,
+    (user, with): (&Owner, &Owner),
+    at: u64,
+) -> rusqlite::Result<()> {
+    if conversation.of(side).archived && !people::entry(tx, user, with)?.is_muted(at) {
+        conversation.handle_archived(side, false);
+    }
+    Ok(())
 }
 
 /// Puts a conversation away, or takes it out again, and tells the user's devices.

@@ -25,6 +25,7 @@ const FORGET: &str = "DELETE FROM expiring WHERE row = ?1";
 const NOTE_DOCUMENT: &str = "INSERT INTO expiring_documents (row, seq, topic) VALUES (?1, ?2, ?3)";
 pub(in crate::store::sqlite) const DOCUMENTS: &str = "SELECT topic, seq FROM expiring_documents WHERE row = ?1";
 const FORGET_DOCUMENTS: &str = "DELETE FROM expiring_documents WHERE row = ?1";
+const FORGET_DOCUMENT: &str = "DELETE FROM expiring_documents WHERE row = ?1 AND seq = ?2";
 /// What is not kept any more has no row in `chat`.
 pub(in crate::store::sqlite) const OVER: &str = "SELECT row FROM expiring WHERE at <= ?1 ORDER BY at LIMIT ?2";
 const STOP_WAITING: &str = "UPDATE chat SET waits = 0 WHERE row = ?1";
@@ -67,6 +68,14 @@ pub(super) fn note_document(tx: &Tx<'_>, origin: Origin, topic: &str, seq: i64) 
     Ok(())
 }
 
+/// The copy of a message under this number waits no more. One of a year would be known as long otherwise, for each of its readers.
+pub(in crate::store::sqlite) fn forget_document(tx: &Tx<'_>, row: Row, seq: i64) -> rusqlite::Result<()> {
+    if tx.memory_draft.figures.chat_expiring > 0 {
+        tx.execute(FORGET_DOCUMENT, params![row, seq])?;
+    }
+    Ok(())
+}
+
 /// Deletes messages whose time is over, as many as there are ids for what clears their notifications. Whether there is more.
 pub(super) fn sweep(tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<bool> {
     let limit = CHUNK.min(call.push_sids.len() / USER_DEVICES_MAX);
@@ -78,11 +87,12 @@ pub(super) fn sweep(tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<bo
     if over.is_empty() {
         return Ok(false);
     }
-    let more = queues::drop_documents(tx, call.at)? || over.len() == limit;
+    let is_full = over.len() == limit;
     tx.conn.pragma_update(None, "secure_delete", "ON")?;
-    let deleted = over.into_iter().map(|row| delete_row(tx, row, call.at)).collect::<rusqlite::Result<Vec<_>>>();
+    let deleted = delete_all(tx, over, call.at);
     tx.conn.pragma_update(None, "secure_delete", "OFF")?;
-    let shown = deleted?.into_iter().flatten().filter(|message| !message.hidden && message.amends.is_none());
+    let (deleted, has_copies) = deleted?;
+    let shown = deleted.into_iter().flatten().filter(|message| !message.hidden && message.amends.is_none());
     // What is unread is known by now, and was not before.
     call.tombstones = Tombstones::default();
     for message in shown {
@@ -93,7 +103,15 @@ pub(super) fn sweep(tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<bo
         let seen = Seen { user: &message.peer, peer: &message.writer, sid: message.sid, up_to: false };
         notified::clear(tx, &seen, None, &[], call)?;
     }
-    Ok(more)
+    Ok(is_full || has_copies)
+}
+
+/// The rows of messages whose time is over, with the copies that wait in queues. Yields what the messages were, and whether more of
+/// those copies may be there.
+fn delete_all(tx: &mut Tx<'_>, over: Vec<Row>, now: u64) -> rusqlite::Result<(Vec<Option<ChatRow>>, bool)> {
+    let has_copies = queues::drop_documents(tx, now)?;
+    let deleted = over.into_iter().map(|row| delete_row(tx, row, now)).collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok((deleted, has_copies))
 }
 
 /// The row of a message whose time is over, or of a change of one. Yields what it was, if it is still kept.

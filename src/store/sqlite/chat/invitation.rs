@@ -33,14 +33,32 @@ pub(in crate::store) fn invite(tx: &mut Tx<'_>, new: &NewInvitation, call: &Chat
     if let Some(known) = known(tx, new, call.at)? {
         return Ok(known);
     }
+    // Before it is asked who the other one is: the answer to a foreign invitation would tell who exists, as often as one asks.
+    let asked = match &new.invitation.kind {
+        Says::Request { .. } => None,
+        Says::Answer(kind, sid) => match invitation_of(tx, new, *sid)? {
+            Some(asked) => Some((*kind, asked)),
+            None => return Ok(refused(new, ErrorCode::NotFound, "`ref` names no invitation between these two")),
+        },
+    };
     let admission = match admission(tx, What::Invitation, &new.from, &new.to, call)? {
         Ok(admission) => admission,
         Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.invitation.id.clone()))),
     };
-    match &new.invitation.kind {
-        Says::Request { .. } => request(tx, new, admission, call),
-        Says::Answer(kind, sid) => answer(tx, new, (*kind, *sid), admission, call),
+    match asked {
+        None => request(tx, new, admission, call),
+        Some(asked) => answer(tx, new, asked, admission, call),
     }
+}
+
+/// The invitation between the two that is answered, if its answerer has it. Of one that both have deleted nobody knows any more
+/// what it was to.
+fn invitation_of(tx: &Tx<'_>, new: &NewInvitation, sid: Sid) -> rusqlite::Result<Option<ChatRow>> {
+    let from = &new.from.name;
+    let is_meant = |row: &ChatRow| row.kind == Kind::Invitation && !row.gone && *row.other(from) == new.to.name;
+    let asked = ChatRow::by_sid(tx, sid)?.filter(is_meant);
+    let is_own = asked.as_ref().map_or(Ok(false), |row| row.is_of(tx, from))?;
+    Ok(asked.filter(|_| is_own))
 }
 
 /// An invitation that the bridge makes in the name of somebody who may: `Done`, or refused.
@@ -161,6 +179,9 @@ fn request(
     }
     let is_of_users = from.role == Role::User && to.role != Some(Role::Bal);
     let seen = if is_of_users { people::make_contact(tx, &from.name, &to.name)? } else { None };
+    if seen.is_some() {
+        position::tell_contact(tx, &from.name, &to.name, call.at)?;
+    }
     let row = row(tx, new, (Kind::Invitation, until), admission.is_swallowed(), call.at)?;
     let document = document(tx, new, Some(until), group_name)?;
     tell_both(tx, &row, &document, new, call.at)?;
@@ -182,17 +203,11 @@ fn decide(tx: &mut Tx<'_>, new: &NewInvitation, row: &ChatRow, call: &mut Call<'
 fn answer(
     tx: &mut Tx<'_>,
     new: &NewInvitation,
-    (answer, sid): (Answer, Sid),
+    (answer, asked): (Answer, ChatRow),
     admission: Admission,
     call: &mut Call<'_>,
 ) -> rusqlite::Result<ChatOutcome> {
-    let (from, to) = (&new.from, &new.to);
-    let is_meant = |row: &ChatRow| row.kind == Kind::Invitation && *row.other(&from.name) == to.name;
-    let asked = ChatRow::by_sid(tx, sid)?.filter(is_meant);
-    let is_own = asked.as_ref().map_or(Ok(false), |row| row.is_of(tx, &from.name))?;
-    let Some(asked) = asked.filter(|_| is_own) else {
-        return Ok(refused(new, ErrorCode::NotFound, "`ref` names no invitation between these two"));
-    };
+    let (from, to, sid) = (&new.from, &new.to, asked.sid);
     let by_inviter = asked.writer == from.name;
     if by_inviter != (answer == Answer::Cancel) {
         return Ok(refused(new, ErrorCode::Forbidden, "the invited answers, and who invited cancels"));

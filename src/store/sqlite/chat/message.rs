@@ -2,11 +2,11 @@
 
 use super::push::{Asking, Told};
 use super::{
-    Call, ChatRow, Kind, amend, document, events, expired, json_text, load, mention, people, position, push, save,
-    scheduled, tell,
+    Call, ChatRow, Kind, amend, deletion, document, events, expired, json_text, load, mention, people, position, push,
+    save, scheduled, tell,
 };
 use crate::chat::amendment::{is_edited, is_tombstone};
-use crate::chat::contact::{Admission, What, admit};
+use crate::chat::contact::{Admission, What, admit, too_many_strangers};
 use crate::chat::conversation::Written;
 use crate::chat::id::Owner;
 use crate::chat::message::{ErrorCode, Rejection};
@@ -59,11 +59,12 @@ pub(super) fn write_now(
         return amend::write(tx, new, amends, call);
     }
     let (from, to) = (&new.from, &new.to);
+    // Before it is asked who the other one is: what is said of a foreign message says nothing of that.
+    if !is_about_own(tx, new)? {
+        return Ok(refused(new, ErrorCode::NotFound, "it speaks of a message that is not in the conversation"));
+    }
     let admission = match admission(tx, What::Message, from, to, call)? {
-        Ok(admission) if is_about_own(tx, new)? => admission,
-        Ok(_) => {
-            return Ok(refused(new, ErrorCode::NotFound, "it speaks of a message that is not in the conversation"));
-        }
+        Ok(admission) => admission,
         Err(rejection) => return Ok(ChatOutcome::Refused(rejection.about(new.message.id.clone()))),
     };
     let document = new.message.to_bytes();
@@ -141,8 +142,7 @@ pub(super) fn admission(
     let admitted = admitted(tx, what, from, to, call)?;
     let is_stranger = admitted.as_ref().map_or(true, |admission| admission.is_of_stranger());
     if is_stranger && !from.strangers {
-        let detail = "too much was written to users who have the writer not as a contact, or do not exist";
-        return Ok(Err(Rejection::new(ErrorCode::RateLimited, detail)));
+        return Ok(Err(too_many_strangers()));
     }
     Ok(admitted)
 }
@@ -206,11 +206,9 @@ fn place(tx: &Tx<'_>, new: &NewChatMessage, (swallowed, reads): (bool, bool), at
     let (mut conversation, by) = load(tx, from, to)?;
     let (counts, to_self) = (kind == Kind::Message, from == to);
     let places = conversation.handle_written(Written { sid: new.sid, by, swallowed, counts, to_self, reads });
-    for (side, user, other) in [(by, from, to), (by.other(), to, from)] {
-        // What is muted stays put away.
-        if conversation.of(side).archived && !people::entry(tx, user, other)?.is_muted(at) {
-            conversation.handle_archived(side, false);
-        }
+    let comes_to = [Some((by, from, to)), places.reader.map(|_| (by.other(), to, from))];
+    for (side, user, other) in comes_to.into_iter().flatten().filter(|_| counts) {
+        deletion::take_out(tx, &mut conversation, side, (user, other), at)?;
     }
     save(tx, from, to, &conversation)?;
     if places.reader.is_some() && counts && new.to.role != Some(Role::Bal) {

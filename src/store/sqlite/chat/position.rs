@@ -68,7 +68,7 @@ pub(in crate::store) fn receipt_of_user(
         ReceiptOf::Each(sids) => sids.as_slice(),
         ReceiptOf::UpTo(sid) | ReceiptOf::In(_, sid) => std::slice::from_ref(sid),
     };
-    let mut rows = Vec::with_capacity(sids.len());
+    let (mut rows, mut offers) = (Vec::with_capacity(sids.len()), Vec::new());
     for sid in sids {
         let with = if let ReceiptOf::In(with, _) = &new.of { Some(with) } else { None };
         let row = ChatRow::by_sid(tx, *sid)?.filter(|row| with.is_none_or(|with| row.other(reader.user) == with));
@@ -79,7 +79,8 @@ pub(in crate::store) fn receipt_of_user(
             None => false,
         };
         let Some(row) = row.filter(|_| is_own) else {
-            if ringing::receipt(tx, new, *sid, call)? {
+            if with.is_none() && ringing::is_to(tx, reader.user, *sid)? {
+                offers.push(*sid);
                 continue;
             }
             let detail = "a `sid` is that of no message that went to this user";
@@ -87,6 +88,7 @@ pub(in crate::store) fn receipt_of_user(
         };
         rows.push(row);
     }
+    offers.into_iter().try_for_each(|offer| ringing::receipt(tx, new, offer, call))?;
     let up_to = !matches!(new.of, ReceiptOf::Each(_));
     let mut confirmed = sids.to_vec();
     if new.read {

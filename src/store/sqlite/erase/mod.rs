@@ -64,6 +64,9 @@ struct Work {
     /// The rows of pushes that were with a push service when they were looked at: no more than are handed out at one time.
     #[serde(default, rename = "waits_for")]
     in_flight: Vec<i64>,
+    /// Users who do not see the person any more since this part.
+    #[serde(skip)]
+    unseen: Vec<Owner>,
     erasure: Erasure,
 }
 
@@ -131,12 +134,13 @@ enum Step {
 
 /// In this order: first what reaches somebody, then what was said, then what only holds the name. What else comes to hold names of
 /// users has a step here, or a statement in [`named`].
-const STEPS: [Step; 19] = [
+const STEPS: [Step; 20] = [
     Step::Quiet(pushes::forget_devices),
     Step::Telling(calls::end),
     Step::Telling(groups::leave),
     Step::Quiet(scheduled::own),
     Step::Quiet(scheduled::of_others),
+    Step::Quiet(named::drop_contacts),
     Step::Quiet(named::drop_rows),
     Step::Telling(messages::own),
     Step::Telling(messages::clear),
@@ -216,7 +220,7 @@ fn chunk(tx: &mut Tx<'_>, work: &mut Work, call: &mut Call<'_>) -> rusqlite::Res
         if work.in_flight.is_empty() {
             // Their answers may have said something.
             work.begin_again();
-            return Ok(Erasing::More);
+            return Ok(Erasing::More { unseen: Vec::new() });
         }
         return Ok(Erasing::InFlight(work.in_flight.len() as u64));
     };
@@ -228,7 +232,7 @@ fn chunk(tx: &mut Tx<'_>, work: &mut Work, call: &mut Call<'_>) -> rusqlite::Res
         work.step += 1;
         work.after.clear();
     }
-    Ok(Erasing::More)
+    Ok(Erasing::More { unseen: std::mem::take(&mut work.unseen) })
 }
 
 pub(in crate::store) fn running(tx: &Tx<'_>) -> rusqlite::Result<Vec<Owner>> {

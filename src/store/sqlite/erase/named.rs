@@ -1,6 +1,7 @@
 //! Tables that have names of users in columns: one statement for each, which removes a chunk.
 
 use super::Work;
+use crate::store::sqlite::chat::owner;
 use crate::store::sqlite::tx::Tx;
 use rusqlite::params;
 
@@ -10,11 +11,7 @@ const CHUNK: i64 = 250;
 /// What it is called in the answer, and how rows of it go: `?1` is the name, `?2` how many at most.
 ///
 /// A further table is a line here. Where a row of somebody else has to stay, under the other name, it is a step of its own.
-const DROPPED: [(&str, &str); 17] = [
-    (
-        "contacts",
-        "DELETE FROM contacts WHERE user = ?1 AND other IN (SELECT other FROM contacts WHERE user = ?1 LIMIT ?2)",
-    ),
+const DROPPED: [(&str, &str); 16] = [
     (
         "contacts of others",
         "DELETE FROM contacts WHERE other = ?1 AND user IN (SELECT user FROM contacts WHERE other = ?1 LIMIT ?2)",
@@ -78,6 +75,21 @@ const DROPPED: [(&str, &str); 17] = [
     ("presence", "DELETE FROM presence WHERE user = ?1 AND ?2 > 0"),
     ("settings and profile", "DELETE FROM users WHERE user = ?1 AND ?2 > 0"),
 ];
+
+const CONTACTS: &str = "SELECT other FROM contacts WHERE user = ?1 LIMIT ?2";
+const DROP_CONTACT: &str = "DELETE FROM contacts WHERE user = ?1 AND other = ?2";
+
+/// Those whom the person had among the contacts, who see the person no more.
+pub(super) fn drop_contacts(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {
+    let others = tx.all(CONTACTS, params![work.user, CHUNK], |row| owner(row, 0))?;
+    for other in &others {
+        tx.execute(DROP_CONTACT, params![work.user, other.as_str()])?;
+    }
+    work.removed("contacts", others.len());
+    let is_full = others.len() == CHUNK as usize;
+    work.unseen = others;
+    Ok(is_full)
+}
 
 /// A chunk of one of them.
 pub(super) fn drop_rows(tx: &mut Tx<'_>, work: &mut Work) -> rusqlite::Result<bool> {

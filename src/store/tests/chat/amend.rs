@@ -295,13 +295,26 @@ async fn what_a_block_swallowed_does_not_come_with_a_later_change() {
     assert_eq!((&bobs["body"], &bobs["data"]), (&json!("first"), &json!({ "x": 1 })));
     assert_eq!((&own["body"], &own["data"]), (&json!("swallowed"), &json!({ "x": 1 })));
     chat.bytes_are_counted();
-    // What was taken back for its writer alone is taken back for the reader as well, and once.
+    // Of what was taken back for its writer alone no answer says so.
     let again = json!({ "type": "retract", "ref": other.to_string() });
-    assert!(matches!(chat.amend("alice", "bob", &again).await.1, ChatOutcome::Done { .. }));
-    assert!(matches!(chat.amend("alice", "bob", &again).await.1,
-        ChatOutcome::Refused(rejection) if rejection.code() == ErrorCode::Duplicate));
-    assert_eq!(chat.unread("bob"), 1);
-    assert!(!chat.is_kept("other"));
+    assert_eq!(code(&chat.amend("alice", "bob", &again).await.1), Some(ErrorCode::Duplicate));
+    assert_eq!((chat.unread("bob"), chat.is_kept("other")), (2, true));
+}
+
+#[tokio::test]
+async fn how_long_a_message_may_be_does_not_tell_of_a_block() {
+    let mut chat = Chat::of_two().await;
+    let sid = chat.write("alice", "bob", &"€".repeat(16_000)).await;
+    chat.block("bob", "alice", true).await;
+    chat.edit("alice", "bob", sid, "short").await;
+    chat.block("bob", "alice", false).await;
+    let data = json!({ "type": "edit", "ref": sid.to_string(), "data": "x".repeat(30_000) });
+    assert!(matches!(chat.amend("alice", "bob", &data).await.1, ChatOutcome::Done { .. }));
+    let (own, bobs) = (chat.history("alice", "bob").await, chat.history("bob", "alice").await);
+    let (own, bobs) = (own.last().unwrap(), bobs.last().unwrap());
+    assert!(own["body"] == "short" && own["data"].is_string());
+    assert!(bobs["body"] != "short" && bobs["data"].is_null(), "the whole would be too long");
+    chat.bytes_are_counted();
 }
 
 /// A change looks at the one before it, however many there were.
@@ -324,6 +337,30 @@ async fn of_a_message_that_is_edited_often_one_row_has_a_text() {
     assert_eq!(bodies(&chat.history("bob", "alice").await).last(), Some(&"text 20"));
     chat.retract("alice", "bob", sid).await;
     assert!(!chat.is_kept("text "));
+}
+
+/// The limit of strangers counts neither retracts nor cancels, so what they are told must not depend on who exists.
+#[tokio::test]
+async fn what_is_said_of_a_foreign_ref_says_nothing_of_who_exists() {
+    let mut chat = Chat::of(&["alice", "bob", "carol", "shy"]).await;
+    chat.set("shy", SettingChange::Writers(Writers::Contacts)).await;
+    let foreign = chat.write("alice", "bob", "hi").await;
+    for document in [
+        json!({ "type": "retract", "ref": foreign.to_string() }),
+        json!({ "type": "edit", "ref": foreign.to_string(), "body": "x" }),
+        json!({ "type": "reaction", "ref": foreign.to_string(), "body": "+1" }),
+        json!({ "reply_to": foreign.to_string(), "body": "x" }),
+    ] {
+        let told = async |chat: &mut Chat, to: &str| match chat.amend("carol", to, &document).await.1 {
+            ChatOutcome::Refused(rejection) => (rejection.code(), rejection.detail().to_owned()),
+            outcome => panic!("{outcome:?}"),
+        };
+        let unknown = told(&mut chat, "nobody").await;
+        assert_eq!(unknown.0, ErrorCode::NotFound);
+        for to in ["alice", "bob", "shy", "carol"] {
+            assert_eq!(told(&mut chat, to).await, unknown, "{to}: {document}");
+        }
+    }
 }
 
 #[tokio::test]

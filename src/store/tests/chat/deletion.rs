@@ -1,6 +1,8 @@
 //! Own copies that are deleted, and conversations that are put away.
 
 use super::*;
+use crate::chat::group::GroupChange;
+use crate::chat::suffix::invitations::{Answer, Invitation, Kind};
 
 impl Chat {
     pub(in crate::store::tests) async fn delete(
@@ -169,4 +171,56 @@ async fn a_conversation_is_put_away_until_a_new_message_comes_unless_it_is_muted
     chat.archive("bob", "alice", false).await.unwrap();
     assert!(!is_archived(&chat).await);
     assert_eq!(chat.archive("bob", "carol", true).await.unwrap_err().code(), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn what_is_no_message_to_its_user_takes_no_conversation_out() {
+    let mut chat = Chat::of_two().await;
+    let sid = chat.write("bob", "alice", "hi").await;
+    chat.archive("bob", "alice", true).await.unwrap();
+    let is_archived = async |chat: &Chat| chat.conversations("bob").await.items[0].archived;
+    let reaction = json!({ "to": "bob", "type": "reaction", "ref": sid.to_string(), "body": "+1" });
+    assert!(matches!(chat.send(writer("alice"), peer("bob", &[]), &reaction).await.1, ChatOutcome::Done { .. }));
+    assert!(is_archived(&chat).await, "a reaction");
+    chat.block("bob", "alice", true).await;
+    chat.write("alice", "bob", "are you there").await;
+    assert!(is_archived(&chat).await, "what was swallowed");
+    chat.block("bob", "alice", false).await;
+    chat.signals(writer("alice"), peer("bob", &[]), &json!({ "type": "offer" })).await;
+    assert!(is_archived(&chat).await);
+    chat.end_due(chat.at + MINUTE, &[]).await;
+    let shown = (is_archived(&chat).await, chat.unread("bob"));
+    assert_eq!(shown, (false, 1), "a call that was missed counts like a message");
+}
+
+/// Without its text nobody knows whether it was into a group.
+#[tokio::test]
+async fn an_invitation_that_both_have_deleted_is_not_answered() {
+    let mut chat = Chat::of_group(&["bob"]).await;
+    chat.rig.store.chat_user_seen(owner("dora")).await.unwrap().await.unwrap();
+    let added = chat.change("alice", GroupChange::Add(vec![owner("dora")])).await.unwrap();
+    let (_, sid, _) = added.invited[0];
+    for user in ["alice", "dora"] {
+        chat.delete_each(user, &[sid]).await.unwrap();
+    }
+    let accept = Invitation { id: None, to: owner("alice"), kind: Kind::Answer(Answer::Accept, sid), dev: None };
+    let own = chat.rig.sid();
+    let outcome = chat.writes_invitation(writer("dora"), peer("alice", &[]), own, accept).await;
+    assert_eq!(code(&outcome), Some(ErrorCode::NotFound));
+}
+
+/// The list has it still, by its place.
+#[tokio::test]
+async fn a_conversation_of_which_nothing_is_kept_can_be_deleted() {
+    let mut chat = Chat::of_two().await;
+    let last = chat.write("alice", "bob", "hi").await;
+    chat.at += 31 * DAY;
+    while chat.sweep(30 * DAY, u64::MAX).await {}
+    assert_eq!(chat.conversations("bob").await.items.len(), 1);
+    let up_to = chat.delete_all("bob", "alice").await.unwrap();
+    assert!(up_to >= last && up_to.row() == last.row());
+    assert_eq!((chat.conversations("bob").await.items.len(), chat.conversations("alice").await.items.len()), (0, 1));
+    assert_eq!(chat.told("bob", "changes").await[0]["up_to"], up_to.to_string());
+    chat.write("alice", "bob", "new").await;
+    assert_eq!(chat.conversations("bob").await.items[0].unread, 1);
 }

@@ -30,11 +30,24 @@ impl Chat {
         assert_eq!(self.begin(user).await, EraseBegun::Begun);
         loop {
             match self.step(user).await {
-                Erasing::More => {}
+                Erasing::More { .. } => {}
                 Erasing::Done(erasure) => return erasure,
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// The same, and who does not see that one any more.
+    async fn erase_and_tell(&mut self, user: &str) -> Vec<Owner> {
+        assert_eq!(self.begin(user).await, EraseBegun::Begun);
+        let mut told = Vec::new();
+        loop {
+            match self.step(user).await {
+                Erasing::More { unseen } => told.extend(unseen),
+                other => break assert!(matches!(other, Erasing::Done(_))),
+            }
+        }
+        told
     }
 
     /// How often each of these stands in the files of the store.
@@ -247,7 +260,7 @@ async fn an_erase_that_is_killed_after_any_part_goes_on_after_the_start() {
         assert_eq!(ask!(chat.rig, erases), [owner(NAME)]);
         assert_eq!(chat.begin(NAME).await, EraseBegun::Running);
         match chat.step(NAME).await {
-            Erasing::More => {}
+            Erasing::More { .. } => {}
             Erasing::Done(erasure) => break erasure,
             other => panic!("{other:?}"),
         }
@@ -276,7 +289,7 @@ async fn what_a_push_service_has_goes_when_it_has_answered() {
     assert_eq!(chat.begin(NAME).await, EraseBegun::Begun);
     let waits = async |chat: &mut Chat| loop {
         match chat.step(NAME).await {
-            Erasing::More => {}
+            Erasing::More { .. } => {}
             other => return other,
         }
     };
@@ -407,8 +420,24 @@ async fn what_was_on_its_way_when_an_erase_began_brings_nobody_back() {
     assert_eq!(chat.send(writer(NAME), peer("alice", &[]), &message).await.1, refused_as_erased());
     let made = GroupAction::Create(named_settings("Zoe"));
     assert_eq!(chat.change_group(NAME, made, &[]).await, Err(ErrorCode::Forbidden));
-    while chat.step(NAME).await == Erasing::More {}
+    while matches!(chat.step(NAME).await, Erasing::More { .. }) {}
     assert_eq!(chat.rig.store.scrub().await.unwrap(), Scrubbed::Now);
     assert_eq!(chat.found(&SECRETS), []);
     assert_eq!((chat.count("SELECT count(*) FROM members"), chat.count("SELECT members FROM chat_groups")), (2, 2));
+}
+
+/// The broker remembers whom somebody sees as long as that one has a session, and the name may be somebody else's by then.
+#[tokio::test]
+async fn those_who_saw_an_erased_user_are_named() {
+    let mut chat = Chat::of(&["bob", NAME]).await;
+    chat.write("bob", NAME, "hi").await;
+    let mut expected = vec![owner("bob")];
+    chat.write(NAME, "bob", "ho").await;
+    for n in 0..300 {
+        let name = format!("u{n:03}");
+        chat.rig.store.chat_user_seen(owner(&name)).await.unwrap().await.unwrap();
+        chat.write(NAME, &name, "hi").await;
+        expected.push(owner(&name));
+    }
+    assert_eq!(chat.erase_and_tell(NAME).await, expected);
 }

@@ -168,6 +168,25 @@ async fn what_waits_for_a_bal_or_is_hidden_goes_as_well() {
 }
 
 #[tokio::test]
+async fn of_a_copy_that_was_taken_nothing_is_remembered() {
+    let mut chat = Chat::of_two().await;
+    chat.write_for("bob", DAY, &json!({})).await;
+    let noted = |chat: &Chat| chat.count("SELECT count(*) FROM expiring_documents");
+    assert_eq!(noted(&chat), 2, "one for each side");
+    chat.told("bob", "messages").await;
+    assert_eq!(noted(&chat), 1);
+    chat.told("alice", "messages").await;
+    assert_eq!((noted(&chat), chat.rig.store.figures().chat_expiring), (0, 1));
+    // Nor of one that nobody reads.
+    chat.write_for("bob", DAY, &json!({})).await;
+    let store = chat.rig.store.clone();
+    let unread = store.topics_to_drop(String::new(), 10).await.unwrap().await.unwrap();
+    assert_eq!(noted(&chat), 2);
+    store.drop_unread(unread).await.unwrap().await.unwrap();
+    assert_eq!(noted(&chat), 0);
+}
+
+#[tokio::test]
 async fn what_waits_for_a_session_goes_with_its_time() {
     let mut chat = Chat::of_two().await;
     let (one, two) = (chat.rig.session("one").await, chat.rig.session("two").await);

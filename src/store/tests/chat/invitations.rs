@@ -118,6 +118,31 @@ async fn only_the_invited_answers_and_only_who_invited_cancels() {
 }
 
 #[tokio::test]
+async fn whoever_is_invited_is_a_contact_and_is_told_what_was_read_before() {
+    let mut chat = Chat::of(&["alice", "bob"]).await;
+    let sid = chat.write("bob", "alice", "hi").await;
+    chat.read("alice", "bob", sid).await;
+    chat.forget("bob").await;
+    chat.invite("alice", "bob", &request()).await;
+    let word = sid.to_string();
+    assert_eq!(statuses(&chat.told("bob", "receipts").await), [(&*word, "delivered"), (&*word, "read")]);
+}
+
+#[tokio::test]
+async fn an_answer_to_a_foreign_invitation_says_nothing_of_who_exists() {
+    let mut chat = Chat::of(&["alice", "bob", "eve"]).await;
+    let (sid, _) = chat.invite("alice", "bob", &request()).await;
+    for what in ["accept", "decline", "cancel"] {
+        let told = async |chat: &mut Chat, to: &str| match chat.answer("eve", to, what, sid).await {
+            ChatOutcome::Refused(rejection) => (rejection.code(), rejection.detail().to_owned()),
+            outcome => panic!("{outcome:?}"),
+        };
+        let unknown = told(&mut chat, "nobody").await;
+        assert_eq!((unknown.0, told(&mut chat, "alice").await), (ErrorCode::NotFound, unknown.clone()), "{what}");
+    }
+}
+
+#[tokio::test]
 async fn an_invitation_ends_with_its_time() {
     let mut chat = Chat::of(&["alice", "bob"]).await;
     chat.register("bob", "phone", "T1").await;

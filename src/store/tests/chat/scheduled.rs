@@ -183,7 +183,7 @@ async fn the_rules_are_asked_when_the_time_comes_and_reading_is_not_meant_by_it(
     chat.at += DAY + MINUTE;
     let outcomes = chat.send_due().await;
     let codes: Vec<_> = outcomes.iter().map(|(_, outcome)| code(outcome)).collect();
-    assert_eq!(codes, [Some(ErrorCode::Forbidden), Some(ErrorCode::Forbidden), Some(ErrorCode::Forbidden)]);
+    assert_eq!(codes, [Some(ErrorCode::Forbidden), Some(ErrorCode::NotFound), Some(ErrorCode::Forbidden)]);
     let told = chat.told("alice", "receipts").await;
     assert_eq!((told.len(), &told[0]["status"], &told[0]["code"]), (3, &json!("failed"), &json!("FORBIDDEN")));
     assert_eq!(chat.waiting(), 0);

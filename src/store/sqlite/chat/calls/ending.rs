@@ -9,7 +9,7 @@ use crate::chat::suffix::calls::{SignalKind, TTL_MAX};
 use crate::chat::topic::Device;
 use crate::store::sqlite::chat::message::{copy, insert};
 use crate::store::sqlite::chat::push::{self, Asking, TTL_MS, Told};
-use crate::store::sqlite::chat::{Call, ChatRow, Kind, load, people, save};
+use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, load, people, save};
 use crate::store::sqlite::column::{from_sql, sql_ms};
 use crate::store::sqlite::tx::Tx;
 use crate::store::{CALLS_DUE_MAX, ChatCall, ChatOutcome, DueCall, DueCalls, Origin, OverdueCall};
@@ -128,10 +128,11 @@ fn keep_message(
     let is_missed = ended.ending.outcome == Outcome::Missed;
     let (mut conversation, by) = load(tx, caller, callee)?;
     let places = conversation.handle_call(ended.message, by, call_row.hidden, is_missed);
-    save(tx, caller, callee, &conversation)?;
     if is_missed && places.reader.is_some() {
+        deletion::take_out(tx, &mut conversation, by.other(), (callee, caller), call.at)?;
         people::add_unread(tx, callee, 1)?;
     }
+    save(tx, caller, callee, &conversation)?;
     let row = ChatRow {
         sid: ended.message,
         kind: Kind::Call,

@@ -8,11 +8,11 @@ use crate::chat::push_decision::{Asked, Matter, PushWhen, Wish};
 use crate::chat::push_document::Content;
 use crate::chat::suffix::calls::TTL_MAX;
 use crate::chat::topic::Device;
+use crate::store::NewReceipt;
 use crate::store::sqlite::chat::notified::cancel;
 use crate::store::sqlite::chat::push::{self, Asking, Decided, News, Told, queue, registered};
 use crate::store::sqlite::chat::{Call, json, json_text, people, unpushed};
 use crate::store::sqlite::tx::Tx;
-use crate::store::{NewReceipt, ReceiptOf};
 use rusqlite::params;
 use std::collections::BTreeSet;
 
@@ -159,21 +159,19 @@ pub(in crate::store::sqlite) fn is_to(tx: &Tx<'_>, user: &Owner, offer: Sid) -> 
     Ok(CallRow::by_sid(tx, offer)?.is_some_and(|row| row.callee == *user && !row.hidden))
 }
 
-/// A device says that it has an offer. Whether it is one to this user.
+/// A device says that it has an offer to this user.
 pub(in crate::store::sqlite) fn receipt(
     tx: &mut Tx<'_>,
     new: &NewReceipt,
     offer: Sid,
     call: &Call<'_>,
-) -> rusqlite::Result<bool> {
-    if matches!(new.of, ReceiptOf::In(..)) || !acknowledged(tx, new.user.as_str(), offer)? {
-        return Ok(false);
-    }
+) -> rusqlite::Result<()> {
+    acknowledged(tx, new.user.as_str(), offer)?;
     // A device that nobody looks at says nothing of the others.
-    if let Some(dev) = new.dev.as_ref().filter(|_| new.attended) {
-        attended(tx, &new.user, dev, offer, call)?;
+    match new.dev.as_ref().filter(|_| new.attended) {
+        Some(dev) => attended(tx, &new.user, dev, offer, call),
+        None => Ok(()),
     }
-    Ok(true)
 }
 
 /// The attended device `dev` rings: pushes that still wait to be sent, or to be decided, are taken back.
