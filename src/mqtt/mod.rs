@@ -10,6 +10,7 @@ mod config;
 mod directory;
 mod inbound;
 mod link;
+mod refusals;
 mod retry;
 mod session;
 mod settle;

@@ -3,8 +3,9 @@
 use super::barrier::Barrier;
 use super::config::{ClientLimits, Plan};
 use super::link::{Answer, Failure, Gone, Protocol, Retain, Terms, wire_bytes};
+use super::refusals::RefusalLog;
 use super::session::Tally;
-use super::settle::{News, Settling, meaning};
+use super::settle::{Settling, meaning};
 use super::{BrokerLink, Outbound, Outcome};
 use crate::ops::clock::at;
 use std::future::{Future, pending};
@@ -138,7 +139,7 @@ impl<P: Protocol> Talk<'_, P> {
         });
         let mut closing = None;
         while closing.is_none() || !self.flight.is_empty() {
-            let (deadline, room) = (self.flight.deadline(), self.flight.len() < window);
+            let (deadline, room) = (self.flight.deadline(), self.flight.len() < window && !self.flight.is_full());
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !publish.is_closed() => publish.close(),
@@ -191,6 +192,7 @@ impl<P: Protocol> Talk<'_, P> {
 pub(super) struct Flight {
     waiting: JoinSet<Landed>,
     settling: Settling,
+    log: RefusalLog,
     barrier: Barrier,
     limit: Duration,
     /// What is refused, for the operator.
@@ -216,6 +218,7 @@ impl Flight {
             refusal_pause: limits.refusal_pause,
             waiting: JoinSet::new(),
             settling: Settling::new(limits.refusal_pause, limits.reader_probe),
+            log: RefusalLog::default(),
             barrier: Barrier::default(),
             limit: limits.answer,
         }
@@ -237,14 +240,27 @@ impl Flight {
         self.waiting.len()
     }
 
+    /// Whether so much is refused that nothing more is taken.
+    fn is_full(&self) -> bool {
+        self.settling.is_full()
+    }
+
     fn deadline(&self) -> Option<Instant> {
-        self.settling.deadline().into_iter().chain(self.refused_until).min()
+        [self.settling.deadline(), self.log.deadline(), self.refused_until].into_iter().flatten().min()
     }
 
     /// Tells what is due; answers whether it is time for the bridge to probe for readers.
     fn tick(&mut self, now: Instant) -> bool {
         if self.refused_until.take_if(|until| *until <= now).is_some() {
             self.trouble.send_replace(None);
+            self.log.over();
+        }
+        if let Some(refusals) = self.log.tick(now) {
+            let held = self.settling.held();
+            error!(
+                refusals,
+                held, "the broker refuses publications on more topics than are named here, within a minute"
+            );
         }
         self.settling.tick(now)
     }
@@ -273,21 +289,22 @@ impl Flight {
         let Landed { topic, may_be_unread, answer, outcome } = landed;
         if meaning(&answer, may_be_unread) == Outcome::Confirmed {
             Tally::count(&tally.confirmed);
-            self.settling.passed(&topic);
+            self.log.passed(&topic);
         } else {
             self.barrier.broke(&topic);
         }
-        if let Answer::Refused(reason) = &answer {
-            self.trouble.send_replace(Some(format!("the broker refuses what is published on {topic}: {reason}")));
-            self.refused_until = Some(Instant::now() + 3 * self.refusal_pause);
-        }
+        let now = Instant::now();
         match &answer {
-            Answer::Refused(reason) if self.settling.news(&topic) == News::First => {
+            Answer::Refused(reason) if self.log.refused(&topic, now) => {
                 error!(topic, reason, "the broker refuses a publication; it is tried again and again");
             }
             answer => debug!(topic, ?answer, "a publication was answered"),
         }
-        self.settling.answered(&answer, may_be_unread, outcome, Instant::now());
+        let held_until = self.settling.answered(&answer, may_be_unread, outcome, now);
+        if let (Answer::Refused(reason), Some(until)) = (&answer, held_until) {
+            self.trouble.send_replace(Some(format!("the broker refuses what is published on {topic}: {reason}")));
+            self.refused_until = Some(until + 2 * self.refusal_pause);
+        }
         match answer {
             Answer::Silent => Err(Failure::Silent(self.limit)),
             _ => Ok(()),
