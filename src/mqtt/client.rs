@@ -48,7 +48,7 @@ async fn keep<P: Protocol>(mut plan: Plan, mut outlet: Outlet, stop: &Cancellati
         let (pause, tell) = retry.failed(&failure, open, rand::random());
         say(&plan, &failure, pause, tell);
         if !matches!(failure, Failure::Redelivery) {
-            outlet.trouble.send_replace(Some(format!("{}: {failure}", plan.address)));
+            flight.trouble.away(format!("{}: {failure}", plan.address));
         }
         tokio::select! {
             () = stop.cancelled() => return,

@@ -38,7 +38,7 @@ settings! {
         /// Topic filters to subscribe, each with QoS 1.
         #[serde(skip)] pub filters: Vec<String> = CLIENT_FILTERS.map(str::to_owned).to_vec();
         /// Filters that an earlier release subscribed to under this client id: taken back, because a broker may deliver
-        /// a message once for each filter that matches. They stand in where the broker refuses [`Self::filters`].
+        /// a message once for each filter that matches. They stand in where the broker refuses [`CLIENT_FILTERS`].
         #[serde(skip)] pub former_filters: Vec<String> = Vec::new();
         /// Filters that other settings may have subscribed to under this client id: taken back as well.
         #[serde(skip)] pub unused_filters: Vec<String> = Vec::new();

@@ -157,6 +157,9 @@ pub(super) enum Failure {
     Redelivery,
 }
 
+/// Why a subscription at QoS 0 counts as refused.
+pub(super) const QOS_0: &str = "it is granted at QoS 0 only, at which messages get lost";
+
 /// Most requests that the library writes before it flushes the socket.
 pub(super) const BATCH: usize = 32;
 

@@ -14,8 +14,10 @@ mod refusals;
 mod retry;
 mod session;
 mod settle;
+mod subscribing;
 mod talk;
 mod tls;
+mod trouble;
 mod v311;
 mod v5;
 

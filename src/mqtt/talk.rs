@@ -2,20 +2,22 @@
 
 use super::barrier::Barrier;
 use super::config::{ClientLimits, Plan};
-use super::link::{Answer, Failure, Gone, Protocol, Retain, Terms, wire_bytes};
+use super::link::{Answer, Failure, Protocol, Retain, Terms, wire_bytes};
 use super::refusals::RefusalLog;
 use super::session::Tally;
 use super::settle::{Settling, meaning};
+use super::subscribing::Subscribing;
+use super::trouble::Trouble;
 use super::{BrokerLink, Outbound, Outcome};
 use crate::ops::clock::at;
-use std::future::{Future, pending};
+use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 /// Why this side closes a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,17 +47,20 @@ impl<P: Protocol> Talk<'_, P> {
         withheld: &Notify,
     ) -> Result<Close, Failure> {
         let grace = self.plan.config.limits.grace;
+        let mut subscribing = Subscribing::<P>::new(self.plan, self.client, self.terms.session_present);
         tokio::select! {
             () = stop.cancelled() => return Ok(Close::Stop),
-            subscribed = self.subscribe() => subscribed?,
+            subscribed = self.subscribe(&mut subscribing) => subscribed?,
         }
         self.open();
         let overdue = async {
             stop.cancelled().await;
             sleep(grace).await;
         };
+        let (changes, refused) = mpsc::channel(1);
         tokio::select! {
-            ended = self.publish_all(publish, stop, withheld) => ended,
+            ended = self.publish_all(publish, refused, stop, withheld) => ended,
+            failure = subscribing.ask_again(changes) => Err(failure),
             () = overdue => {
                 info!(left = self.flight.len(), "publications are left unconfirmed at the end");
                 Ok(Close::Stop)
@@ -63,64 +68,22 @@ impl<P: Protocol> Talk<'_, P> {
         }
     }
 
-    /// Subscribes until every filter is granted. What the session has besides is taken back afterwards: before, a message
-    /// would find no subscription for a moment and be lost.
-    async fn subscribe(&self) -> Result<(), Failure> {
-        let config = &self.plan.config;
-        let former = &config.former_filters;
-        let mut has_former = self.terms.session_present;
+    /// Asks until the bridge can work with what the broker grants.
+    async fn subscribe(&mut self, subscribing: &mut Subscribing<'_, P>) -> Result<(), Failure> {
         loop {
-            if self.ask_for(&config.filters).await? {
-                if has_former {
-                    let surplus = [former.as_slice(), &config.unused_filters].concat();
-                    self.answered(P::unsubscribe(self.client, &surplus)).await?;
-                }
+            let (can_work, refused) = subscribing.ask().await?;
+            self.flight.trouble.filters(refused);
+            if can_work {
                 return Ok(());
             }
-            if !former.is_empty() {
-                has_former = true;
-                if self.ask_for(former).await? {
-                    self.answered(P::unsubscribe(self.client, &config.filters)).await?;
-                    warn!(
-                        broker = self.plan.address,
-                        filters = ?config.filters,
-                        "the broker grants only the subscriptions of an earlier release: misspelt topics cannot be told"
-                    );
-                    return Ok(());
-                }
-            }
-            sleep(config.limits.retry_max).await;
-        }
-    }
-
-    /// Subscribes `filters`; whether all are granted.
-    async fn ask_for(&self, filters: &[String]) -> Result<bool, Failure> {
-        let refused = self.answered(P::subscribe(self.client, filters)).await?;
-        for (filter, reason) in filters.iter().zip(&refused) {
-            if let Some(reason) = reason {
-                error!(broker = self.plan.address, filter, reason, "the broker refuses a subscription");
-                let trouble = format!("{}: the broker refuses the subscription {filter}: {reason}", self.plan.address);
-                self.flight.trouble.send_replace(Some(trouble));
-            }
-        }
-        Ok(refused.iter().all(Option::is_none))
-    }
-
-    /// Waits for an answer of the broker.
-    async fn answered<T>(&self, asked: impl Future<Output = Result<T, Gone>>) -> Result<T, Failure> {
-        let limit = self.plan.config.limits.answer;
-        match timeout(limit, asked).await {
-            Ok(Ok(answer)) => Ok(answer),
-            // The link is gone; its receiving half knows why, and ends it all.
-            Ok(Err(Gone)) => pending().await,
-            Err(_) => Err(Failure::Silent(limit)),
+            sleep(self.plan.config.limits.retry_max).await;
         }
     }
 
     fn open(&mut self) {
         self.tally.opened.get_or_init(Instant::now);
         info!(broker = self.plan.address, filters = self.plan.config.filters.len(), "subscribed; the broker is up");
-        self.flight.trouble.send_replace(None);
+        self.flight.trouble.connected();
         self.broker_link.send_replace(BrokerLink::Up);
         self.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
@@ -128,6 +91,7 @@ impl<P: Protocol> Talk<'_, P> {
     async fn publish_all(
         &mut self,
         publish: &mut mpsc::Receiver<Outbound>,
+        mut refused: mpsc::Receiver<Option<String>>,
         stop: &CancellationToken,
         withheld: &Notify,
     ) -> Result<Close, Failure> {
@@ -146,6 +110,7 @@ impl<P: Protocol> Talk<'_, P> {
                 () = &mut redelivery, if closing.is_none() => closing = Some(Close::Redelivery),
                 Some(landed) = self.flight.landed() => self.flight.settle(landed, self.tally)?,
                 () = at(deadline) => self.tick(),
+                Some(refused) = refused.recv() => self.flight.trouble.filters(refused),
                 next = publish.recv(), if closing.is_none() && room => match next {
                     Some(outbound) => self.send(outbound),
                     None => closing = Some(Close::Stop),
@@ -161,10 +126,11 @@ impl<P: Protocol> Talk<'_, P> {
             _ = outbound.outcome.send(Outcome::Unsent);
             return;
         }
+        let most = usize::try_from(self.terms.max_packet_bytes).unwrap_or(usize::MAX);
+        let bytes = wire_bytes(&outbound);
         debug!(topic = outbound.topic, bytes = outbound.payload.len(), retain = outbound.retain, "publishing");
         Tally::count(&self.tally.published);
-        let broker_takes = usize::try_from(self.terms.max_packet_bytes).unwrap_or(usize::MAX);
-        let refusal = if wire_bytes(&outbound) > broker_takes {
+        let refusal = if bytes > most {
             Some("larger than the broker's maximum packet size")
         } else if outbound.retain && self.terms.retain == Retain::Unsupported {
             Some("the broker keeps no retained messages")
@@ -195,8 +161,8 @@ pub(super) struct Flight {
     log: RefusalLog,
     barrier: Barrier,
     limit: Duration,
-    /// What is refused, for the operator.
-    trouble: watch::Sender<Option<String>>,
+    /// What is wrong, for the operator.
+    pub(super) trouble: Trouble,
     /// What was refused counts as refused until then: it is published again before, unless there is no need any more.
     refused_until: Option<Instant>,
     refusal_pause: Duration,
@@ -213,7 +179,7 @@ struct Landed {
 impl Flight {
     pub(super) fn new(limits: &ClientLimits, trouble: watch::Sender<Option<String>>) -> Self {
         Self {
-            trouble,
+            trouble: Trouble::new(trouble),
             refused_until: None,
             refusal_pause: limits.refusal_pause,
             waiting: JoinSet::new(),
@@ -252,7 +218,7 @@ impl Flight {
     /// Tells what is due; answers whether it is time for the bridge to probe for readers.
     fn tick(&mut self, now: Instant) -> bool {
         if self.refused_until.take_if(|until| *until <= now).is_some() {
-            self.trouble.send_replace(None);
+            self.trouble.publication(None);
             self.log.over();
         }
         if let Some(refusals) = self.log.tick(now) {
@@ -302,7 +268,7 @@ impl Flight {
         }
         let held_until = self.settling.answered(&answer, may_be_unread, outcome, now);
         if let (Answer::Refused(reason), Some(until)) = (&answer, held_until) {
-            self.trouble.send_replace(Some(format!("the broker refuses what is published on {topic}: {reason}")));
+            self.trouble.publication(Some(format!("the broker refuses what is published on {topic}: {reason}")));
             self.refused_until = Some(until + 2 * self.refusal_pause);
         }
         match answer {

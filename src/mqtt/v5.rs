@@ -1,7 +1,9 @@
 //! MQTT 5, in the words of [`super::link`].
 
 use super::config::{Endpoint, Plan};
-use super::link::{Acknowledged, Answer, Arrived, BATCH, Event, Failure, Gone, Leave, Protocol, Retain, Terms, qos};
+use super::link::{
+    Acknowledged, Answer, Arrived, BATCH, Event, Failure, Gone, Leave, Protocol, QOS_0, Retain, Terms, qos,
+};
 use super::{AckWord, Outbound, tls};
 use crate::ops::clock::now_ms;
 use rumqttc_v5::{
@@ -52,6 +54,7 @@ impl Protocol for V5 {
         let suback = notice.wait_async().await.map_err(|_| Gone)?;
         let refusal = |code| match code {
             SubscribeReasonCode::Success(QoS::AtLeastOnce | QoS::ExactlyOnce) => None,
+            SubscribeReasonCode::Success(QoS::AtMostOnce) => Some(QOS_0.into()),
             code => Some(format!("{code:?}")),
         };
         Ok(suback.return_codes.into_iter().map(refusal).collect())

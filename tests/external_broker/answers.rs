@@ -43,25 +43,62 @@ async fn nothing_is_published_before_the_suback() {
     assert_eq!(*bridge.port.broker_link.borrow(), BrokerLink::Up);
 }
 
+/// What the bridge reads along with `chat.direct`.
+const DIRECT: &str = "+/others/messages";
+
+fn granted() -> SubscribeReasonCode {
+    SubscribeReasonCode::Success(QoS::AtLeastOnce)
+}
+
 #[tokio::test]
-async fn a_refused_filter_is_named_and_the_door_stays_closed_until_it_is_granted() {
+async fn a_refused_filter_is_named_with_what_is_lost_and_what_is_granted_is_used_until_it_is_granted_as_well() {
     let (logs, _guard) = Logs::collect();
     let broker = Scripted::listen().await;
-    let mut config = config(broker.url(), Version::V5);
-    config.filters.push("_bridge/commands".into());
+    let mut config = upgraded(broker.url());
+    config.filters.push(DIRECT.into());
+    config.unused_filters.clear();
     let mut bridge = Bridge::start(config);
     let mut link = broker.accept().await;
     link.connect(connack(false)).await;
     let (pkid, _) = link.subscribe().await;
-    let granted = SubscribeReasonCode::Success(QoS::AtLeastOnce);
-    link.suback(pkid, vec![granted, SubscribeReasonCode::NotAuthorized]).await;
-    let line = logs.line(&["ERROR", "_bridge/commands", "NotAuthorized"]).await;
+    link.suback(pkid, vec![granted(), SubscribeReasonCode::NotAuthorized]).await;
+    bridge.broker_link(BrokerLink::Up).await;
+    let line = logs.line(&["ERROR", DIRECT, "NotAuthorized", "neither stored nor pushed"]).await;
     assert!(!line.contains("+/self/#"), "{line}");
-    bridge.trouble(Some("refuses the subscription _bridge/commands: NotAuthorized")).await;
+    let why =
+        "refuses the subscription +/others/messages: NotAuthorized (messages that users write directly are neither";
+    bridge.trouble(Some(why)).await;
+    // Something else that is refused for a while does not hide it.
+    let refused = bridge.publish("eve/others/messages").await;
+    let asked_again = loop {
+        match link.packet().await {
+            Some(Packet::Publish(publish)) => link.puback(publish.pkid, PubAckReason::NotAuthorized).await,
+            Some(Packet::Subscribe(subscribe)) => break subscribe,
+            other => panic!("neither a PUBLISH nor a SUBSCRIBE but {other:?}: nothing that was granted is taken back"),
+        }
+    };
+    assert_eq!(outcome(refused).await, Outcome::Lost);
+    bridge.trouble(Some(why)).await;
+    assert_eq!(asked_again.filters.iter().map(|filter| &filter.path[..]).collect::<Vec<_>>(), [DIRECT]);
+    link.suback(asked_again.pkid, vec![granted()]).await;
+    bridge.trouble(None).await;
+    logs.line(&["INFO", DIRECT, "grants a subscription that it refused"]).await;
+    assert_eq!(logs.lines(&["ERROR", "refuses a subscription"]).len(), 1);
+}
+
+#[tokio::test]
+async fn without_what_clients_publish_the_broker_counts_as_away_until_it_is_granted() {
+    let broker = Scripted::listen().await;
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut link = broker.accept().await;
+    link.connect(connack(false)).await;
+    let (pkid, _) = link.subscribe().await;
+    link.suback(pkid, vec![SubscribeReasonCode::NotAuthorized]).await;
+    bridge.trouble(Some("refuses the subscription +/self/#: NotAuthorized (nothing that clients publish")).await;
     let (pkid, filters) = link.subscribe().await;
-    assert_eq!(filters, 2);
+    assert_eq!(filters, 1);
     assert_eq!(*bridge.port.broker_link.borrow(), BrokerLink::Down);
-    link.suback(pkid, vec![granted, granted]).await;
+    link.suback(pkid, vec![granted()]).await;
     bridge.broker_link(BrokerLink::Up).await;
     bridge.trouble(None).await;
 }
@@ -108,11 +145,23 @@ async fn a_broker_that_grants_only_the_former_subscriptions_is_used_with_them() 
     link.suback(pkid, vec![SubscribeReasonCode::NotAuthorized]).await;
     let (pkid, filters) = link.subscribe().await;
     assert_eq!(filters, 2);
-    link.suback(pkid, vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); 2]).await;
-    let Some(Packet::Unsubscribe(taken_back)) = link.packet().await else { panic!("no UNSUBSCRIBE") };
-    assert_eq!(taken_back.filters, ["+/self/#"], "an earlier connection may have been granted it");
+    link.suback(pkid, vec![granted(); 2]).await;
+    for filter in ["+/self/#", "+/others/messages"] {
+        let Some(Packet::Unsubscribe(taken_back)) = link.packet().await else { panic!("no UNSUBSCRIBE") };
+        assert_eq!(taken_back.filters, [filter], "an earlier connection may have been granted it");
+    }
     bridge.broker_link(BrokerLink::Up).await;
     logs.line(&["WARN", "misspelt topics cannot be told"]).await;
+    bridge.trouble(Some("of chat nothing but messages, receipts and presence reaches the bridge")).await;
+    // It is asked for again, and takes their place.
+    let (pkid, filters) = link.subscribe().await;
+    assert_eq!(filters, 1);
+    link.suback(pkid, vec![granted()]).await;
+    for filter in ["+/self/messages", "+/self/receipts"] {
+        let Some(Packet::Unsubscribe(taken_back)) = link.packet().await else { panic!("no UNSUBSCRIBE") };
+        assert_eq!(taken_back.filters, [filter]);
+    }
+    bridge.trouble(None).await;
 }
 
 #[tokio::test]
@@ -124,7 +173,7 @@ async fn a_grant_of_qos_0_is_no_grant() {
     link.connect(connack(false)).await;
     let (pkid, _) = link.subscribe().await;
     link.suback(pkid, vec![SubscribeReasonCode::Success(QoS::AtMostOnce)]).await;
-    logs.line(&["ERROR", "+/self/#", "AtMostOnce"]).await;
+    logs.line(&["ERROR", "+/self/#", "granted at QoS 0 only"]).await;
 }
 
 #[tokio::test]
