@@ -48,6 +48,8 @@ pub(super) enum Event<A> {
     Connected(Terms),
     /// A message came.
     Arrived(Arrived<A>),
+    /// The acknowledgement of the message with this packet id is on its way: the broker may use the id for another one.
+    Acknowledged(u16),
     /// Something that needs no attention.
     Other,
 }
@@ -75,6 +77,8 @@ pub(super) enum Retain {
 /// A message as it came.
 #[derive(Debug)]
 pub(super) struct Arrived<A> {
+    /// 0 with QoS 0.
+    pub(super) packet_id: u16,
     pub(super) topic: Bytes,
     pub(super) payload: Bytes,
     pub(super) retain: bool,

@@ -18,6 +18,7 @@ use super::talk::{Close, Flight, Talk};
 use super::{Ack, AckWord, BrokerLink, Inbound, Outlet};
 use crate::chat::principal::Senders;
 use bytes::Bytes;
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::future::pending;
 use std::pin::pin;
@@ -148,8 +149,9 @@ impl Session<'_> {
         let withheld = Notify::new();
         let longest = usize::try_from(plan.config.limits.max_packet_bytes).unwrap_or(usize::MAX - 1);
         let mut talk: Talk<'_, P> = Talk { plan, terms: *terms, client, flight, broker_link, readers, tally };
-        let mut receiving =
-            pin!(Intake { longest, held, acks: acks_tx, senders: &plan.config.senders, tally }.receive::<P>(events));
+        let intake =
+            Intake { longest, held, acks: acks_tx, owed: HashSet::new(), senders: &plan.config.senders, tally };
+        let mut receiving = pin!(intake.receive::<P>(events));
         let close = tokio::select! {
             failure = &mut receiving => return Err(failure),
             never = forward(users, inbound) => match never {},
@@ -202,13 +204,16 @@ struct Intake<'a, A> {
     longest: usize,
     held: Held,
     acks: mpsc::Sender<Owed<A>>,
+    /// Packet ids of messages whose acknowledgement has not left: what comes with one of them is a copy. Brokers of MQTT 3.1.1
+    /// may send it on the same connection, and to acknowledge both would be an error.
+    owed: HashSet<u16>,
     senders: &'a Senders,
     tally: &'a Tally,
 }
 
 impl<A> Intake<'_, A> {
     /// Moves the link until it ends.
-    async fn receive<P: Protocol<Ack = A>>(self, events: &mut P::Events) -> Failure {
+    async fn receive<P: Protocol<Ack = A>>(mut self, events: &mut P::Events) -> Failure {
         loop {
             match P::next(events).await {
                 Ok(Event::Arrived(arrived)) => {
@@ -216,13 +221,18 @@ impl<A> Intake<'_, A> {
                         return failure;
                     }
                 }
+                Ok(Event::Acknowledged(id)) => _ = self.owed.remove(&id),
                 Ok(Event::Connected(_) | Event::Other) => {}
                 Err(failure) => return failure,
             }
         }
     }
 
-    async fn take(&self, arrived: Arrived<A>) -> Result<(), Failure> {
+    async fn take(&mut self, arrived: Arrived<A>) -> Result<(), Failure> {
+        if arrived.ack.is_some() && !self.owed.insert(arrived.packet_id) {
+            debug!(packet_id = arrived.packet_id, "a copy of a message that is not acknowledged yet is dropped");
+            return Ok(());
+        }
         let Ok(topic) = String::from_utf8(arrived.topic.to_vec()) else {
             return Err(Failure::Protocol("a topic is not UTF-8".into()));
         };

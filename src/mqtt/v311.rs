@@ -8,7 +8,7 @@ use super::{AckWord, Outbound, tls};
 use rumqttc_v4::mqttbytes::v4::{PubAck, PubRec};
 use rumqttc_v4::{
     AckMode, AsyncClient, Broker, ConnectReturnCode, ConnectionError, EventLoop, LastWill, ManualAck, MqttOptions,
-    Packet, Publish, PublishOptions, QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration,
+    Outgoing, Packet, Publish, PublishOptions, QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration,
     Transport, mqttbytes,
 };
 
@@ -41,6 +41,7 @@ impl Protocol for V311 {
                 retain: Retain::Kept,
             }),
             rumqttc_v4::Event::Incoming(Packet::Publish(publish)) => Event::Arrived(arrived(publish)),
+            rumqttc_v4::Event::Outgoing(Outgoing::PubAck(id) | Outgoing::PubRec(id)) => Event::Acknowledged(id),
             _ => Event::Other,
         })
     }
@@ -139,6 +140,7 @@ fn addressed(plan: &Plan) -> MqttOptions {
 
 fn arrived(publish: Publish) -> Arrived<ManualAck> {
     Arrived {
+        packet_id: publish.pkid,
         topic: publish.topic,
         payload: publish.payload,
         retain: publish.retain,

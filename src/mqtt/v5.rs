@@ -8,10 +8,10 @@ use super::{AckWord, Outbound, tls};
 use crate::ops::clock::now_ms;
 use rumqttc_v5::{
     AckMode, AsyncClient, Broker, ConnAck, ConnectReturnCode, ConnectionError, DisconnectReasonCode, EventLoop,
-    IncomingPacketSizeLimit, LastWill, ManualAck, MqttOptions, Packet, PersistedAckMode, PersistedSession, PubAck,
-    PubAckReason, PubRec, PubRecReason, Publish, PublishOptions, PublishProperties, PublishResult, QoS, SessionStore,
-    SessionStoreError, SessionStoreKey, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
-    mqttbytes,
+    IncomingPacketSizeLimit, LastWill, ManualAck, MqttOptions, Outgoing, Packet, PersistedAckMode, PersistedSession,
+    PubAck, PubAckReason, PubRec, PubRecReason, Publish, PublishOptions, PublishProperties, PublishResult, QoS,
+    SessionStore, SessionStoreError, SessionStoreKey, StateError, SubscribeFilter, SubscribeReasonCode,
+    TlsConfiguration, Transport, mqttbytes,
 };
 use std::future::ready;
 use std::pin::Pin;
@@ -39,6 +39,7 @@ impl Protocol for V5 {
                 Event::Connected(terms(&connack))
             }
             rumqttc_v5::Event::Incoming(Packet::Publish(publish)) => Event::Arrived(arrived(publish)),
+            rumqttc_v5::Event::Outgoing(Outgoing::PubAck(id) | Outgoing::PubRec(id)) => Event::Acknowledged(id),
             _ => Event::Other,
         })
     }
@@ -216,6 +217,7 @@ fn terms(connack: &ConnAck) -> Terms {
 fn arrived(publish: Publish) -> Arrived<ManualAck> {
     let properties = publish.properties.unwrap_or_default();
     Arrived {
+        packet_id: publish.pkid,
         topic: publish.topic,
         payload: publish.payload,
         retain: publish.retain,
