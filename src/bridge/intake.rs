@@ -117,6 +117,7 @@ impl Intake {
                 },
                 Some(publish) = outboxes.recv(), if waiting.len() < limit => self.begin(&mut waiting, publish).await?,
                 next = inbound.next(takes_bals), if waiting.len() < limit => match next {
+                    Some(publish) if self.comes_again(&publish) => {}
                     Some(publish) => self.begin(&mut waiting, publish).await?,
                     None => break,
                 },
@@ -154,6 +155,13 @@ impl Intake {
             self.is_stopped = false;
         }
         !self.is_stopped
+    }
+
+    /// Whether a broker of others sends a publish once more: the connection on which it came has ended without a word for it.
+    /// To take this copy as well would be to do it twice. The publishers of the embedded broker are clients, of which nobody
+    /// knows whether they come back.
+    fn comes_again(&self, publish: &Inbound) -> bool {
+        !self.context.broker.answers_publishers && !publish.at_most_once && publish.ack.is_dead()
     }
 
     /// Begins with a publish, beside those that wait.

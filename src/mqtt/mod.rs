@@ -117,6 +117,11 @@ impl Ack {
         (Self(tx), rx)
     }
 
+    /// Whether nobody waits for the word any more: the connection on which the message came has ended.
+    pub fn is_dead(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Says the word. It is not an error if the publisher is gone: it will publish again, and is recognised then.
     pub fn release(self, word: AckWord) {
         let _ = self.0.send(word);
