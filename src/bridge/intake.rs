@@ -398,10 +398,12 @@ impl Intake {
             return Ok(());
         };
         let (id, at) = (document_id(payload), now_ms());
-        let detail = format!(
-            "its reader takes packets of at most {most} bytes, and the document makes one of {bytes}; it waits for a \
-             reader that takes more"
-        );
+        let (who, until) = match self.context.broker.takes_documents {
+            true => ("its reader takes", "for a reader that takes more"),
+            false => ("the broker takes", "until the broker takes more"),
+        };
+        let detail =
+            format!("{who} packets of at most {most} bytes, and the document makes one of {bytes}; it waits {until}");
         let topic = topic.to_string();
         let rejection = Rejection::new(ErrorCode::SetAside, detail).about(id.clone());
         let told = ErrorDocument::new(&rejection, topic.clone(), payload, at).to_payload();

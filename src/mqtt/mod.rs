@@ -194,6 +194,9 @@ pub enum Outcome {
     Unsent,
     /// It was sent, and the connection ended before it was confirmed: publish it again, it may arrive twice.
     Lost,
+    /// Not sent, because it is bigger than the packets that the broker takes. Those behind it on its topic go on. Somebody is
+    /// told of it ([`Notice::SetAside`]). Only a broker of others answers this, and not of what is retained.
+    SetAside,
 }
 
 /// A connection of somebody who logged in began or ended. Only the embedded broker tells.
@@ -261,7 +264,7 @@ pub struct Eviction {
     pub done: oneshot::Sender<()>,
 }
 
-/// A document of the bridge that a client was not sent: it takes no packets of that size.
+/// A document of the bridge that a client, or a broker of others, was not sent: it takes no packets of that size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAside {
     /// The topic, whole.
@@ -270,11 +273,11 @@ pub struct SetAside {
     pub payload: Bytes,
     /// How long the packet would be, in bytes.
     pub bytes: usize,
-    /// The longest packet that the client takes, in bytes (MQTT 5, 3.1.2.11.4).
+    /// The longest packet that is taken, in bytes (MQTT 5, 3.1.2.11.4 and 3.2.2.3.6).
     pub most: usize,
 }
 
-/// What somebody is to hear of a client's trouble. Only the embedded broker tells.
+/// What somebody is to hear of trouble with a client, or with the broker itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// A document is too big for it.

@@ -140,7 +140,7 @@ impl Session<'_> {
         outlet: &mut Outlet,
     ) -> Result<Close, Failure> {
         let Self { plan, terms, stop, tally, .. } = self;
-        let Outlet { inbound, publish, broker_link, readers, .. } = outlet;
+        let Outlet { inbound, publish, broker_link, readers, notices, .. } = outlet;
         // Twice the window, because QoS 0 may take one half of it.
         let (users_tx, users) = mpsc::channel(2 * self.window);
         let (others_tx, others) = mpsc::channel(2 * self.window);
@@ -148,7 +148,7 @@ impl Session<'_> {
         let (acks_tx, acks) = mpsc::channel(MOST_UNACKNOWLEDGED);
         let withheld = Notify::new();
         let longest = usize::try_from(plan.config.limits.max_packet_bytes).unwrap_or(usize::MAX - 1);
-        let mut talk: Talk<'_, P> = Talk { plan, terms: *terms, client, flight, broker_link, readers, tally };
+        let mut talk: Talk<'_, P> = Talk { plan, terms: *terms, client, flight, broker_link, readers, notices, tally };
         let intake =
             Intake { longest, held, acks: acks_tx, owed: HashSet::new(), senders: &plan.config.senders, tally };
         let mut receiving = pin!(intake.receive::<P>(events));

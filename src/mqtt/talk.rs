@@ -8,7 +8,7 @@ use super::session::Tally;
 use super::settle::{Settling, meaning};
 use super::subscribing::Subscribing;
 use super::trouble::Trouble;
-use super::{BrokerLink, Outbound, Outcome};
+use super::{BrokerLink, Notice, Outbound, Outcome, SetAside};
 use crate::ops::clock::at;
 use std::future::Future;
 use std::pin::pin;
@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 /// Why this side closes a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,7 @@ pub(super) struct Talk<'a, P: Protocol> {
     pub(super) flight: &'a mut Flight,
     pub(super) broker_link: &'a watch::Sender<BrokerLink>,
     pub(super) readers: &'a watch::Sender<u64>,
+    pub(super) notices: &'a mpsc::Sender<Notice>,
     pub(super) tally: &'a Tally,
 }
 
@@ -128,6 +129,9 @@ impl<P: Protocol> Talk<'_, P> {
         }
         let most = usize::try_from(self.terms.max_packet_bytes).unwrap_or(usize::MAX);
         let bytes = wire_bytes(&outbound);
+        if bytes > most && !outbound.retain {
+            return self.set_aside(outbound, bytes, most);
+        }
         debug!(topic = outbound.topic, bytes = outbound.payload.len(), retain = outbound.retain, "publishing");
         Tally::count(&self.tally.published);
         let refusal = if bytes > most {
@@ -143,6 +147,15 @@ impl<P: Protocol> Talk<'_, P> {
             let answer = P::publish(self.client, &outbound);
             self.flight.take_off(outbound, answer);
         }
+    }
+
+    /// Those behind it on its topic go on.
+    fn set_aside(&self, outbound: Outbound, bytes: usize, most: usize) {
+        let Outbound { topic, payload, outcome, .. } = outbound;
+        warn!(topic, bytes, most, "a document is bigger than the packets that the broker takes, and is set aside");
+        _ = outcome.send(Outcome::SetAside);
+        // If the bridge is behind with notices, the log has to do.
+        _ = self.notices.try_send(Notice::SetAside(SetAside { topic: topic.into(), payload, bytes, most }));
     }
 
     fn tick(&mut self) {

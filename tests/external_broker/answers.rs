@@ -3,7 +3,7 @@
 use crate::harness::{BODY, Bridge, Logs, QUEUE, config, outcome, soon};
 use crate::scripted::{Scripted, connack, connack_with};
 use bytes::Bytes;
-use fcm_mqtt_bridge::mqtt::{AckWord, BrokerLink, ClientConfig, Outcome, Version};
+use fcm_mqtt_bridge::mqtt::{AckWord, BrokerLink, ClientConfig, Notice, Outcome, Version};
 use rumqttc_v5::QoS;
 use rumqttc_v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubAckReason, SubscribeReasonCode};
 use std::time::Duration;
@@ -264,10 +264,10 @@ async fn no_more_is_in_flight_than_the_broker_takes() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_for_the_broker_is_not_sent_and_the_connection_stays() {
+async fn what_is_too_large_for_the_broker_is_set_aside_and_the_connection_stays() {
     let (logs, _guard) = Logs::collect();
     let broker = Scripted::listen().await;
-    let bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
     let mut link = broker.welcome(connack_with(|p| p.max_packet_size = Some(200))).await;
     let large = bridge.send("bal/others/messages", &"x".repeat(200), |_| {}).await;
     let small = bridge.publish("bal/others/messages").await;
@@ -275,8 +275,11 @@ async fn what_is_too_large_for_the_broker_is_not_sent_and_the_connection_stays()
     assert_eq!(publish.payload, BODY);
     link.puback(publish.pkid, PubAckReason::Success).await;
     assert_eq!(outcome(small).await, Outcome::Confirmed);
-    assert_eq!(outcome(large).await, Outcome::Lost);
-    logs.line(&["ERROR", "bal/others/messages", "maximum packet size"]).await;
+    assert_eq!(outcome(large).await, Outcome::SetAside);
+    let Some(Notice::SetAside(told)) = soon(bridge.port.notices.recv()).await else { panic!("nobody is told") };
+    assert_eq!((&*told.topic, told.payload.len(), told.most), ("bal/others/messages", 200, 200));
+    assert!((201..300).contains(&told.bytes), "{told:?}");
+    logs.line(&["WARN", "bal/others/messages", "set aside"]).await;
 }
 
 #[tokio::test]
