@@ -114,6 +114,10 @@ impl Intake {
                     Notice::QueueFull { session, refused } => {
                         self.context.emit_event(BridgeEvent::QueueFull { session: session.to_string(), refused });
                     }
+                    Notice::SessionLost => self.context.emit_event(BridgeEvent::SessionLost),
+                    Notice::SessionShort { seconds, asked } => {
+                        self.context.emit_event(BridgeEvent::SessionShort { seconds, asked });
+                    }
                 },
                 Some(publish) = outboxes.recv(), if waiting.len() < limit => self.begin(&mut waiting, publish).await?,
                 next = inbound.next(takes_bals), if waiting.len() < limit => match next {

@@ -210,6 +210,11 @@ impl ClientConfig {
 }
 
 impl ClientLimits {
+    /// The session expiry as it goes over the wire: whole seconds in 32 bits.
+    pub(super) fn session_expiry_secs(&self) -> u32 {
+        u32::try_from(self.session_expiry.as_secs()).unwrap_or(u32::MAX)
+    }
+
     /// The keep-alive as it goes over the wire: whole seconds in 16 bits.
     pub(super) fn keep_alive_secs(&self) -> u16 {
         u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX)

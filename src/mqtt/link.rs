@@ -59,6 +59,8 @@ pub(super) enum Event<A> {
 pub(super) struct Terms {
     /// Whether it still had the session.
     pub(super) session_present: bool,
+    /// For how many seconds it keeps the session, where that is not what was asked for.
+    pub(super) session_expiry: Option<u32>,
     /// Most publications without an answer that it takes.
     pub(super) receive_maximum: u16,
     /// Largest packet that it takes.

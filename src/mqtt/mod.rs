@@ -13,6 +13,7 @@ mod link;
 mod refusals;
 mod retry;
 mod session;
+mod session_log;
 mod settle;
 mod subscribing;
 mod talk;
@@ -282,6 +283,15 @@ pub struct SetAside {
 pub enum Notice {
     /// A document is too big for it.
     SetAside(SetAside),
+    /// A broker of others has not kept the bridge's session: what clients published while the bridge was away is lost.
+    SessionLost,
+    /// A broker of others keeps the bridge's session for less time than asked for (MQTT 5).
+    SessionShort {
+        /// For how many seconds it keeps it.
+        seconds: u32,
+        /// For how many it was asked.
+        asked: u32,
+    },
     /// So much waits for its session that messages of clients are not kept for it.
     QueueFull {
         /// The session, as operators are shown it; of a shared subscription `{group}/{filter}`.

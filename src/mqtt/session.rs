@@ -106,6 +106,10 @@ pub(super) async fn run<P: Protocol>(
         Err(failure) => return End::Failed { failure, open: None },
     };
     info!(broker = plan.address, session_present = terms.session_present, "connected to the broker");
+    for notice in flight.session_log.connected(&terms, limits.session_expiry_secs(), &plan.address) {
+        // If the bridge is behind with notices, the log has to do.
+        _ = outlet.notices.try_send(notice);
+    }
 
     let session = Session { plan, terms, window: usize::from(window), stop, tally: Tally::default() };
     let ended = session.work::<P>(&client, &mut events, flight, outlet).await;

@@ -5,6 +5,7 @@ use super::config::{ClientLimits, Plan};
 use super::link::{Answer, Failure, Protocol, Retain, Terms, wire_bytes};
 use super::refusals::RefusalLog;
 use super::session::Tally;
+use super::session_log::SessionLog;
 use super::settle::{Settling, meaning};
 use super::subscribing::Subscribing;
 use super::trouble::Trouble;
@@ -179,6 +180,8 @@ pub(super) struct Flight {
     /// What was refused counts as refused until then: it is published again before, unless there is no need any more.
     refused_until: Option<Instant>,
     refusal_pause: Duration,
+    /// What was said of the session that the broker keeps.
+    pub(super) session_log: SessionLog,
 }
 
 #[derive(Debug)]
@@ -195,6 +198,7 @@ impl Flight {
             trouble: Trouble::new(trouble),
             refused_until: None,
             refusal_pause: limits.refusal_pause,
+            session_log: SessionLog::default(),
             waiting: JoinSet::new(),
             settling: Settling::new(limits.refusal_pause, limits.reader_probe),
             log: RefusalLog::default(),

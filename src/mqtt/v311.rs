@@ -36,6 +36,7 @@ impl Protocol for V311 {
         Ok(match events.poll().await.map_err(failure)? {
             rumqttc_v4::Event::Incoming(Packet::ConnAck(connack)) => Event::Connected(Terms {
                 session_present: connack.session_present,
+                session_expiry: None,
                 receive_maximum: u16::MAX,
                 max_packet_bytes: u32::MAX,
                 retain: Retain::Kept,

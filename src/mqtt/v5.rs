@@ -118,7 +118,7 @@ fn options(plan: &Plan, window: u16) -> MqttOptions {
     let mut options = addressed(plan);
     options
         .set_clean_start(false)
-        .set_session_expiry_interval(Some(u32::try_from(limits.session_expiry.as_secs()).unwrap_or(u32::MAX)))
+        .set_session_expiry_interval(Some(limits.session_expiry_secs()))
         .set_receive_maximum(Some(window))
         .set_incoming_packet_size_limit(IncomingPacketSizeLimit::Bytes(limits.max_packet_bytes))
         .set_outgoing_inflight_upper_limit(limits.inflight)
@@ -205,6 +205,7 @@ fn terms(connack: &ConnAck) -> Terms {
     let properties = connack.properties.as_ref();
     Terms {
         session_present: connack.session_present,
+        session_expiry: properties.and_then(|p| p.session_expiry_interval),
         receive_maximum: properties.and_then(|p| p.receive_max).unwrap_or(u16::MAX),
         max_packet_bytes: properties.and_then(|p| p.max_packet_size).unwrap_or(u32::MAX),
         retain: match properties.and_then(|p| p.retain_available) {

@@ -306,3 +306,17 @@ async fn a_second_client_with_the_same_id_is_told_as_an_error() {
     link.send(Packet::Disconnect(Disconnect::new(DisconnectReasonCode::SessionTakenOver))).await;
     logs.line(&["ERROR", "same client id"]).await;
 }
+
+#[tokio::test]
+async fn a_session_that_is_not_kept_is_told_of() {
+    let (logs, _guard) = Logs::collect();
+    let broker = Scripted::listen().await;
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
+    drop(broker.welcome(connack_with(|p| p.session_expiry_interval = Some(60))).await);
+    let week = 7 * 24 * 3600;
+    assert_eq!(soon(bridge.port.notices.recv()).await, Some(Notice::SessionShort { seconds: 60, asked: week }));
+    logs.line(&["WARN", "for less time than asked for"]).await;
+    let _link = broker.welcome(connack(false)).await;
+    assert_eq!(soon(bridge.port.notices.recv()).await, Some(Notice::SessionLost));
+    logs.line(&["WARN", "has not kept the bridge's session"]).await;
+}

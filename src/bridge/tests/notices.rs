@@ -78,3 +78,21 @@ async fn what_is_wrong_with_an_external_broker_is_told_in_words() {
     timeout(harness.readiness.wait_for(|now| now.ready && now.why.is_empty())).await.unwrap();
     harness.close().await;
 }
+
+#[tokio::test]
+async fn an_operator_hears_of_a_session_that_the_broker_has_not_kept() {
+    let mut harness = Harness::open_for(Settings { broker: BrokerKind::External, ..settings() });
+    for (notice, expected) in [
+        (Notice::SessionLost, json!({"event": "session_lost"})),
+        (
+            Notice::SessionShort { seconds: 3_600, asked: 604_800 },
+            json!({"event": "session_short", "seconds": 3_600, "asked": 604_800}),
+        ),
+    ] {
+        harness.mqtt.notices.send(notice).await.unwrap();
+        let mut told = event(&mut harness).await;
+        told.as_object_mut().unwrap().remove("ts").unwrap();
+        assert_eq!(told, expected);
+    }
+    harness.close().await;
+}

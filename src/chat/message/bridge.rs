@@ -205,6 +205,15 @@ pub enum BridgeEvent {
         /// Messages that were not kept since this was said last.
         refused: u64,
     },
+    /// The external broker has not kept the bridge's session.
+    SessionLost,
+    /// The external broker keeps the bridge's session for less time than asked for.
+    SessionShort {
+        /// For how many seconds it keeps it.
+        seconds: u32,
+        /// For how many it was asked.
+        asked: u32,
+    },
     /// A document is bigger than a reader, or the external broker, takes: it waits for another one.
     DocumentSetAside {
         /// Its topic.
