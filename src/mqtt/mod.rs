@@ -10,6 +10,7 @@ mod config;
 mod directory;
 mod inbound;
 mod link;
+mod packet_suspect;
 mod refusals;
 mod retry;
 mod session;

@@ -14,6 +14,7 @@
 use super::config::Plan;
 use super::inbound::{InboundSender, is_of_user};
 use super::link::{Acknowledged, Arrived, Event, Failure, Leave, Protocol, Terms};
+use super::packet_suspect::PacketSuspect;
 use super::talk::{Close, Flight, Talk};
 use super::{Ack, AckWord, BrokerLink, Inbound, Outlet};
 use crate::chat::principal::Senders;
@@ -116,14 +117,16 @@ pub(super) async fn run<P: Protocol>(
     // Whatever has no answer now gets none: the library lets go of it.
     drop((client, events));
     outlet.broker_link.send_replace(BrokerLink::Down);
-    flight.land(&session.tally).await;
+    let biggest = flight.land(&session.tally).await;
     session.tally.log(&plan.address);
     let failure = match ended {
         Ok(Close::Stop) => return End::Stopped,
         Ok(Close::Redelivery) => Failure::Redelivery,
         Err(failure) => failure,
     };
-    End::Failed { failure, open: session.tally.open_for() }
+    let open = session.tally.open_for();
+    flight.packet_suspect.ended(&failure, biggest, PacketSuspect::is_long(open, limits.retry_max));
+    End::Failed { failure, open }
 }
 
 /// A connection that stands.

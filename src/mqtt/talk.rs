@@ -3,6 +3,7 @@
 use super::barrier::Barrier;
 use super::config::{ClientLimits, Plan};
 use super::link::{Answer, Failure, Protocol, Retain, Terms, wire_bytes};
+use super::packet_suspect::PacketSuspect;
 use super::refusals::RefusalLog;
 use super::session::Tally;
 use super::session_log::SessionLog;
@@ -128,7 +129,8 @@ impl<P: Protocol> Talk<'_, P> {
             _ = outbound.outcome.send(Outcome::Unsent);
             return;
         }
-        let most = usize::try_from(self.terms.max_packet_bytes).unwrap_or(usize::MAX);
+        let told = usize::try_from(self.terms.max_packet_bytes).unwrap_or(usize::MAX);
+        let most = self.flight.packet_suspect.most().map_or(told, |most| most.min(told));
         let bytes = wire_bytes(&outbound);
         if bytes > most && !outbound.retain {
             return self.set_aside(outbound, bytes, most);
@@ -182,11 +184,14 @@ pub(super) struct Flight {
     refusal_pause: Duration,
     /// What was said of the session that the broker keeps.
     pub(super) session_log: SessionLog,
+    pub(super) packet_suspect: PacketSuspect,
 }
 
 #[derive(Debug)]
 struct Landed {
     topic: String,
+    /// On the wire, at most.
+    bytes: usize,
     may_be_unread: bool,
     answer: Answer,
     outcome: oneshot::Sender<Outcome>,
@@ -199,6 +204,7 @@ impl Flight {
             refused_until: None,
             refusal_pause: limits.refusal_pause,
             session_log: SessionLog::default(),
+            packet_suspect: PacketSuspect::default(),
             waiting: JoinSet::new(),
             settling: Settling::new(limits.refusal_pause, limits.reader_probe),
             log: RefusalLog::default(),
@@ -207,12 +213,17 @@ impl Flight {
         }
     }
 
-    /// Settles everything that is left. The link must be gone.
-    pub(super) async fn land(&mut self, tally: &Tally) {
+    /// Settles everything that is left. The link must be gone. Yields the biggest publication that was left unanswered.
+    pub(super) async fn land(&mut self, tally: &Tally) -> Option<(usize, String)> {
+        let mut biggest = None;
         while let Some(landed) = self.landed().await {
+            if landed.answer == Answer::Lost {
+                biggest = biggest.max(Some((landed.bytes, landed.topic.clone())));
+            }
             // The link's end has been told already.
             _ = self.settle(landed, tally);
         }
+        biggest
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -249,12 +260,12 @@ impl Flight {
     }
 
     fn take_off(&mut self, outbound: Outbound, answer: impl Future<Output = Answer> + Send + 'static) {
-        let may_be_unread = outbound.may_be_unread();
+        let (may_be_unread, bytes) = (outbound.may_be_unread(), wire_bytes(&outbound));
         let Outbound { topic, outcome, .. } = outbound;
         let limit = self.limit;
         self.waiting.spawn(async move {
             let answer = timeout(limit, answer).await.unwrap_or(Answer::Silent);
-            Landed { topic, may_be_unread, answer, outcome }
+            Landed { topic, bytes, may_be_unread, answer, outcome }
         });
     }
 
@@ -269,7 +280,7 @@ impl Flight {
     }
 
     fn settle(&mut self, landed: Landed, tally: &Tally) -> Result<(), Failure> {
-        let Landed { topic, may_be_unread, answer, outcome } = landed;
+        let Landed { topic, may_be_unread, answer, outcome, .. } = landed;
         if meaning(&answer, may_be_unread) == Outcome::Confirmed {
             Tally::count(&tally.confirmed);
             self.log.passed(&topic);

@@ -320,3 +320,24 @@ async fn a_session_that_is_not_kept_is_told_of() {
     assert_eq!(soon(bridge.port.notices.recv()).await, Some(Notice::SessionLost));
     logs.line(&["WARN", "has not kept the bridge's session"]).await;
 }
+
+#[tokio::test]
+async fn what_cuts_one_connection_after_the_other_is_set_aside_where_the_broker_does_not_say_what_it_takes() {
+    let broker = Scripted::listen().await;
+    let bridge = Bridge::start(config(broker.url(), Version::V5));
+    let large = "x".repeat(20_000);
+    for _ in 0..3 {
+        let mut link = broker.welcome(connack(true)).await;
+        let lost = bridge.send("bal/others/messages", &large, |_| {}).await;
+        assert_eq!(link.published().await.payload.len(), large.len());
+        drop(link);
+        assert_eq!(outcome(lost).await, Outcome::Lost);
+    }
+    let mut link = broker.welcome(connack(true)).await;
+    assert_eq!(outcome(bridge.send("bal/others/messages", &large, |_| {}).await).await, Outcome::SetAside);
+    let passed = bridge.publish("bal/others/messages").await;
+    let publish = link.published().await;
+    assert_eq!(publish.payload, BODY);
+    link.puback(publish.pkid, PubAckReason::Success).await;
+    assert_eq!(outcome(passed).await, Outcome::Confirmed);
+}
