@@ -8,16 +8,20 @@ use super::{AckWord, Outbound, tls};
 use crate::ops::clock::now_ms;
 use rumqttc_v5::{
     AckMode, AsyncClient, Broker, ConnAck, ConnectReturnCode, ConnectionError, DisconnectReasonCode, EventLoop,
-    IncomingPacketSizeLimit, LastWill, ManualAck, MqttOptions, Outgoing, Packet, PersistedAckMode, PersistedSession,
-    PubAck, PubAckReason, PubRec, PubRecReason, Publish, PublishOptions, PublishProperties, PublishResult, QoS,
-    SessionStore, SessionStoreError, SessionStoreKey, StateError, SubscribeFilter, SubscribeReasonCode,
-    TlsConfiguration, Transport, mqttbytes,
+    IncomingPacketSizeLimit, LastWill, LastWillProperties, ManualAck, MqttOptions, Outgoing, Packet, PersistedAckMode,
+    PersistedSession, PubAck, PubAckReason, PubRec, PubRecReason, Publish, PublishOptions, PublishProperties,
+    PublishResult, QoS, SessionStore, SessionStoreError, SessionStoreKey, StateError, SubscribeFilter,
+    SubscribeReasonCode, TlsConfiguration, Transport, mqttbytes,
 };
 use std::future::ready;
 use std::pin::Pin;
 
 /// What the bridge publishes: topics.md has one JSON object per payload.
 const CONTENT_TYPE: &str = "application/json";
+
+/// How long the broker waits with the will, in seconds: a bridge that is back by then takes it back. Without this a broker that
+/// notices late that a connection has ended would publish it over what the next connection has said.
+const WILL_DELAY: u32 = 5;
 
 /// MQTT 5.
 pub(super) struct V5;
@@ -143,7 +147,17 @@ fn options(plan: &Plan, window: u16) -> MqttOptions {
     network.set_tcp_nodelay(true);
     options.set_network_options(network);
     if let Some(will) = &config.will {
-        options.set_last_will(LastWill::new(&will.topic, will.payload.clone(), qos(will.qos), will.retain, None));
+        let delayed = LastWillProperties {
+            delay_interval: Some(WILL_DELAY),
+            payload_format_indicator: Some(1),
+            message_expiry_interval: None,
+            content_type: Some(CONTENT_TYPE.into()),
+            response_topic: None,
+            correlation_data: None,
+            user_properties: Vec::new(),
+        };
+        let (payload, qos) = (will.payload.clone(), qos(will.qos));
+        options.set_last_will(LastWill::new(&will.topic, payload, qos, will.retain, Some(delayed)));
     }
     match (&config.username, &config.password) {
         (Some(user), Some(password)) => options.set_credentials(user, password.reveal().to_owned()),
@@ -285,5 +299,19 @@ fn broken(error: StateError) -> Failure {
         } => Failure::Refused(format!("{code:?}")),
         StateError::ServerDisconnect { reason_code, .. } => Failure::Closed(format!("{reason_code:?}")),
         error => Failure::Protocol(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::{ClientConfig, Will};
+
+    #[test]
+    fn the_will_leaves_the_bridge_time_to_come_back() {
+        let will = Will { topic: "_bridge/status".into(), payload: "offline".into(), qos: 1, retain: true };
+        let plan = Plan::new(ClientConfig { will: Some(will), ..ClientConfig::default() }).unwrap();
+        let will = options(&plan, 1).last_will().unwrap();
+        assert_eq!(will.properties.unwrap().delay_interval, Some(5));
     }
 }

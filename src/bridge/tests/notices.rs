@@ -96,3 +96,19 @@ async fn an_operator_hears_of_a_session_that_the_broker_has_not_kept() {
     }
     harness.close().await;
 }
+
+#[tokio::test]
+async fn the_status_is_said_once_more_over_a_will_that_came_late() {
+    let mut harness = Harness::open_for(Settings { broker: BrokerKind::External, ..settings() });
+    timeout(harness.readiness.wait_for(|now| now.ready)).await.unwrap();
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    let (end, mut late) = (start + Duration::from_secs(30), 0);
+    while let Ok(Some(outbound)) = tokio::time::timeout_at(end, harness.mqtt.publish.recv()).await {
+        late += u32::from(outbound.topic == "_bridge/status" && start.elapsed() > Duration::from_secs(1));
+        let _ = outbound.outcome.send(Outcome::Confirmed);
+    }
+    assert_eq!(late, 1);
+    tokio::time::resume();
+    harness.close().await;
+}
