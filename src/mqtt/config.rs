@@ -31,6 +31,9 @@ settings! {
         pub password_file: Option<PathBuf> = None;
         /// The broker keeps the bridge's session under this name: fixed, and used by nobody else.
         pub client_id: String = "fcm-mqtt-bridge".to_owned();
+        /// Largest packet that is read with MQTT 3.1.1, in bytes. A larger one ends the connection, and comes again with the next
+        /// one. (MQTT 5 brokers are told [`ClientLimits::max_packet_bytes`], and send nothing larger.)
+        pub max_packet_bytes: u32 = 64 * 1024 * 1024, in 1_048_576..=268_435_455;
         /// Certificate authorities to trust instead of the platform's, PEM.
         pub ca_file: Option<PathBuf> = None;
         /// Which key of the configuration names the URL, for log lines.
@@ -78,7 +81,8 @@ pub struct Will {
 /// Every limit of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientLimits {
-    /// Largest MQTT packet that is taken. A larger one ends the connection (MQTT 5 brokers do not send it).
+    /// Largest MQTT packet that is taken whole. MQTT 5 brokers are told, and drop what is larger; with MQTT 3.1.1 it is read up to
+    /// [`ClientConfig::max_packet_bytes`], and cut.
     pub max_packet_bytes: u32,
     /// Most publications without a PUBACK. The broker may allow fewer (MQTT 5 receive maximum).
     pub inflight: u16,

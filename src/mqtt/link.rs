@@ -147,7 +147,10 @@ pub(super) enum Failure {
     #[error("TLS: {0}")]
     Tls(String),
     /// A packet above `max_packet_bytes`, which an MQTT 5 broker was told of.
-    #[error("the broker sends a packet of {bytes} bytes; the limit max_packet_bytes is lower")]
+    #[error(
+        "the broker sends a packet of {bytes} bytes, which is more than is read (with MQTT 3.1.1 `mqtt.max_packet_bytes`), and sends \
+         it again with each connection; let it refuse such messages"
+    )]
     TooLarge {
         /// What it would have been.
         bytes: usize,

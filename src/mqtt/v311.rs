@@ -12,7 +12,7 @@ use rumqttc_v4::{
     Transport, mqttbytes,
 };
 
-/// MQTT 3.1.1, 2.2.3: what a packet's length field can say. The broker's own limit is not told.
+/// MQTT 3.1.1, 2.2.3: what a packet's length field can say. What the broker takes is not told.
 const LARGEST_PACKET: usize = 268_435_455;
 
 /// MQTT 3.1.1.
@@ -104,9 +104,9 @@ fn options(plan: &Plan) -> MqttOptions {
     let mut options = addressed(plan);
     options
         .set_clean_session(false)
-        // This version cannot tell the broker how much the bridge takes. What is larger would end each connection anew, as it
-        // stays first in the broker's queue; so it is read, one at a time, and cut before it is kept.
-        .set_max_packet_size(LARGEST_PACKET, LARGEST_PACKET)
+        // This version cannot tell the broker how much the bridge takes. What is larger than that ends each connection anew, as
+        // it stays first in the broker's queue; so much more is read, one at a time, and cut before it is kept.
+        .set_max_packet_size(usize::try_from(config.max_packet_bytes).unwrap_or(LARGEST_PACKET), LARGEST_PACKET)
         .set_inflight(limits.inflight)
         .set_ack_mode(AckMode::Manual)
         .set_keep_alive(limits.keep_alive_secs())
