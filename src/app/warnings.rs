@@ -3,6 +3,7 @@
 use crate::broker::{BrokerConfig, BrokerLimits};
 use crate::chat::filter::MAX_LEVELS;
 use crate::config::{Engine, Settings};
+use crate::mqtt::Version;
 use crate::ops::setting::Settings as _;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -39,7 +40,11 @@ fn everybody(settings: &Settings) -> Vec<String> {
 fn unproven(settings: &Settings) -> Vec<String> {
     let told = "`chat.direct`: users write into the inboxes of each other, and nothing proves who wrote; what that means is in \
                 topics.md";
-    if settings.chat.direct { vec![told.to_owned()] } else { Vec::new() }
+    let unread = "`chat.direct`: the broker counts the bridge itself among the readers of `+/others/messages`, so what devices send is \
+                  not held for a BAL that subscribes late: let each BAL say `offline` when it is away, or keep its session";
+    let unread = (settings.mqtt.client.version == Version::V5).then_some(unread);
+    let all = [Some(told), unread].into_iter().flatten().map(str::to_owned);
+    if settings.chat.direct { all.collect() } else { Vec::new() }
 }
 
 /// More levels than any topic may have.
@@ -143,7 +148,11 @@ mod tests {
         settings.bals.insert("bal1".to_owned(), Default::default());
         assert_eq!(warnings(&settings), [""; 0]);
         settings.chat.direct = true;
-        assert!(matches!(&warnings(&settings)[..], [told] if told.starts_with("`chat.direct`")));
+        assert!(
+            matches!(&warnings(&settings)[..], [told, unread] if told.contains("who wrote") && unread.contains("not held for a BAL"))
+        );
+        settings.mqtt.client.version = Version::V311;
+        assert!(matches!(&warnings(&settings)[..], [told] if told.contains("who wrote")), "there it is so in any case");
     }
 
     fn about(change: impl FnOnce(&mut BrokerConfig)) -> Vec<String> {

@@ -10,7 +10,7 @@ use crate::chat::message::{BridgeEvent, BridgeState, BridgeStats, BridgeStatus, 
 use crate::chat::topic::BridgeTopic;
 use crate::chat::transport::Transport;
 use crate::mqtt::{BrokerLink, Outbound, Outcome};
-use crate::ops::clock::{every, machine_now, now_ms};
+use crate::ops::clock::{at, every, machine_now, now_ms};
 use crate::ops::health::Readiness;
 use crate::ops::metrics::{Histogram, Metric};
 use crate::store::{COMMIT_LIMITS, CommitTimes, QueueState, StoreError, StoreFigures, StoreHealth};
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use transports::View;
 
@@ -28,6 +29,9 @@ use transports::View;
 const END_WAIT: Duration = Duration::from_secs(2);
 /// How often counters are published (topics.md, topic 28).
 const STATS_EVERY: Duration = Duration::from_secs(10);
+/// When the status is published once more after a broker of others is there again. A will of the connection before may come late
+/// there, over what this one has said.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// How often gauges and readiness are looked at.
 const ROUND_EVERY: Duration = Duration::from_millis(500);
 
@@ -58,7 +62,7 @@ impl Announcer {
     /// Works until `stop`; the last word is the status `offline`.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
         let (mut stats, mut round) = (every(STATS_EVERY), every(ROUND_EVERY));
-        let mut was_up = false;
+        let (mut was_up, mut say_again) = (false, None);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -79,8 +83,10 @@ impl Announcer {
                     let up = *self.watches.broker_link.borrow_and_update() == BrokerLink::Up;
                     self.context.metrics.add(Metric::MqttReconnects, u64::from(up && was_up));
                     was_up |= up;
+                    say_again = (up && !self.context.broker.takes_documents).then(|| Instant::now() + SAY_AGAIN);
                     if changed.is_err() { break }
                 }
+                () = at(say_again) => (self.said, say_again) = (None, None),
                 // Whoever changes them may have gone: the last word is in there, and no further one comes.
                 () = news(&mut self.watches.transports) => {}
                 Ok(()) = self.watches.store.changed() => {}

@@ -114,9 +114,14 @@ impl Intake {
                     Notice::QueueFull { session, refused } => {
                         self.context.emit_event(BridgeEvent::QueueFull { session: session.to_string(), refused });
                     }
+                    Notice::SessionLost => self.context.emit_event(BridgeEvent::SessionLost),
+                    Notice::SessionShort { seconds, asked } => {
+                        self.context.emit_event(BridgeEvent::SessionShort { seconds, asked });
+                    }
                 },
                 Some(publish) = outboxes.recv(), if waiting.len() < limit => self.begin(&mut waiting, publish).await?,
                 next = inbound.next(takes_bals), if waiting.len() < limit => match next {
+                    Some(publish) if self.comes_again(&publish) => {}
                     Some(publish) => self.begin(&mut waiting, publish).await?,
                     None => break,
                 },
@@ -154,6 +159,13 @@ impl Intake {
             self.is_stopped = false;
         }
         !self.is_stopped
+    }
+
+    /// Whether a broker of others sends a publish once more: the connection on which it came has ended without a word for it.
+    /// To take this copy as well would be to do it twice. The publishers of the embedded broker are clients, of which nobody
+    /// knows whether they come back.
+    fn comes_again(&self, publish: &Inbound) -> bool {
+        !self.context.broker.answers_publishers && !publish.at_most_once && publish.ack.is_dead()
     }
 
     /// Begins with a publish, beside those that wait.
@@ -402,10 +414,12 @@ impl Intake {
             return Ok(());
         };
         let (id, at) = (document_id(payload), now_ms());
-        let detail = format!(
-            "its reader takes packets of at most {most} bytes, and the document makes one of {bytes}; it waits for a \
-             reader that takes more"
-        );
+        let (who, until) = match self.context.broker.takes_documents {
+            true => ("its reader takes", "for a reader that takes more"),
+            false => ("the broker takes", "until the broker takes more"),
+        };
+        let detail =
+            format!("{who} packets of at most {most} bytes, and the document makes one of {bytes}; it waits {until}");
         let topic = topic.to_string();
         let rejection = Rejection::new(ErrorCode::SetAside, detail).about(id.clone());
         let told = ErrorDocument::new(&rejection, topic.clone(), payload, at).to_payload();

@@ -106,13 +106,17 @@ impl Publisher {
     pub(super) async fn run(mut self, stops: Stops, announced: CancellationToken) -> Result<(), StoreError> {
         let context = Arc::clone(&self.context);
         let mut presences = context.bal_presences.changed();
-        let mut rounds = every(ROUND_EVERY);
+        let (mut rounds, mut link_changed) = (every(ROUND_EVERY), false);
         self.look_at_everything().await?;
         while !stops.publish.is_cancelled() {
             self.forget(false).await?;
             self.report_unread().await?;
             self.fetch().await?;
+            link_changed |= self.broker_link.has_changed().unwrap_or(false);
             let open = *self.broker_link.borrow_and_update() == BrokerLink::Up;
+            if std::mem::take(&mut link_changed) && open {
+                self.try_set_aside();
+            }
             tokio::select! {
                 () = stops.publish.cancelled() => break,
                 (forgotten, ()) = oldest(&mut self.forgetting) => forgotten?,
@@ -133,7 +137,10 @@ impl Publisher {
                     Ok(()) => self.look_at_everything().await?,
                     Err(_) => break,
                 },
-                changed = self.broker_link.changed() => if changed.is_err() { break },
+                changed = self.broker_link.changed() => match changed {
+                    Ok(()) => link_changed = true,
+                    Err(_) => break,
+                },
                 _ = presences.changed() => self.look_at_everything().await?,
                 _ = rounds.tick() => {
                     self.repeat();
@@ -142,6 +149,14 @@ impl Publisher {
             }
         }
         self.wind_up(stops, announced).await
+    }
+
+    /// There is another connection: the broker may take what was too big for it.
+    fn try_set_aside(&mut self) {
+        for track in self.tracks.values_mut() {
+            track.topic_window.connected();
+            track.more |= track.topic_window.goes_back();
+        }
     }
 
     /// Readers may have come for any topic: all that have documents in the store are looked at.
@@ -294,10 +309,12 @@ impl Publisher {
     fn answered(&mut self, reference: DocumentRef, outcome: Outcome) {
         let Some(track) = self.tracks.get_mut(&reference.topic) else { return };
         let outcome = match outcome {
-            Outcome::NoReader if reference.origin.is_dropped_unread() => Outcome::Confirmed,
+            Outcome::NoReader | Outcome::SetAside if reference.origin.is_dropped_unread() => Outcome::Confirmed,
             other => other,
         };
-        if track.topic_window.answered(reference.seq, outcome) {
+        let is_confirmed = track.topic_window.answered(reference.seq, outcome);
+        track.more |= track.topic_window.goes_back();
+        if is_confirmed {
             track.confirmed_at = Instant::now();
             self.context.metrics.count(Metric::Published);
             tracing::debug!(target: message_log::TARGET, topic = &*reference.topic, "published and confirmed");

@@ -11,7 +11,8 @@
 //!
 //! Order survives failure because nothing new is taken until everything outstanding is answered; then the window goes
 //! back to the first unconfirmed document and sends that one alone. The broker does its part: after a failure it
-//! answers everything of the topic with `Unsent` until it sees one marked `resume`.
+//! answers everything of the topic with `Unsent` until it sees one marked `resume`. A document that is too big for the
+//! broker is passed by, and tried again with the next connection.
 
 use crate::mqtt::Outcome;
 use std::collections::BTreeMap;
@@ -45,12 +46,25 @@ pub(crate) struct TopicWindow {
     seen: u64,
     /// Readers changed while documents were outstanding: an answer `NoReader` may be older than that, so the window probes.
     recheck: bool,
+    /// The first document that was set aside; it is behind the cursor, and tried again with the next connection.
+    aside: Option<u64>,
+    /// There is another connection, and the window goes back to it as soon as nothing is outstanding.
+    tries_aside: bool,
 }
 
 impl TopicWindow {
     /// A window that starts with the first document of its topic.
     pub(crate) fn new(window: usize) -> Self {
-        Self { window, mode: Mode::Probing, cursor: 0, open: BTreeMap::new(), seen: 0, recheck: false }
+        Self {
+            window,
+            mode: Mode::Probing,
+            cursor: 0,
+            open: BTreeMap::new(),
+            seen: 0,
+            recheck: false,
+            aside: None,
+            tries_aside: false,
+        }
     }
 
     /// How many more documents may be taken now.
@@ -111,7 +125,10 @@ impl TopicWindow {
             return false;
         }
         let confirmed = outcome == Outcome::Confirmed;
-        if confirmed {
+        if confirmed || outcome == Outcome::SetAside {
+            if !confirmed {
+                self.aside = Some(self.aside.map_or(seq, |first| first.min(seq)));
+            }
             self.open.remove(&seq);
             self.recheck &= !self.open.is_empty();
             if self.mode == Mode::Probing {
@@ -129,6 +146,23 @@ impl TopicWindow {
             self.settle_break(no_reader);
         }
         confirmed
+    }
+
+    /// The broker was connected to anew, and may take what was set aside.
+    pub(crate) fn connected(&mut self) {
+        self.tries_aside = self.aside.is_some();
+    }
+
+    /// Goes back to what was set aside if there is another connection and nothing is outstanding; whether it did.
+    pub(crate) fn goes_back(&mut self) -> bool {
+        if !self.tries_aside || !self.idle() {
+            return false;
+        }
+        self.tries_aside = false;
+        let Some(first) = self.aside.take().filter(|first| *first <= self.cursor) else { return false };
+        self.cursor = first - 1;
+        self.mode = Mode::Probing;
+        true
     }
 
     /// A reader may have come.
@@ -217,6 +251,24 @@ mod tests {
         topic_window.take(1);
         topic_window.answered(1, Outcome::NoReader);
         assert!(topic_window.held(), "but only once");
+    }
+
+    #[test]
+    fn what_is_set_aside_holds_nobody_and_is_tried_again_with_the_next_connection() {
+        let mut topic_window = TopicWindow::new(3);
+        topic_window.take(1);
+        assert!(!topic_window.answered(1, Outcome::SetAside), "it stays on disk");
+        take(&mut topic_window, 2..=3);
+        topic_window.answered(2, Outcome::Confirmed);
+        assert!(!topic_window.goes_back(), "nothing has changed");
+        topic_window.connected();
+        assert!(!topic_window.goes_back(), "not while something is outstanding");
+        topic_window.answered(3, Outcome::Confirmed);
+        assert!(topic_window.goes_back());
+        assert_eq!(topic_window.take(1), PublishFlags { resume: true, again: false });
+        topic_window.answered(1, Outcome::Confirmed);
+        topic_window.connected();
+        assert!(!topic_window.goes_back());
     }
 
     #[test]

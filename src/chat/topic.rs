@@ -28,6 +28,21 @@ pub const DIRECT_FILTERS: [&str; 4] =
 /// What earlier releases subscribed to instead. A broker keeps it in the bridge's session until it is taken back, and may
 /// deliver a message once for each filter that matches.
 pub const FORMER_FILTERS: [&str; 4] = ["+/self/messages", "+/self/receipts", "+/self/presence", "+/self/presence/+"];
+/// What does not work where a broker refuses the bridge one of its filters, in words for an operator.
+pub fn lost_without(filter: &str) -> &'static str {
+    match filter {
+        "+/self/#" => "nothing that clients publish reaches the bridge",
+        "+/self/messages" => "no message and no push reaches the bridge",
+        "+/self/receipts" => "no receipt reaches the bridge",
+        "+/self/presence" | "+/self/presence/+" => "who is online does not reach the bridge",
+        "+/others/messages" => "messages that users write directly are neither stored nor pushed",
+        "+/others/chatstate" => "that users write directly is no sign that they are there",
+        "+/others/invitations" => "invitations that users write directly are neither stored nor pushed",
+        "+/others/calls" => "calls that users make directly are neither stored nor pushed",
+        _ => "nothing that is published there reaches the bridge",
+    }
+}
+
 /// Where an app confirms a push: below its own user's name, which it knows and the bridge does not.
 pub const APP_RECEIPTS: &str = "self/receipts";
 /// What an owner may write below its `self/`, as far as the bridge reads it.

@@ -47,7 +47,9 @@ fn text(broker: AclBroker, names: (&str, Option<&str>), direct: bool) -> String 
 /// Brokers of others know no roles: everybody is granted what BALs and chat users are.
 fn sections((bridge, admin): (&str, Option<&str>), direct: bool) -> Vec<Section> {
     let mut sections = vec![Section { user: Some(bridge.to_owned()), lines: lines(&[BRIDGE]) }];
-    sections.extend(admin.map(|name| Section { user: Some(name.to_owned()), lines: lines(&[ADMIN]) }));
+    // The bridge takes no commands there: only the embedded broker knows who logged in.
+    let admins = Rules { publish: &[], ..ADMIN };
+    sections.extend(admin.map(|name| Section { user: Some(name.to_owned()), lines: lines(&[admins]) }));
     let mut all = lines(&[BAL, USER]);
     if direct {
         // A list of filters cannot leave anybody's inbox out.
@@ -141,7 +143,6 @@ mod tests {
             rules,
             [
                 r#"{allow, {username, "bridge"}, all, ["+/others/#", "+/self/#", "_bridge/#"]}."#,
-                r#"{allow, {username, "root"}, publish, ["_bridge/commands"]}."#,
                 r##"{allow, {username, "root"}, subscribe, ["#"]}."##,
                 r#"{allow, all, publish, ["${username}/self/#"]}."#,
                 r#"{allow, all, subscribe, ["${username}/others/#", "+/self/presence", "_bridge/status", "${username}/self/presence/+", "+/self/profile"]}."#,

@@ -46,9 +46,11 @@ async fn keep<P: Protocol>(mut plan: Plan, mut outlet: Outlet, stop: &Cancellati
             return;
         };
         let (pause, tell) = retry.failed(&failure, open, rand::random());
-        say(&plan, &failure, pause, tell);
+        let failure_told =
+            [Some(failure.to_string()), retry.hint()].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        say(&plan, &failure_told, pause, tell);
         if !matches!(failure, Failure::Redelivery) {
-            outlet.trouble.send_replace(Some(format!("{}: {failure}", plan.address)));
+            flight.trouble.away(format!("{}: {failure_told}", plan.address));
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -81,13 +83,13 @@ async fn read_again(plan: Plan, told: &mut Option<String>) -> Plan {
     }
 }
 
-fn say(plan: &Plan, failure: &Failure, pause: Duration, tell: Tell) {
+fn say(plan: &Plan, failure: &str, pause: Duration, tell: Tell) {
     let broker = &plan.address;
     match tell {
-        Tell::Error => error!(broker, %failure, ?pause, "no connection to the broker until this is mended"),
-        Tell::Warn => warn!(broker, %failure, ?pause, "no connection to the broker; trying again"),
+        Tell::Error => error!(broker, failure, ?pause, "no connection to the broker until this is mended"),
+        Tell::Warn => warn!(broker, failure, ?pause, "no connection to the broker; trying again"),
         Tell::Info => info!(broker, "connecting again, to get messages once more that were left unacknowledged"),
-        Tell::Again => debug!(broker, %failure, ?pause, "still no connection to the broker"),
+        Tell::Again => debug!(broker, failure, ?pause, "still no connection to the broker"),
     }
 }
 

@@ -31,6 +31,9 @@ settings! {
         pub password_file: Option<PathBuf> = None;
         /// The broker keeps the bridge's session under this name: fixed, and used by nobody else.
         pub client_id: String = "fcm-mqtt-bridge".to_owned();
+        /// Largest packet that is read with MQTT 3.1.1, in bytes. A larger one ends the connection, and comes again with the next
+        /// one. (MQTT 5 brokers are told [`ClientLimits::max_packet_bytes`], and send nothing larger.)
+        pub max_packet_bytes: u32 = 64 * 1024 * 1024, in 1_048_576..=268_435_455;
         /// Certificate authorities to trust instead of the platform's, PEM.
         pub ca_file: Option<PathBuf> = None;
         /// Which key of the configuration names the URL, for log lines.
@@ -38,7 +41,7 @@ settings! {
         /// Topic filters to subscribe, each with QoS 1.
         #[serde(skip)] pub filters: Vec<String> = CLIENT_FILTERS.map(str::to_owned).to_vec();
         /// Filters that an earlier release subscribed to under this client id: taken back, because a broker may deliver
-        /// a message once for each filter that matches. They stand in where the broker refuses [`Self::filters`].
+        /// a message once for each filter that matches. They stand in where the broker refuses [`CLIENT_FILTERS`].
         #[serde(skip)] pub former_filters: Vec<String> = Vec::new();
         /// Filters that other settings may have subscribed to under this client id: taken back as well.
         #[serde(skip)] pub unused_filters: Vec<String> = Vec::new();
@@ -78,7 +81,8 @@ pub struct Will {
 /// Every limit of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientLimits {
-    /// Largest MQTT packet that is taken. A larger one ends the connection (MQTT 5 brokers do not send it).
+    /// Largest MQTT packet that is taken whole. MQTT 5 brokers are told, and drop what is larger; with MQTT 3.1.1 it is read up to
+    /// [`ClientConfig::max_packet_bytes`], and cut.
     pub max_packet_bytes: u32,
     /// Most publications without a PUBACK. The broker may allow fewer (MQTT 5 receive maximum).
     pub inflight: u16,
@@ -210,6 +214,11 @@ impl ClientConfig {
 }
 
 impl ClientLimits {
+    /// The session expiry as it goes over the wire: whole seconds in 32 bits.
+    pub(super) fn session_expiry_secs(&self) -> u32 {
+        u32::try_from(self.session_expiry.as_secs()).unwrap_or(u32::MAX)
+    }
+
     /// The keep-alive as it goes over the wire: whole seconds in 16 bits.
     pub(super) fn keep_alive_secs(&self) -> u16 {
         u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX)

@@ -48,6 +48,8 @@ pub(super) enum Event<A> {
     Connected(Terms),
     /// A message came.
     Arrived(Arrived<A>),
+    /// The acknowledgement of the message with this packet id is on its way: the broker may use the id for another one.
+    Acknowledged(u16),
     /// Something that needs no attention.
     Other,
 }
@@ -57,6 +59,8 @@ pub(super) enum Event<A> {
 pub(super) struct Terms {
     /// Whether it still had the session.
     pub(super) session_present: bool,
+    /// For how many seconds it keeps the session, where that is not what was asked for.
+    pub(super) session_expiry: Option<u32>,
     /// Most publications without an answer that it takes.
     pub(super) receive_maximum: u16,
     /// Largest packet that it takes.
@@ -75,6 +79,8 @@ pub(super) enum Retain {
 /// A message as it came.
 #[derive(Debug)]
 pub(super) struct Arrived<A> {
+    /// 0 with QoS 0.
+    pub(super) packet_id: u16,
     pub(super) topic: Bytes,
     pub(super) payload: Bytes,
     pub(super) retain: bool,
@@ -141,7 +147,10 @@ pub(super) enum Failure {
     #[error("TLS: {0}")]
     Tls(String),
     /// A packet above `max_packet_bytes`, which an MQTT 5 broker was told of.
-    #[error("the broker sends a packet of {bytes} bytes; the limit max_packet_bytes is lower")]
+    #[error(
+        "the broker sends a packet of {bytes} bytes, which is more than is read (with MQTT 3.1.1 `mqtt.max_packet_bytes`), and sends \
+         it again with each connection; let it refuse such messages"
+    )]
     TooLarge {
         /// What it would have been.
         bytes: usize,
@@ -156,6 +165,9 @@ pub(super) enum Failure {
     #[error("messages were left unacknowledged")]
     Redelivery,
 }
+
+/// Why a subscription at QoS 0 counts as refused.
+pub(super) const QOS_0: &str = "it is granted at QoS 0 only, at which messages get lost";
 
 /// Most requests that the library writes before it flushes the socket.
 pub(super) const BATCH: usize = 32;

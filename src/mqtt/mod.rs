@@ -10,11 +10,16 @@ mod config;
 mod directory;
 mod inbound;
 mod link;
+mod packet_suspect;
+mod refusals;
 mod retry;
 mod session;
+mod session_log;
 mod settle;
+mod subscribing;
 mod talk;
 mod tls;
+mod trouble;
 mod v311;
 mod v5;
 
@@ -114,6 +119,11 @@ impl Ack {
         (Self(tx), rx)
     }
 
+    /// Whether nobody waits for the word any more: the connection on which the message came has ended.
+    pub fn is_dead(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Says the word. It is not an error if the publisher is gone: it will publish again, and is recognised then.
     pub fn release(self, word: AckWord) {
         let _ = self.0.send(word);
@@ -186,6 +196,9 @@ pub enum Outcome {
     Unsent,
     /// It was sent, and the connection ended before it was confirmed: publish it again, it may arrive twice.
     Lost,
+    /// Not sent, because it is bigger than the packets that the broker takes. Those behind it on its topic go on. Somebody is
+    /// told of it ([`Notice::SetAside`]). Only a broker of others answers this, and not of what is retained.
+    SetAside,
 }
 
 /// A connection of somebody who logged in began or ended. Only the embedded broker tells.
@@ -253,7 +266,7 @@ pub struct Eviction {
     pub done: oneshot::Sender<()>,
 }
 
-/// A document of the bridge that a client was not sent: it takes no packets of that size.
+/// A document of the bridge that a client, or a broker of others, was not sent: it takes no packets of that size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAside {
     /// The topic, whole.
@@ -262,15 +275,24 @@ pub struct SetAside {
     pub payload: Bytes,
     /// How long the packet would be, in bytes.
     pub bytes: usize,
-    /// The longest packet that the client takes, in bytes (MQTT 5, 3.1.2.11.4).
+    /// The longest packet that is taken, in bytes (MQTT 5, 3.1.2.11.4 and 3.2.2.3.6).
     pub most: usize,
 }
 
-/// What somebody is to hear of a client's trouble. Only the embedded broker tells.
+/// What somebody is to hear of trouble with a client, or with the broker itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// A document is too big for it.
     SetAside(SetAside),
+    /// A broker of others has not kept the bridge's session: what clients published while the bridge was away is lost.
+    SessionLost,
+    /// A broker of others keeps the bridge's session for less time than asked for (MQTT 5).
+    SessionShort {
+        /// For how many seconds it keeps it.
+        seconds: u32,
+        /// For how many it was asked.
+        asked: u32,
+    },
     /// So much waits for its session that messages of clients are not kept for it.
     QueueFull {
         /// The session, as operators are shown it; of a shared subscription `{group}/{filter}`.

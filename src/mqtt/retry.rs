@@ -14,8 +14,13 @@ pub(super) struct Retry {
     min: Duration,
     max: Duration,
     attempts: u32,
+    /// Connections in a row that stood, and soon ended without a reason.
+    short: u32,
     said: Option<Discriminant<Failure>>,
 }
+
+/// After so many short connections without a reason the client id is suspected.
+const SHORT_MAX: u32 = 5;
 
 /// How loud a failure is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +37,7 @@ pub(super) enum Tell {
 
 impl Retry {
     pub(super) fn new(min: Duration, max: Duration) -> Self {
-        Self { min, max, attempts: 0, said: None }
+        Self { min, max, attempts: 0, short: 0, said: None }
     }
 
     /// A connection failed after it was open for `open`, if it ever was. `jitter` is a random number in 0..1.
@@ -43,9 +48,23 @@ impl Retry {
         if open.is_some_and(|open| open >= self.max) {
             self.attempts = 0;
         }
+        // Two clients with one id take the session from each other; between two turns lies a pause of up to `max`.
+        let is_short = matches!(failure, Failure::Network(_)) && open.is_some_and(|open| open < 2 * self.max);
+        self.short = if is_short { self.short + 1 } else { 0 };
         let tell = if self.said == Some(discriminant(failure)) { Tell::Again } else { loudness(failure) };
         self.said = Some(discriminant(failure));
         (self.pause(failure).mul_f64(0.5 + jitter / 2.0), tell)
+    }
+
+    /// What else may be wrong, beside the last failure.
+    pub(super) fn hint(&self) -> Option<String> {
+        (self.short >= SHORT_MAX).then(|| {
+            format!(
+                "{} connections in a row were cut soon after they stood: perhaps another client, or another bridge, uses the \
+                 same client id (`mqtt.client_id`)",
+                self.short
+            )
+        })
     }
 
     fn pause(&mut self, failure: &Failure) -> Duration {
@@ -132,6 +151,20 @@ mod tests {
         ] {
             assert_eq!(Retry::new(MIN, MAX).failed(&failure, None, WHOLE), (MAX, Tell::Error));
         }
+    }
+
+    #[test]
+    fn a_client_id_that_two_share_is_suspected_after_some_short_connections() {
+        let mut retry = Retry::new(MIN, MAX);
+        let mut hint = |failure: Failure, open| {
+            retry.failed(&failure, open, WHOLE);
+            retry.hint()
+        };
+        assert!((0..5).all(|_| hint(down(), None).is_none()), "there was no connection");
+        assert!((0..4).all(|_| hint(down(), Some(MIN)).is_none()));
+        assert!(hint(down(), Some(MAX)).is_some_and(|hint| hint.contains("`mqtt.client_id`")));
+        assert_eq!(hint(down(), Some(MAX * 2)), None, "it held");
+        assert!((0..5).all(|_| hint(Failure::TakenOver, Some(MIN)).is_none()), "the broker has said it");
     }
 
     #[test]

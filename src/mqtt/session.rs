@@ -14,10 +14,12 @@
 use super::config::Plan;
 use super::inbound::{InboundSender, is_of_user};
 use super::link::{Acknowledged, Arrived, Event, Failure, Leave, Protocol, Terms};
+use super::packet_suspect::PacketSuspect;
 use super::talk::{Close, Flight, Talk};
 use super::{Ack, AckWord, BrokerLink, Inbound, Outlet};
 use crate::chat::principal::Senders;
 use bytes::Bytes;
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::future::pending;
 use std::pin::pin;
@@ -105,20 +107,26 @@ pub(super) async fn run<P: Protocol>(
         Err(failure) => return End::Failed { failure, open: None },
     };
     info!(broker = plan.address, session_present = terms.session_present, "connected to the broker");
+    for notice in flight.session_log.connected(&terms, limits.session_expiry_secs(), &plan.address) {
+        // If the bridge is behind with notices, the log has to do.
+        _ = outlet.notices.try_send(notice);
+    }
 
     let session = Session { plan, terms, window: usize::from(window), stop, tally: Tally::default() };
     let ended = session.work::<P>(&client, &mut events, flight, outlet).await;
     // Whatever has no answer now gets none: the library lets go of it.
     drop((client, events));
     outlet.broker_link.send_replace(BrokerLink::Down);
-    flight.land(&session.tally).await;
+    let biggest = flight.land(&session.tally).await;
     session.tally.log(&plan.address);
     let failure = match ended {
         Ok(Close::Stop) => return End::Stopped,
         Ok(Close::Redelivery) => Failure::Redelivery,
         Err(failure) => failure,
     };
-    End::Failed { failure, open: session.tally.open_for() }
+    let open = session.tally.open_for();
+    flight.packet_suspect.ended(&failure, biggest, PacketSuspect::is_long(open, limits.retry_max));
+    End::Failed { failure, open }
 }
 
 /// A connection that stands.
@@ -139,7 +147,7 @@ impl Session<'_> {
         outlet: &mut Outlet,
     ) -> Result<Close, Failure> {
         let Self { plan, terms, stop, tally, .. } = self;
-        let Outlet { inbound, publish, broker_link, readers, .. } = outlet;
+        let Outlet { inbound, publish, broker_link, readers, notices, .. } = outlet;
         // Twice the window, because QoS 0 may take one half of it.
         let (users_tx, users) = mpsc::channel(2 * self.window);
         let (others_tx, others) = mpsc::channel(2 * self.window);
@@ -147,9 +155,10 @@ impl Session<'_> {
         let (acks_tx, acks) = mpsc::channel(MOST_UNACKNOWLEDGED);
         let withheld = Notify::new();
         let longest = usize::try_from(plan.config.limits.max_packet_bytes).unwrap_or(usize::MAX - 1);
-        let mut talk: Talk<'_, P> = Talk { plan, terms: *terms, client, flight, broker_link, readers, tally };
-        let mut receiving =
-            pin!(Intake { longest, held, acks: acks_tx, senders: &plan.config.senders, tally }.receive::<P>(events));
+        let mut talk: Talk<'_, P> = Talk { plan, terms: *terms, client, flight, broker_link, readers, notices, tally };
+        let intake =
+            Intake { longest, held, acks: acks_tx, owed: HashSet::new(), senders: &plan.config.senders, tally };
+        let mut receiving = pin!(intake.receive::<P>(events));
         let close = tokio::select! {
             failure = &mut receiving => return Err(failure),
             never = forward(users, inbound) => match never {},
@@ -202,13 +211,16 @@ struct Intake<'a, A> {
     longest: usize,
     held: Held,
     acks: mpsc::Sender<Owed<A>>,
+    /// Packet ids of messages whose acknowledgement has not left: what comes with one of them is a copy. Brokers of MQTT 3.1.1
+    /// may send it on the same connection, and to acknowledge both would be an error.
+    owed: HashSet<u16>,
     senders: &'a Senders,
     tally: &'a Tally,
 }
 
 impl<A> Intake<'_, A> {
     /// Moves the link until it ends.
-    async fn receive<P: Protocol<Ack = A>>(self, events: &mut P::Events) -> Failure {
+    async fn receive<P: Protocol<Ack = A>>(mut self, events: &mut P::Events) -> Failure {
         loop {
             match P::next(events).await {
                 Ok(Event::Arrived(arrived)) => {
@@ -216,13 +228,18 @@ impl<A> Intake<'_, A> {
                         return failure;
                     }
                 }
+                Ok(Event::Acknowledged(id)) => _ = self.owed.remove(&id),
                 Ok(Event::Connected(_) | Event::Other) => {}
                 Err(failure) => return failure,
             }
         }
     }
 
-    async fn take(&self, arrived: Arrived<A>) -> Result<(), Failure> {
+    async fn take(&mut self, arrived: Arrived<A>) -> Result<(), Failure> {
+        if arrived.ack.is_some() && !self.owed.insert(arrived.packet_id) {
+            debug!(packet_id = arrived.packet_id, "a copy of a message that is not acknowledged yet is dropped");
+            return Ok(());
+        }
         let Ok(topic) = String::from_utf8(arrived.topic.to_vec()) else {
             return Err(Failure::Protocol("a topic is not UTF-8".into()));
         };

@@ -2,16 +2,18 @@
 
 use super::Outcome;
 use super::link::Answer;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// Most refused publications that are held back; beyond that the oldest is told early.
-const HELD: usize = 1_000;
+/// Most refused publications that are held back; while there are so many, nothing more is taken from the bridge. It has
+/// fewer topics at work at one time, and publishes one alone on a topic that was refused.
+const HELD: usize = 20_000;
 
-/// Most topics of which is remembered that their refusal was told.
-const TOLD: usize = 1_000;
+/// A refusal is told so much later than the one before it, at least: however many topics are refused, so many publications
+/// a second are tried again.
+const PACE: Duration = Duration::from_millis(5);
 
 /// What an answer means for the bridge; `may_be_unread`: as [`super::Outbound::may_be_unread`].
 pub(super) fn meaning(answer: &Answer, may_be_unread: bool) -> Outcome {
@@ -27,7 +29,7 @@ pub(super) fn meaning(answer: &Answer, may_be_unread: bool) -> Outcome {
 /// Turns answers of the broker into outcomes.
 ///
 /// A refused publication is lost for the bridge, which publishes it again; so the word is held back for a while, or
-/// both would turn in a hot loop. A topic without a reader has no event that says when one comes, so the bridge is
+/// both would turn in a hot loop. None is told earlier than that, and many only one after the other. A topic without a reader has no event that says when one comes, so the bridge is
 /// made to probe.
 #[derive(Debug)]
 pub(super) struct Settling {
@@ -35,32 +37,23 @@ pub(super) struct Settling {
     reader_probe: Duration,
     held: VecDeque<(Instant, oneshot::Sender<Outcome>)>,
     probe: Option<Instant>,
-    told: HashSet<String>,
-}
-
-/// Whether a refusal is news.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum News {
-    First,
-    Known,
 }
 
 impl Settling {
     pub(super) fn new(refusal_pause: Duration, reader_probe: Duration) -> Self {
-        Self { refusal_pause, reader_probe, held: VecDeque::new(), probe: None, told: HashSet::new() }
+        Self { refusal_pause, reader_probe, held: VecDeque::new(), probe: None }
     }
 
-    /// Tells `outcome` what `answer` means, or holds the word back.
+    /// Tells `outcome` what `answer` means, or holds the word back: until when.
     pub(super) fn answered(
         &mut self,
         answer: &Answer,
         may_be_unread: bool,
         outcome: oneshot::Sender<Outcome>,
         now: Instant,
-    ) {
+    ) -> Option<Instant> {
         if matches!(answer, Answer::Refused(_)) {
-            self.hold(outcome, now + self.refusal_pause);
-            return;
+            return Some(self.hold(outcome, now + self.refusal_pause));
         }
         let word = meaning(answer, may_be_unread);
         if word == Outcome::NoReader {
@@ -68,34 +61,23 @@ impl Settling {
         }
         // If nobody waits for it any more, that is no error.
         _ = outcome.send(word);
+        None
     }
 
-    fn hold(&mut self, outcome: oneshot::Sender<Outcome>, due: Instant) {
-        if self.held.len() == HELD
-            && let Some((_, oldest)) = self.held.pop_front()
-        {
-            _ = oldest.send(Outcome::Lost);
-        }
+    fn hold(&mut self, outcome: oneshot::Sender<Outcome>, earliest: Instant) -> Instant {
+        let due = self.held.back().map_or(earliest, |(last, _)| earliest.max(*last + PACE));
         self.held.push_back((due, outcome));
+        due
     }
 
-    /// A publication on `topic` passed; the next refusal is news again.
-    pub(super) fn passed(&mut self, topic: &str) {
-        if !self.told.is_empty() {
-            self.told.remove(topic);
-        }
+    /// How many refusals are held back.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
     }
 
-    /// Whether a refusal on `topic` is news. It may forget, and then says so twice.
-    pub(super) fn news(&mut self, topic: &str) -> News {
-        if self.told.contains(topic) {
-            return News::Known;
-        }
-        if self.told.len() == TOLD {
-            self.told.clear();
-        }
-        self.told.insert(topic.to_owned());
-        News::First
+    /// Whether as many are held back as may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.held.len() >= HELD
     }
 
     /// When [`Settling::tick`] has something to do.
@@ -105,7 +87,7 @@ impl Settling {
 
     /// Tells what is due; answers whether it is time for the bridge to probe for readers.
     pub(super) fn tick(&mut self, now: Instant) -> bool {
-        // All are held for the same time, so the queue is sorted.
+        // Each is due after the one before it.
         while self.held.front().is_some_and(|(due, _)| *due <= now) {
             if let Some((_, outcome)) = self.held.pop_front() {
                 _ = outcome.send(Outcome::Lost);
@@ -174,12 +156,17 @@ mod tests {
     }
 
     #[test]
-    fn held_refusals_are_bounded_and_the_oldest_goes_first() {
-        let now = Instant::now();
+    fn however_many_are_refused_none_is_told_before_its_time_and_many_are_told_one_after_the_other() {
+        let start = Instant::now();
         let mut settling = settling();
-        let mut held: Vec<_> = (0..=HELD).map(|_| told(&mut settling, &refused(), false, now)).collect();
-        assert_eq!(held[0].try_recv(), Ok(Outcome::Lost));
-        assert!(held[1..].iter_mut().all(|rx| rx.try_recv() == Err(TryRecvError::Empty)));
+        let mut held: Vec<_> = (0..HELD).map(|_| told(&mut settling, &refused(), false, start)).collect();
+        assert!(settling.is_full());
+        settling.tick(start + PAUSE - Duration::from_millis(1));
+        assert!(held.iter_mut().all(|rx| rx.try_recv() == Err(TryRecvError::Empty)));
+        settling.tick(start + PAUSE + Duration::from_secs(1));
+        let told = held.iter_mut().filter_map(|rx| rx.try_recv().ok()).collect::<Vec<_>>();
+        assert_eq!((told.len(), told[0]), (201, Outcome::Lost), "at most 200 a second are tried again");
+        assert!(!settling.is_full());
     }
 
     #[test]
@@ -203,18 +190,5 @@ mod tests {
         drop(told(&mut settling, &Answer::NoReader, false, start));
         drop(told(&mut settling, &refused(), false, start));
         assert_eq!(settling.deadline(), Some(start + PAUSE));
-    }
-
-    #[test]
-    fn a_refused_topic_is_news_once_until_it_passes() {
-        let mut settling = settling();
-        assert_eq!(settling.news("a"), News::First);
-        assert_eq!(settling.news("a"), News::Known);
-        settling.passed("a");
-        assert_eq!(settling.news("a"), News::First);
-        for n in 0..TOLD {
-            settling.news(&format!("t{n}"));
-        }
-        assert_eq!(settling.news("a"), News::First);
     }
 }

@@ -2,12 +2,17 @@
 
 use super::barrier::Barrier;
 use super::config::{ClientLimits, Plan};
-use super::link::{Answer, Failure, Gone, Protocol, Retain, Terms, wire_bytes};
+use super::link::{Answer, Failure, Protocol, Retain, Terms, wire_bytes};
+use super::packet_suspect::PacketSuspect;
+use super::refusals::RefusalLog;
 use super::session::Tally;
-use super::settle::{News, Settling, meaning};
-use super::{BrokerLink, Outbound, Outcome};
+use super::session_log::SessionLog;
+use super::settle::{Settling, meaning};
+use super::subscribing::Subscribing;
+use super::trouble::Trouble;
+use super::{BrokerLink, Notice, Outbound, Outcome, SetAside};
 use crate::ops::clock::at;
-use std::future::{Future, pending};
+use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -32,6 +37,7 @@ pub(super) struct Talk<'a, P: Protocol> {
     pub(super) flight: &'a mut Flight,
     pub(super) broker_link: &'a watch::Sender<BrokerLink>,
     pub(super) readers: &'a watch::Sender<u64>,
+    pub(super) notices: &'a mpsc::Sender<Notice>,
     pub(super) tally: &'a Tally,
 }
 
@@ -44,17 +50,20 @@ impl<P: Protocol> Talk<'_, P> {
         withheld: &Notify,
     ) -> Result<Close, Failure> {
         let grace = self.plan.config.limits.grace;
+        let mut subscribing = Subscribing::<P>::new(self.plan, self.client, self.terms.session_present);
         tokio::select! {
             () = stop.cancelled() => return Ok(Close::Stop),
-            subscribed = self.subscribe() => subscribed?,
+            subscribed = self.subscribe(&mut subscribing) => subscribed?,
         }
         self.open();
         let overdue = async {
             stop.cancelled().await;
             sleep(grace).await;
         };
+        let (changes, refused) = mpsc::channel(1);
         tokio::select! {
-            ended = self.publish_all(publish, stop, withheld) => ended,
+            ended = self.publish_all(publish, refused, stop, withheld) => ended,
+            failure = subscribing.ask_again(changes) => Err(failure),
             () = overdue => {
                 info!(left = self.flight.len(), "publications are left unconfirmed at the end");
                 Ok(Close::Stop)
@@ -62,64 +71,22 @@ impl<P: Protocol> Talk<'_, P> {
         }
     }
 
-    /// Subscribes until every filter is granted. What the session has besides is taken back afterwards: before, a message
-    /// would find no subscription for a moment and be lost.
-    async fn subscribe(&self) -> Result<(), Failure> {
-        let config = &self.plan.config;
-        let former = &config.former_filters;
-        let mut has_former = self.terms.session_present;
+    /// Asks until the bridge can work with what the broker grants.
+    async fn subscribe(&mut self, subscribing: &mut Subscribing<'_, P>) -> Result<(), Failure> {
         loop {
-            if self.ask_for(&config.filters).await? {
-                if has_former {
-                    let surplus = [former.as_slice(), &config.unused_filters].concat();
-                    self.answered(P::unsubscribe(self.client, &surplus)).await?;
-                }
+            let (can_work, refused) = subscribing.ask().await?;
+            self.flight.trouble.filters(refused);
+            if can_work {
                 return Ok(());
             }
-            if !former.is_empty() {
-                has_former = true;
-                if self.ask_for(former).await? {
-                    self.answered(P::unsubscribe(self.client, &config.filters)).await?;
-                    warn!(
-                        broker = self.plan.address,
-                        filters = ?config.filters,
-                        "the broker grants only the subscriptions of an earlier release: misspelt topics cannot be told"
-                    );
-                    return Ok(());
-                }
-            }
-            sleep(config.limits.retry_max).await;
-        }
-    }
-
-    /// Subscribes `filters`; whether all are granted.
-    async fn ask_for(&self, filters: &[String]) -> Result<bool, Failure> {
-        let refused = self.answered(P::subscribe(self.client, filters)).await?;
-        for (filter, reason) in filters.iter().zip(&refused) {
-            if let Some(reason) = reason {
-                error!(broker = self.plan.address, filter, reason, "the broker refuses a subscription");
-                let trouble = format!("{}: the broker refuses the subscription {filter}: {reason}", self.plan.address);
-                self.flight.trouble.send_replace(Some(trouble));
-            }
-        }
-        Ok(refused.iter().all(Option::is_none))
-    }
-
-    /// Waits for an answer of the broker.
-    async fn answered<T>(&self, asked: impl Future<Output = Result<T, Gone>>) -> Result<T, Failure> {
-        let limit = self.plan.config.limits.answer;
-        match timeout(limit, asked).await {
-            Ok(Ok(answer)) => Ok(answer),
-            // The link is gone; its receiving half knows why, and ends it all.
-            Ok(Err(Gone)) => pending().await,
-            Err(_) => Err(Failure::Silent(limit)),
+            sleep(self.plan.config.limits.retry_max).await;
         }
     }
 
     fn open(&mut self) {
         self.tally.opened.get_or_init(Instant::now);
         info!(broker = self.plan.address, filters = self.plan.config.filters.len(), "subscribed; the broker is up");
-        self.flight.trouble.send_replace(None);
+        self.flight.trouble.connected();
         self.broker_link.send_replace(BrokerLink::Up);
         self.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
@@ -127,6 +94,7 @@ impl<P: Protocol> Talk<'_, P> {
     async fn publish_all(
         &mut self,
         publish: &mut mpsc::Receiver<Outbound>,
+        mut refused: mpsc::Receiver<Option<String>>,
         stop: &CancellationToken,
         withheld: &Notify,
     ) -> Result<Close, Failure> {
@@ -138,13 +106,14 @@ impl<P: Protocol> Talk<'_, P> {
         });
         let mut closing = None;
         while closing.is_none() || !self.flight.is_empty() {
-            let (deadline, room) = (self.flight.deadline(), self.flight.len() < window);
+            let (deadline, room) = (self.flight.deadline(), self.flight.len() < window && !self.flight.is_full());
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !publish.is_closed() => publish.close(),
                 () = &mut redelivery, if closing.is_none() => closing = Some(Close::Redelivery),
                 Some(landed) = self.flight.landed() => self.flight.settle(landed, self.tally)?,
                 () = at(deadline) => self.tick(),
+                Some(refused) = refused.recv() => self.flight.trouble.filters(refused),
                 next = publish.recv(), if closing.is_none() && room => match next {
                     Some(outbound) => self.send(outbound),
                     None => closing = Some(Close::Stop),
@@ -160,10 +129,15 @@ impl<P: Protocol> Talk<'_, P> {
             _ = outbound.outcome.send(Outcome::Unsent);
             return;
         }
+        let told = usize::try_from(self.terms.max_packet_bytes).unwrap_or(usize::MAX);
+        let most = self.flight.packet_suspect.most().map_or(told, |most| most.min(told));
+        let bytes = wire_bytes(&outbound);
+        if bytes > most && !outbound.retain {
+            return self.set_aside(outbound, bytes, most);
+        }
         debug!(topic = outbound.topic, bytes = outbound.payload.len(), retain = outbound.retain, "publishing");
         Tally::count(&self.tally.published);
-        let broker_takes = usize::try_from(self.terms.max_packet_bytes).unwrap_or(usize::MAX);
-        let refusal = if wire_bytes(&outbound) > broker_takes {
+        let refusal = if bytes > most {
             Some("larger than the broker's maximum packet size")
         } else if outbound.retain && self.terms.retain == Retain::Unsupported {
             Some("the broker keeps no retained messages")
@@ -176,6 +150,15 @@ impl<P: Protocol> Talk<'_, P> {
             let answer = P::publish(self.client, &outbound);
             self.flight.take_off(outbound, answer);
         }
+    }
+
+    /// Those behind it on its topic go on.
+    fn set_aside(&self, outbound: Outbound, bytes: usize, most: usize) {
+        let Outbound { topic, payload, outcome, .. } = outbound;
+        warn!(topic, bytes, most, "a document is bigger than the packets that the broker takes, and is set aside");
+        _ = outcome.send(Outcome::SetAside);
+        // If the bridge is behind with notices, the log has to do.
+        _ = self.notices.try_send(Notice::SetAside(SetAside { topic: topic.into(), payload, bytes, most }));
     }
 
     fn tick(&mut self) {
@@ -191,18 +174,24 @@ impl<P: Protocol> Talk<'_, P> {
 pub(super) struct Flight {
     waiting: JoinSet<Landed>,
     settling: Settling,
+    log: RefusalLog,
     barrier: Barrier,
     limit: Duration,
-    /// What is refused, for the operator.
-    trouble: watch::Sender<Option<String>>,
+    /// What is wrong, for the operator.
+    pub(super) trouble: Trouble,
     /// What was refused counts as refused until then: it is published again before, unless there is no need any more.
     refused_until: Option<Instant>,
     refusal_pause: Duration,
+    /// What was said of the session that the broker keeps.
+    pub(super) session_log: SessionLog,
+    pub(super) packet_suspect: PacketSuspect,
 }
 
 #[derive(Debug)]
 struct Landed {
     topic: String,
+    /// On the wire, at most.
+    bytes: usize,
     may_be_unread: bool,
     answer: Answer,
     outcome: oneshot::Sender<Outcome>,
@@ -211,22 +200,30 @@ struct Landed {
 impl Flight {
     pub(super) fn new(limits: &ClientLimits, trouble: watch::Sender<Option<String>>) -> Self {
         Self {
-            trouble,
+            trouble: Trouble::new(trouble),
             refused_until: None,
             refusal_pause: limits.refusal_pause,
+            session_log: SessionLog::default(),
+            packet_suspect: PacketSuspect::default(),
             waiting: JoinSet::new(),
             settling: Settling::new(limits.refusal_pause, limits.reader_probe),
+            log: RefusalLog::default(),
             barrier: Barrier::default(),
             limit: limits.answer,
         }
     }
 
-    /// Settles everything that is left. The link must be gone.
-    pub(super) async fn land(&mut self, tally: &Tally) {
+    /// Settles everything that is left. The link must be gone. Yields the biggest publication that was left unanswered.
+    pub(super) async fn land(&mut self, tally: &Tally) -> Option<(usize, String)> {
+        let mut biggest = None;
         while let Some(landed) = self.landed().await {
+            if landed.answer == Answer::Lost {
+                biggest = biggest.max(Some((landed.bytes, landed.topic.clone())));
+            }
             // The link's end has been told already.
             _ = self.settle(landed, tally);
         }
+        biggest
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -237,25 +234,38 @@ impl Flight {
         self.waiting.len()
     }
 
+    /// Whether so much is refused that nothing more is taken.
+    fn is_full(&self) -> bool {
+        self.settling.is_full()
+    }
+
     fn deadline(&self) -> Option<Instant> {
-        self.settling.deadline().into_iter().chain(self.refused_until).min()
+        [self.settling.deadline(), self.log.deadline(), self.refused_until].into_iter().flatten().min()
     }
 
     /// Tells what is due; answers whether it is time for the bridge to probe for readers.
     fn tick(&mut self, now: Instant) -> bool {
         if self.refused_until.take_if(|until| *until <= now).is_some() {
-            self.trouble.send_replace(None);
+            self.trouble.publication(None);
+            self.log.over();
+        }
+        if let Some(refusals) = self.log.tick(now) {
+            let held = self.settling.held();
+            error!(
+                refusals,
+                held, "the broker refuses publications on more topics than are named here, within a minute"
+            );
         }
         self.settling.tick(now)
     }
 
     fn take_off(&mut self, outbound: Outbound, answer: impl Future<Output = Answer> + Send + 'static) {
-        let may_be_unread = outbound.may_be_unread();
+        let (may_be_unread, bytes) = (outbound.may_be_unread(), wire_bytes(&outbound));
         let Outbound { topic, outcome, .. } = outbound;
         let limit = self.limit;
         self.waiting.spawn(async move {
             let answer = timeout(limit, answer).await.unwrap_or(Answer::Silent);
-            Landed { topic, may_be_unread, answer, outcome }
+            Landed { topic, bytes, may_be_unread, answer, outcome }
         });
     }
 
@@ -270,24 +280,25 @@ impl Flight {
     }
 
     fn settle(&mut self, landed: Landed, tally: &Tally) -> Result<(), Failure> {
-        let Landed { topic, may_be_unread, answer, outcome } = landed;
+        let Landed { topic, may_be_unread, answer, outcome, .. } = landed;
         if meaning(&answer, may_be_unread) == Outcome::Confirmed {
             Tally::count(&tally.confirmed);
-            self.settling.passed(&topic);
+            self.log.passed(&topic);
         } else {
             self.barrier.broke(&topic);
         }
-        if let Answer::Refused(reason) = &answer {
-            self.trouble.send_replace(Some(format!("the broker refuses what is published on {topic}: {reason}")));
-            self.refused_until = Some(Instant::now() + 3 * self.refusal_pause);
-        }
+        let now = Instant::now();
         match &answer {
-            Answer::Refused(reason) if self.settling.news(&topic) == News::First => {
+            Answer::Refused(reason) if self.log.refused(&topic, now) => {
                 error!(topic, reason, "the broker refuses a publication; it is tried again and again");
             }
             answer => debug!(topic, ?answer, "a publication was answered"),
         }
-        self.settling.answered(&answer, may_be_unread, outcome, Instant::now());
+        let held_until = self.settling.answered(&answer, may_be_unread, outcome, now);
+        if let (Answer::Refused(reason), Some(until)) = (&answer, held_until) {
+            self.trouble.publication(Some(format!("the broker refuses what is published on {topic}: {reason}")));
+            self.refused_until = Some(until + 2 * self.refusal_pause);
+        }
         match answer {
             Answer::Silent => Err(Failure::Silent(self.limit)),
             _ => Ok(()),

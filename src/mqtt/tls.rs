@@ -53,9 +53,9 @@ fn platform() -> RootCertStore {
 pub(super) fn failure(error: &TlsError) -> Failure {
     match error {
         // A handshake that fails is an I/O error with rustls' reason inside.
-        TlsError::Io(io) if !io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
-            Failure::Network(io.to_string())
-        }
+        TlsError::Io(io) if !io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => Failure::Network(
+            format!("{io}, in the TLS handshake: perhaps that port is one without TLS (mqtt:// or ws://)"),
+        ),
         error => Failure::Tls(tls::handshake(error, "mqtt.ca_file")),
     }
 }

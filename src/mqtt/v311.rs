@@ -1,16 +1,18 @@
 //! MQTT 3.1.1, in the words of [`super::link`].
 
 use super::config::{Endpoint, Plan};
-use super::link::{Acknowledged, Answer, Arrived, BATCH, Event, Failure, Gone, Leave, Protocol, Retain, Terms, qos};
+use super::link::{
+    Acknowledged, Answer, Arrived, BATCH, Event, Failure, Gone, Leave, Protocol, QOS_0, Retain, Terms, qos,
+};
 use super::{AckWord, Outbound, tls};
 use rumqttc_v4::mqttbytes::v4::{PubAck, PubRec};
 use rumqttc_v4::{
     AckMode, AsyncClient, Broker, ConnectReturnCode, ConnectionError, EventLoop, LastWill, ManualAck, MqttOptions,
-    Packet, Publish, PublishOptions, QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration,
+    Outgoing, Packet, Publish, PublishOptions, QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration,
     Transport, mqttbytes,
 };
 
-/// MQTT 3.1.1, 2.2.3: what a packet's length field can say. The broker's own limit is not told.
+/// MQTT 3.1.1, 2.2.3: what a packet's length field can say. What the broker takes is not told.
 const LARGEST_PACKET: usize = 268_435_455;
 
 /// MQTT 3.1.1.
@@ -34,11 +36,13 @@ impl Protocol for V311 {
         Ok(match events.poll().await.map_err(failure)? {
             rumqttc_v4::Event::Incoming(Packet::ConnAck(connack)) => Event::Connected(Terms {
                 session_present: connack.session_present,
+                session_expiry: None,
                 receive_maximum: u16::MAX,
                 max_packet_bytes: u32::MAX,
                 retain: Retain::Kept,
             }),
             rumqttc_v4::Event::Incoming(Packet::Publish(publish)) => Event::Arrived(arrived(publish)),
+            rumqttc_v4::Event::Outgoing(Outgoing::PubAck(id) | Outgoing::PubRec(id)) => Event::Acknowledged(id),
             _ => Event::Other,
         })
     }
@@ -49,6 +53,7 @@ impl Protocol for V311 {
         let suback = notice.wait_async().await.map_err(|_| Gone)?;
         let refusal = |code| match code {
             SubscribeReasonCode::Success(QoS::AtLeastOnce | QoS::ExactlyOnce) => None,
+            SubscribeReasonCode::Success(QoS::AtMostOnce) => Some(QOS_0.into()),
             code => Some(format!("{code:?}")),
         };
         Ok(suback.return_codes.into_iter().map(refusal).collect())
@@ -99,9 +104,9 @@ fn options(plan: &Plan) -> MqttOptions {
     let mut options = addressed(plan);
     options
         .set_clean_session(false)
-        // This version cannot tell the broker how much the bridge takes. What is larger would end each connection anew, as it
-        // stays first in the broker's queue; so it is read, one at a time, and cut before it is kept.
-        .set_max_packet_size(LARGEST_PACKET, LARGEST_PACKET)
+        // This version cannot tell the broker how much the bridge takes. What is larger than that ends each connection anew, as
+        // it stays first in the broker's queue; so much more is read, one at a time, and cut before it is kept.
+        .set_max_packet_size(usize::try_from(config.max_packet_bytes).unwrap_or(LARGEST_PACKET), LARGEST_PACKET)
         .set_inflight(limits.inflight)
         .set_ack_mode(AckMode::Manual)
         .set_keep_alive(limits.keep_alive_secs())
@@ -136,6 +141,7 @@ fn addressed(plan: &Plan) -> MqttOptions {
 
 fn arrived(publish: Publish) -> Arrived<ManualAck> {
     Arrived {
+        packet_id: publish.pkid,
         topic: publish.topic,
         payload: publish.payload,
         retain: publish.retain,

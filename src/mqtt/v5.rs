@@ -1,21 +1,27 @@
 //! MQTT 5, in the words of [`super::link`].
 
 use super::config::{Endpoint, Plan};
-use super::link::{Acknowledged, Answer, Arrived, BATCH, Event, Failure, Gone, Leave, Protocol, Retain, Terms, qos};
+use super::link::{
+    Acknowledged, Answer, Arrived, BATCH, Event, Failure, Gone, Leave, Protocol, QOS_0, Retain, Terms, qos,
+};
 use super::{AckWord, Outbound, tls};
 use crate::ops::clock::now_ms;
 use rumqttc_v5::{
     AckMode, AsyncClient, Broker, ConnAck, ConnectReturnCode, ConnectionError, DisconnectReasonCode, EventLoop,
-    IncomingPacketSizeLimit, LastWill, ManualAck, MqttOptions, Packet, PersistedAckMode, PersistedSession, PubAck,
-    PubAckReason, PubRec, PubRecReason, Publish, PublishOptions, PublishProperties, PublishResult, QoS, SessionStore,
-    SessionStoreError, SessionStoreKey, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
-    mqttbytes,
+    IncomingPacketSizeLimit, LastWill, LastWillProperties, ManualAck, MqttOptions, Outgoing, Packet, PersistedAckMode,
+    PersistedSession, PubAck, PubAckReason, PubRec, PubRecReason, Publish, PublishOptions, PublishProperties,
+    PublishResult, QoS, SessionStore, SessionStoreError, SessionStoreKey, StateError, SubscribeFilter,
+    SubscribeReasonCode, TlsConfiguration, Transport, mqttbytes,
 };
 use std::future::ready;
 use std::pin::Pin;
 
 /// What the bridge publishes: topics.md has one JSON object per payload.
 const CONTENT_TYPE: &str = "application/json";
+
+/// How long the broker waits with the will, in seconds: a bridge that is back by then takes it back. Without this a broker that
+/// notices late that a connection has ended would publish it over what the next connection has said.
+const WILL_DELAY: u32 = 5;
 
 /// MQTT 5.
 pub(super) struct V5;
@@ -37,6 +43,7 @@ impl Protocol for V5 {
                 Event::Connected(terms(&connack))
             }
             rumqttc_v5::Event::Incoming(Packet::Publish(publish)) => Event::Arrived(arrived(publish)),
+            rumqttc_v5::Event::Outgoing(Outgoing::PubAck(id) | Outgoing::PubRec(id)) => Event::Acknowledged(id),
             _ => Event::Other,
         })
     }
@@ -52,6 +59,7 @@ impl Protocol for V5 {
         let suback = notice.wait_async().await.map_err(|_| Gone)?;
         let refusal = |code| match code {
             SubscribeReasonCode::Success(QoS::AtLeastOnce | QoS::ExactlyOnce) => None,
+            SubscribeReasonCode::Success(QoS::AtMostOnce) => Some(QOS_0.into()),
             code => Some(format!("{code:?}")),
         };
         Ok(suback.return_codes.into_iter().map(refusal).collect())
@@ -114,7 +122,7 @@ fn options(plan: &Plan, window: u16) -> MqttOptions {
     let mut options = addressed(plan);
     options
         .set_clean_start(false)
-        .set_session_expiry_interval(Some(u32::try_from(limits.session_expiry.as_secs()).unwrap_or(u32::MAX)))
+        .set_session_expiry_interval(Some(limits.session_expiry_secs()))
         .set_receive_maximum(Some(window))
         .set_incoming_packet_size_limit(IncomingPacketSizeLimit::Bytes(limits.max_packet_bytes))
         .set_outgoing_inflight_upper_limit(limits.inflight)
@@ -139,7 +147,17 @@ fn options(plan: &Plan, window: u16) -> MqttOptions {
     network.set_tcp_nodelay(true);
     options.set_network_options(network);
     if let Some(will) = &config.will {
-        options.set_last_will(LastWill::new(&will.topic, will.payload.clone(), qos(will.qos), will.retain, None));
+        let delayed = LastWillProperties {
+            delay_interval: Some(WILL_DELAY),
+            payload_format_indicator: Some(1),
+            message_expiry_interval: None,
+            content_type: Some(CONTENT_TYPE.into()),
+            response_topic: None,
+            correlation_data: None,
+            user_properties: Vec::new(),
+        };
+        let (payload, qos) = (will.payload.clone(), qos(will.qos));
+        options.set_last_will(LastWill::new(&will.topic, payload, qos, will.retain, Some(delayed)));
     }
     match (&config.username, &config.password) {
         (Some(user), Some(password)) => options.set_credentials(user, password.reveal().to_owned()),
@@ -201,6 +219,7 @@ fn terms(connack: &ConnAck) -> Terms {
     let properties = connack.properties.as_ref();
     Terms {
         session_present: connack.session_present,
+        session_expiry: properties.and_then(|p| p.session_expiry_interval),
         receive_maximum: properties.and_then(|p| p.receive_max).unwrap_or(u16::MAX),
         max_packet_bytes: properties.and_then(|p| p.max_packet_size).unwrap_or(u32::MAX),
         retain: match properties.and_then(|p| p.retain_available) {
@@ -213,6 +232,7 @@ fn terms(connack: &ConnAck) -> Terms {
 fn arrived(publish: Publish) -> Arrived<ManualAck> {
     let properties = publish.properties.unwrap_or_default();
     Arrived {
+        packet_id: publish.pkid,
         topic: publish.topic,
         payload: publish.payload,
         retain: publish.retain,
@@ -279,5 +299,19 @@ fn broken(error: StateError) -> Failure {
         } => Failure::Refused(format!("{code:?}")),
         StateError::ServerDisconnect { reason_code, .. } => Failure::Closed(format!("{reason_code:?}")),
         error => Failure::Protocol(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::{ClientConfig, Will};
+
+    #[test]
+    fn the_will_leaves_the_bridge_time_to_come_back() {
+        let will = Will { topic: "_bridge/status".into(), payload: "offline".into(), qos: 1, retain: true };
+        let plan = Plan::new(ClientConfig { will: Some(will), ..ClientConfig::default() }).unwrap();
+        let will = options(&plan, 1).last_will().unwrap();
+        assert_eq!(will.properties.unwrap().delay_interval, Some(5));
     }
 }

@@ -142,7 +142,9 @@ def test_a_mosquitto_with_the_printed_rules_lets_through_what_the_embedded_broke
     try:
         may_publish = published(here)
         with_the_rules = published(there)
-        assert with_the_rules.pop("root") - may_publish.pop("root") == ADMIN_PUBLISHES
+        with_mosquitto, with_us = with_the_rules.pop("root"), may_publish.pop("root")
+        assert with_mosquitto - with_us == ADMIN_PUBLISHES
+        assert with_us - with_mosquitto == {"_bridge/commands"}, "the bridge takes commands only where it knows who logged in"
         assert {who: topics - ROUTED.get(who, set()) for who, topics in may_publish.items()} == with_the_rules
         assert ROUTED["alice"] <= may_publish["alice"]
         assert all(may_publish.values())

@@ -3,7 +3,7 @@
 use crate::harness::{BODY, Bridge, Logs, QUEUE, config, outcome, soon};
 use crate::scripted::{Scripted, connack, connack_with};
 use bytes::Bytes;
-use fcm_mqtt_bridge::mqtt::{AckWord, BrokerLink, ClientConfig, Outcome, Version};
+use fcm_mqtt_bridge::mqtt::{AckWord, BrokerLink, ClientConfig, Notice, Outcome, Version};
 use rumqttc_v5::QoS;
 use rumqttc_v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, Packet, PubAckReason, SubscribeReasonCode};
 use std::time::Duration;
@@ -43,25 +43,62 @@ async fn nothing_is_published_before_the_suback() {
     assert_eq!(*bridge.port.broker_link.borrow(), BrokerLink::Up);
 }
 
+/// What the bridge reads along with `chat.direct`.
+const DIRECT: &str = "+/others/messages";
+
+fn granted() -> SubscribeReasonCode {
+    SubscribeReasonCode::Success(QoS::AtLeastOnce)
+}
+
 #[tokio::test]
-async fn a_refused_filter_is_named_and_the_door_stays_closed_until_it_is_granted() {
+async fn a_refused_filter_is_named_with_what_is_lost_and_what_is_granted_is_used_until_it_is_granted_as_well() {
     let (logs, _guard) = Logs::collect();
     let broker = Scripted::listen().await;
-    let mut config = config(broker.url(), Version::V5);
-    config.filters.push("_bridge/commands".into());
+    let mut config = upgraded(broker.url());
+    config.filters.push(DIRECT.into());
+    config.unused_filters.clear();
     let mut bridge = Bridge::start(config);
     let mut link = broker.accept().await;
     link.connect(connack(false)).await;
     let (pkid, _) = link.subscribe().await;
-    let granted = SubscribeReasonCode::Success(QoS::AtLeastOnce);
-    link.suback(pkid, vec![granted, SubscribeReasonCode::NotAuthorized]).await;
-    let line = logs.line(&["ERROR", "_bridge/commands", "NotAuthorized"]).await;
+    link.suback(pkid, vec![granted(), SubscribeReasonCode::NotAuthorized]).await;
+    bridge.broker_link(BrokerLink::Up).await;
+    let line = logs.line(&["ERROR", DIRECT, "NotAuthorized", "neither stored nor pushed"]).await;
     assert!(!line.contains("+/self/#"), "{line}");
-    bridge.trouble(Some("refuses the subscription _bridge/commands: NotAuthorized")).await;
+    let why =
+        "refuses the subscription +/others/messages: NotAuthorized (messages that users write directly are neither";
+    bridge.trouble(Some(why)).await;
+    // Something else that is refused for a while does not hide it.
+    let refused = bridge.publish("eve/others/messages").await;
+    let asked_again = loop {
+        match link.packet().await {
+            Some(Packet::Publish(publish)) => link.puback(publish.pkid, PubAckReason::NotAuthorized).await,
+            Some(Packet::Subscribe(subscribe)) => break subscribe,
+            other => panic!("neither a PUBLISH nor a SUBSCRIBE but {other:?}: nothing that was granted is taken back"),
+        }
+    };
+    assert_eq!(outcome(refused).await, Outcome::Lost);
+    bridge.trouble(Some(why)).await;
+    assert_eq!(asked_again.filters.iter().map(|filter| &filter.path[..]).collect::<Vec<_>>(), [DIRECT]);
+    link.suback(asked_again.pkid, vec![granted()]).await;
+    bridge.trouble(None).await;
+    logs.line(&["INFO", DIRECT, "grants a subscription that it refused"]).await;
+    assert_eq!(logs.lines(&["ERROR", "refuses a subscription"]).len(), 1);
+}
+
+#[tokio::test]
+async fn without_what_clients_publish_the_broker_counts_as_away_until_it_is_granted() {
+    let broker = Scripted::listen().await;
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut link = broker.accept().await;
+    link.connect(connack(false)).await;
+    let (pkid, _) = link.subscribe().await;
+    link.suback(pkid, vec![SubscribeReasonCode::NotAuthorized]).await;
+    bridge.trouble(Some("refuses the subscription +/self/#: NotAuthorized (nothing that clients publish")).await;
     let (pkid, filters) = link.subscribe().await;
-    assert_eq!(filters, 2);
+    assert_eq!(filters, 1);
     assert_eq!(*bridge.port.broker_link.borrow(), BrokerLink::Down);
-    link.suback(pkid, vec![granted, granted]).await;
+    link.suback(pkid, vec![granted()]).await;
     bridge.broker_link(BrokerLink::Up).await;
     bridge.trouble(None).await;
 }
@@ -108,11 +145,23 @@ async fn a_broker_that_grants_only_the_former_subscriptions_is_used_with_them() 
     link.suback(pkid, vec![SubscribeReasonCode::NotAuthorized]).await;
     let (pkid, filters) = link.subscribe().await;
     assert_eq!(filters, 2);
-    link.suback(pkid, vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); 2]).await;
-    let Some(Packet::Unsubscribe(taken_back)) = link.packet().await else { panic!("no UNSUBSCRIBE") };
-    assert_eq!(taken_back.filters, ["+/self/#"], "an earlier connection may have been granted it");
+    link.suback(pkid, vec![granted(); 2]).await;
+    for filter in ["+/self/#", "+/others/messages"] {
+        let Some(Packet::Unsubscribe(taken_back)) = link.packet().await else { panic!("no UNSUBSCRIBE") };
+        assert_eq!(taken_back.filters, [filter], "an earlier connection may have been granted it");
+    }
     bridge.broker_link(BrokerLink::Up).await;
     logs.line(&["WARN", "misspelt topics cannot be told"]).await;
+    bridge.trouble(Some("of chat nothing but messages, receipts and presence reaches the bridge")).await;
+    // It is asked for again, and takes their place.
+    let (pkid, filters) = link.subscribe().await;
+    assert_eq!(filters, 1);
+    link.suback(pkid, vec![granted()]).await;
+    for filter in ["+/self/messages", "+/self/receipts"] {
+        let Some(Packet::Unsubscribe(taken_back)) = link.packet().await else { panic!("no UNSUBSCRIBE") };
+        assert_eq!(taken_back.filters, [filter]);
+    }
+    bridge.trouble(None).await;
 }
 
 #[tokio::test]
@@ -124,7 +173,7 @@ async fn a_grant_of_qos_0_is_no_grant() {
     link.connect(connack(false)).await;
     let (pkid, _) = link.subscribe().await;
     link.suback(pkid, vec![SubscribeReasonCode::Success(QoS::AtMostOnce)]).await;
-    logs.line(&["ERROR", "+/self/#", "AtMostOnce"]).await;
+    logs.line(&["ERROR", "+/self/#", "granted at QoS 0 only"]).await;
 }
 
 #[tokio::test]
@@ -215,10 +264,10 @@ async fn no_more_is_in_flight_than_the_broker_takes() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_for_the_broker_is_not_sent_and_the_connection_stays() {
+async fn what_is_too_large_for_the_broker_is_set_aside_and_the_connection_stays() {
     let (logs, _guard) = Logs::collect();
     let broker = Scripted::listen().await;
-    let bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
     let mut link = broker.welcome(connack_with(|p| p.max_packet_size = Some(200))).await;
     let large = bridge.send("bal/others/messages", &"x".repeat(200), |_| {}).await;
     let small = bridge.publish("bal/others/messages").await;
@@ -226,8 +275,11 @@ async fn what_is_too_large_for_the_broker_is_not_sent_and_the_connection_stays()
     assert_eq!(publish.payload, BODY);
     link.puback(publish.pkid, PubAckReason::Success).await;
     assert_eq!(outcome(small).await, Outcome::Confirmed);
-    assert_eq!(outcome(large).await, Outcome::Lost);
-    logs.line(&["ERROR", "bal/others/messages", "maximum packet size"]).await;
+    assert_eq!(outcome(large).await, Outcome::SetAside);
+    let Some(Notice::SetAside(told)) = soon(bridge.port.notices.recv()).await else { panic!("nobody is told") };
+    assert_eq!((&*told.topic, told.payload.len(), told.most), ("bal/others/messages", 200, 200));
+    assert!((201..300).contains(&told.bytes), "{told:?}");
+    logs.line(&["WARN", "bal/others/messages", "set aside"]).await;
 }
 
 #[tokio::test]
@@ -253,4 +305,39 @@ async fn a_second_client_with_the_same_id_is_told_as_an_error() {
     let mut link = broker.welcome(connack(false)).await;
     link.send(Packet::Disconnect(Disconnect::new(DisconnectReasonCode::SessionTakenOver))).await;
     logs.line(&["ERROR", "same client id"]).await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_kept_is_told_of() {
+    let (logs, _guard) = Logs::collect();
+    let broker = Scripted::listen().await;
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
+    drop(broker.welcome(connack_with(|p| p.session_expiry_interval = Some(60))).await);
+    let week = 7 * 24 * 3600;
+    assert_eq!(soon(bridge.port.notices.recv()).await, Some(Notice::SessionShort { seconds: 60, asked: week }));
+    logs.line(&["WARN", "for less time than asked for"]).await;
+    let _link = broker.welcome(connack(false)).await;
+    assert_eq!(soon(bridge.port.notices.recv()).await, Some(Notice::SessionLost));
+    logs.line(&["WARN", "has not kept the bridge's session"]).await;
+}
+
+#[tokio::test]
+async fn what_cuts_one_connection_after_the_other_is_set_aside_where_the_broker_does_not_say_what_it_takes() {
+    let broker = Scripted::listen().await;
+    let bridge = Bridge::start(config(broker.url(), Version::V5));
+    let large = "x".repeat(20_000);
+    for _ in 0..3 {
+        let mut link = broker.welcome(connack(true)).await;
+        let lost = bridge.send("bal/others/messages", &large, |_| {}).await;
+        assert_eq!(link.published().await.payload.len(), large.len());
+        drop(link);
+        assert_eq!(outcome(lost).await, Outcome::Lost);
+    }
+    let mut link = broker.welcome(connack(true)).await;
+    assert_eq!(outcome(bridge.send("bal/others/messages", &large, |_| {}).await).await, Outcome::SetAside);
+    let passed = bridge.publish("bal/others/messages").await;
+    let publish = link.published().await;
+    assert_eq!(publish.payload, BODY);
+    link.puback(publish.pkid, PubAckReason::Success).await;
+    assert_eq!(outcome(passed).await, Outcome::Confirmed);
 }

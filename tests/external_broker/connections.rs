@@ -109,6 +109,30 @@ async fn an_acknowledgement_of_an_old_connection_does_not_leave_on_a_new_one() {
 }
 
 #[tokio::test]
+async fn a_copy_on_the_same_connection_is_neither_taken_nor_acknowledged_besides() {
+    let broker = Scripted::listen().await;
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
+    let mut link = broker.welcome(connack(false)).await;
+    for _ in 0..3 {
+        link.publish(7, "m").await;
+    }
+    link.publish(8, "behind").await;
+    let (first, behind) = (bridge.inbound().await, bridge.inbound().await);
+    assert_eq!((&first.payload[..], &behind.payload[..]), (&b"m"[..], &b"behind"[..]));
+    first.ack.release(AckWord::Done);
+    behind.ack.release(AckWord::Done);
+    for pkid in [7, 8] {
+        assert_eq!(link.acknowledged().await, (pkid, PubAckReason::Success));
+    }
+    // The broker may use the packet id again.
+    link.publish(7, "another").await;
+    let another = bridge.inbound().await;
+    assert_eq!(another.payload, "another");
+    another.ack.release(AckWord::Done);
+    assert_eq!(link.acknowledged().await, (7, PubAckReason::Success));
+}
+
+#[tokio::test]
 async fn pings_go_on_while_the_bridge_takes_nothing() {
     let broker = Scripted::listen().await;
     let mut config = config(broker.url(), Version::V5);

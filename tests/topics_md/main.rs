@@ -264,6 +264,8 @@ fn every_event_is_listed_with_its_fields() {
         BridgeEvent::NoRoute { id, category: Some(text()) },
         BridgeEvent::Reported { by: text(), with: text(), sids: vec![text()], reason: Some(text()) },
         BridgeEvent::QueueFull { session: text(), refused: 1 },
+        BridgeEvent::SessionLost,
+        BridgeEvent::SessionShort { seconds: 1, asked: 2 },
         BridgeEvent::DocumentSetAside { topic: text(), id: Some(text()), bytes: 2, most: 1 },
     ] {
         let document: Map<String, Value> = serde_json::from_slice(&event.to_payload(1)).unwrap();

@@ -346,3 +346,24 @@ async fn operators_hear_of_the_connections() {
     }
     harness.close().await;
 }
+
+/// A message of which nobody waits for the word: the connection on which it came has ended.
+fn left_over(at_most_once: bool) -> Inbound {
+    let payload = json!({"token": "T", "data": {"n": 1}}).to_string();
+    let inbound = Inbound::new(Principal::anonymous("c"), "c/self/messages".into(), payload.into(), Ack::new().0);
+    Inbound { at_most_once, ..inbound }
+}
+
+#[tokio::test]
+async fn what_a_broker_of_others_sends_once_more_is_not_taken_from_the_connection_that_ended_as_well() {
+    for (broker, taken) in [(BrokerKind::External, 2), (BrokerKind::Embedded, 3)] {
+        let harness = Harness::open_for(Settings { broker, ..settings() });
+        for at_most_once in [false, true] {
+            harness.mqtt.inbound.send(left_over(at_most_once)).await.unwrap();
+        }
+        harness.message("a1", "T", 60).await;
+        // What was published with QoS 0 does not come again, and what a client of the embedded broker published may not.
+        assert_eq!(harness.metrics.get(Metric::DownstreamAccepted), taken, "{broker:?}");
+        harness.close().await;
+    }
+}

@@ -78,3 +78,37 @@ async fn what_is_wrong_with_an_external_broker_is_told_in_words() {
     timeout(harness.readiness.wait_for(|now| now.ready && now.why.is_empty())).await.unwrap();
     harness.close().await;
 }
+
+#[tokio::test]
+async fn an_operator_hears_of_a_session_that_the_broker_has_not_kept() {
+    let mut harness = Harness::open_for(Settings { broker: BrokerKind::External, ..settings() });
+    for (notice, expected) in [
+        (Notice::SessionLost, json!({"event": "session_lost"})),
+        (
+            Notice::SessionShort { seconds: 3_600, asked: 604_800 },
+            json!({"event": "session_short", "seconds": 3_600, "asked": 604_800}),
+        ),
+    ] {
+        harness.mqtt.notices.send(notice).await.unwrap();
+        let mut told = event(&mut harness).await;
+        told.as_object_mut().unwrap().remove("ts").unwrap();
+        assert_eq!(told, expected);
+    }
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn the_status_is_said_once_more_over_a_will_that_came_late() {
+    let mut harness = Harness::open_for(Settings { broker: BrokerKind::External, ..settings() });
+    timeout(harness.readiness.wait_for(|now| now.ready)).await.unwrap();
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    let (end, mut late) = (start + Duration::from_secs(30), 0);
+    while let Ok(Some(outbound)) = tokio::time::timeout_at(end, harness.mqtt.publish.recv()).await {
+        late += u32::from(outbound.topic == "_bridge/status" && start.elapsed() > Duration::from_secs(1));
+        let _ = outbound.outcome.send(Outcome::Confirmed);
+    }
+    assert_eq!(late, 1);
+    tokio::time::resume();
+    harness.close().await;
+}

@@ -61,3 +61,26 @@ async fn tell_bob(harness: &Harness) {
     let document = UserDocument { topic, copy_of: None, payload, at: 1 };
     harness.store.queue_user_document(document).await.unwrap().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_too_big_for_the_broker_holds_nobody_and_is_tried_with_the_next_connection() {
+    let mut harness = external();
+    let note = |n: u32| {
+        let payload = format!("{{\"n\":{n}}}").into();
+        Note { topic: "c/others/messages".to_owned(), payload, correlation: None, at: 1 }
+    };
+    for n in 1..=2 {
+        harness.store.queue_note(note(n)).await.unwrap().await.unwrap();
+    }
+    let big = harness.published().await;
+    assert_eq!(big.payload, "{\"n\":1}");
+    big.outcome.send(Outcome::SetAside).unwrap();
+    assert_eq!(harness.read().await.1, json!({"n": 2}));
+    harness.store.queue_note(note(3)).await.unwrap().await.unwrap();
+    assert_eq!(harness.read().await.1, json!({"n": 3}));
+    harness.mqtt.broker_link.send_replace(BrokerLink::Down);
+    timeout(harness.readiness.wait_for(|now| now.mqtt == "closed")).await.unwrap();
+    harness.mqtt.broker_link.send_replace(BrokerLink::Up);
+    assert_eq!(harness.read().await.1, json!({"n": 1}), "it is on disk still, and no copy");
+    harness.close().await;
+}

@@ -205,7 +205,16 @@ pub enum BridgeEvent {
         /// Messages that were not kept since this was said last.
         refused: u64,
     },
-    /// A document is bigger than a reader takes: it waits for another one.
+    /// The external broker has not kept the bridge's session.
+    SessionLost,
+    /// The external broker keeps the bridge's session for less time than asked for.
+    SessionShort {
+        /// For how many seconds it keeps it.
+        seconds: u32,
+        /// For how many it was asked.
+        asked: u32,
+    },
+    /// A document is bigger than a reader, or the external broker, takes: it waits for another one.
     DocumentSetAside {
         /// Its topic.
         topic: String,
@@ -214,7 +223,7 @@ pub enum BridgeEvent {
         id: Option<String>,
         /// How long its packet would be, in bytes.
         bytes: usize,
-        /// The longest packet that the reader takes.
+        /// The longest packet that is taken.
         most: usize,
     },
 }
