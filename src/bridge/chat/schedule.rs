@@ -10,7 +10,7 @@ use super::messages::Kept;
 use super::{PUSHES, peer};
 use crate::bridge::context::Context;
 use crate::chat::id::{GroupId, Owner};
-use crate::chat::message::{Limits as MessageLimits, Rejection, Sender};
+use crate::chat::message::{ErrorCode, Limits as MessageLimits, Rejection, Sender};
 use crate::chat::principal::Role;
 use crate::chat::suffix::messages::UserMessage;
 use crate::ops::clock::{Clock, at, now_ms};
@@ -105,6 +105,13 @@ impl Schedule {
             if asked.writers.contains(&waiting.writer) {
                 continue;
             }
+            let role = self.context.directory.writes_as(waiting.writer.as_str(), waiting.role);
+            let Some(role @ (Role::User | Role::Bal)) = role else {
+                let why = Rejection::new(ErrorCode::Forbidden, "its writer may write no more");
+                sent.push(Box::pin(self.context.store.chat_refuse_scheduled(waiting, why, now).await?));
+                continue;
+            };
+            let waiting = ScheduledMessage { role, ..waiting };
             let message = match self.read(&waiting) {
                 Ok(message) => message,
                 // What could be written once may be refused by a later release.
