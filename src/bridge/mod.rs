@@ -168,7 +168,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let watches = Watches { transports, broker_link: broker_link.clone(), broker_trouble, store, clients, events };
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     tasks.spawn(chat::watch_pushes(Arc::clone(&context), confirmations, stops.publish.clone()));
-    tasks.spawn(intake.schedule().run(stops.publish.clone()));
+    tasks.spawn(intake.schedule().run(broker_link.clone(), stops.publish.clone()));
     tasks.spawn(Commands::new(Arc::clone(&context)).run((control, commands), stops.intake.clone()));
     tasks.spawn(erasing::resume(Arc::clone(&context), stops.intake.clone()));
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));

@@ -68,7 +68,8 @@ impl ChatIntake {
     }
 
     /// The message is asked about, and stored then. It gets its id only then: what others wrote meanwhile comes before it. One
-    /// that is to be sent later is asked about when it is.
+    /// that is to be sent later is asked about when it is. So is every one over a broker of others: that sends only so much without
+    /// an acknowledgement, and the answer may be behind it. There the message waits on disk ([`super::schedule`]).
     fn behind_gatekeeper(&self, gatekeeper: Gatekeeper, written: Written<'_>, message: UserMessage) -> Remaining {
         let Written { owner, publish, at, from, to, meeting, .. } = written;
         let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
@@ -78,8 +79,14 @@ impl ChatIntake {
             let is_written = message.amends != Some(Amendment::Retract) && !is_later;
             // Who has met too many strangers already is refused, whatever the answer.
             let may_meet = is_written && from.strangers;
-            let asks = to.role != Some(Role::Bal) && to.name != owner && may_meet;
-            let let_in = asks && gatekeeper.lets_in(&context, &owner, &to.name).await?;
+            let is_to_other = to.role != Some(Role::Bal) && to.name != owner;
+            let asks = is_to_other && may_meet;
+            let known = if asks { gatekeeper.knows(&context, &owner, &to.name).await? } else { Some(false) };
+            let on_disk = is_to_other && is_written && !context.broker.answers_publishers;
+            let let_in = match known {
+                Some(let_in) => let_in,
+                None => !on_disk && gatekeeper.ask(&context, &owner, &to.name).await,
+            };
             let in_order = context.next_written().await;
             let (sid, at) = in_order.id();
             let to = Peer { attended: context.attentions.attended(&to.name, at), ..to };
@@ -88,7 +95,12 @@ impl ChatIntake {
             let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
             let from = Writer { let_in, ..from };
             let new = NewChatMessage { sid, from, to: to.clone(), message, deadline_ms, route };
-            let committed = context.store.chat_message(new, context.chat_call(at, PUSHES, &policy)).await?;
+            let call = context.chat_call(at, PUSHES, &policy);
+            let committed = if on_disk {
+                context.store.chat_message_in_turn(new, known.is_none(), call).await?
+            } else {
+                context.store.chat_message(new, call).await?
+            };
             let kept = Kept::new(&context, (sid, at), &to, meeting, committed);
             drop(in_order);
             finish(&context, &refusing, &owner, kept.outcome(&context).await?, &refused).await
