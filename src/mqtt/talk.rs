@@ -48,13 +48,15 @@ impl<P: Protocol> Talk<'_, P> {
             () = stop.cancelled() => return Ok(Close::Stop),
             subscribed = self.subscribe() => subscribed?,
         }
+        // What was handed over for the connection before, and who reads it may have changed since.
+        let left_over = publish.len();
         self.open();
         let overdue = async {
             stop.cancelled().await;
             sleep(grace).await;
         };
         tokio::select! {
-            ended = self.publish_all(publish, stop, withheld) => ended,
+            ended = self.publish_all((publish, left_over), stop, withheld) => ended,
             () = overdue => {
                 info!(left = self.flight.len(), "publications are left unconfirmed at the end");
                 Ok(Close::Stop)
@@ -126,7 +128,7 @@ impl<P: Protocol> Talk<'_, P> {
 
     async fn publish_all(
         &mut self,
-        publish: &mut mpsc::Receiver<Outbound>,
+        (publish, mut left_over): (&mut mpsc::Receiver<Outbound>, usize),
         stop: &CancellationToken,
         withheld: &Notify,
     ) -> Result<Close, Failure> {
@@ -146,7 +148,13 @@ impl<P: Protocol> Talk<'_, P> {
                 Some(landed) = self.flight.landed() => self.flight.settle(landed, self.tally)?,
                 () = at(deadline) => self.tick(),
                 next = publish.recv(), if closing.is_none() && room => match next {
-                    Some(outbound) => self.send(outbound),
+                    Some(outbound) => {
+                        if left_over > 0 && !outbound.resume {
+                            self.flight.barrier.broke(&outbound.topic);
+                        }
+                        left_over = left_over.saturating_sub(1);
+                        self.send(outbound);
+                    }
                     None => closing = Some(Close::Stop),
                 },
             }
