@@ -105,6 +105,10 @@ pub(super) async fn run<P: Protocol>(
         Err(failure) => return End::Failed { failure, open: None },
     };
     info!(broker = plan.address, session_present = terms.session_present, "connected to the broker");
+    if !terms.session_present {
+        // Before the SUBSCRIBE, so that nothing which the broker keeps comes earlier.
+        outlet.sessions.send_modify(|sessions| *sessions = sessions.wrapping_add(1));
+    }
 
     let session = Session { plan, terms, window: usize::from(window), stop, tally: Tally::default() };
     let ended = session.work::<P>(&client, &mut events, flight, outlet).await;

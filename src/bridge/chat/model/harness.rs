@@ -94,6 +94,7 @@ impl ChatHarness {
             erasing: Default::default(),
             publish: port.publish,
             bal_presences: Default::default(),
+            broker_sessions: port.sessions,
             queue_full: Default::default(),
             sending: Default::default(),
             calls_kept: CallsKept::new(now_ms()),
