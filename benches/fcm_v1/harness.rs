@@ -105,6 +105,7 @@ fn settings(name: Transport) -> bridge::Settings {
         room: store::Limits::default(),
         claims: CLAIMS,
         presence_grace: Duration::from_secs(2),
+        births: Duration::ZERO,
         started_ms: now_ms(),
     }
 }

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -52,11 +53,13 @@ pub(super) struct Announcer {
     /// What waited for each transport when the store was last looked at.
     queues: BTreeMap<String, QueueState>,
     looking: Option<BoxFuture<'static, Result<Vec<QueueState>, StoreError>>>,
+    /// What became of the counters that were published last.
+    stats_told: Option<oneshot::Receiver<Outcome>>,
 }
 
 impl Announcer {
     pub(super) fn new(context: Arc<Context>, watches: Watches, readiness: watch::Sender<Readiness>) -> Self {
-        Self { context, watches, readiness, said: None, queues: BTreeMap::new(), looking: None }
+        Self { context, watches, readiness, said: None, queues: BTreeMap::new(), looking: None, stats_told: None }
     }
 
     /// Works until `stop`; the last word is the status `offline`.
@@ -68,8 +71,7 @@ impl Announcer {
                 () = stop.cancelled() => break,
                 _ = round.tick() => {}
                 _ = stats.tick() => {
-                    let (stats, _) = Outbound::new(BridgeTopic::Stats, self.stats().to_payload());
-                    self.announce(Outbound { qos: 0, ..stats });
+                    self.publish_stats();
                     let store = self.context.store.clone();
                     self.looking.get_or_insert_with(|| Box::pin(async move { store.queue_states(now_ms()).await }));
                 }
@@ -100,6 +102,19 @@ impl Announcer {
         }
         self.announce_end().await;
         Ok(())
+    }
+
+    /// Publishes the counters, while the broker is up and has taken the last ones: old ones are of no use to anybody.
+    fn publish_stats(&mut self) {
+        let up = *self.watches.broker_link.borrow() == BrokerLink::Up;
+        let waits = |told: &mut oneshot::Receiver<Outcome>| matches!(told.try_recv(), Err(TryRecvError::Empty));
+        if !up || self.stats_told.as_mut().is_some_and(waits) {
+            return;
+        }
+        let (stats, told) = Outbound::new(BridgeTopic::Stats, self.stats().to_payload());
+        if self.announce(Outbound { qos: 0, ..stats }) {
+            self.stats_told = Some(told);
+        }
     }
 
     fn looked(&mut self, found: Result<Vec<QueueState>, StoreError>) {

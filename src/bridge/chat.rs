@@ -286,6 +286,9 @@ impl ChatIntake {
         if let Ok(Request { op: Op::TestPush, .. }) = request {
             counted = counted.and_then(|()| self.limits.take(owner, role, Limited::TestPush));
         }
+        if let Ok(Request { op: Op::Report { .. }, .. }) = request {
+            counted = counted.and_then(|()| self.limits.take(owner, role, Limited::Report));
+        }
         if let Ok(Request { op: Op::Erase(_) | Op::Export { secret: Some(_), .. }, .. }) = request {
             counted = counted.and_then(|()| self.limits.take(owner, role, Limited::Proof));
         }

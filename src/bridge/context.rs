@@ -21,7 +21,10 @@ use std::future::pending;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
+
+/// How long a broker of others may take to deliver the presences that it keeps.
+pub const BIRTHS: Duration = Duration::from_secs(10);
 
 /// How the bridge is to work; limits are explained in `config/bridge.toml`.
 #[derive(Debug, Clone)]
@@ -48,6 +51,8 @@ pub struct Settings {
     pub claims: usize,
     /// How long a chat user whose connection broke still counts as there.
     pub presence_grace: Duration,
+    /// For how long everything for BALs is held when a broker of others has come up, at least: [`BIRTHS`].
+    pub births: Duration,
     /// When the process started, Unix milliseconds.
     pub started_ms: u64,
 }
@@ -100,6 +105,8 @@ pub(crate) struct Context {
     /// What the broker is to publish.
     pub(crate) publish: mpsc::Sender<Outbound>,
     pub(crate) bal_presences: BalPresences,
+    /// Grows when the broker has lost the session of the bridge.
+    pub(crate) broker_sessions: watch::Receiver<u64>,
     /// The queue of pushes is full, and has had no room to spare since. Set by the intake.
     pub(crate) queue_full: AtomicBool,
     /// What an operator has said of sending.

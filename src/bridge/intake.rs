@@ -187,6 +187,9 @@ impl Intake {
     /// Begins with a publish; what remains of it goes on beside others. `has_too_many`: nothing of this user may wait behind
     /// another one.
     async fn take(&mut self, publish: Inbound, has_too_many: bool) -> Result<Option<Taken>, StoreError> {
+        if publish.retain {
+            self.context.bal_presences.kept_copy_came(Instant::now());
+        }
         if is_command_topic(&publish.topic) {
             self.command(publish);
             return Ok(None);
@@ -217,9 +220,9 @@ impl Intake {
             ClientTopic::Presence(owner, device) => match self.presence(&topic, device.as_ref(), &publish) {
                 Ok(presence) => {
                     let (owner, device) = (owner.clone(), device.clone());
-                    let is_bal = publish.principal.role == Role::Bal;
+                    let (is_bal, is_kept) = (publish.principal.role == Role::Bal, publish.retain);
                     let said = PresencePublish { owner, device, presence, ack: publish.ack };
-                    presence_said(&self.context, said, is_bal).await;
+                    presence_said(&self.context, said, is_bal, is_kept).await;
                     return Ok(None);
                 }
                 Err(rejection) => Err(rejection.into()),
@@ -429,10 +432,11 @@ impl Intake {
     }
 }
 
-async fn presence_said(context: &Context, said: PresencePublish, is_bal: bool) {
+async fn presence_said(context: &Context, said: PresencePublish, is_bal: bool, is_kept: bool) {
     if is_bal && !context.broker.sees_clients {
         let PresencePublish { owner, device, presence, ack } = said;
-        context.bal_presences.tell(&owner, device.as_ref(), presence.as_ref());
+        let session = *context.broker_sessions.borrow();
+        context.bal_presences.tell((&owner, device.as_ref()), presence.as_ref(), is_kept, session);
         ack.release(AckWord::Done);
         return;
     }

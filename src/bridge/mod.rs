@@ -41,7 +41,7 @@ mod tests;
 mod topic_window;
 
 pub use announce::offline;
-pub use context::Settings;
+pub use context::{BIRTHS, Settings};
 
 use crate::chat::id::SidSource;
 use crate::chat::status::Status;
@@ -109,6 +109,7 @@ pub struct Stops {
 pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), StoreError> {
     let Parts { store, recovery, mqtt, transports, control, metrics, readiness } = parts;
     let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, trouble, .. } = mqtt;
+    let broker_sessions = mqtt.sessions;
     let (clients, sightings, notices) = (mqtt.clients, mqtt.sightings, mqtt.notices);
     let (directory, confirmations) = (mqtt.directory, mqtt.confirmations);
     let (events_tx, events) = mpsc::channel(EVENTS);
@@ -132,6 +133,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         erase_begun: Default::default(),
         publish,
         bal_presences,
+        broker_sessions,
         queue_full: Default::default(),
         sending: Default::default(),
         calls_kept: CallsKept::new(now_ms()),
@@ -170,7 +172,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
     let watches = Watches { transports, broker_link: broker_link.clone(), broker_trouble, store, clients, events };
     let announce = Announcer::new(Arc::clone(&context), watches, readiness);
     tasks.spawn(chat::watch_pushes(Arc::clone(&context), confirmations, stops.publish.clone()));
-    tasks.spawn(intake.schedule().run(stops.publish.clone()));
+    tasks.spawn(intake.schedule().run(broker_link.clone(), stops.publish.clone()));
     tasks.spawn(Commands::new(Arc::clone(&context)).run((control, commands), stops.intake.clone()));
     tasks.spawn(erasing::resume(Arc::clone(&context), stops.intake.clone()));
     tasks.spawn(expiry::run(Arc::clone(&context), stops.publish.clone()));

@@ -8,19 +8,24 @@
 //!
 //! The embedded broker says who comes and goes, and clients may say that they hide or that nobody looks at them; with a
 //! broker of others, births and wills say who is connected ([`crate::chat::presence`]). A change is written down before it
-//! is published, so that what a crash cuts off is put right at the next start. With that, what
-//! BALs say of themselves goes to [`BalPresences`], which decides whether messages are published or held (topics.md, "When a
-//! BAL is away"). The embedded broker knows better who reads what: with it no BAL counts as away.
+//! is published, so that what a crash cuts off is put right at the next start, and what a broker of others has lost when it is
+//! there again. What clients say is taken in at once, however long the documents are on their way: nobody else waits for them.
+//! What BALs say of themselves goes to [`BalPresences`], which decides whether messages are published or held (topics.md,
+//! "When a BAL is away"). The embedded broker knows better who reads what: with it no BAL counts as away.
 
+mod bals;
+mod questions;
 mod schedule;
 
+pub(super) use self::bals::BalPresences;
+use self::questions::{Question, Questions};
 use self::schedule::{Due, Schedule};
 use super::chat::tell_late;
 use super::context::Context;
 use super::settings::PublishedPresence;
 use crate::chat::id::Owner;
 use crate::chat::message::{Presence, UserPresence};
-use crate::chat::presence::{Aggregate, DeviceChange, End, Evidence};
+use crate::chat::presence::{DeviceChange, End, Evidence};
 use crate::chat::principal::Role;
 use crate::chat::topic::{ClientTopic, Device};
 use crate::mqtt::{Ack, AckWord, BrokerLink, ClientChange, Sighting};
@@ -29,7 +34,6 @@ use crate::store::{LastPresence, PresenceChange, StoreError};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -37,17 +41,13 @@ use tokio_util::sync::CancellationToken;
 
 /// What clients say that may wait to be taken in; beyond it the intake waits.
 pub(super) const PRESENCES: usize = 256;
-/// Most documents on their way, one per user.
+/// Most documents on their way, one per user. The others wait in the schedule, where the last word of each user counts.
 const PENDING_MAX: usize = 256;
+/// Most questions of which the store is asked at one time; the others wait, each once.
+const ASKED_MAX: usize = 64;
 /// How often the store is told that the bridge runs, while any chat user is known. After a crash `last_seen` may be too
 /// early by so much.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-
-/// Most BALs whose presence is kept; of further ones the broker queues.
-const OWNERS_MAX: usize = 100_000;
-/// What a BAL says counts at once and is never forgotten, so that no time matters.
-const NO_GRACE_MS: u64 = 0;
-const NO_TIME: u64 = 0;
 
 /// What a client published about itself on a presence topic.
 #[derive(Debug)]
@@ -87,13 +87,19 @@ enum Done {
 pub(super) struct UserPresences {
     context: Arc<Context>,
     broker_link: watch::Receiver<BrokerLink>,
+    /// Grows when the broker has forgotten the session of the bridge, and perhaps what it kept.
+    sessions: watch::Receiver<u64>,
     schedule: Schedule,
     clock: Clock,
-    /// What was said before the start. The grace of those who were online begins when they can come back: when the broker
-    /// is up.
+    /// What was said before the start, or before the broker has lost it. The grace of those who were online begins when they can
+    /// come back: when the broker is up.
     before: Option<Vec<LastPresence>>,
+    /// That is to be asked of the store.
+    has_lost: bool,
     /// Documents on their way. Of one that is cleared nothing is to be remembered.
     pending: FuturesUnordered<BoxFuture<'static, Result<Done, StoreError>>>,
+    questions: Questions,
+    asked: FuturesUnordered<BoxFuture<'static, Result<Done, StoreError>>>,
     heartbeat: Option<BoxFuture<'static, Result<(), StoreError>>>,
 }
 
@@ -101,8 +107,21 @@ impl UserPresences {
     pub(super) fn new(context: Arc<Context>, broker_link: watch::Receiver<BrokerLink>) -> Self {
         let grace = u64::try_from(context.settings.presence_grace.as_millis()).unwrap_or(u64::MAX);
         let evidence = if context.broker.sees_clients { Evidence::Connections } else { Evidence::Births };
-        let (schedule, clock, pending) = (Schedule::new(evidence, grace), Clock::new(), FuturesUnordered::new());
-        Self { context, broker_link, schedule, clock, before: None, pending, heartbeat: None }
+        let (schedule, clock, sessions) =
+            (Schedule::new(evidence, grace), Clock::new(), context.broker_sessions.clone());
+        Self {
+            context,
+            broker_link,
+            sessions,
+            schedule,
+            clock,
+            before: None,
+            has_lost: false,
+            pending: FuturesUnordered::new(),
+            questions: Questions::default(),
+            asked: FuturesUnordered::new(),
+            heartbeat: None,
+        }
     }
 
     /// Works until `stop`. What is not published by then is published after the next start.
@@ -119,26 +138,22 @@ impl UserPresences {
         }
         let mut heartbeats = every(HEARTBEAT);
         loop {
+            if std::mem::take(&mut self.has_lost) {
+                let now = self.clock.now();
+                self.before = Some(self.context.store.last_presences(now).await?.await?);
+            }
             let deadline = self.begin();
             let heartbeat = self.heartbeat.is_none() && !self.schedule.is_empty();
             tokio::select! {
-                // Sightings before what clients say: a client speaks only after its coming was told, and is known by then.
+                // Sightings before what clients say: a client speaks only after its coming was told, and is known by then. A
+                // loss before both.
                 biased;
                 () = stop.cancelled() => break,
-                Some(done) = self.pending.next() => {
-                    match done? {
-                        Done::Told { user, published } => self.schedule.told(&user, published, self.clock.now()),
-                        Done::Token(user, device, has_token) => {
-                            self.schedule.token(&user, &device, has_token);
-                            // It has come to a broker that gives this to all devices: they know it by its sid.
-                            let now = self.clock.now();
-                            self.pending.push(Box::pin(late(Arc::clone(&self.context), user, None, now)));
-                        }
-                        Done::Nothing => {}
-                    }
-                }
+                Ok(()) = self.sessions.changed() => self.look_at_session(),
+                Some(done) = self.asked.next() => self.done(done?),
+                Some(done) = self.pending.next() => self.done(done?),
                 Some(sighting) = sightings.recv() => self.on_sighting(&sighting).await?,
-                Some(word) = words.recv(), if self.pending.len() < PENDING_MAX => self.on_word(word),
+                Some(word) = words.recv() => self.on_word(word),
                 Ok(()) = self.broker_link.changed(), if self.before.is_some() => {}
                 Some(done) = OptionFuture::from(self.heartbeat.as_mut()) => {
                     self.heartbeat = None;
@@ -158,6 +173,29 @@ impl UserPresences {
         self.context.store.still_alive(now).await?.await
     }
 
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Told { user, published } => self.schedule.told(&user, published, self.clock.now()),
+            Done::Token(user, device, has_token) => {
+                self.schedule.token(&user, &device, has_token);
+                // It has come to a broker that gives this to all devices: they know it by its sid.
+                self.questions.push(Question::Late(user, None));
+            }
+            Done::Nothing => {}
+        }
+    }
+
+    /// Where the broker has lost what it kept, all is to be told again, and whoever was there has to say so again.
+    fn look_at_session(&mut self) {
+        self.sessions.mark_unchanged();
+        let now = self.clock.now();
+        // At the first time nothing was told, and what was said before the start is known already.
+        self.has_lost = self.before.is_none();
+        for (user, device, connection) in self.schedule.broker_lost(now) {
+            self.context.attentions.gone(&user, &device, connection, now);
+        }
+    }
+
     /// Sends off what is due; when to look again.
     fn begin(&mut self) -> Option<u64> {
         let now = self.clock.now();
@@ -165,6 +203,11 @@ impl UserPresences {
             for last in self.before.take().into_iter().flatten() {
                 self.schedule.recover(last, now);
             }
+        }
+        while self.asked.len() < ASKED_MAX
+            && let Some(question) = self.questions.pop()
+        {
+            self.asked.push(Box::pin(ask(Arc::clone(&self.context), question, now)));
         }
         while self.pending.len() < PENDING_MAX {
             let context = Arc::clone(&self.context);
@@ -195,7 +238,7 @@ impl UserPresences {
                 // It reads what it missed by itself, so pushes go to it one by one again.
                 let _committed = self.context.store.chat_device_spoke(user.clone(), device.clone(), now).await?;
                 if !sighting.resumed {
-                    self.pending.push(Box::pin(late(Arc::clone(&self.context), user, Some(device), now)));
+                    self.questions.push(Question::Late(user, Some(device)));
                 }
                 return Ok(());
             }
@@ -208,6 +251,10 @@ impl UserPresences {
     }
 
     fn on_word(&mut self, word: PresenceWord) {
+        // It may have come since that was looked at, and what is said now was said after it.
+        if self.sessions.has_changed().unwrap_or(false) {
+            self.look_at_session();
+        }
         let now = self.clock.now();
         match word {
             PresenceWord::Said(publish) => self.take(publish),
@@ -227,7 +274,7 @@ impl UserPresences {
             match change {
                 DeviceChange::Came(connection) => {
                     attentions.came(&owner, &device, connection, now);
-                    self.pending.push(Box::pin(token_of(Arc::clone(&self.context), owner.clone(), device)));
+                    self.questions.push(Question::Token(owner.clone(), device));
                 }
                 DeviceChange::Gone(connection) => attentions.gone(&owner, &device, connection, now),
                 DeviceChange::Active(active) => attentions.active(&owner, &device, active, now),
@@ -262,48 +309,15 @@ async fn clear(context: Arc<Context>, user: Owner, device: Device) -> Result<Don
     Ok(Done::Nothing)
 }
 
-/// Tells a device that has come of calls that began before.
-async fn late(context: Arc<Context>, user: Owner, device: Option<Device>, now: u64) -> Result<Done, StoreError> {
-    tell_late(context, user, device, now).await.map(|()| Done::Nothing)
-}
-
-/// Whether a device that has come has registered a token.
-async fn token_of(context: Arc<Context>, user: Owner, device: Device) -> Result<Done, StoreError> {
-    let known = context.store.chat_devices(user.clone()).await?.await?;
-    let has_token = known.iter().any(|known| known.dev == device);
-    Ok(Done::Token(user, device, has_token))
-}
-
-/// What all BALs last said, shared by the task that takes it in and the one that publishes.
-#[derive(Debug, Default)]
-pub(crate) struct BalPresences(watch::Sender<HashMap<String, Aggregate>>);
-
-impl BalPresences {
-    /// The owner (or one of its devices) said how it is; `None` when that was taken back.
-    pub(crate) fn tell(&self, owner: &Owner, device: Option<&Device>, presence: Option<&Presence>) {
-        self.0.send_if_modified(|owners| {
-            if owners.len() >= OWNERS_MAX && !owners.contains_key(owner.as_str()) {
-                return false;
-            }
-            let new = || Aggregate::new(Evidence::Births, NO_GRACE_MS);
-            let aggregate = owners.entry(owner.to_string()).or_insert_with(new);
-            aggregate.handle_said(device, presence, NO_TIME);
-            if aggregate.is_idle() {
-                owners.remove(owner.as_str());
-            }
-            true
-        });
-    }
-
-    /// Whether the owner of `topic` said that it is away: it said something, and no device of it is online.
-    pub(crate) fn away(&self, topic: &str) -> bool {
-        let owner = topic.split('/').next().unwrap_or_default();
-        self.0.borrow().get(owner).is_some_and(Aggregate::is_away)
-    }
-
-    /// Changes whenever an owner said something.
-    pub(crate) fn changed(&self) -> watch::Receiver<HashMap<String, Aggregate>> {
-        self.0.subscribe()
+/// Asks the store.
+async fn ask(context: Arc<Context>, question: Question, now: u64) -> Result<Done, StoreError> {
+    match question {
+        Question::Late(user, device) => tell_late(context, user, device, now).await.map(|()| Done::Nothing),
+        Question::Token(user, device) => {
+            let known = context.store.chat_devices(user.clone()).await?.await?;
+            let has_token = known.iter().any(|known| known.dev == device);
+            Ok(Done::Token(user, device, has_token))
+        }
     }
 }
 

@@ -48,8 +48,10 @@ struct Track {
     fetching: bool,
     /// Its documents stay until they are acknowledged explicitly, and are published again to who comes back.
     explicit: bool,
-    /// A reader may have come who wants them again.
+    /// Its owner has come back, and wants again what it has not acknowledged.
     repeat: bool,
+    /// The broker said that nobody reads it: the next reader is the owner who comes back.
+    unread: bool,
     /// When something was last confirmed.
     confirmed_at: Instant,
 }
@@ -64,6 +66,10 @@ struct Fetched {
 pub(super) struct Publisher {
     context: Arc<Context>,
     broker_link: watch::Receiver<BrokerLink>,
+    /// The broker was up when that was looked at last.
+    is_up: bool,
+    /// That has changed since.
+    link_changed: bool,
     readers: watch::Receiver<u64>,
     tracks: HashMap<Arc<str>, Track>,
     /// Topics with documents for which there was no window.
@@ -88,6 +94,8 @@ impl Publisher {
         Self {
             context,
             broker_link,
+            is_up: false,
+            link_changed: false,
             readers,
             tracks: HashMap::new(),
             postponed: BTreeSet::new(),
@@ -106,17 +114,13 @@ impl Publisher {
     pub(super) async fn run(mut self, stops: Stops, announced: CancellationToken) -> Result<(), StoreError> {
         let context = Arc::clone(&self.context);
         let mut presences = context.bal_presences.changed();
-        let (mut rounds, mut link_changed) = (every(ROUND_EVERY), false);
+        let mut rounds = every(ROUND_EVERY);
         self.look_at_everything().await?;
         while !stops.publish.is_cancelled() {
             self.forget(false).await?;
             self.report_unread().await?;
             self.fetch().await?;
-            link_changed |= self.broker_link.has_changed().unwrap_or(false);
-            let open = *self.broker_link.borrow_and_update() == BrokerLink::Up;
-            if std::mem::take(&mut link_changed) && open {
-                self.try_set_aside();
-            }
+            let open = self.look_at_link();
             tokio::select! {
                 () = stops.publish.cancelled() => break,
                 (forgotten, ()) = oldest(&mut self.forgetting) => forgotten?,
@@ -137,12 +141,16 @@ impl Publisher {
                     Ok(()) => self.look_at_everything().await?,
                     Err(_) => break,
                 },
-                changed = self.broker_link.changed() => match changed {
-                    Ok(()) => link_changed = true,
-                    Err(_) => break,
-                },
-                _ = presences.changed() => self.look_at_everything().await?,
+                changed = self.broker_link.changed() => {
+                    self.link_changed = true;
+                    if changed.is_err() { break }
+                }
+                _ = presences.changed() => {
+                    self.owners_returned();
+                    self.look_at_everything().await?;
+                }
                 _ = rounds.tick() => {
+                    context.bal_presences.look_at_births(Instant::now());
                     self.repeat();
                     self.look_at_postponed();
                 }
@@ -151,11 +159,44 @@ impl Publisher {
         self.wind_up(stops, announced).await
     }
 
-    /// There is another connection: the broker may take what was too big for it.
-    fn try_set_aside(&mut self) {
+    /// Whether the broker is up. When it has come up, who is away is not known at first: what is about to be published then
+    /// waits. Those who acknowledge explicitly may have lost what they were given, and what was set aside is tried once more.
+    fn look_at_link(&mut self) -> bool {
+        // It may have gone and come back meanwhile.
+        let has_changed = std::mem::take(&mut self.link_changed) || self.broker_link.has_changed().unwrap_or(false);
+        let is_up = *self.broker_link.borrow_and_update() == BrokerLink::Up;
+        let was_up = std::mem::replace(&mut self.is_up, is_up);
+        if was_up && (has_changed || !is_up) {
+            self.context.bal_presences.broker_down();
+        }
+        if !is_up || was_up && !has_changed {
+            return is_up;
+        }
+        let context = Arc::clone(&self.context);
+        if !context.broker.sees_clients {
+            let session = *context.broker_sessions.borrow();
+            context.bal_presences.broker_up(Instant::now(), context.settings.births, session);
+            let holds = |outbound: &Outbound| !outbound.dropped_unread && context.bal_presences.holds(&outbound.topic);
+            let held: VecDeque<Outbound>;
+            (held, self.outgoing) = std::mem::take(&mut self.outgoing).into_iter().partition(holds);
+            for outbound in held {
+                let _ = outbound.outcome.send(Outcome::Unsent);
+            }
+        }
         for track in self.tracks.values_mut() {
+            track.repeat |= track.explicit && track.topic_window.cursor() > 0;
+            // The broker may take on this connection what was too big for it.
             track.topic_window.connected();
             track.more |= track.topic_window.goes_back();
+        }
+        true
+    }
+
+    /// Those who came back and acknowledge explicitly get again what they have not acknowledged.
+    fn owners_returned(&mut self) {
+        let returned = self.context.bal_presences.take_returned();
+        for (topic, track) in self.tracks.iter_mut().filter(|(_, track)| track.explicit) {
+            track.repeat |= topic.split('/').next().is_some_and(|owner| returned.contains(owner));
         }
     }
 
@@ -166,7 +207,6 @@ impl Publisher {
         }
         for track in self.tracks.values_mut() {
             track.topic_window.readers_changed();
-            track.repeat |= track.explicit;
         }
         self.repeat();
         Ok(())
@@ -196,6 +236,7 @@ impl Publisher {
             fetching: false,
             explicit: settings.is_explicit(topic),
             repeat: false,
+            unread: false,
             confirmed_at: Instant::now(),
         });
         track.more = true;
@@ -246,8 +287,8 @@ impl Publisher {
             let Some(track) = self.tracks.get_mut(&topic) else { continue };
             track.fetching = true;
             track.more = false;
-            // Of an owner who is away it is only asked whether the next one is held for it.
-            let most = if self.context.bal_presences.away(&topic) { 1 } else { FETCH };
+            // Of an owner for whom all is held it is only asked whether the next one is held for it.
+            let most = if self.context.bal_presences.holds(&topic) { 1 } else { FETCH };
             let (after, room) = (track.topic_window.cursor(), track.topic_window.room().min(most));
             let committed = self.context.store.next_to_publish(Arc::clone(&topic), after, room).await?;
             self.fetches.push(Box::pin(committed.map_ok(move |documents| Fetched { topic, after, documents })));
@@ -265,9 +306,9 @@ impl Publisher {
             return;
         }
         track.more |= !documents.is_empty();
-        let is_away = self.context.bal_presences.away(&topic);
+        let is_held = self.context.bal_presences.holds(&topic);
         for document in documents {
-            if is_away && !document.reference.origin.is_dropped_unread() {
+            if is_held && !document.reference.origin.is_dropped_unread() {
                 return self.hold(topic);
             }
             // The window may have broken while the store was asked.
@@ -277,8 +318,8 @@ impl Publisher {
         }
     }
 
-    /// The owner of the topic is away, and its next document is held for it: until a presence changes, when all topics are
-    /// looked at, or another document comes.
+    /// The owner of the topic is away, or that is not known yet, and its next document is held for it: until a presence changes,
+    /// when all topics are looked at, or another document comes.
     fn hold(&mut self, topic: Arc<str>) {
         let Some(track) = self.tracks.get_mut(&topic) else { return };
         track.more = false;
@@ -316,6 +357,7 @@ impl Publisher {
         track.more |= track.topic_window.goes_back();
         if is_confirmed {
             track.confirmed_at = Instant::now();
+            track.repeat |= track.explicit && std::mem::take(&mut track.unread);
             self.context.metrics.count(Metric::Published);
             tracing::debug!(target: message_log::TARGET, topic = &*reference.topic, "published and confirmed");
             self.confirmed.push(reference);
@@ -326,6 +368,7 @@ impl Publisher {
             self.unread.push(Arc::clone(&reference.topic));
         }
         if outcome == Outcome::NoReader {
+            track.unread = true;
             self.context.metrics.count(Metric::PublishHeld);
             tracing::debug!(target: message_log::TARGET, topic = &*reference.topic, "nobody reads the topic: held on disk");
         }

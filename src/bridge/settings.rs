@@ -46,8 +46,12 @@ settings! {
         pub user_test_pushes_per_minute: u32 = 1, in 1..=1_000_000;
         /// Registrations of devices of one chat user an hour.
         pub user_registrations_per_hour: u32 = 10, in 1..=1_000_000;
+        /// Reports of one chat user an hour.
+        pub user_reports_per_hour: u32 = 20, in 1..=1_000_000;
         /// Members of groups a second to whom one chat user writes.
         pub user_group_pushes_per_second: u32 = 1_000, in 1_000..=1_000_000;
+        /// How often a day one chat user puts the same other one into groups.
+        pub user_same_member_per_day: u32 = 10, in 1..=1_000_000;
         /// Messages of one chat user or BAL that wait for their time.
         pub user_scheduled: u32 = 100, in 1..=1_000_000;
     }
@@ -71,7 +75,9 @@ impl Limits {
             requests_per_second: self.user_requests_per_second,
             test_pushes_per_minute: self.user_test_pushes_per_minute,
             registrations_per_hour: self.user_registrations_per_hour,
+            reports_per_hour: self.user_reports_per_hour,
             group_pushes_per_second: self.user_group_pushes_per_second,
+            same_member_per_day: self.user_same_member_per_day,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The tasks with a real store on disk; the test is the other end of both ports.
 
+mod births;
 mod calls;
 mod chat;
 mod chat_full_queue;
@@ -77,6 +78,7 @@ pub(super) fn settings() -> Settings {
         room: store::Limits { queue_rows: 10_000, spool_rows: 10_000, ..store::Limits::default() },
         claims: 64,
         presence_grace: Duration::from_secs(2),
+        births: Duration::ZERO,
         started_ms: 1,
     }
 }
@@ -109,6 +111,7 @@ pub(super) fn context(store: Store, broker: mqtt::Capabilities) -> (Context, End
         queue_full: Default::default(),
         sending: Default::default(),
         bal_presences: BalPresences::default(),
+        broker_sessions: watch::channel(0).1,
         calls_kept: CallsKept::new(0),
         attentions,
         remembered,

@@ -93,6 +93,30 @@ impl Aggregate {
         self.unaccounted = Some(Absence { since: last_seen, until });
     }
 
+    /// The broker has forgotten everything: whoever was there has until `until` to say so again. Returns the connections that
+    /// count no longer.
+    pub fn handle_broker_lost(&mut self, now_ms: u64, until: u64) -> Vec<(DeviceName, u64)> {
+        self.expire(now_ms);
+        if self.devices.values().any(|device| device.counts()) {
+            self.unaccounted = Some(Absence { since: Some(now_ms), until });
+        }
+        (self.told, self.cleared) = (None, Vec::new());
+        let devices = std::mem::take(&mut self.devices).into_iter();
+        let ended = devices.flat_map(|(name, device)| {
+            let connections =
+                if let Standing::Here { connections, .. } = device.standing { connections } else { Vec::new() };
+            connections.into_iter().map(move |connection| (name.clone(), connection))
+        });
+        ended.collect()
+    }
+
+    /// The same of one who is away until that is said: whoever has said something is there no longer.
+    pub fn handle_all_gone(&mut self, now_ms: u64) {
+        for device in self.devices.values_mut() {
+            (device.standing, device.broke_at) = (Standing::Gone, Some(now_ms));
+        }
+    }
+
     /// The user was last seen at `last_seen`, if not later.
     pub fn handle_memory(&mut self, last_seen: Option<u64>) {
         self.last_seen = self.last_seen.max(last_seen);

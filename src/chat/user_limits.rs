@@ -8,7 +8,7 @@ use super::id::Owner;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// Most users, and strangers that they wrote to, that are remembered. Beyond it the users are forgotten first whose buckets
+/// Most users, and strangers that they wrote to or others that they put into groups, that are remembered. Beyond it the users are forgotten first whose buckets
 /// are full soonest.
 pub const REMEMBERED_MAX: usize = 200_000;
 
@@ -42,8 +42,12 @@ pub struct Allowances {
     pub test_pushes_per_minute: u32,
     /// Registrations of devices an hour.
     pub registrations_per_hour: u32,
+    /// Reports an hour.
+    pub reports_per_hour: u32,
     /// Members of groups a second to whom the user writes.
     pub group_pushes_per_second: u32,
+    /// How often a day the user puts the same other one into groups.
+    pub same_member_per_day: u32,
 }
 
 impl Default for Allowances {
@@ -58,7 +62,9 @@ impl Default for Allowances {
             requests_per_second: 10,
             test_pushes_per_minute: 1,
             registrations_per_hour: 10,
+            reports_per_hour: 20,
             group_pushes_per_second: 1_000,
+            same_member_per_day: 10,
         }
     }
 }
@@ -74,6 +80,8 @@ pub enum Limited {
     TestPush,
     /// The registration of a device.
     Registration,
+    /// A report of another user.
+    Report,
     /// A password or a token that is to prove something.
     Proof,
     /// A message to a group, for so many other members.
@@ -99,7 +107,7 @@ pub struct UserLimits {
     users: HashMap<Owner, User>,
     /// When each user is to be looked at: no later than its buckets are full.
     look_at: BTreeSet<(Instant, Owner)>,
-    /// Of all users together.
+    /// Strangers, and others who were put into groups, of all users together.
     strangers: usize,
 }
 
@@ -113,8 +121,10 @@ struct Rates {
     requests: Rate,
     test_pushes: Rate,
     registrations: Rate,
+    reports: Rate,
     proofs: Rate,
     group_pushes: Rate,
+    each_member: Rate,
 }
 
 /// How fast a bucket fills, and how much is in it then.
@@ -138,8 +148,11 @@ struct User {
     requests: Bucket,
     test_pushes: Bucket,
     registrations: Bucket,
+    reports: Bucket,
     proofs: Bucket,
     group_pushes: Bucket,
+    /// Who was put into groups, and how often.
+    added: BTreeMap<Owner, Bucket>,
     /// What was written to each stranger.
     met: BTreeMap<Owner, Bucket>,
     /// No later than this all buckets are full.
@@ -177,6 +190,7 @@ impl UserLimits {
             Limited::Request => user.requests.take(rates.requests, 1, now),
             Limited::TestPush => user.test_pushes.take(rates.test_pushes, 1, now),
             Limited::Registration => user.registrations.take(rates.registrations, 1, now),
+            Limited::Report => user.reports.take(rates.reports, 1, now),
             Limited::Proof => user.proofs.take(rates.proofs, 1, now),
             Limited::GroupPushes(count) => user.group_pushes.take(rates.group_pushes, count, now),
         })
@@ -203,6 +217,24 @@ impl UserLimits {
         self.strangers -= met;
     }
 
+    /// A user is about to put others into a group: whether that is within the limit for each of them. If not, it takes nothing.
+    pub fn add(&mut self, user: &Owner, others: &[Owner], now: Instant) -> bool {
+        self.change(user, now, |user, rates| user.add(others, rates, now))
+    }
+
+    /// Nobody was put into a group, where [`Self::add`] said that it is within the limit.
+    pub fn not_added(&mut self, user: &Owner, others: &[Owner], now: Instant) {
+        if self.users.contains_key(user) {
+            self.change(user, now, |user, rates| {
+                for other in others {
+                    if let Some(added) = user.added.get_mut(other) {
+                        added.give_back(rates.each_member);
+                    }
+                }
+            });
+        }
+    }
+
     /// How many users and strangers are remembered: at most [`REMEMBERED_MAX`].
     pub fn remembered(&self) -> usize {
         self.users.len() + self.strangers
@@ -214,10 +246,10 @@ impl UserLimits {
         }
         let is_new = !self.users.contains_key(name);
         let user = self.users.entry(name.clone()).or_default();
-        let before = user.met.len();
+        let before = user.others();
         let done = change(user, &self.rates);
         user.full_at = user.full_at.max(user.latest());
-        self.strangers = self.strangers + user.met.len() - before;
+        self.strangers = self.strangers + user.others() - before;
         if is_new {
             self.look_at.insert((user.full_at.unwrap_or(now), name.clone()));
         }
@@ -239,7 +271,7 @@ impl UserLimits {
     }
 
     fn forget(&mut self, name: &Owner) {
-        self.strangers -= self.users.remove(name).map_or(0, |user| user.met.len());
+        self.strangers -= self.users.remove(name).map_or(0, |user| user.others());
     }
 }
 
@@ -271,6 +303,23 @@ impl User {
         }
     }
 
+    fn add(&mut self, others: &[Owner], rates: &Rates, now: Instant) -> bool {
+        self.added.retain(|_, added| !added.is_full(now));
+        let may = |other| self.added.get(other).copied().unwrap_or_default().take(rates.each_member, 1, now);
+        if !others.iter().all(may) {
+            return false;
+        }
+        for other in others {
+            self.added.entry(other.clone()).or_default().take(rates.each_member, 1, now);
+        }
+        true
+    }
+
+    /// How many others are remembered.
+    fn others(&self) -> usize {
+        self.met.len() + self.added.len()
+    }
+
     /// When the last bucket is full that takes the longest.
     fn latest(&self) -> Option<Instant> {
         let own = [
@@ -281,10 +330,11 @@ impl User {
             self.requests,
             self.test_pushes,
             self.registrations,
+            self.reports,
             self.proofs,
             self.group_pushes,
         ];
-        own.iter().chain(self.met.values()).filter_map(|bucket| bucket.0).max()
+        own.iter().chain(self.met.values()).chain(self.added.values()).filter_map(|bucket| bucket.0).max()
     }
 }
 
@@ -343,8 +393,10 @@ impl Rates {
             requests: even(of.requests_per_second, SECOND),
             test_pushes: even(of.test_pushes_per_minute, MINUTE),
             registrations: even(of.registrations_per_hour, HOUR),
+            reports: even(of.reports_per_hour, HOUR),
             proofs: even(PROOFS_PER_HOUR, HOUR),
             group_pushes: even(of.group_pushes_per_second, SECOND),
+            each_member: even(of.same_member_per_day, DAY),
         }
     }
 }

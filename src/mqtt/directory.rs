@@ -17,6 +17,13 @@ pub trait RoleSource: Send + Sync {
     /// What `name` is; `None`: nobody of that name is known now.
     fn role_of(&self, name: &str) -> Option<Role>;
 
+    /// As what `name` may still write who wrote as `then`; `None`: it is nobody any more. Whoever was a BAL and is none any more is
+    /// a chat user.
+    fn writes_as(&self, name: &str, then: Role) -> Option<Role> {
+        let _ = then;
+        Some(self.role_of(name).unwrap_or(Role::User))
+    }
+
     /// Whether `secret` is the password of a chat user, or a token of that one that was issued just now.
     fn prove(&self, _name: &str, _secret: &str) -> BoxFuture<'static, Proven> {
         ready(Proven::Unknown).boxed()
@@ -42,6 +49,12 @@ impl Directory {
         self.0.get().and_then(|source| source.role_of(name))
     }
 
+    /// As what `name` may still write who wrote as `then`; `None`: it is nobody any more. Before the broker runs everybody stays
+    /// what they were.
+    pub fn writes_as(&self, name: &str, then: Role) -> Option<Role> {
+        self.0.get().map_or(Some(then), |source| source.writes_as(name, then))
+    }
+
     /// Whether `secret` is the password of the chat user `name`, or a token of that one that was issued in the last ten minutes.
     pub async fn prove(&self, name: &str, secret: &str) -> Proven {
         match self.0.get().map(|source| source.prove(name, secret)) {
@@ -59,6 +72,10 @@ impl Directory {
 impl RoleSource for Senders {
     fn role_of(&self, name: &str) -> Option<Role> {
         self.role_of(name)
+    }
+
+    fn writes_as(&self, name: &str, _then: Role) -> Option<Role> {
+        Some(self.principal(name).role)
     }
 }
 

@@ -352,6 +352,9 @@ pub struct Port {
     pub publish: mpsc::Sender<Outbound>,
     /// Whether the broker is there.
     pub broker_link: watch::Receiver<BrokerLink>,
+    /// Grows when the broker has come up without the session that the bridge had there: it may have lost all that it kept.
+    /// Before anything comes from it.
+    pub sessions: watch::Receiver<u64>,
     /// Why it is not, or what it refuses.
     pub trouble: watch::Receiver<Option<String>>,
     /// Changes whenever a topic that had no reader may have got one.
@@ -382,6 +385,8 @@ pub struct Outlet {
     pub publish: mpsc::Receiver<Outbound>,
     /// Whether the broker is there.
     pub broker_link: watch::Sender<BrokerLink>,
+    /// To be changed when the broker has not the session that the bridge had there.
+    pub sessions: watch::Sender<u64>,
     /// Why it is not, or what it refuses, in words for an operator.
     pub trouble: watch::Sender<Option<String>>,
     /// To be changed whenever a topic that had no reader may have got one.
@@ -408,6 +413,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (inbound_tx, inbound_rx) = inbound_queues(inbound);
     let (publish_tx, publish_rx) = mpsc::channel(publish);
     let (link_tx, link_rx) = watch::channel(BrokerLink::Down);
+    let (sessions_tx, sessions_rx) = watch::channel(0);
     let (trouble_tx, trouble_rx) = watch::channel(None);
     let (readers_tx, readers_rx) = watch::channel(0);
     let (clients_tx, clients_rx) = watch::channel(None);
@@ -423,6 +429,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             inbound: inbound_rx,
             publish: publish_tx,
             broker_link: link_rx,
+            sessions: sessions_rx,
             trouble: trouble_rx,
             readers: readers_rx,
             clients: clients_rx,
@@ -437,6 +444,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             inbound: inbound_tx,
             publish: publish_rx,
             broker_link: link_tx,
+            sessions: sessions_tx,
             trouble: trouble_tx,
             readers: readers_tx,
             clients: clients_tx,

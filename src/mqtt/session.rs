@@ -111,6 +111,10 @@ pub(super) async fn run<P: Protocol>(
         // If the bridge is behind with notices, the log has to do.
         _ = outlet.notices.try_send(notice);
     }
+    if !terms.session_present {
+        // Before the SUBSCRIBE, so that nothing which the broker keeps comes earlier.
+        outlet.sessions.send_modify(|sessions| *sessions = sessions.wrapping_add(1));
+    }
 
     let session = Session { plan, terms, window: usize::from(window), stop, tally: Tally::default() };
     let ended = session.work::<P>(&client, &mut events, flight, outlet).await;

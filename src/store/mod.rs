@@ -43,7 +43,7 @@
 //! | `acknowledged` | does nothing more |
 //! | `import_session`, `import_retained` | leave what is there as it is |
 //! | `hand_on`, `imported` | do nothing more |
-//! | `chat_message`, `chat_invite`, `call_signal` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
+//! | `chat_message`, `chat_message_in_turn`, `chat_invite`, `call_signal` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
 //! | `calls_due`, `calls_of` | give the same again |
 //! | `call_over` | does nothing more |
 //! | `group_message` | the same |
@@ -51,7 +51,7 @@
 //! | `group_page`, `group_members` | give the same again |
 //! | `chat_receipt`, `chat_attended`, `chat_decide_again`, `chat_device_spoke`, `chat_user_seen`, `chat_profile` | do nothing more |
 //! | `chat_device`, `chat_set`, `chat_archive`, `chat_delete` | tell the user's devices once more |
-//! | `chat_undecided`, `chat_messages_to`, `chat_written_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_has_contact`, `chat_conversations`, `chat_history`, `chat_export` | give the same again |
+//! | `chat_undecided`, `chat_messages_to`, `chat_written_to`, `chat_devices`, `chat_owner_of`, `chat_settings`, `chat_contacts`, `chat_visible_to`, `chat_sync`, `chat_explain`, `chat_hidden`, `chat_has_contact`, `chat_lists_contact`, `chat_conversations`, `chat_history`, `chat_export` | give the same again |
 //! | `chat_report` | tells the operator and BALs again |
 //! | `chat_test_push` | pushes again |
 //! | `chat_sweep`, `erase_step` | goes on where it stopped |

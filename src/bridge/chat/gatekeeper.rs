@@ -59,27 +59,37 @@ impl Gatekeeper {
         }
     }
 
-    /// Whether `from` is let in to `to`, as far as that has to be asked.
-    pub(super) async fn lets_in(&self, context: &Context, from: &Owner, to: &Owner) -> Result<bool, StoreError> {
-        let settings = context.store.chat_settings(to.clone()).await?.await?;
-        let writers = settings.and_then(|settings| settings.writers).unwrap_or(context.settings.chat.who_may_write);
-        if writers != Writers::Gatekeeper || context.store.chat_has_contact(to.clone(), from.clone()).await?.await? {
-            return Ok(false);
-        }
-        if let Some(ok) = self.state().answers.get(from, to, now_ms()) {
-            return Ok(ok);
-        }
-        Ok(self.ask(context, from, to).await)
+    /// Questions that may be open at one time.
+    pub(super) fn questions_max(context: &Context) -> usize {
+        // Half of what is worked on at one time is left for everybody else.
+        (context.settings.limits.inflight_publishes / 2).clamp(1, QUESTIONS_MAX)
     }
 
-    async fn ask(&self, context: &Context, from: &Owner, to: &Owner) -> bool {
+    /// Whether `from` is let in to `to`, as far as that has to be asked.
+    pub(super) async fn lets_in(&self, context: &Context, from: &Owner, to: &Owner) -> Result<bool, StoreError> {
+        match self.knows(context, from, to).await? {
+            Some(ok) => Ok(ok),
+            None => Ok(self.ask(context, from, to).await),
+        }
+    }
+
+    /// The same, if it need not be asked now.
+    pub(super) async fn knows(&self, context: &Context, from: &Owner, to: &Owner) -> Result<Option<bool>, StoreError> {
+        let settings = context.store.chat_settings(to.clone()).await?.await?;
+        let writers = settings.and_then(|settings| settings.writers).unwrap_or(context.settings.chat.who_may_write);
+        // A contact that is blocked is none to be asked about either: how long it takes would show the block.
+        if writers != Writers::Gatekeeper || context.store.chat_lists_contact(to.clone(), from.clone()).await?.await? {
+            return Ok(Some(false));
+        }
+        Ok(self.state().answers.get(from, to, now_ms()))
+    }
+
+    pub(super) async fn ask(&self, context: &Context, from: &Owner, to: &Owner) -> bool {
         let (id, at) = context.next_sid();
         let (tell, told) = oneshot::channel();
         {
             let mut state = self.state();
-            // Half of what is worked on at one time is left for everybody else.
-            let most = (context.settings.limits.inflight_publishes / 2).clamp(1, QUESTIONS_MAX);
-            if state.open.len() >= most {
+            if state.open.len() >= Self::questions_max(context) {
                 return false;
             }
             state.open.insert(id, tell);

@@ -241,20 +241,19 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// Each member gets the notice of it, as of a message: to how many it goes. Whoever leaves may do so at any time.
+    /// Each member gets the notice of it, as of a message: to how many it goes. Whoever leaves may do so at any time, which counts
+    /// for what is done after it.
     async fn count_notices(&self, context: &Context) -> Result<Result<usize, Rejection>, StoreError> {
-        let (members, counted) = match (&self.action, &self.group) {
-            (GroupAction::Change(change), Some(group)) => {
-                let members = context.store.group_members(group.clone()).await?.await?;
-                // Who is no member is to hear that, and nothing of how large the group is.
-                let counts = *change != GroupChange::Leave && members.contains(&self.by.user);
-                (members.len(), if counts { members.len() } else { 0 })
-            }
-            // How many groups somebody makes has limits of its own.
-            _ => (1, 0),
+        // How many groups somebody makes has limits of its own.
+        let (Some(group), GroupAction::Change(change)) = (&self.group, &self.action) else {
+            return Ok(Ok(1 + self.named.len()));
         };
-        let taken = self.limits.take(&self.by.user, self.by.role, Limited::GroupPushes(counted as u64));
-        Ok(taken.map(|()| members + self.named.len()))
+        let members = context.store.group_members(group.clone()).await?.await?;
+        // Who is no member is to hear that, and nothing of how large the group is.
+        let told = if members.contains(&self.by.user) { members.len() as u64 } else { 0 };
+        let counted = self.limits.take(&self.by.user, self.by.role, Limited::GroupPushes(told));
+        let taken = if *change == GroupChange::Leave { Ok(()) } else { counted };
+        Ok(taken.map(|()| members.len() + self.named.len()))
     }
 
     /// Makes it; the answer says who is in the group by it, or no longer, and who was invited.
@@ -270,6 +269,12 @@ impl Change<'_> {
             meetings.into_values().for_each(|meeting| meeting.came_to(&refused));
             return Ok(Err(too_many_strangers()));
         }
+        let added = self.added(context, &meetings);
+        if let Err(rejection) = self.count_added(&added) {
+            let refused = ChatOutcome::Refused(rejection.clone());
+            meetings.into_values().for_each(|meeting| meeting.came_to(&refused));
+            return Ok(Err(rejection));
+        }
         let (committed, group, invitations) = self.ask(context, &meetings, members).await?;
         let at = now_ms();
         for (user, sid) in &invitations {
@@ -281,9 +286,12 @@ impl Change<'_> {
                 invitations.iter().for_each(|(user, sid)| context.attentions.taken_back(user, *sid));
                 let refused = ChatOutcome::Refused(rejection.clone());
                 meetings.into_values().for_each(|meeting| meeting.came_to(&refused));
+                self.limits.not_added(&self.by.user, &added);
                 return Ok(Err(rejection));
             }
         };
+        let were_there: Vec<Owner> = added.iter().filter(|user| !changed.done.contains(user)).cloned().collect();
+        self.limits.not_added(&self.by.user, &were_there);
         for (user, sid) in &invitations {
             let waits = changed.invited.iter().any(|(invited, of, waits)| invited == user && of == sid && *waits);
             if !waits {
@@ -317,6 +325,22 @@ impl Change<'_> {
         let is_user = |user: &Owner| context.directory.role_of(user.as_str()) != Some(Role::Bal);
         let strangers = strangers.into_iter().filter(|user| is_user(user) && *user != self.by.user);
         Ok(strangers.map(|user| (user.clone(), self.limits.meet(&self.by.user, &user))).collect())
+    }
+
+    /// Those who are in the group at once, for they have the asker as a contact: how often one puts the same other into groups has
+    /// a limit, or it could fill all the groups that the other may be in.
+    fn added(&self, context: &Context, meetings: &HashMap<Owner, Meeting>) -> Vec<Owner> {
+        let is_user = |user: &Owner| context.directory.role_of(user.as_str()) != Some(Role::Bal);
+        let is_added = |user: &&Owner| **user != self.by.user && !meetings.contains_key(*user) && is_user(user);
+        let named = if self.by.role == Role::User { self.named.as_slice() } else { &[] };
+        named.iter().filter(is_added).cloned().collect()
+    }
+
+    /// Counts them; of a new group they get the notice.
+    fn count_added(&self, added: &[Owner]) -> Result<(), Rejection> {
+        let told = if matches!(self.action, GroupAction::Create(_)) { added.len() as u64 } else { 0 };
+        self.limits.take(&self.by.user, self.by.role, Limited::GroupPushes(told))?;
+        self.limits.add(&self.by.user, added)
     }
 
     /// Of how many members BALs may be told.

@@ -48,6 +48,7 @@ impl Limits {
             Limited::Request => "requests",
             Limited::TestPush => "test pushes",
             Limited::Registration => "registrations",
+            Limited::Report => "reports",
             Limited::Proof => "passwords or tokens",
             Limited::GroupPushes(_) => "messages to members of groups",
         };
@@ -63,6 +64,23 @@ impl Limits {
     /// Nothing is known of the user any more, nor of what others wrote to it.
     pub(super) fn forget(&self, user: &Owner) {
         self.users().forget_name(user);
+    }
+
+    /// A user is about to put others into a group who take that without being asked.
+    ///
+    /// # Errors
+    /// [`ErrorCode::RateLimited`].
+    pub(super) fn add(&self, user: &Owner, others: &[Owner]) -> Result<(), Rejection> {
+        if self.users().add(user, others, Instant::now().into_std()) {
+            return Ok(());
+        }
+        let detail = "one of these was put into groups too often in too short a time";
+        Err(Rejection::new(ErrorCode::RateLimited, detail))
+    }
+
+    /// Nobody was.
+    pub(super) fn not_added(&self, user: &Owner, others: &[Owner]) {
+        self.users().not_added(user, others, Instant::now().into_std());
     }
 
     fn users(&self) -> MutexGuard<'_, UserLimits> {

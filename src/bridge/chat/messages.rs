@@ -46,13 +46,14 @@ impl Guarded {
         }
     }
 
-    /// Asks the store to keep it under this id.
+    /// Asks the store to keep it under this id. `waits`: a message may wait on disk, because the gatekeeper has to be asked about it
+    /// (`true`), or about one before it.
     async fn keep(
         self,
         context: &Context,
         (sid, at): (Sid, u64),
         (from, to): (Writer, Peer),
-        call: ChatCall,
+        (call, waits): (ChatCall, Option<bool>),
     ) -> Result<Committed<ChatOutcome>, StoreError> {
         match self {
             Self::Message(message, expiry) => {
@@ -60,7 +61,10 @@ impl Guarded {
                 let seconds = expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
                 let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
                 let new = NewChatMessage { sid, from, to, message, deadline_ms, route };
-                context.store.chat_message(new, call).await
+                match waits {
+                    Some(asks) => context.store.chat_message_in_turn(new, asks, call).await,
+                    None => context.store.chat_message(new, call).await,
+                }
             }
             Self::Offer(signal, until) => keep_signal(context, sid, (from, to), (signal, until), call).await,
             Self::Signal(signal, ttl_s) => {
@@ -111,11 +115,13 @@ impl ChatIntake {
         }
         let Written { sid, at, ref from, ref to, .. } = written;
         let (message, sides) = (Guarded::Message(message, publish.expiry), (from.clone(), to.clone()));
-        let committed = message.keep(&self.context, (sid, at), sides, self.call(at)).await?;
+        let committed = message.keep(&self.context, (sid, at), sides, (self.call(at), None)).await?;
         Ok(self.remaining(written, committed))
     }
 
     /// A message or an offer is asked about, and stored then. It gets its id only then: what others wrote meanwhile comes before it.
+    /// A message that is to be sent later is asked about when it is. So is every one over a broker of others: that sends only so much
+    /// without an acknowledgement, and the answer may be behind it. There the message waits on disk ([`super::schedule`]).
     pub(super) fn behind_gatekeeper(
         &self,
         gatekeeper: Gatekeeper,
@@ -129,16 +135,23 @@ impl ChatIntake {
             let (is_offer, is_pushed) =
                 (matches!(guarded, Guarded::Offer(..)), !matches!(guarded, Guarded::Signal(..)));
             // Who has met too many strangers already is refused, whatever the answer.
-            let may_meet = guarded.is_written(at) && from.strangers;
-            let asks = to.role != Some(Role::Bal) && to.name != owner && may_meet;
-            let let_in = asks && gatekeeper.lets_in(&context, &owner, &to.name).await?;
+            let is_written = guarded.is_written(at);
+            let is_to_other = to.role != Some(Role::Bal) && to.name != owner;
+            let asks = is_to_other && is_written && from.strangers;
+            let known = if asks { gatekeeper.knows(&context, &owner, &to.name).await? } else { Some(false) };
+            let may_wait = matches!(guarded, Guarded::Message(..)) && !context.broker.answers_publishers;
+            let waits = (may_wait && is_to_other && is_written).then_some(known.is_none());
+            let let_in = match known {
+                Some(let_in) => let_in,
+                None => waits.is_none() && gatekeeper.ask(&context, &owner, &to.name).await,
+            };
             let in_order = context.next_written().await;
             let (sid, at) = in_order.id();
             let attended = if is_pushed { context.attentions.attended(&to.name, at) } else { Attended::default() };
             let to = Peer { attended, ..to };
             let sides = (Writer { let_in, ..from }, to.clone());
             let call = context.chat_call(at, PUSHES, &policy);
-            let committed = guarded.keep(&context, (sid, at), sides, call).await?;
+            let committed = guarded.keep(&context, (sid, at), sides, (call, waits)).await?;
             let kept = Kept::new(&context, (sid, at), &to, meeting, committed);
             drop(in_order);
             let outcome = kept.outcome(&context).await?;

@@ -1,7 +1,8 @@
 //! Messages that are to be sent at a time: sent when it comes, as if they were written then.
 //!
 //! One clock runs for the next of them. What was due while the bridge was not running is due at its start. All rules are asked when
-//! it is sent, the gatekeeper among them: what its writer has to send next waits for the answer, and nobody else's does.
+//! it is sent, the gatekeeper among them: what its writer has to send next waits for the answer, and nobody else's does. Over a broker of
+//! others every message about which the gatekeeper has to be asked comes this way, and is due at once.
 
 use super::gatekeeper::Gatekeeper;
 use super::groups::Writing;
@@ -10,9 +11,10 @@ use super::messages::Kept;
 use super::{PUSHES, peer};
 use crate::bridge::context::Context;
 use crate::chat::id::{GroupId, Owner};
-use crate::chat::message::{Limits as MessageLimits, Rejection, Sender};
+use crate::chat::message::{ErrorCode, Limits as MessageLimits, Rejection, Sender};
 use crate::chat::principal::Role;
 use crate::chat::suffix::messages::UserMessage;
+use crate::mqtt::BrokerLink;
 use crate::ops::clock::{Clock, at, now_ms};
 use crate::store::{ChatOutcome, ChatPolicy, NewChatMessage, Peer, ScheduledMessage, StoreError, Writer};
 use futures_util::StreamExt;
@@ -21,6 +23,7 @@ use futures_util::stream::FuturesUnordered;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +33,7 @@ const AT_ONCE: usize = 100;
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// One that is more than its writer may send to groups at once is tried again so much later, in milliseconds.
 const PUT_OFF_MS: u64 = 1_000;
-/// Writers about whom the gatekeeper is asked; beyond it, and what is sent at one time, the others wait for an answer.
+/// Writers about whom the gatekeeper is asked; beyond it the others wait for an answer.
 const ASKED_MAX: usize = 64;
 
 /// What is left to do once the store was asked.
@@ -43,6 +46,8 @@ pub(in crate::bridge) struct Schedule {
     limits: Limits,
     /// If there is one.
     gatekeeper: Option<Gatekeeper>,
+    /// Without the broker it cannot be asked.
+    broker_link: Option<watch::Receiver<BrokerLink>>,
 }
 
 /// Messages about which the gatekeeper is asked, one of a writer at a time.
@@ -59,11 +64,16 @@ impl Schedule {
         limits: Limits,
         gatekeeper: Option<Gatekeeper>,
     ) -> Self {
-        Self { context, policy, limits, gatekeeper }
+        Self { context, policy, limits, gatekeeper, broker_link: None }
     }
 
     /// Works until `stop`. What is on its way to the disk then is sent, or waits for the next start.
-    pub(in crate::bridge) async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
+    pub(in crate::bridge) async fn run(
+        mut self,
+        broker_link: watch::Receiver<BrokerLink>,
+        stop: CancellationToken,
+    ) -> Result<(), StoreError> {
+        self.broker_link = Some(broker_link);
         stop.run_until_cancelled(self.work()).await.unwrap_or(Ok(()))
     }
 
@@ -72,7 +82,7 @@ impl Schedule {
         loop {
             let next = self.next(&asked.writers).await?;
             let now = clock.now();
-            let is_full = asked.answers.len() >= ASKED_MAX;
+            let is_full = asked.answers.len() >= self.asked_max();
             if next.is_some_and(|next| next <= now) && !is_full {
                 self.send_due(now, &mut asked).await?;
                 continue;
@@ -88,6 +98,11 @@ impl Schedule {
         }
     }
 
+    /// No more than may be open at one time, or those beyond would be let in to nobody.
+    fn asked_max(&self) -> usize {
+        ASKED_MAX.min(Gatekeeper::questions_max(&self.context))
+    }
+
     /// When the next one is to be sent, but for those of these writers.
     async fn next(&self, but_of: &HashSet<Owner>) -> Result<Option<u64>, StoreError> {
         let store = &self.context.store;
@@ -99,12 +114,21 @@ impl Schedule {
     }
 
     pub(super) async fn send_due<'a>(&'a self, now: u64, asked: &mut AtGatekeeper<'a>) -> Result<(), StoreError> {
-        let due = self.context.store.chat_scheduled_due(now, AT_ONCE, asked.writers.clone()).await?.await?;
+        let free = self.asked_max().saturating_sub(asked.answers.len()).max(1);
+        let most = if self.gatekeeper.is_some() { AT_ONCE.min(free) } else { AT_ONCE };
+        let due = self.context.store.chat_scheduled_due(now, most, asked.writers.clone()).await?.await?;
         let mut sent: Vec<Sent<'_>> = Vec::with_capacity(due.len());
         for waiting in due {
             if asked.writers.contains(&waiting.writer) {
                 continue;
             }
+            let role = self.context.directory.writes_as(waiting.writer.as_str(), waiting.role);
+            let Some(role @ (Role::User | Role::Bal)) = role else {
+                let why = Rejection::new(ErrorCode::Forbidden, "its writer may write no more");
+                sent.push(Box::pin(self.context.store.chat_refuse_scheduled(waiting, why, now).await?));
+                continue;
+            };
+            let waiting = ScheduledMessage { role, ..waiting };
             let message = match self.read(&waiting) {
                 Ok(message) => message,
                 // What could be written once may be refused by a later release.
@@ -146,6 +170,10 @@ impl Schedule {
         waiting: ScheduledMessage,
         message: UserMessage,
     ) -> Result<Owner, StoreError> {
+        if let Some(mut broker_link) = self.broker_link.clone() {
+            // If it has gone, the bridge stops.
+            let _ = broker_link.wait_for(|link| *link == BrokerLink::Up).await;
+        }
         let let_in = gatekeeper.lets_in(&self.context, &waiting.writer, &message.to).await?;
         self.send(&waiting, message, (let_in, now_ms())).await?.await?;
         Ok(waiting.writer)

@@ -12,6 +12,9 @@ use std::collections::HashMap;
 /// a repetition.
 const WRITERS_MAX: usize = 10_000;
 
+/// For how long a state is of use, in milliseconds: a broker that comes back to a reader later drops it.
+const OF_USE_MS: u64 = 10_000;
+
 /// What each writer said last, so that repetitions and floods are not passed on.
 #[derive(Debug, Default)]
 pub(super) struct Typing(HashMap<Owner, Said>);
@@ -53,14 +56,16 @@ impl Typing {
 
 /// Publishes a state to the devices of its reader that are there now.
 pub(super) async fn pass_on(context: &Context, writer: &Owner, reader: &Owner, state: &ChatState) {
-    let attended = context.attentions.attended(reader, now_ms());
+    let now = now_ms();
+    let attended = context.attentions.attended(reader, now);
     if !attended.any() {
         return;
     }
     let devices = attended.devices.iter().map(|device| device.as_str().into()).collect();
     let (outbound, _outcome) = Outbound::new(inbox_topic(reader, "chatstate"), state.to_payload(writer));
     // If the broker is gone, so is everybody who would look.
-    let _ = context.publish.send(Outbound { qos: 0, devices: Some(devices), ..outbound }).await;
+    let expires_at = Some(now.saturating_add(OF_USE_MS));
+    let _ = context.publish.send(Outbound { qos: 0, devices: Some(devices), expires_at, ..outbound }).await;
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! A user is known from the first connection until everything is told and no late will is to be expected. At most one
 //! document of a user is on its way; what happens meanwhile is summed up in the next one.
 
+use crate::bridge::context::BIRTHS;
 use crate::chat::id::Owner;
 use crate::chat::message::{Presence, PresenceState, UserPresence};
 use crate::chat::presence::{Aggregate, DeviceChange, End, Evidence};
@@ -25,7 +26,11 @@ const LATE_WILL_USERS_MAX: usize = 20_000;
 const USERS_MAX: usize = 100_000;
 /// How long an external broker may take to deliver the births that it keeps, in milliseconds: those who were online before
 /// are not told to be offline earlier.
-const BIRTHS_MS: u64 = 10_000;
+const BIRTHS_MS: u64 = BIRTHS.as_millis() as u64;
+/// What failed so often in a row is published again after longer and longer pauses, for it may be refused for ever.
+const FAILURES: u32 = 4;
+/// The pause is doubled so often at most: to about a minute.
+const DOUBLINGS_MAX: u32 = 6;
 
 /// All users of whom something may be to be told.
 #[derive(Debug)]
@@ -57,6 +62,8 @@ struct User {
     telling: bool,
     /// When the next document may go.
     next_allowed_at: u64,
+    /// How often in a row it failed.
+    failures: u32,
     /// When to publish again because the client has overwritten the document.
     repeat_at: Option<u64>,
     /// When the user was last heard of.
@@ -80,6 +87,23 @@ impl Schedule {
             PresenceState::Online => user.aggregate.handle_restart(last_seen, until),
             PresenceState::Offline => user.aggregate.handle_memory(last_seen),
         });
+    }
+
+    /// The broker has forgotten what it kept: all is to be told again, and who was there has the time of the births to say so.
+    /// Returns the connections that count no longer.
+    pub(super) fn broker_lost(&mut self, now: u64) -> Vec<(Owner, Device, u64)> {
+        let until = self.return_until(now);
+        let names: Vec<Owner> = self.users.keys().cloned().collect();
+        let mut ended = Vec::new();
+        for name in names {
+            self.change(&name, now, |user| {
+                let connections = user.aggregate.handle_broker_lost(now, until).into_iter();
+                ended.extend(connections.map(|(device, connection)| (name.clone(), device, connection)));
+                user.failures = 0;
+            });
+        }
+        self.cleared.clear();
+        ended
     }
 
     pub(super) fn came(&mut self, user: &Owner, device: &Device, connection: u64, now: u64) {
@@ -179,7 +203,9 @@ impl Schedule {
     pub(super) fn told(&mut self, user: &Owner, published: bool, now: u64) {
         self.change(user, now, |user| {
             user.telling = false;
-            user.next_allowed_at = now + PUBLICATION_PAUSE_MS;
+            user.failures = if published { 0 } else { user.failures.saturating_add(1) };
+            let doublings = user.failures.saturating_sub(FAILURES).min(DOUBLINGS_MAX);
+            user.next_allowed_at = now + (PUBLICATION_PAUSE_MS << doublings);
             if !published {
                 user.aggregate.handle_loss();
             }
@@ -197,8 +223,15 @@ impl Schedule {
         }
         let mut aggregate = Aggregate::new(self.evidence, self.grace_ms);
         aggregate.handle_hide(self.hidden.contains(name));
-        let user =
-            User { aggregate, telling: false, next_allowed_at: 0, repeat_at: None, last_event_at: 0, look_at: None };
+        let user = User {
+            aggregate,
+            telling: false,
+            next_allowed_at: 0,
+            failures: 0,
+            repeat_at: None,
+            last_event_at: 0,
+            look_at: None,
+        };
         self.users.insert(name.clone(), user);
         true
     }
@@ -343,6 +376,24 @@ mod tests {
         schedule.came(&alice(), &phone(), 2, START + 1_500);
         schedule.told(&alice(), false, START + 2_000);
         assert_eq!(due(&mut schedule, START + 2_000 + PUBLICATION_PAUSE_MS), [(Online, Some(START))]);
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_told_less_and_less_often() {
+        let (mut schedule, mut now, mut pauses) = (schedule(), START, Vec::new());
+        schedule.gone(&alice(), &phone(), 1, End::Left, now);
+        for _ in 0..14 {
+            assert_eq!(due(&mut schedule, now).len(), 1);
+            schedule.told(&alice(), false, now);
+            let next = schedule.deadline().unwrap();
+            pauses.push((next - now) / PUBLICATION_PAUSE_MS);
+            now = next;
+        }
+        assert_eq!(pauses, [1, 1, 1, 1, 2, 4, 8, 16, 32, 64, 64, 64, 64, 64]);
+        assert_eq!(due(&mut schedule, now).len(), 1);
+        schedule.told(&alice(), true, now);
+        schedule.came(&alice(), &phone(), 2, now);
+        assert_eq!(schedule.deadline(), Some(now + PUBLICATION_PAUSE_MS));
     }
 
     #[test]

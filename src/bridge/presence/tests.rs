@@ -104,30 +104,31 @@ fn bal_word(state: PresenceState, conn: &str) -> Option<Presence> {
 fn told_by_bal(words: &[(&str, Option<Presence>)]) -> BalPresences {
     let bal_presences = BalPresences::default();
     for (device, word) in words {
-        bal_presences.tell(&Owner::new("bal1").unwrap(), Device::new(*device).ok().as_ref(), word.as_ref());
+        let (owner, device) = (Owner::new("bal1").unwrap(), Device::new(*device).ok());
+        bal_presences.tell((&owner, device.as_ref()), word.as_ref(), false, 0);
     }
     bal_presences
 }
 
 #[test]
 fn who_never_spoke_is_there_and_one_device_is_enough() {
-    assert!(!told_by_bal(&[]).away(INBOX));
-    assert!(told_by_bal(&[("", bal_word(Offline, ""))]).away(INBOX));
-    assert!(!told_by_bal(&[("", bal_word(Offline, "")), ("", None)]).away(INBOX));
-    assert!(!told_by_bal(&[("a", bal_word(Offline, "")), ("b", bal_word(Online, ""))]).away(INBOX));
-    assert!(told_by_bal(&[("", bal_word(Online, "")), ("", bal_word(Offline, ""))]).away(INBOX), "at once");
+    assert!(!told_by_bal(&[]).holds(INBOX));
+    assert!(told_by_bal(&[("", bal_word(Offline, ""))]).holds(INBOX));
+    assert!(!told_by_bal(&[("", bal_word(Offline, "")), ("", None)]).holds(INBOX));
+    assert!(!told_by_bal(&[("a", bal_word(Offline, "")), ("b", bal_word(Online, ""))]).holds(INBOX));
+    assert!(told_by_bal(&[("", bal_word(Online, "")), ("", bal_word(Offline, ""))]).holds(INBOX), "at once");
 }
 
 #[test]
 fn a_late_will_of_an_old_connection_is_ignored() {
-    assert!(!told_by_bal(&[("", bal_word(Online, "c2")), ("", bal_word(Offline, "c1"))]).away(INBOX));
-    assert!(told_by_bal(&[("", bal_word(Online, "c2")), ("", bal_word(Offline, "c2"))]).away(INBOX));
+    assert!(!told_by_bal(&[("", bal_word(Online, "c2")), ("", bal_word(Offline, "c1"))]).holds(INBOX));
+    assert!(told_by_bal(&[("", bal_word(Online, "c2")), ("", bal_word(Offline, "c2"))]).holds(INBOX));
     assert!(
-        told_by_bal(&[("", bal_word(Online, "c2")), ("", bal_word(Offline, ""))]).away(INBOX),
+        told_by_bal(&[("", bal_word(Online, "c2")), ("", bal_word(Offline, ""))]).holds(INBOX),
         "it names no connection"
     );
     let back = [("", bal_word(Offline, "c1")), ("", bal_word(Online, "c2")), ("", bal_word(Offline, "c1"))];
-    assert!(!told_by_bal(&back).away(INBOX));
+    assert!(!told_by_bal(&back).holds(INBOX));
 }
 
 #[test]
@@ -135,13 +136,13 @@ fn of_the_devices_of_a_bal_memory_is_bounded() {
     let bal_presences = BalPresences::default();
     let bal = Owner::new("bal1").unwrap();
     for n in 0..2 * DEVICES_MAX {
-        bal_presences.tell(&bal, Device::new(n.to_string()).ok().as_ref(), bal_word(Online, "").as_ref());
-        bal_presences.tell(&bal, Device::new(n.to_string()).ok().as_ref(), bal_word(Offline, "").as_ref());
+        bal_presences.tell((&bal, Device::new(n.to_string()).ok().as_ref()), bal_word(Online, "").as_ref(), false, 0);
+        bal_presences.tell((&bal, Device::new(n.to_string()).ok().as_ref()), bal_word(Offline, "").as_ref(), false, 0);
     }
-    assert!(bal_presences.away(INBOX));
-    bal_presences.tell(&bal, Device::new("one-more").ok().as_ref(), bal_word(Online, "").as_ref());
-    assert!(bal_presences.away(INBOX), "one too many");
-    bal_presences.tell(&bal, Device::new("0").ok().as_ref(), None);
-    bal_presences.tell(&bal, Device::new("one-more").ok().as_ref(), bal_word(Online, "").as_ref());
-    assert!(!bal_presences.away(INBOX));
+    assert!(bal_presences.holds(INBOX));
+    bal_presences.tell((&bal, Device::new("one-more").ok().as_ref()), bal_word(Online, "").as_ref(), false, 0);
+    assert!(bal_presences.holds(INBOX), "one too many");
+    bal_presences.tell((&bal, Device::new("0").ok().as_ref()), None, false, 0);
+    bal_presences.tell((&bal, Device::new("one-more").ok().as_ref()), bal_word(Online, "").as_ref(), false, 0);
+    assert!(!bal_presences.holds(INBOX));
 }

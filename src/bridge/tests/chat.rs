@@ -477,6 +477,8 @@ async fn a_chat_state_reaches_a_contact_who_looks_and_nobody_else() {
     let outbound = harness.published().await;
     assert_eq!((&*outbound.topic, outbound.qos, outbound.retain), (inbox, 0, false));
     assert_eq!(outbound.devices, Some(vec!["web".into()]));
+    let of_use = outbound.expires_at.unwrap().saturating_sub(now_ms());
+    assert!((1..=10_000).contains(&of_use), "{of_use}");
     assert_eq!(
         serde_json::from_slice::<Value>(&outbound.payload).unwrap(),
         json!({"from": "alice", "state": "paused"})

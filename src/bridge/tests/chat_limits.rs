@@ -314,5 +314,44 @@ async fn a_change_of_a_group_waits_for_room_and_holds_up_nobody() {
     drop(room);
     assert_eq!(timeout(word).await, Ok(AckWord::Done));
     assert_eq!(harness.told().await.one("alice/others/replies/phone")["ok"], true);
+}
+
+#[tokio::test]
+async fn reports_have_a_limit_of_their_own() {
+    let limits = Limits { user_reports_per_hour: 2, ..Limits::default() };
+    let mut harness = Harness::of_users(&[], strict(limits)).await;
+    for n in 0..3 {
+        let report = json!({"id": format!("r{n}"), "op": "report", "with": "bob", "sids": [], "reason": "spam"});
+        harness.user_says("eve", "requests/phone", report).await;
+    }
+    assert_eq!(codes(&harness.documents(3).await), ["ok", "ok", "RATE_LIMITED"]);
+    harness.close().await;
+}
+
+/// Whoever is a contact is put into a group without being asked, and may be in so many groups.
+#[tokio::test]
+async fn how_often_one_puts_the_same_other_into_groups_has_a_limit() {
+    let limits = Limits { user_same_member_per_day: 2, ..Limits::default() };
+    let mut harness = Harness::open_for(strict(limits));
+    for member in ["bob", "carol"] {
+        harness.says(&at(&format!("{member}:phone")), "messages", &json!({"to": member, "body": "x"})).await;
+    }
+    let alice = at("alice:phone");
+    harness.says(&alice, "chatstate", &json!({"to": "alice", "state": "active"})).await;
+    for member in ["bob", "carol"] {
+        harness.says(&at(&format!("{member}:phone")), "messages", &json!({"to": "alice", "body": "hi"})).await;
+    }
+    harness.told().await;
+    for (n, (member, code)) in
+        [("bob", "ok"), ("bob", "ok"), ("bob", "RATE_LIMITED"), ("carol", "ok")].into_iter().enumerate()
+    {
+        let group = format!("g-{n}");
+        let create = json!({"id": format!("c{n}"), "op": "group.create", "group": group, "members": [member]});
+        harness.says(&alice, "requests/phone", &create).await;
+        let reply = harness.told().await.one("alice/others/replies/phone").clone();
+        assert_eq!(reply["code"].as_str().unwrap_or("ok"), code, "{n}: {reply}");
+        harness.says(&alice, "requests/phone", &json!({"id": "l", "op": "group.leave", "group": group})).await;
+        harness.told().await;
+    }
     harness.close().await;
 }

@@ -2,6 +2,8 @@
 
 use super::chat::at;
 use super::*;
+use crate::chat::principal::Role;
+use crate::mqtt::RoleSource;
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -97,6 +99,49 @@ async fn what_was_due_while_the_bridge_was_away_is_sent_at_its_start_once() {
     let mut harness = Harness::open_at(dir, path);
     let copies = [harness.next_on("bob/others/messages").await, harness.next_on("bob/others/messages").await];
     assert_eq!(copies.map(|(copy, _)| copy["body"].clone()), [json!("a"), json!("b")]);
+    assert!(harness.told().await.on("bob/others/messages").is_empty());
+    harness.close().await;
+}
+
+/// Of two writers one was removed since, and the other was a BAL.
+struct Changed;
+
+impl RoleSource for Changed {
+    fn role_of(&self, _name: &str) -> Option<Role> {
+        None
+    }
+
+    fn writes_as(&self, name: &str, _then: Role) -> Option<Role> {
+        (name != "alice").then_some(Role::User)
+    }
+}
+
+#[tokio::test]
+async fn whoever_was_removed_speaks_no_more_and_who_was_a_bal_is_a_user() {
+    let mut harness = two(Harness::open()).await;
+    harness.schedules("a", now_ms() + HOUR_MS).await;
+    let of_bal = json!({"id": "b", "to": "bob", "body": "b", "not_before": now_ms() + HOUR_MS});
+    let shop = Principal { role: Role::Bal, ..at("shop:x") };
+    harness.says(&shop, "messages", &of_bal).await;
+    let (dir, path) = harness.close().await;
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute("UPDATE scheduled SET not_before = not_before - 7200000", []).unwrap();
+    drop(file);
+    let mut settings = settings();
+    settings.chat.who_may_write = crate::chat::suffix::requests::Writers::Contacts;
+    let mut harness = Harness::open_with(dir, path, settings);
+    harness.mqtt.directory.answer_from(Changed);
+    let mut failed = Vec::new();
+    while failed.len() < 2 {
+        let (topic, document) = harness.read().await;
+        assert_ne!(topic, "bob/others/messages");
+        if document["status"] == "failed" {
+            failed.push((topic, document["id"].clone(), document["code"].clone()));
+        }
+    }
+    failed.sort_by(|one, other| one.0.cmp(&other.0));
+    let of = |topic: &str, id: &str| (topic.to_owned(), json!(id), json!("FORBIDDEN"));
+    assert_eq!(failed, [of("alice/others/receipts", "a"), of("shop/others/receipts", "b")]);
     assert!(harness.told().await.on("bob/others/messages").is_empty());
     harness.close().await;
 }

@@ -195,6 +195,70 @@ async fn what_waits_behind_a_question_takes_the_place_of_nobody_else() {
     }
 }
 
+/// A broker of others sends only so much without an acknowledgement, and the answer may be behind that.
+#[tokio::test]
+async fn over_a_broker_of_others_what_is_asked_about_waits_on_disk_in_its_order() {
+    let mut harness = Harness::open_for(Settings { broker: BrokerKind::External, ..guarded() });
+    for user in ["bob", "carol"] {
+        harness.exists(user).await;
+    }
+    for body in ["one", "two", "three", "two"] {
+        let word = harness.begins("eve", "bob", body).await;
+        assert_eq!(timeout(word).await, Ok(AckWord::Done), "{body}");
+    }
+    let (first, before) = harness.questioned().await;
+    assert!(before.is_empty(), "{before:?}");
+    harness.answers(&first, json!({"ok": true, "for": 60})).await;
+    let mut told = Vec::new();
+    while told.iter().filter(|(topic, _)| topic == "bob/others/messages").count() < 3 {
+        told.push(harness.read().await);
+    }
+    let bodies: Vec<_> =
+        told.iter().filter(|(topic, _)| topic == "bob/others/messages").map(|(_, of)| &of["body"]).collect();
+    assert_eq!(bodies, ["one", "two", "three"]);
+    assert!(!told.iter().any(|(_, document)| document["status"] == "scheduled"), "{told:?}");
+    // What the gatekeeper has answered already waits for nobody.
+    let word = harness.begins("eve", "bob", "four").await;
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    assert_eq!(harness.told().await.one("bob/others/messages")["body"], "four");
+    let word = harness.begins("eve", "carol", "five").await;
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    let (other, _) = harness.questioned().await;
+    harness.answers(&other, json!({"ok": false})).await;
+    let failed = loop {
+        let (topic, document) = harness.read().await;
+        if topic == "eve/others/receipts" {
+            break document;
+        }
+    };
+    assert_eq!(
+        (&failed["id"], &failed["status"], &failed["code"]),
+        (&json!("five"), &json!("failed"), &json!("FORBIDDEN"))
+    );
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn a_block_shows_by_no_question() {
+    let mut harness = Harness::open_for(guarded());
+    for user in ["alice", "bob"] {
+        harness.exists(user).await;
+    }
+    let word = harness.begins("bob", "alice", "hello").await;
+    let (question, _) = harness.questioned().await;
+    harness.answers(&question, json!({"ok": true})).await;
+    timeout(word).await.unwrap();
+    let block = json!({"id": "r1", "op": "block", "with": "alice"});
+    harness.says(&at("bob:phone"), "requests/phone", &block).await;
+    harness.told().await;
+    let word = harness.begins("alice", "bob", "still-a-contact").await;
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    let told = harness.told().await;
+    assert!(told.on("keeper/others/requests").is_empty() && told.on("bob/others/messages").is_empty());
+    assert_eq!(told.one("alice/others/receipts")["status"], "sent");
+    harness.close().await;
+}
+
 #[tokio::test]
 async fn without_a_gatekeeper_nobody_can_leave_it_to_one() {
     let mut harness = Harness::open();

@@ -380,6 +380,26 @@ async fn on_an_external_broker_the_bridge_knows_its_own_document_and_replaces_th
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_broker_of_others_has_forgotten_is_told_again_and_who_was_there_has_to_say_so_again() {
+    let mut scene = Scene::of(external());
+    for user in ["alice", "bob"] {
+        let birth = json!({"state": "online", "conn": "c1"});
+        user_says(&scene.harness, &format!("{user}/self/presence/phone"), birth).await;
+        scene.hears(&format!("{user} online")).await;
+    }
+    pass(&scene.harness, 10 * PAUSE).await;
+    scene.harness.mqtt.broker_link.send_replace(BrokerLink::Down);
+    scene.harness.mqtt.sessions.send_modify(|sessions| *sessions += 1);
+    scene.harness.mqtt.broker_link.send_replace(BrokerLink::Up);
+    user_says(&scene.harness, "alice/self/presence/phone", json!({"state": "online", "conn": "c2"})).await;
+    scene.hears("alice online").await;
+    pass(&scene.harness, BIRTHS).await;
+    let (said, last_seen) = scene.told().await;
+    assert!(said == "bob offline" && last_seen.is_some(), "{said}");
+    scene.close().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_presence_is_shown_to_nobody_nothing_is_published() {
     let chat = settings::ChatSettings { presence: settings::PublishedPresence::None, ..Default::default() };
     let mut scene = Scene::of(Harness::open_for(Settings { chat, ..settings() }));

@@ -131,6 +131,13 @@ impl Authenticator {
         in_file.or_else(configured).or_else(|| self.logins.role_of(user))
     }
 
+    /// As what somebody may still write who wrote as `then`. Whom the files and the configuration do not know may have a token, where
+    /// there are any, or need nothing; else it is nobody any more.
+    pub(in crate::broker) fn writes_as(&self, user: &str, then: Role) -> Option<Role> {
+        let needs_no_line = self.config.anonymous || self.credentials().keys.is_some();
+        self.role_of(user).or_else(|| needs_no_line.then_some(then))
+    }
+
     /// What somebody may do who is known by name alone: the owner of a session that was kept, or of a will. `None` is
     /// an anonymous client. Without a line in the users file it is a chat user whose token was good.
     pub(in crate::broker) fn rights_of(&self, user: Option<&str>) -> Rights {

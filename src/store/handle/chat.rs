@@ -44,6 +44,19 @@ impl Store {
         self.queue.submit_for(of, refused, move |tx| message::write(tx, &new, &call)).await
     }
 
+    /// The same, where a BAL is asked who may write, and the publisher is not to wait for its answer: a message about which it is to
+    /// be asked (`asks`), or behind which another one of its writer waits, is on disk then, and is due
+    /// ([`Self::chat_scheduled_due`]).
+    pub async fn chat_message_in_turn(
+        &self,
+        new: NewChatMessage,
+        asks: bool,
+        call: ChatCall,
+    ) -> Result<Committed<ChatOutcome>, StoreError> {
+        let of = new.from.name.clone();
+        self.queue.submit_for(of, refused, move |tx| message::write_in_turn(tx, &new, asks, &call)).await
+    }
+
     /// When the next message is to be sent that waits for its time, in Unix milliseconds.
     pub async fn chat_scheduled_next(&self) -> Result<Committed<Option<u64>>, StoreError> {
         self.queue.submit(|tx| scheduled::next(tx)).await
@@ -242,6 +255,11 @@ impl Store {
     /// Whether `user` has `other` as a contact that is not blocked.
     pub async fn chat_has_contact(&self, user: Owner, other: Owner) -> Result<Committed<bool>, StoreError> {
         self.queue.submit(move |tx| Ok(people::entry(tx, &user, &other)?.is_contact())).await
+    }
+
+    /// Whether `user` has `other` as a contact, blocked or not.
+    pub async fn chat_lists_contact(&self, user: Owner, other: Owner) -> Result<Committed<bool>, StoreError> {
+        self.queue.submit(move |tx| Ok(people::entry(tx, &user, &other)?.contact)).await
     }
 
     /// Those whose contact a user is: whose presence and profile it sees.

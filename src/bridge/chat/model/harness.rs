@@ -64,6 +64,7 @@ fn settings() -> Settings {
         user_messages_per_stranger: 1_000_000,
         user_requests_per_second: 1_000_000,
         user_registrations_per_hour: 1_000_000,
+        user_same_member_per_day: 1_000_000,
         user_scheduled: SCHEDULED_MAX,
         ..UserLimits::default()
     };
@@ -94,6 +95,7 @@ impl ChatHarness {
             erasing: Default::default(),
             publish: port.publish,
             bal_presences: Default::default(),
+            broker_sessions: port.sessions,
             queue_full: Default::default(),
             sending: Default::default(),
             calls_kept: CallsKept::new(now_ms()),

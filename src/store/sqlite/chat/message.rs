@@ -41,6 +41,22 @@ pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &Chat
     }
 }
 
+/// The same, where a BAL is asked about messages and the publisher is not to wait for that ([`scheduled::in_turn`]).
+pub(in crate::store) fn write_in_turn(
+    tx: &mut Tx<'_>,
+    new: &NewChatMessage,
+    asks: bool,
+    call: &ChatCall,
+) -> rusqlite::Result<ChatOutcome> {
+    let call = &mut Call::of(call);
+    let NewChatMessage { sid, from, message, deadline_ms, .. } = new;
+    let written = scheduled::Written { sid: *sid, from, message, deadline_ms: *deadline_ms };
+    match scheduled::in_turn(tx, &written, asks, call)? {
+        Some(outcome) => Ok(outcome),
+        None => write_now(tx, new, true, call),
+    }
+}
+
 /// Writes a message, whatever it says of when it is to be sent. `reads`: it is written by somebody who has the conversation before the eyes.
 pub(super) fn write_now(
     tx: &mut Tx<'_>,

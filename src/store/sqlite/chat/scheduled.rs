@@ -7,6 +7,9 @@
 //!                                       └──cancel──▶ taken back ──a week──▶ gone
 //! ```
 //!
+//! One about which a BAL is to be asked, and whose publisher is not to wait for that, is due at once. So are those behind it, which
+//! keep their order.
+//!
 //! Of one that was taken back the id and the time stay for a while: a client that did not hear that it was taken publishes it once
 //! more, perhaps after another device has cancelled it.
 
@@ -55,6 +58,8 @@ pub(in crate::store::sqlite) const DUE: &str =
 pub(in crate::store::sqlite) const NEXT: &str = "SELECT not_before FROM scheduled ORDER BY not_before LIMIT 1";
 pub(in crate::store::sqlite) const COUNT: &str =
     "SELECT count(*) FROM scheduled WHERE writer = ?1 AND document <> x'6e756c6c'";
+pub(in crate::store::sqlite) const HAS_DUE: &str =
+    "SELECT 1 FROM scheduled WHERE writer = ?1 AND not_before <= ?2 AND document <> x'6e756c6c' LIMIT 1";
 const IS_THERE: &str = "SELECT id FROM scheduled WHERE row = ?1 AND document <> x'6e756c6c'";
 const TAKE_BACK: &str = "UPDATE scheduled SET document = x'6e756c6c', ttl = not_before, not_before = ?2 WHERE row = ?1";
 const FORGET_OLDEST: &str = "DELETE FROM scheduled WHERE row IN (SELECT row FROM scheduled
@@ -107,6 +112,33 @@ pub(super) fn before(tx: &mut Tx<'_>, new: &Written<'_>, call: &Call<'_>) -> rus
     }
 }
 
+/// The same, where a BAL is asked about messages and the publisher is not to wait for that: one that has to be asked about
+/// (`asks`), or behind which another one of its writer waits, is kept and is due.
+pub(super) fn in_turn(
+    tx: &mut Tx<'_>,
+    new: &Written<'_>,
+    asks: bool,
+    call: &Call<'_>,
+) -> rusqlite::Result<Option<ChatOutcome>> {
+    if let Some(outcome) = before(tx, new, call)? {
+        return Ok(Some(outcome));
+    }
+    if is_sent(tx, new)? || !asks && !has_due(tx, &new.from.name, call.at)? {
+        return Ok(None);
+    }
+    keep(tx, new, call.at, call).map(Some)
+}
+
+fn has_due(tx: &Tx<'_>, writer: &Owner, at: u64) -> rusqlite::Result<bool> {
+    let some_wait = tx.memory_draft.figures.chat_scheduled > 0;
+    Ok(some_wait && tx.one(HAS_DUE, params![writer.as_str(), sql_ms(at)], |_| Ok(()))?.is_some())
+}
+
+/// Whether it waits for its turn, and not for its time: then it was due when it came.
+fn is_in_turn(waiting: &ScheduledMessage) -> bool {
+    waiting.not_before <= waiting.sid.millis()
+}
+
 fn is_sent(tx: &Tx<'_>, new: &Written<'_>) -> rusqlite::Result<bool> {
     let Some(id) = &new.message.id else { return Ok(false) };
     Ok(by_id(tx, &new.from.name, id.as_str())?.is_some())
@@ -129,17 +161,23 @@ fn known(tx: &mut Tx<'_>, new: &Written<'_>, at: u64) -> rusqlite::Result<Option
         told(tx, (writer, new.from.role), &document, at)?;
         return Ok(Some(ChatOutcome::Repeated));
     }
-    if new.message.not_before != Some(waiting.not_before) || !new.message.says_the_same(&waiting.document) {
+    let in_turn = is_in_turn(&waiting);
+    let has_its_time = new.message.not_before == Some(waiting.not_before);
+    let has_no_later = new.message.not_before.is_none_or(|not_before| not_before <= at);
+    let same_time = if in_turn { has_no_later } else { has_its_time };
+    if !same_time || !new.message.says_the_same(&waiting.document) {
         let detail = "another message of the same writer has this `id`, and waits for its time";
         let rejection = Rejection::new(ErrorCode::Duplicate, detail).about(Some(id.clone()));
         return Ok(Some(ChatOutcome::Refused(rejection)));
     }
-    let status = ScheduledStatus::Scheduled(waiting.not_before);
-    told(tx, (writer, new.from.role), &scheduled_document(id.as_str(), &status, at, true), at)?;
+    if !in_turn {
+        let status = ScheduledStatus::Scheduled(waiting.not_before);
+        told(tx, (writer, new.from.role), &scheduled_document(id.as_str(), &status, at, true), at)?;
+    }
     Ok(Some(ChatOutcome::Repeated))
 }
 
-/// Keeps a message until its time, and tells its writer so. Without an id it gets one, by which it can be taken back.
+/// Keeps a message until its time, and tells its writer so unless that has come. Without an id it gets one, by which it can be taken back.
 fn keep(tx: &mut Tx<'_>, new: &Written<'_>, not_before: u64, call: &Call<'_>) -> rusqlite::Result<ChatOutcome> {
     let writer = &new.from.name;
     let waiting = tx.one(COUNT, [writer.as_str()], |row| row.get(0).map(from_sql))?.unwrap_or(0);
@@ -163,8 +201,10 @@ fn keep(tx: &mut Tx<'_>, new: &Written<'_>, not_before: u64, call: &Call<'_>) ->
     ];
     tx.execute(INSERT, values)?;
     tx.memory_draft.figures.chat_scheduled += 1;
-    let status = ScheduledStatus::Scheduled(not_before);
-    told(tx, (writer, new.from.role), &scheduled_document(id.as_str(), &status, call.at, false), call.at)?;
+    if not_before > call.at {
+        let status = ScheduledStatus::Scheduled(not_before);
+        told(tx, (writer, new.from.role), &scheduled_document(id.as_str(), &status, call.at, false), call.at)?;
+    }
     Ok(ChatOutcome::Scheduled)
 }
 

@@ -127,6 +127,7 @@ fn hot_statements_use_their_index_and_sort_nothing() {
         (scheduled::OF_WRITER, "INDEX scheduled_writer (writer=? AND row>?)"),
         (scheduled::DUE, "INDEX scheduled_due (not_before<?)"),
         (scheduled::COUNT, "(writer=?)"),
+        (scheduled::HAS_DUE, "(writer=?)"),
         (erase::messages::WRITTEN, "INDEX chat_writer (writer=?)"),
         (erase::messages::GOT, "INDEX chat_peer (peer=?)"),
         (erase::groups::IN, "INDEX members_user (user=? AND gid>?)"),
