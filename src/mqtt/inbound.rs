@@ -8,23 +8,54 @@
 //!
 //! What BALs publish are pushes: while there is no room for them, nobody takes them, and whoever publishes more waits. Chat users
 //! need no room there, and must not wait behind a BAL. Each client is of one kind, so the order of what it publishes is kept.
+//!
+//! Of one chat user no more than [`OF_USER_MAX`] are in the queue: whoever publishes by many connections waits for itself, and
+//! others wait behind that many of it.
 
 use super::Inbound;
 use crate::chat::principal::Role;
-use tokio::sync::mpsc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::mpsc::error::{SendError, TryRecvError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Messages of one chat user in the queue.
+const OF_USER_MAX: usize = 64;
+/// So many users are remembered before those without a message are looked for.
+const USERS_KEPT: usize = 1_024;
 
 /// The broker's end. Full means: wait.
 #[derive(Debug, Clone)]
 pub struct InboundSender {
-    users: mpsc::Sender<Inbound>,
+    users: mpsc::Sender<(Inbound, OwnedSemaphorePermit)>,
     others: mpsc::Sender<Inbound>,
+    places: Arc<Places>,
+}
+
+/// The places of each chat user in the queue. A lock because each connection sends for itself; held for a map operation.
+#[derive(Debug, Default)]
+struct Places(Mutex<HashMap<Arc<str>, Weak<Semaphore>>>);
+
+impl Places {
+    fn of(&self, user: &Arc<str>) -> Arc<Semaphore> {
+        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = users.get(user).and_then(Weak::upgrade) {
+            return there;
+        }
+        // Where all have messages the map grows by that many before it is looked through again.
+        if users.len() >= USERS_KEPT && users.len() == users.capacity() {
+            users.retain(|_, places| places.strong_count() > 0);
+        }
+        let new = Arc::new(Semaphore::new(OF_USER_MAX));
+        users.insert(Arc::clone(user), Arc::downgrade(&new));
+        new
+    }
 }
 
 /// The bridge's end.
 #[derive(Debug)]
 pub struct InboundQueues {
-    users: mpsc::Receiver<Inbound>,
+    users: mpsc::Receiver<(Inbound, OwnedSemaphorePermit)>,
     others: mpsc::Receiver<Inbound>,
 }
 
@@ -32,7 +63,7 @@ pub struct InboundQueues {
 pub fn inbound_queues(size: usize) -> (InboundSender, InboundQueues) {
     let (users, users_rx) = mpsc::channel(size);
     let (others, others_rx) = mpsc::channel(size);
-    (InboundSender { users, others }, InboundQueues { users: users_rx, others: others_rx })
+    (InboundSender { users, others, places: Arc::default() }, InboundQueues { users: users_rx, others: others_rx })
 }
 
 /// Whether it goes by the queue of chat users.
@@ -46,8 +77,15 @@ impl InboundSender {
     /// # Errors
     /// When the bridge has dropped its end.
     pub async fn send(&self, inbound: Inbound) -> Result<(), SendError<Inbound>> {
-        let queue = if is_of_user(&inbound) { &self.users } else { &self.others };
-        queue.send(inbound).await
+        if !is_of_user(&inbound) {
+            return self.others.send(inbound).await;
+        }
+        let places = self.places.of(&inbound.principal.name);
+        match places.acquire_owned().await {
+            Ok(place) => self.users.send((inbound, place)).await.map_err(|SendError((inbound, _))| SendError(inbound)),
+            // Nobody closes it.
+            Err(_closed) => Err(SendError(inbound)),
+        }
     }
 
     /// How many messages each of the queues has room for.
@@ -66,7 +104,7 @@ impl InboundQueues {
     /// other. `None`: the broker has dropped its end. Cancel-safe.
     pub async fn next(&mut self, with_others: bool) -> Option<Inbound> {
         tokio::select! {
-            Some(inbound) = self.users.recv() => Some(inbound),
+            Some((inbound, _place)) = self.users.recv() => Some(inbound),
             Some(inbound) = self.others.recv(), if with_others => Some(inbound),
             else => None,
         }
@@ -77,7 +115,7 @@ impl InboundQueues {
     /// # Errors
     /// When there is none.
     pub fn try_recv(&mut self) -> Result<Inbound, TryRecvError> {
-        self.users.try_recv().or_else(|_| self.others.try_recv())
+        self.users.try_recv().map(|(inbound, _place)| inbound).or_else(|_| self.others.try_recv())
     }
 }
 
@@ -86,11 +124,41 @@ mod tests {
     use super::*;
     use crate::chat::principal::{Principal, Proof};
     use crate::mqtt::Ack;
+    use futures_util::FutureExt;
+    use std::pin::pin;
     use std::time::Duration;
 
     fn of(role: Role, name: &str) -> Inbound {
         let principal = Principal { name: name.into(), role, device: None, background: false, proof: Proof::Login };
         Inbound::new(principal, format!("{name}/self/messages"), Default::default(), Ack::new().0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_has_so_many_places_and_others_have_theirs() {
+        let (sender, mut queues) = inbound_queues(2 * OF_USER_MAX);
+        for _ in 0..OF_USER_MAX {
+            sender.send(of(Role::User, "eve")).await.unwrap();
+        }
+        let mut later = pin!(sender.send(of(Role::User, "eve")));
+        assert!((&mut later).now_or_never().is_none());
+        sender.send(of(Role::User, "alice")).await.unwrap();
+        for _ in 0..OF_USER_MAX {
+            assert_eq!(&*queues.recv().await.unwrap().principal.name, "eve");
+        }
+        assert_eq!(&*queues.recv().await.unwrap().principal.name, "alice");
+        later.await.unwrap();
+        assert_eq!(&*queues.try_recv().unwrap().principal.name, "eve");
+    }
+
+    #[test]
+    fn users_without_a_message_are_forgotten() {
+        let places = Places::default();
+        let kept = places.of(&"alice".into());
+        for number in 0..100 * USERS_KEPT {
+            places.of(&format!("u{number}").into());
+        }
+        assert!(places.0.lock().unwrap().len() <= 4 * USERS_KEPT);
+        assert!(Arc::ptr_eq(&places.of(&"alice".into()), &kept));
     }
 
     #[tokio::test(start_paused = true)]

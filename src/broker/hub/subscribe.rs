@@ -278,8 +278,8 @@ impl Hub {
         session: &Arc<Session>,
         rights: &Rights,
     ) -> Result<(), Refusal> {
-        let is_denied = |filter: &Box<str>| is_shared(filter) && !rights.may_subscribe(filter);
-        let denied: Vec<_> = session.filters().into_iter().filter(is_denied).collect();
+        let shared = session.filters().into_iter().filter(|filter| is_shared(filter));
+        let denied: Vec<_> = shared.filter(|filter| !rights.may_subscribe(filter)).collect();
         if denied.is_empty() {
             return Ok(());
         }

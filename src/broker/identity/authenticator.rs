@@ -195,7 +195,7 @@ impl Authenticator {
         }
         let wrong = || wrong("user name or password");
         let (Some(passwords), Some(user)) = (&credentials.passwords, user) else {
-            return failures.and(Err(wrong()));
+            return failures.and_then(|()| Err(wrong()));
         };
         let mut proven = match failures {
             Ok(()) => passwords.recall(user, password),
