@@ -15,7 +15,7 @@ use super::chat::{ChatIntake, KeptCopies, Schedule, is_for_group};
 use super::commands;
 use super::context::Context;
 use super::count_told;
-use super::presence::{PresencePublish, PresenceWord};
+use super::presence::{self, PresencePublish};
 use super::refused_names::RefusedNames;
 use super::refusing::{Refused, Refusing, error, reply_topic_of};
 use crate::chat::erasure::is_reserved;
@@ -222,7 +222,7 @@ impl Intake {
                     let (owner, device) = (owner.clone(), device.clone());
                     let (is_bal, is_kept) = (publish.principal.role == Role::Bal, publish.retain);
                     let said = PresencePublish { owner, device, presence, ack: publish.ack };
-                    presence_said(&self.context, said, is_bal, is_kept).await;
+                    presence::said(&self.context, said, is_bal, is_kept).await?;
                     return Ok(None);
                 }
                 Err(rejection) => Err(rejection.into()),
@@ -430,18 +430,6 @@ impl Intake {
         self.context.emit_event(BridgeEvent::DocumentSetAside { topic, id, bytes: *bytes, most: *most });
         error(&self.context, &owner, told, at).await?.await
     }
-}
-
-async fn presence_said(context: &Context, said: PresencePublish, is_bal: bool, is_kept: bool) {
-    if is_bal && !context.broker.sees_clients {
-        let PresencePublish { owner, device, presence, ack } = said;
-        let session = *context.broker_sessions.borrow();
-        context.bal_presences.tell((&owner, device.as_ref()), presence.as_ref(), is_kept, session);
-        ack.release(AckWord::Done);
-        return;
-    }
-    // Nobody to tell means that the bridge stops: without a word the client says it again.
-    let _ = context.presences.send(PresenceWord::Said(said)).await;
 }
 
 /// Whether a user speaks for a device that is another one than that of the connection, where that is known.

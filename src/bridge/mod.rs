@@ -147,6 +147,9 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
         written,
     };
     let context = Arc::new(context);
+    if !context.broker.sees_clients {
+        context.bal_presences.recover(context.store.bals_away().await?.await?);
+    }
     let routed = device_intake::give_routes(&context).await?;
     if routed > 0 {
         tracing::info!(routed, "messages of devices that waited for a route have one now");

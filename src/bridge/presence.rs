@@ -285,6 +285,29 @@ impl UserPresences {
     }
 }
 
+/// Somebody says how it is: a BAL (`is_bal`), or a chat user; now, or as the broker has kept it.
+pub(super) async fn said(
+    context: &Context,
+    said: PresencePublish,
+    is_bal: bool,
+    is_kept: bool,
+) -> Result<(), StoreError> {
+    if is_bal && !context.broker.sees_clients {
+        let PresencePublish { owner, device, presence, ack } = said;
+        let session = *context.broker_sessions.borrow();
+        let changed = context.bal_presences.tell((&owner, device.as_ref()), presence.as_ref(), is_kept, session);
+        if let Some(is_away) = changed {
+            // The next start has to know it: the broker may not deliver all that it keeps.
+            let _committed = context.store.bal_changed(owner, is_away).await?;
+        }
+        ack.release(AckWord::Done);
+        return Ok(());
+    }
+    // Nobody to tell means that the bridge stops: without a word the client says it again.
+    let _ = context.presences.send(PresenceWord::Said(said)).await;
+    Ok(())
+}
+
 /// Writes a document down and publishes it.
 async fn tell(context: Arc<Context>, due: Due) -> Result<Done, StoreError> {
     let Due { user, document, hidden } = due;

@@ -189,6 +189,7 @@ impl Publisher {
             track.topic_window.connected();
             track.more |= track.topic_window.goes_back();
         }
+        self.repeat();
         true
     }
 

@@ -55,8 +55,6 @@ impl<P: Protocol> Talk<'_, P> {
             () = stop.cancelled() => return Ok(Close::Stop),
             subscribed = self.subscribe(&mut subscribing) => subscribed?,
         }
-        // What was handed over for the connection before, and who reads it may have changed since.
-        let left_over = publish.len();
         self.open();
         let overdue = async {
             stop.cancelled().await;
@@ -64,7 +62,7 @@ impl<P: Protocol> Talk<'_, P> {
         };
         let (changes, refused) = mpsc::channel(1);
         tokio::select! {
-            ended = self.publish_all((publish, left_over), refused, stop, withheld) => ended,
+            ended = self.publish_all(publish, refused, stop, withheld) => ended,
             failure = subscribing.ask_again(changes) => Err(failure),
             () = overdue => {
                 info!(left = self.flight.len(), "publications are left unconfirmed at the end");
@@ -95,7 +93,7 @@ impl<P: Protocol> Talk<'_, P> {
 
     async fn publish_all(
         &mut self,
-        (publish, mut left_over): (&mut mpsc::Receiver<Outbound>, usize),
+        publish: &mut mpsc::Receiver<Outbound>,
         mut refused: mpsc::Receiver<Option<String>>,
         stop: &CancellationToken,
         withheld: &Notify,
@@ -117,13 +115,7 @@ impl<P: Protocol> Talk<'_, P> {
                 () = at(deadline) => self.tick(),
                 Some(refused) = refused.recv() => self.flight.trouble.filters(refused),
                 next = publish.recv(), if closing.is_none() && room => match next {
-                    Some(outbound) => {
-                        if left_over > 0 && !outbound.resume {
-                            self.flight.barrier.broke(&outbound.topic);
-                        }
-                        left_over = left_over.saturating_sub(1);
-                        self.send(outbound);
-                    }
+                    Some(outbound) => self.send(outbound),
                     None => closing = Some(Close::Stop),
                 },
             }

@@ -223,6 +223,16 @@ impl Store {
         self.queue.submit(move |tx| presence::last(tx, now)).await
     }
 
+    /// Notes whether a BAL has said that it is away.
+    pub async fn bal_changed(&self, bal: Owner, is_away: bool) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| presence::bal_changed(tx, &bal, is_away)).await
+    }
+
+    /// The BALs that have said that they are away, and nothing else since.
+    pub async fn bals_away(&self) -> Result<Committed<Vec<Owner>>, StoreError> {
+        self.queue.submit(|tx| presence::bals_away(tx)).await
+    }
+
     /// Expires what is overdue and forgets what is settled long enough, a little of it.
     pub async fn sweep(&self, now: u64) -> Result<Committed<Swept>, StoreError> {
         self.queue.submit(move |tx| sweep::sweep(tx, now)).await

@@ -31,11 +31,12 @@
 //! | `queue_note`, `queue_user_document` | writes a second document |
 //! | `take_due` | gives nobody what is in flight, until `record` or a start says what became of it |
 //! | `record`, `confirm` | do nothing: the event means nothing any more |
-//! | `unrouted`, `next_to_publish`, `topics_to_publish`, `last_presences` | give the same again; documents that were given count as read after a crash |
+//! | `unrouted`, `next_to_publish`, `topics_to_publish`, `last_presences`, `bals_away` | give the same again; documents that were given count as read after a crash |
 //! | `give_routes` | leaves what has a route by now |
 //! | `acked_up_to`, `sweep`, `drop_unread`, `flush` | go on where they stopped: each part is a transaction |
 //! | `documents_acked`, `handed_out_up_to` | do nothing more |
 //! | `presence_changed`, `still_alive` | the later time stays |
+//! | `bal_changed` | does nothing more |
 //! | `broker_state`, `is_imported`, `read_rows`, `read_documents`, `read_retained`, `waiting_topics`, `own_topics`, `topics_to_drop` | give the same again; rows and documents that were given count as sent after a crash |
 //! | `keep_session`, `keep_group` | give the same queue again |
 //! | `session_left`, `all_left`, `subscribe`, `unsubscribe`, `assign`, `released`, `forget_incoming`, `drop_will`, `documents_seen` | leave it as it is |
@@ -43,7 +44,7 @@
 //! | `acknowledged` | does nothing more |
 //! | `import_session`, `import_retained` | leave what is there as it is |
 //! | `hand_on`, `imported` | do nothing more |
-//! | `chat_message`, `chat_message_in_turn`, `chat_invite`, `call_signal` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
+//! | `chat_message`, `chat_message_in_order`, `chat_invite`, `call_signal` | the message is recognised by its writer's id, and its writer gets the copy again, marked |
 //! | `calls_due`, `calls_of` | give the same again |
 //! | `call_over` | does nothing more |
 //! | `group_message` | the same |

@@ -62,7 +62,7 @@ impl Guarded {
                 let deadline_ms = at.saturating_add(u64::from(seconds) * 1_000);
                 let new = NewChatMessage { sid, from, to, message, deadline_ms, route };
                 match waits {
-                    Some(asks) => context.store.chat_message_in_turn(new, asks, call).await,
+                    Some(asks) => context.store.chat_message_in_order(new, asks, call).await,
                     None => context.store.chat_message(new, call).await,
                 }
             }

@@ -41,6 +41,8 @@ pub(crate) struct Known {
     session: u64,
     /// Who came, or came back, since that was asked for.
     returned: HashSet<String>,
+    /// Who was away before the start, and has said nothing since.
+    recovered: HashSet<String>,
 }
 
 #[derive(Debug)]
@@ -76,24 +78,44 @@ impl Known {
 }
 
 impl BalPresences {
+    /// These said before the start that they are away: they are, until they say something else.
+    pub(crate) fn recover(&self, away: Vec<Owner>) {
+        self.0.send_modify(|known| {
+            for owner in away {
+                let mut aggregate = Aggregate::new(Evidence::Births, NO_GRACE_MS);
+                aggregate.handle_said(None, Some(&Presence::bare(PresenceState::Offline)), NO_TIME);
+                known.owners.insert(owner.to_string(), aggregate);
+                known.recovered.insert(owner.to_string());
+            }
+        });
+    }
+
     /// The owner (or one of its devices) said how it is; `None` when that was taken back. `is_kept`: the broker had kept it.
-    /// `session`: the number of the session at the broker.
+    /// `session`: the number of the session at the broker. Returns whether the owner is away now, if that has changed.
     pub(crate) fn tell(
         &self,
         (owner, device): (&Owner, Option<&Device>),
         presence: Option<&Presence>,
         is_kept: bool,
         session: u64,
-    ) {
+    ) -> Option<bool> {
+        let mut changed = None;
         self.0.send_if_modified(|known| {
             known.begin_session(session);
+            let was_away = known.owners.get(owner.as_str()).is_some_and(Aggregate::is_away);
+            let was_held = known.holds(owner.as_str());
+            // What it says takes the place of what was remembered, whichever device it is.
+            if known.recovered.remove(owner.as_str()) {
+                known.owners.remove(owner.as_str());
+            }
             if known.owners.len() >= OWNERS_MAX && !known.owners.contains_key(owner.as_str()) {
                 return false;
             }
-            let was_held = known.holds(owner.as_str());
             let new = || Aggregate::new(Evidence::Births, NO_GRACE_MS);
             let aggregate = known.owners.entry(owner.to_string()).or_insert_with(new);
             let changes = aggregate.handle_said(device, presence, NO_TIME);
+            let is_away = aggregate.is_away();
+            changed = (is_away != was_away).then_some(is_away);
             if aggregate.is_idle() {
                 known.owners.remove(owner.as_str());
             }
@@ -110,6 +132,7 @@ impl BalPresences {
             }
             returned || was_held != known.holds(owner.as_str())
         });
+        changed
     }
 
     /// Something came that the broker keeps, on whatever topic.

@@ -80,6 +80,27 @@ async fn what_is_held_for_a_bal_stays_held_at_the_start_until_its_kept_presence_
     harness.close().await;
 }
 
+/// A broker with much to deliver may drop some of it.
+#[tokio::test(start_paused = true)]
+async fn who_was_away_before_the_start_is_away_although_the_broker_does_not_say_it_again() {
+    let still = Stillness::hold();
+    let mut harness = Harness::open_for(external());
+    harness.bal_is("offline", "c1", false).await;
+    harness.sends_upstream("1").await;
+    harness.publishes_nothing().await;
+    let (dir, path) = harness.close().await;
+    let mut harness = Harness::open_with(dir, path, external());
+    harness.passes(10 * BIRTHS).await;
+    harness.publishes_nothing().await;
+    harness.bal_is("online", "c2", false).await;
+    harness.reads_upstream("1").await;
+    let (dir, path) = harness.close().await;
+    let harness = Harness::open_with(dir, path, external());
+    assert_eq!(harness.store.bals_away().await.unwrap().await.unwrap(), []);
+    drop(still);
+    harness.close().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bal_that_says_nothing_is_taken_to_be_there_when_the_kept_presences_had_their_time() {
     let still = Stillness::hold();
@@ -166,7 +187,16 @@ async fn what_is_acknowledged_explicitly_comes_again_when_its_owner_has_come_bac
     harness.publishes_nothing().await;
     harness.loses_the_broker();
     harness.finds_the_broker();
-    assert_eq!(harness.read().await.1["redelivered"], json!(true), "it may have lost what the broker had");
+    let again = loop {
+        // The publisher looks every now and then.
+        tokio::time::advance(ROUND).await;
+        match harness.mqtt.publish.try_recv() {
+            Ok(outbound) if !outbound.topic.starts_with("_bridge/") => break outbound,
+            _ => tokio::task::yield_now().await,
+        }
+    };
+    let document: Value = serde_json::from_slice(&again.payload).unwrap();
+    assert_eq!(document["redelivered"], json!(true), "it may have lost what the broker had");
     drop(still);
     harness.close().await;
 }

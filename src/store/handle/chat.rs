@@ -47,14 +47,14 @@ impl Store {
     /// The same, where a BAL is asked who may write, and the publisher is not to wait for its answer: a message about which it is to
     /// be asked (`asks`), or behind which another one of its writer waits, is on disk then, and is due
     /// ([`Self::chat_scheduled_due`]).
-    pub async fn chat_message_in_turn(
+    pub async fn chat_message_in_order(
         &self,
         new: NewChatMessage,
         asks: bool,
         call: ChatCall,
     ) -> Result<Committed<ChatOutcome>, StoreError> {
         let of = new.from.name.clone();
-        self.queue.submit_for(of, refused, move |tx| message::write_in_turn(tx, &new, asks, &call)).await
+        self.queue.submit_for(of, refused, move |tx| message::write_in_order(tx, &new, asks, &call)).await
     }
 
     /// When the next message is to be sent that waits for its time, in Unix milliseconds.

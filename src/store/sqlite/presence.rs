@@ -1,4 +1,4 @@
-//! What was last said about each chat user, so that it can be put right after a restart.
+//! What was last said about each chat user, so that it can be put right after a restart, and which BALs are away.
 
 use super::chat::people;
 use super::column::{from_sql, sql_ms};
@@ -21,6 +21,18 @@ const FORGET: &str = "DELETE FROM presence WHERE online = 0 AND changed_at < ?1"
 const LAST: &str = "SELECT user, online, CASE online WHEN 1 THEN max(changed_at, alive_at) ELSE last_seen END
     FROM presence, marks WHERE online = 1 OR changed_at > alive_at - ?1";
 
+const AWAY: &str = "INSERT INTO away (bal) VALUES (?1) ON CONFLICT DO NOTHING";
+const BACK: &str = "DELETE FROM away WHERE bal = ?1";
+const ALL_AWAY: &str = "SELECT bal FROM away";
+
+pub(in crate::store) fn bal_changed(tx: &mut Tx<'_>, bal: &Owner, is_away: bool) -> rusqlite::Result<()> {
+    tx.execute(if is_away { AWAY } else { BACK }, [bal.as_str()]).map(drop)
+}
+
+pub(in crate::store) fn bals_away(tx: &Tx<'_>) -> rusqlite::Result<Vec<Owner>> {
+    tx.all(ALL_AWAY, [], owner)
+}
+
 pub(in crate::store) fn changed(tx: &mut Tx<'_>, change: &PresenceChange) -> rusqlite::Result<Option<u64>> {
     if erase::is_taken(tx, change.user.as_str())? {
         return Ok(None);
@@ -42,9 +54,13 @@ pub(in crate::store) fn last(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<Vec<
     tx.all(LAST, [sql_ms(PRESENCE_UNSURE_MS)], read)
 }
 
+fn owner(row: &Row<'_>) -> rusqlite::Result<Owner> {
+    Owner::new(row.get::<_, String>(0)?)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
+}
+
 fn read(row: &Row<'_>) -> rusqlite::Result<LastPresence> {
-    let user = Owner::new(row.get::<_, String>(0)?)
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))?;
+    let user = owner(row)?;
     let state = if row.get(1)? { PresenceState::Online } else { PresenceState::Offline };
     Ok(LastPresence { user, state, last_seen: row.get::<_, Option<i64>>(2)?.map(from_sql) })
 }

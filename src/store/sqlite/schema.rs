@@ -1,5 +1,6 @@
 //! The schema: whose file it is, and the steps from each schema to the next.
 
+mod away;
 mod blocked;
 mod calls;
 mod erased;
@@ -13,6 +14,7 @@ mod spans;
 
 use super::errors;
 use crate::store::OpenError;
+use away::AWAY;
 use blocked::BLOCKED;
 use calls::CALLS;
 use erased::ERASED;
@@ -31,7 +33,7 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 18] = [
+pub(super) const STEPS: [&str; 19] = [
     FIRST,
     PRESENCE,
     TRANSPORTS,
@@ -50,6 +52,7 @@ pub(super) const STEPS: [&str; 18] = [
     GROUP_BALS,
     INVITING,
     SPANS,
+    AWAY,
 ];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// The steps from this schema on make tables and indexes and change no message: nothing is worth a copy.

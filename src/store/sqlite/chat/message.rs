@@ -41,8 +41,8 @@ pub(in crate::store) fn write(tx: &mut Tx<'_>, new: &NewChatMessage, call: &Chat
     }
 }
 
-/// The same, where a BAL is asked about messages and the publisher is not to wait for that ([`scheduled::in_turn`]).
-pub(in crate::store) fn write_in_turn(
+/// The same, where a BAL is asked about messages and the publisher is not to wait for that ([`scheduled::in_order`]).
+pub(in crate::store) fn write_in_order(
     tx: &mut Tx<'_>,
     new: &NewChatMessage,
     asks: bool,
@@ -51,7 +51,7 @@ pub(in crate::store) fn write_in_turn(
     let call = &mut Call::of(call);
     let NewChatMessage { sid, from, message, deadline_ms, .. } = new;
     let written = scheduled::Written { sid: *sid, from, message, deadline_ms: *deadline_ms };
-    match scheduled::in_turn(tx, &written, asks, call)? {
+    match scheduled::in_order(tx, &written, asks, call)? {
         Some(outcome) => Ok(outcome),
         None => write_now(tx, new, true, call),
     }

@@ -114,7 +114,7 @@ pub(super) fn before(tx: &mut Tx<'_>, new: &Written<'_>, call: &Call<'_>) -> rus
 
 /// The same, where a BAL is asked about messages and the publisher is not to wait for that: one that has to be asked about
 /// (`asks`), or behind which another one of its writer waits, is kept and is due.
-pub(super) fn in_turn(
+pub(super) fn in_order(
     tx: &mut Tx<'_>,
     new: &Written<'_>,
     asks: bool,
@@ -135,7 +135,7 @@ fn has_due(tx: &Tx<'_>, writer: &Owner, at: u64) -> rusqlite::Result<bool> {
 }
 
 /// Whether it waits for its turn, and not for its time: then it was due when it came.
-fn is_in_turn(waiting: &ScheduledMessage) -> bool {
+fn is_due_at_once(waiting: &ScheduledMessage) -> bool {
     waiting.not_before <= waiting.sid.millis()
 }
 
@@ -161,16 +161,16 @@ fn known(tx: &mut Tx<'_>, new: &Written<'_>, at: u64) -> rusqlite::Result<Option
         told(tx, (writer, new.from.role), &document, at)?;
         return Ok(Some(ChatOutcome::Repeated));
     }
-    let in_turn = is_in_turn(&waiting);
+    let in_order = is_due_at_once(&waiting);
     let has_its_time = new.message.not_before == Some(waiting.not_before);
     let has_no_later = new.message.not_before.is_none_or(|not_before| not_before <= at);
-    let same_time = if in_turn { has_no_later } else { has_its_time };
+    let same_time = if in_order { has_no_later } else { has_its_time };
     if !same_time || !new.message.says_the_same(&waiting.document) {
         let detail = "another message of the same writer has this `id`, and waits for its time";
         let rejection = Rejection::new(ErrorCode::Duplicate, detail).about(Some(id.clone()));
         return Ok(Some(ChatOutcome::Refused(rejection)));
     }
-    if !in_turn {
+    if !in_order {
         let status = ScheduledStatus::Scheduled(waiting.not_before);
         told(tx, (writer, new.from.role), &scheduled_document(id.as_str(), &status, at, true), at)?;
     }

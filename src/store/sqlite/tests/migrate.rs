@@ -72,6 +72,16 @@ fn add_item(old: &Connection, row: i64, kind: u8, (writer, peer): (&str, &str), 
 }
 
 #[test]
+fn a_store_without_a_place_for_bals_that_are_away_gets_one() {
+    let (_dir, path, old) = store_of(18);
+    drop(old);
+    let (conn, _lock) = open(&path).unwrap();
+    conn.execute("INSERT INTO away (bal) VALUES ('shop')", []).unwrap();
+    let away: String = conn.query_row("SELECT bal FROM away", [], |row| row.get(0)).unwrap();
+    assert_eq!(away, "shop");
+}
+
+#[test]
 fn the_oldest_schema_is_brought_forward_with_its_rows() {
     let (_dir, path, old) = store_of(1);
     old.execute_batch("UPDATE marks SET seq_ceiling = 42").unwrap();
@@ -321,7 +331,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
             phases[..],
             [
                 Phase::Copying { done: 1.., of: 1.. },
-                Phase::Changing { step: 1, of: 14 },
+                Phase::Changing { step: 1, of: 15 },
                 Phase::Committing,
                 Phase::Rebuilding,
                 Phase::Checkpointing
