@@ -209,12 +209,15 @@ impl UserLimits {
         }
     }
 
-    /// Whoever has this name from now on is somebody else: nothing is known of what was done by it, nor of what was written to it.
+    /// Whoever has this name from now on is somebody else: nothing is known of what was done by it, nor of what was written to it, nor
+    /// into which groups it was put.
     pub fn forget_name(&mut self, name: &Owner) {
         self.look_at.retain(|(_, user)| user != name);
         self.forget(name);
-        let met = self.users.values_mut().filter_map(|user| user.met.remove(name)).count();
-        self.strangers -= met;
+        for user in self.users.values_mut() {
+            let known = [user.met.remove(name), user.added.remove(name)];
+            self.strangers -= known.into_iter().flatten().count();
+        }
     }
 
     /// A user is about to put others into a group: whether that is within the limit for each of them. If not, it takes nothing.

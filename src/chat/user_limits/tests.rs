@@ -163,8 +163,9 @@ fn whoever_gets_a_name_that_became_free_is_somebody_else() {
     assert_eq!(passes(&mut limits, "eve", Limited::Request, 100, now), 10);
     assert_eq!((0..10).filter(|_| limits.meet(&bob, &eve, now)).count(), 5);
     assert!(limits.meet(&eve, &bob, now));
+    while limits.add(&bob, std::slice::from_ref(&eve), now) {}
     limits.forget_name(&eve);
     assert_eq!((limits.remembered(), limits.look_at.len(), limits.strangers), (1, 1, 0));
     assert_eq!(passes(&mut limits, "eve", Limited::Request, 100, now), 10);
-    assert!(limits.meet(&bob, &eve, now));
+    assert!(limits.meet(&bob, &eve, now) && limits.add(&bob, std::slice::from_ref(&eve), now));
 }
