@@ -165,23 +165,6 @@ async fn a_full_spool_does_not_hold_up_the_stop() {
 }
 
 #[tokio::test]
-async fn a_reader_who_comes_back_at_once_gets_again_what_he_did_not_acknowledge() {
-    let careful = HashMap::from([("com.example.careful".to_owned(), Owner::new("careful").unwrap())]);
-    let mut harness = open(Settings { routes: Routes::new(careful, None), ..settings() });
-    harness.upstream("1", "com.example.careful").await;
-    harness.ack().await;
-    let (topic, first) = harness.read().await;
-    assert_eq!((topic.as_str(), &first["redelivered"]), ("careful/others/messages", &Value::Null));
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    harness.mqtt.readers.send_modify(|n| *n += 1);
-    let (_, again) = harness.read().await;
-    assert_eq!((&again["id"], &again["redelivered"]), (&first["id"], &json!(true)));
-    let receipt = json!({"id": first["id"], "status": "received"});
-    assert_eq!(timeout(harness.publish("careful/self/receipts", &receipt).await).await, Ok(AckWord::Done));
-    harness.close().await;
-}
-
-#[tokio::test]
 async fn messages_without_a_route_get_the_one_that_is_configured_at_the_next_start() {
     let mut harness = Harness::open();
     for id in ["1", "2"] {
