@@ -109,14 +109,16 @@ async fn a_gatekeeper_that_is_silent_for_two_seconds_lets_nobody_in_and_holds_no
     harness.close().await;
 }
 
+/// Publishes a signal of a call.
+async fn ring(harness: &Harness, from: &str, document: &Value) -> oneshot::Receiver<AckWord> {
+    harness.publish_as(at(&format!("{from}:phone")), &format!("{from}/self/calls"), document).await
+}
+
 #[tokio::test]
 async fn a_strangers_call_is_asked_about_as_a_message_is_and_what_follows_it_waits() {
     let mut harness = Harness::open_for(guarded());
     harness.exists("bob").await;
     let signal = |id: &str, call: &str, kind: &str| json!({"id": id, "call": call, "to": "bob", "type": kind});
-    let ring = async |harness: &Harness, from: &str, document: &Value| {
-        harness.publish_as(at(&format!("{from}:phone")), &format!("{from}/self/calls"), document).await
-    };
     let offer = ring(&harness, "eve", &signal("o1", "c1", "offer")).await;
     let ice = ring(&harness, "eve", &signal("i1", "c1", "ice")).await;
     let (question, before) = harness.questioned().await;

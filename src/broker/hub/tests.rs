@@ -900,7 +900,7 @@ async fn wills_on_disk(harness: &Harness) -> Vec<Bytes> {
 fn leave(harness: &Harness, session: &Arc<Session>) -> JoinHandle<()> {
     let (hub, session) = (Arc::clone(&harness.hub), Arc::clone(session));
     let packet_ids = hub.new_packet_ids();
-    tokio::spawn(async move { hub.leave(&session, &handle(), packet_ids, Leaving::Broke).await })
+    TaskTracker::new().spawn(async move { hub.leave(&session, &handle(), packet_ids, Leaving::Broke).await })
 }
 
 #[tokio::test]
@@ -957,7 +957,7 @@ async fn a_will_that_may_have_come_before_the_start_is_marked() {
         harness.hub.registry.remove(&session);
         harness.hub.restore().await.unwrap();
         let hub = Arc::clone(&harness.hub);
-        let publishing = tokio::spawn(async move { hub.publish_delayed_wills().await });
+        let publishing = TaskTracker::new().spawn(async move { hub.publish_delayed_wills().await });
         let will = harness.inbound.recv().await.unwrap();
         assert_eq!(will.dup, again);
         publishing.abort();
