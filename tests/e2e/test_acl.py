@@ -120,7 +120,8 @@ def seen(side: Side, answers: str) -> dict[str, set[str]]:
     said = set()
     for name in ["bal1", "bal2", "alice", "bob"]:
         speaker = side.client(name)
-        for suffix in ["messages", "profile", "note", "presence"]:
+        # What a user says on topics that mean nothing, the embedded broker shows to nobody.
+        for suffix in ["messages", "profile", *(["note"] if name.startswith("bal") else []), "presence"]:
             speaker.publish(f"{name}/self/{suffix}", "{}", retain=suffix in ("profile", "presence"))
             said.add(f"{name}/self/{suffix}")
         said.add(f"{name}/others/errors")

@@ -220,20 +220,20 @@ def check_screens(team: Team, history: History):
 
 def check_rebuilt(team: Team, history: History, user: str, answers: tuple):
     listed, items, synced = answers
-    expected = history.latest_of[user]
+    expected, latest = history.all_of[user], set(history.latest_of[user])
     assert [item["sid"] for item in items] == expected, user
-    assert {item["sid"]: item.get("body") for item in items} == {sid: history.shown[sid].get("body") for sid in expected}
+    # What was changed while a user was out shows its new text to nobody who was not there.
+    shown = {item["sid"]: item.get("body") for item in items}
+    assert {sid: shown[sid] for sid in latest} == {sid: history.shown[sid].get("body") for sid in latest}
     since = applied([item for item in synced if item.get("group") == team.group])
-    # Of an earlier time in the group a user is given own words alone.
-    before = {sid for sid in since if sid not in expected}
-    assert all(since[sid]["from"] == user and sid in history.all_of[user] for sid in before), (user, before)
-    assert {sid: since[sid].get("body") for sid in since.keys() - before} == {item["sid"]: item.get("body") for item in items}
+    assert since.keys() == shown.keys(), user
+    assert {sid: since[sid].get("body") for sid in latest} == {sid: shown[sid] for sid in latest}
     [screen] = [item for item in listed["items"] if item["with"] == team.group]
     assert (screen["last"]["sid"], screen["n"]) == (items[-1]["sid"], items[-1]["n"])
     assert listed["unread"] == sum(item["unread"] for item in listed["items"])
     if user in history.members:
-        own = {sid for sid in expected if history.shown[sid]["from"] == user and history.shown[sid]["type"] != "notice"}
-        places = own | team.reads[user] & set(expected)
+        own = {sid for sid in latest if history.shown[sid]["from"] == user and history.shown[sid]["type"] != "notice"}
+        places = own | team.reads[user] & latest
         assert screen["read"] >= max(places, default=""), (user, screen)
         assert screen["unread"] == history.unread(user, screen["read"]), (user, screen)
         with team.chat.visit("bob", "asks") as bob:
