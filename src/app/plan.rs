@@ -59,7 +59,7 @@ pub(super) fn bridge(settings: &Settings, started_ms: u64) -> Result<bridge::Set
         claims: ((settings.ccs.window * settings.ccs.connections).max(streams) * CLAIMS_FACTOR)
             .clamp(CLAIMS_MIN, CLAIMS_MAX),
         presence_grace: settings.broker.presence_grace,
-        births: bridge::BIRTHS,
+        births: bridge::BAL_BIRTHS,
         started_ms,
     })
 }

@@ -24,7 +24,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 
 /// How long a broker of others may take to deliver the presences that it keeps.
-pub const BIRTHS: Duration = Duration::from_secs(10);
+pub(super) const BIRTHS: Duration = Duration::from_secs(10);
+/// The same for what BALs say. Who was away before the start is remembered, so this is about those who have gone since; and it is
+/// longer as long as the broker still delivers what it keeps.
+pub const BAL_BIRTHS: Duration = Duration::from_secs(3);
 
 /// How the bridge is to work; limits are explained in `config/bridge.toml`.
 #[derive(Debug, Clone)]
@@ -51,7 +54,7 @@ pub struct Settings {
     pub claims: usize,
     /// How long a chat user whose connection broke still counts as there.
     pub presence_grace: Duration,
-    /// For how long everything for BALs is held when a broker of others has come up, at least: [`BIRTHS`].
+    /// For how long everything for BALs is held when a broker of others has come up, at least: [`BAL_BIRTHS`].
     pub births: Duration,
     /// When the process started, Unix milliseconds.
     pub started_ms: u64,

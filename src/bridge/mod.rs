@@ -41,7 +41,7 @@ mod tests;
 mod topic_window;
 
 pub use announce::offline;
-pub use context::{BIRTHS, Settings};
+pub use context::{BAL_BIRTHS, Settings};
 
 use crate::chat::id::SidSource;
 use crate::chat::status::Status;

@@ -11,7 +11,7 @@ const INBOX: &str = "client1/others/messages";
 const ROUND: Duration = Duration::from_millis(400);
 
 fn external() -> Settings {
-    Settings { broker: BrokerKind::External, births: BIRTHS, ..settings() }
+    Settings { broker: BrokerKind::External, births: BAL_BIRTHS, ..settings() }
 }
 
 impl Harness {
@@ -84,9 +84,9 @@ async fn what_is_held_for_a_bal_stays_held_at_the_start_until_its_kept_presence_
     let still = Stillness::hold();
     let mut harness = Harness::open_for(external());
     harness.sends_upstream("1").await;
-    harness.passes(BIRTHS - ROUND).await;
+    harness.passes(BAL_BIRTHS - ROUND).await;
     harness.bal_is("offline", "c1", true).await;
-    harness.passes(10 * BIRTHS).await;
+    harness.passes(10 * BAL_BIRTHS).await;
     harness.publishes_nothing().await;
     harness.bal_is("online", "c2", false).await;
     harness.reads_upstream("1").await;
@@ -104,7 +104,7 @@ async fn who_was_away_before_the_start_is_away_although_the_broker_does_not_say_
     harness.publishes_nothing().await;
     let (dir, path) = harness.close().await;
     let mut harness = Harness::open_with(dir, path, external());
-    harness.passes(10 * BIRTHS).await;
+    harness.passes(10 * BAL_BIRTHS).await;
     harness.publishes_nothing().await;
     harness.bal_is("online", "c2", false).await;
     harness.reads_upstream("1").await;
@@ -120,12 +120,12 @@ async fn a_bal_that_says_nothing_is_taken_to_be_there_when_the_kept_presences_ha
     let still = Stillness::hold();
     let mut harness = Harness::open_for(external());
     harness.sends_upstream("1").await;
-    harness.passes(BIRTHS - ROUND).await;
+    harness.passes(BAL_BIRTHS - ROUND).await;
     // As long as the broker delivers what it keeps, the presence may still come.
     harness.bal_of("another/others/messages", "offline", "c1", true).await;
     harness.passes(2 * ROUND).await;
     harness.publishes_nothing().await;
-    tokio::time::advance(2 * BIRTHS).await;
+    tokio::time::advance(2 * BAL_BIRTHS).await;
     harness.reads_upstream("1").await;
     // At the next connection it waits no more: the broker queues for it.
     harness.loses_the_broker();
@@ -151,7 +151,7 @@ async fn a_bal_whose_kept_presence_says_online_waits_for_no_other() {
     // Its will is in the queue of the session, and what the broker keeps is behind that.
     harness.publishes_nothing().await;
     harness.bal_is("offline", "c1", false).await;
-    harness.passes(10 * BIRTHS).await;
+    harness.passes(10 * BAL_BIRTHS).await;
     harness.publishes_nothing().await;
     harness.bal_is("online", "c2", false).await;
     harness.reads_upstream("2").await;
@@ -170,7 +170,7 @@ async fn where_the_broker_has_forgotten_everything_a_bal_that_spoke_before_has_t
     harness.sends_upstream("2").await;
     harness.mqtt.sessions.send_modify(|sessions| *sessions += 1);
     harness.finds_the_broker();
-    harness.passes(10 * BIRTHS).await;
+    harness.passes(10 * BAL_BIRTHS).await;
     harness.publishes_nothing().await;
     harness.bal_is("online", "c2", false).await;
     harness.reads_upstream("2").await;

@@ -1,6 +1,7 @@
 //! Who is there, with the time standing still unless a test moves it.
 
 use super::*;
+use crate::bridge::context::BIRTHS;
 use crate::chat::principal::Role;
 use crate::mqtt::{ClientChange, Sighting};
 use ClientChange::{Broke, Came, Left};
