@@ -222,9 +222,11 @@ def check_rebuilt(team: Team, history: History, user: str, answers: tuple):
     listed, items, synced = answers
     expected, latest = history.all_of[user], set(history.latest_of[user])
     assert [item["sid"] for item in items] == expected, user
-    # What was changed while a user was out shows its new text to nobody who was not there.
-    shown = {item["sid"]: item.get("body") for item in items}
-    assert {sid: shown[sid] for sid in latest} == {sid: history.shown[sid].get("body") for sid in latest}
+    # What was changed while a user was out, or since it has been, shows its text to nobody who was not there.
+    shown, newest = ({item["sid"]: item.get("body") for item in of} for of in (items, history.shown.values()))
+    hidden = {sid for sid in expected if shown[sid] is None and newest[sid] is not None}
+    assert {sid: shown[sid] for sid in latest - hidden} == {sid: newest[sid] for sid in latest - hidden}, user
+    assert user not in history.members or not hidden & latest, (user, hidden)
     since = applied([item for item in synced if item.get("group") == team.group])
     assert since.keys() == shown.keys(), user
     assert {sid: since[sid].get("body") for sid in latest} == {sid: shown[sid] for sid in latest}
