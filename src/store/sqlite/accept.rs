@@ -5,7 +5,7 @@ use super::delivery::Delivery;
 use super::message::{FanOutMessage, RELEASE_ORDER_KEY, SEVERAL};
 use super::outbox::{self, Document};
 use super::request::BY_ID;
-use super::tx::Tx;
+use super::tx::{ReadTx, Tx};
 use crate::chat::delivery::{Event, Life, State};
 use crate::chat::fan_out::FanOut;
 use crate::chat::id::{Recipient, Row, Sid};
@@ -117,7 +117,7 @@ pub(in crate::store) fn repeat(tx: &mut Tx<'_>, new: &NewMessage) -> rusqlite::R
     FanOutMessage::by_row(tx, row)?.map(|known| known.repeat(tx, new)).transpose()
 }
 
-fn is_behind(tx: &Tx<'_>, new: &NewMessage) -> rusqlite::Result<bool> {
+fn is_behind(tx: &ReadTx<'_>, new: &NewMessage) -> rusqlite::Result<bool> {
     new.order.as_ref().map_or(Ok(false), |key| tx.exists(UNSETTLED, [new.bal.as_str(), key]))
 }
 

@@ -6,7 +6,7 @@ use super::column::{NEVER, bytes_of, from_sql, sql_ms, state, transport};
 use super::message::{FanOutMessage, SEVERAL};
 use super::recipient_queue::RecipientQueue;
 use super::request::{Request, is_inbox_of};
-use super::tx::{HistoryEntry, Tx};
+use super::tx::{HistoryEntry, ReadTx, Tx};
 use super::{log, outbox};
 use crate::chat::delivery::{AMBIGUOUS, Due, EXPIRED, Event, Fate, Life, State, Step};
 use crate::chat::fan_out::By;
@@ -80,12 +80,12 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn by_sid(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
+    pub(super) fn by_sid(tx: &ReadTx<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
         Ok(Self::by_row(tx, sid.row())?.filter(|delivery| delivery.request.sid == sid))
     }
 
     /// The delivery in this row, unless it is that of a message with several.
-    pub(super) fn by_row(tx: &Tx<'_>, row: Row) -> rusqlite::Result<Option<Self>> {
+    pub(super) fn by_row(tx: &ReadTx<'_>, row: Row) -> rusqlite::Result<Option<Self>> {
         Ok(tx.one(BY_ROW, [row], Self::read)?.flatten())
     }
 
@@ -349,7 +349,7 @@ impl Delivery {
     }
 
     /// `why` it expired, and what the log has last: a refusal, or what held it.
-    fn note_expiry(&mut self, tx: &Tx<'_>, why: &str) -> rusqlite::Result<()> {
+    fn note_expiry(&mut self, tx: &ReadTx<'_>, why: &str) -> rusqlite::Result<()> {
         let last = log::last(tx, self.request.sid.row())?;
         let refused = match (last["code"].as_str(), last["why"].as_str()) {
             (Some(AMBIGUOUS), _) => " (no answer to the last try, or none that settles it)".to_owned(),

@@ -8,7 +8,7 @@ use super::column::{from_sql, sid, sql_ms};
 use super::delivery::Delivery;
 use super::recipient_queue::{PARKED, RecipientQueue};
 use super::request::is_inbox_of;
-use super::tx::Tx;
+use super::tx::{ReadTx, Tx};
 use crate::chat::delivery::{Event, Life, State};
 use crate::chat::id::{self, Owner, Sid};
 use crate::chat::refusal::RetryHistory;
@@ -57,7 +57,7 @@ pub(in crate::store) fn take_due(tx: &mut Tx<'_>, query: &DueQuery) -> rusqlite:
 }
 
 /// The earliest time at which something that goes by this transport is due; 0 when it is due already.
-fn next_due(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<u64>> {
+fn next_due(tx: &ReadTx<'_>, transport: &str) -> rusqlite::Result<Option<u64>> {
     if tx.exists(ANY_FRESH, [transport])? {
         return Ok(Some(0));
     }
@@ -94,14 +94,14 @@ pub(in crate::store) fn confirm(
 
 /// What a message with several deliveries has put into the inbox of `name`. All its recipients read the same, so the id of
 /// the message is the only one that they know.
-fn in_inbox_of(tx: &Tx<'_>, name: &Owner, message: Sid) -> rusqlite::Result<Vec<Delivery>> {
+fn in_inbox_of(tx: &ReadTx<'_>, name: &Owner, message: Sid) -> rusqlite::Result<Vec<Delivery>> {
     let (row, tail) = message.parts();
     let parts = tx.all(IN_INBOXES, params![row, tail], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
     let own = parts.into_iter().filter(|(_, topic)| is_inbox_of(topic, name));
     own.filter_map(|(row, _)| Delivery::by_row(tx, row).transpose()).collect()
 }
 
-fn any_put_off(tx: &Tx<'_>, transport: &str) -> rusqlite::Result<Option<i64>> {
+fn any_put_off(tx: &ReadTx<'_>, transport: &str) -> rusqlite::Result<Option<i64>> {
     tx.one(ANY_PUT_OFF, [transport], |row| row.get(0))
 }
 
@@ -229,7 +229,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    fn body_of(&mut self, tx: &Tx<'_>, message: id::Row) -> rusqlite::Result<Bytes> {
+    fn body_of(&mut self, tx: &ReadTx<'_>, message: id::Row) -> rusqlite::Result<Bytes> {
         if let Some((_, body)) = self.shared.as_ref().filter(|(row, _)| *row == message) {
             return Ok(body.clone());
         }

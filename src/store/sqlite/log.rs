@@ -1,7 +1,7 @@
 //! What was unusual in the life of a delivery, as `trace` tells it: a JSON array in the delivery's row.
 
 use super::column::sql_ms;
-use super::tx::Tx;
+use super::tx::{ReadTx, Tx};
 use crate::chat::delivery::{Due, Event, Fate, Life};
 use crate::chat::id::Row;
 use crate::chat::refusal::Refusal;
@@ -23,7 +23,7 @@ const AGAIN: &str = "UPDATE deliveries SET log = json_set(log, '$[#-1].times',
 const LAST_ENTRY: &str = "SELECT json_extract(log, '$[#-1]') FROM deliveries WHERE row = ?1";
 
 /// The last entry; null if there is none.
-pub(super) fn last(tx: &Tx<'_>, row: Row) -> rusqlite::Result<Value> {
+pub(super) fn last(tx: &ReadTx<'_>, row: Row) -> rusqlite::Result<Value> {
     let last: Option<String> = tx.one(LAST_ENTRY, [row], |row| row.get(0))?.flatten();
     Ok(last.and_then(|last| serde_json::from_str(&last).ok()).unwrap_or(Value::Null))
 }

@@ -4,7 +4,7 @@
 use super::column::{bytes_of, fan_out, fan_out_text, from_sql, sql_ms};
 use super::delivery::Delivery;
 use super::request::Request;
-use super::tx::{HistoryEntry, Tx};
+use super::tx::{HistoryEntry, ReadTx, Tx};
 use crate::chat::delivery::{Event, Life, State};
 use crate::chat::fan_out::FanOut;
 use crate::chat::id::Row;
@@ -46,7 +46,7 @@ pub(super) struct FanOutMessage {
 }
 
 impl FanOutMessage {
-    pub(super) fn by_row(tx: &Tx<'_>, row: Row) -> rusqlite::Result<Option<Self>> {
+    pub(super) fn by_row(tx: &ReadTx<'_>, row: Row) -> rusqlite::Result<Option<Self>> {
         tx.one(BY_ROW, [row], |row| {
             Ok(Self {
                 request: Request::read(row)?,
@@ -115,7 +115,7 @@ impl FanOutMessage {
 
     /// Whether the message stops holding its order key with this step. As long as it waits for the key itself, there is
     /// nothing to release.
-    fn releases_order_key(&self, tx: &Tx<'_>) -> rusqlite::Result<bool> {
+    fn releases_order_key(&self, tx: &ReadTx<'_>) -> rusqlite::Result<bool> {
         if self.request.order_key.is_none() || self.fan_out.holds_order() {
             return Ok(false);
         }

@@ -5,7 +5,7 @@ use super::chat::group::state::{self, Composed};
 use super::chat::{calls, expired, position};
 use super::column::{NEVER, from_sql, sql_ms};
 use super::delivery::Delivery;
-use super::tx::Tx;
+use super::tx::{ReadTx, Tx};
 use super::{erase, upstream};
 use crate::chat::delivery::{Event, Fate};
 use crate::chat::id::{Row, Sid};
@@ -276,7 +276,7 @@ pub(super) fn with_body(tx: &Tx<'_>, document: OutboxDocument) -> rusqlite::Resu
 
 /// Whether it offers a call that was answered since, or is over: a device that comes now must not ring. Or whether it says how
 /// a group is to somebody who is in it no longer, or a newer one does.
-pub(super) fn is_obsolete(tx: &Tx<'_>, document: &OutboxDocument) -> rusqlite::Result<bool> {
+pub(super) fn is_obsolete(tx: &ReadTx<'_>, document: &OutboxDocument) -> rusqlite::Result<bool> {
     match document.reference.origin {
         Origin::ChatCopy(offer) if is_inbox_of_calls(&document.reference.topic) => Ok(!calls::rings(tx, offer)?),
         Origin::UserNote => state::is_obsolete(tx, &document.reference.topic, document.reference.seq),
@@ -292,7 +292,7 @@ pub(super) fn drop_expired(tx: &Tx<'_>, now: u64, chunk: usize) -> rusqlite::Res
     Ok(expired.len())
 }
 
-fn body(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Bytes>> {
+fn body(tx: &ReadTx<'_>, sid: Sid) -> rusqlite::Result<Option<Bytes>> {
     Ok(tx.one(BODY, [sid.row()], |row| row.get::<_, Option<Vec<u8>>>(0))?.flatten().map(Bytes::from))
 }
 
@@ -301,7 +301,7 @@ pub(super) fn one(tx: &Tx<'_>, topic: &Arc<str>, seq: i64) -> rusqlite::Result<O
     found.map_or(Ok(None), |document| with_body(tx, document))
 }
 
-pub(in crate::store) fn topics(tx: &Tx<'_>) -> rusqlite::Result<Vec<String>> {
+pub(in crate::store) fn topics(tx: &ReadTx<'_>) -> rusqlite::Result<Vec<String>> {
     let mut topics: Vec<String> = Vec::new();
     while let Some(topic) = tx.one(NEXT_TOPIC, [topics.last().map_or(NO_TOPIC, String::as_str)], |row| row.get(0))? {
         topics.push(topic);

@@ -3,7 +3,7 @@
 use super::chat::people;
 use super::column::{from_sql, sql_ms};
 use super::erase;
-use super::tx::Tx;
+use super::tx::{ReadTx, Tx};
 use crate::chat::id::Owner;
 use crate::chat::message::PresenceState;
 use crate::store::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceChange};
@@ -29,7 +29,7 @@ pub(in crate::store) fn bal_changed(tx: &mut Tx<'_>, bal: &Owner, is_away: bool)
     tx.execute(if is_away { AWAY } else { BACK }, [bal.as_str()]).map(drop)
 }
 
-pub(in crate::store) fn bals_away(tx: &Tx<'_>) -> rusqlite::Result<Vec<Owner>> {
+pub(in crate::store) fn bals_away(tx: &ReadTx<'_>) -> rusqlite::Result<Vec<Owner>> {
     tx.all(ALL_AWAY, [], owner)
 }
 

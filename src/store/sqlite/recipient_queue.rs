@@ -17,7 +17,7 @@
 //! turn of its `order` key comes late is written as put off where it has to be ([`RecipientQueue::has_younger`]).
 
 use super::column::sql_ms;
-use super::tx::Tx;
+use super::tx::{ReadTx, Tx};
 use crate::chat::delivery::{Due, State};
 use crate::chat::id::{Recipient, Row};
 use crate::chat::recipient_queue::{Ahead, Behind, Pipelining};
@@ -102,7 +102,7 @@ impl RecipientQueue {
     }
 
     /// Whether any message on that side of `row` is put off.
-    fn is_put_off(&self, tx: &Tx<'_>, side: &str, row: Row) -> rusqlite::Result<bool> {
+    fn is_put_off(&self, tx: &ReadTx<'_>, side: &str, row: Row) -> rusqlite::Result<bool> {
         tx.exists(side, params![self.recipient, row, self.transport.to_string()])
     }
 

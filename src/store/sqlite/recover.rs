@@ -6,7 +6,7 @@ use super::delivery::Delivery;
 use super::message::SEVERAL;
 use super::recipient_queue::PARKED;
 use super::sessions::state::STARTED;
-use super::tx::{DocumentNumbers, HistoryEntry, Memory, MemoryDraft, Tx};
+use super::tx::{DocumentNumbers, HistoryEntry, Memory, MemoryDraft, ReadTx, Tx};
 use crate::chat::delivery::{Event, State};
 use crate::chat::id::{Row, Sid};
 use crate::store::{INBOX, Recovery};
@@ -94,8 +94,11 @@ pub(super) fn recover(conn: &mut Connection, settings: &Settings, now: u64) -> r
     (memory.figures.spool_rows, memory.figures.spool_bytes) =
         transaction.query_row(SPOOL, [], |row| Ok((from_sql(row.get(0)?), from_sql(row.get(1)?))))?;
 
-    let mut tx =
-        Tx { conn: &transaction, limits: &settings.limits, memory_draft: MemoryDraft::of(&memory), memory: &memory };
+    let mut tx = Tx {
+        read: ReadTx { conn: &transaction, limits: &settings.limits },
+        memory_draft: MemoryDraft::of(&memory),
+        memory: &memory,
+    };
     for &row in &crashed {
         if let Some(mut delivery) = Delivery::by_row(&tx, row)? {
             delivery.apply(&mut tx, &Event::Crashed, now)?;

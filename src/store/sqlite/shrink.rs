@@ -9,7 +9,7 @@
 
 use super::column::from_sql;
 use super::environment::{Environment, Phase, folder, reserve};
-use super::tx::Tx;
+use super::tx::{ReadTx, Tx};
 use rusqlite::Connection;
 use std::path::Path;
 use tokio::time::Instant;
@@ -146,7 +146,7 @@ pub(super) struct FreePages {
 
 /// Gives a chunk of free pages back, if there are more than the file should keep.
 pub(super) fn give_back(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<()> {
-    let count = |tx: &Tx<'_>, sql| tx.one(sql, [], |row| row.get::<_, i64>(0)).map(Option::unwrap_or_default);
+    let count = |tx: &ReadTx<'_>, sql| tx.one(sql, [], |row| row.get::<_, i64>(0)).map(Option::unwrap_or_default);
     let (pages, free) = (count(tx, PAGES)?, count(tx, FREE)?);
     let known = &mut tx.memory_draft.free_pages;
     known.fewest = known.fewest.min(free);

@@ -9,6 +9,7 @@ use crate::chat::transport::Transport;
 use crate::store::{Claimed, CommitEvent, Limits, QueueId, RowCount, StoreFigures};
 use rusqlite::{Connection, OptionalExtension, Params};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::Deref;
 
 /// Document numbers reserved with one write.
 const SEQ_BLOCK: i64 = 100_000;
@@ -151,18 +152,28 @@ impl MemoryDraft {
 }
 
 pub(in crate::store) struct Tx<'a> {
-    pub(super) conn: &'a Connection,
-    pub(super) limits: &'a Limits,
+    pub(super) read: ReadTx<'a>,
     pub(super) memory: &'a Memory,
     pub(super) memory_draft: MemoryDraft,
 }
 
-impl Tx<'_> {
-    /// Runs a statement that is kept prepared; returns how many rows it changed.
-    pub(super) fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
-        self.conn.prepare_cached(sql)?.execute(params)
-    }
+/// What a verb works with that changes nothing: any connection inside a transaction, and the limits.
+#[derive(Clone, Copy)]
+pub(in crate::store) struct ReadTx<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) limits: &'a Limits,
+}
 
+/// Whatever reads can also be asked beside what changes.
+impl<'a> Deref for Tx<'a> {
+    type Target = ReadTx<'a>;
+
+    fn deref(&self) -> &ReadTx<'a> {
+        &self.read
+    }
+}
+
+impl ReadTx<'_> {
     /// The first row that a statement finds, which is kept prepared.
     pub(super) fn one<T>(
         &self,
@@ -184,6 +195,13 @@ impl Tx<'_> {
 
     pub(super) fn exists(&self, sql: &str, params: impl Params) -> rusqlite::Result<bool> {
         self.conn.prepare_cached(sql)?.exists(params)
+    }
+}
+
+impl Tx<'_> {
+    /// Runs a statement that is kept prepared; returns how many rows it changed.
+    pub(super) fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+        self.conn.prepare_cached(sql)?.execute(params)
     }
 
     /// What of this queue is in flight.

@@ -4,7 +4,7 @@ use super::chat::expired;
 use super::column::{from_sql, sql_ms};
 use super::erase;
 use super::outbox::{self, Document};
-use super::tx::Tx;
+use super::tx::{ReadTx, Tx};
 use crate::chat::id::Row;
 use crate::store::{Origin, Unread, UserDocument};
 use rusqlite::params;
@@ -30,7 +30,7 @@ pub(in crate::store) fn queue(tx: &mut Tx<'_>, document: &UserDocument) -> rusql
 }
 
 /// The next topics with such documents behind `after`, each with its last one.
-pub(in crate::store) fn topics(tx: &Tx<'_>, after: &str, limit: usize) -> rusqlite::Result<Vec<Unread>> {
+pub(in crate::store) fn topics(tx: &ReadTx<'_>, after: &str, limit: usize) -> rusqlite::Result<Vec<Unread>> {
     let mut found: Vec<Unread> = Vec::new();
     while found.len() < limit {
         let after = found.last().map_or(after, |last| &*last.topic);

@@ -4,7 +4,7 @@ use super::chat::{group::bal_copy, position};
 use super::column::{from_sql, sid, sql_ms};
 use super::erase;
 use super::outbox::{self, Document, NO_TOPIC};
-use super::tx::{HistoryEntry, Tx};
+use super::tx::{HistoryEntry, ReadTx, Tx};
 use crate::chat::id::{Row, Sid, Token};
 use crate::store::{Acks, Received, Route, Unrouted, Upstream};
 use rusqlite::params;
@@ -75,7 +75,7 @@ pub(super) fn receive_of_user(
 }
 
 /// The next messages without a route, oldest first.
-pub(in crate::store) fn unrouted(tx: &Tx<'_>, after_seq: u64, limit: usize) -> rusqlite::Result<Vec<Unrouted>> {
+pub(in crate::store) fn unrouted(tx: &ReadTx<'_>, after_seq: u64, limit: usize) -> rusqlite::Result<Vec<Unrouted>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     tx.all(UNROUTED, params![sql_ms(after_seq), limit], |row| {
         Ok(Unrouted { seq: from_sql(row.get(0)?), sid: sid(row, 1, 2)?, category: row.get(3)? })
@@ -119,7 +119,7 @@ pub(in crate::store) fn acked_up_to(tx: &mut Tx<'_>, bal: &str, last: Sid, at: u
     Ok(unacked.len() as i64 == ACK_CHUNK)
 }
 
-fn place(tx: &Tx<'_>, sid: Sid, bal: &str) -> rusqlite::Result<Option<(String, i64)>> {
+fn place(tx: &ReadTx<'_>, sid: Sid, bal: &str) -> rusqlite::Result<Option<(String, i64)>> {
     let (row, tail) = sid.parts();
     let of_two = tx.one(PLACE, params![row, tail, bal], |row| Ok((row.get(0)?, row.get(1)?)))?;
     of_two.map_or_else(|| bal_copy::place(tx, sid, bal), |place| Ok(Some(place)))

@@ -3,7 +3,7 @@
 use super::batch::{Batch, Place};
 use super::checkpoint::Checkpoints;
 use super::file::Lock;
-use super::tx::{Memory, MemoryDraft, Tx};
+use super::tx::{Memory, MemoryDraft, ReadTx, Tx};
 use super::{erase, errors, outbox, shrink};
 use crate::ops::clock::machine_now;
 use crate::store::shared_status::SharedStatus;
@@ -135,7 +135,8 @@ impl Writer {
         run("BEGIN IMMEDIATE").map_err(BatchError::Disk)?;
         let mut memory_draft = MemoryDraft::of(&self.memory);
         memory_draft.events = self.status.has_listener().then(Vec::new);
-        let mut tx = Tx { conn: &self.conn, limits: &self.limits, memory: &self.memory, memory_draft };
+        let read = ReadTx { conn: &self.conn, limits: &self.limits };
+        let mut tx = Tx { read, memory: &self.memory, memory_draft };
         batch.run(&mut tx).map_err(|(place, error)| {
             if errors::is_of_the_verb(&error) { BatchError::Verb(place, error) } else { BatchError::Disk(error) }
         })?;

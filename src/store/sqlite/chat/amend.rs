@@ -13,7 +13,7 @@ use crate::chat::id::{Owner, Row};
 use crate::chat::message::ErrorCode;
 use crate::chat::principal::Role;
 use crate::store::sqlite::column::from_sql;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::sqlite::upstream;
 use crate::store::{ChatOutcome, NewChatMessage};
 use rusqlite::params;
@@ -89,7 +89,7 @@ struct Texts {
 }
 
 impl Texts {
-    fn of(tx: &Tx<'_>, message: &ChatRow) -> rusqlite::Result<Self> {
+    fn of(tx: &ReadTx<'_>, message: &ChatRow) -> rusqlite::Result<Self> {
         Ok(Self { own: document_of(tx, message, &message.writer)?, theirs: document_of(tx, message, &message.peer)? })
     }
 
@@ -124,7 +124,7 @@ struct Amended {
 
 impl Amended {
     /// The row of the edit or retract itself: beside the messages of the conversation, without a place.
-    fn row(&self, tx: &Tx<'_>, new: &NewChatMessage, at: u64) -> rusqlite::Result<ChatRow> {
+    fn row(&self, tx: &ReadTx<'_>, new: &NewChatMessage, at: u64) -> rusqlite::Result<ChatRow> {
         let (conversation, by) = load(tx, &new.from.name, &new.to.name)?;
         Ok(ChatRow {
             sid: new.sid,
@@ -275,7 +275,7 @@ pub(super) fn bury_one(tx: &mut Tx<'_>, row: &ChatRow, tombstone: &[u8]) -> rusq
 
 pub(super) fn replace_by(tx: &mut Tx<'_>, sql: &str, row: Row, document: &[u8]) -> rusqlite::Result<()> {
     let length =
-        |tx: &Tx<'_>| Ok::<_, rusqlite::Error>(tx.one(LENGTH, [row], |row| row.get(0).map(from_sql))?.unwrap_or(0));
+        |tx: &ReadTx<'_>| Ok::<_, rusqlite::Error>(tx.one(LENGTH, [row], |row| row.get(0).map(from_sql))?.unwrap_or(0));
     let before = length(tx)?;
     tx.execute(sql, params![row, document])?;
     let after = length(tx)?;

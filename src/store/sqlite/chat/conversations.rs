@@ -9,7 +9,7 @@ use crate::chat::contact::is_seen_by;
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::principal::Role;
 use crate::store::sqlite::column::sql_ms;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::ReadTx;
 use crate::store::{ConversationItem, ConversationPage, OPEN_MAX};
 use bytes::Bytes;
 use rusqlite::params;
@@ -28,7 +28,7 @@ pub(in crate::store::sqlite) const INVITED: &str = chat_rows!(
 
 /// A page of the conversations of `user` whose newest item is older than `before`, at `at` Unix milliseconds.
 pub(in crate::store) fn page(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     user: &Owner,
     before: Option<Sid>,
     limit: usize,
@@ -49,7 +49,13 @@ pub(in crate::store) fn page(
     Ok(ConversationPage { items, complete, unread, mentions: mention::in_all(tx, user)? })
 }
 
-fn item(tx: &Tx<'_>, user: &Owner, with: Owner, newest: Row, at: u64) -> rusqlite::Result<Option<ConversationItem>> {
+fn item(
+    tx: &ReadTx<'_>,
+    user: &Owner,
+    with: Owner,
+    newest: Row,
+    at: u64,
+) -> rusqlite::Result<Option<ConversationItem>> {
     if with.is_group() {
         return group::screen::item(tx, user, with, (newest, at));
     }
@@ -83,7 +89,7 @@ fn item(tx: &Tx<'_>, user: &Owner, with: Owner, newest: Row, at: u64) -> rusqlit
     }))
 }
 
-pub(super) fn stamped(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Option<Bytes>> {
+pub(super) fn stamped(tx: &ReadTx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Option<Bytes>> {
     Ok(match shown(tx, user, row)? {
         Shown::Item(item) => Some(item.into()),
         Shown::Nothing => None,
@@ -92,7 +98,7 @@ pub(super) fn stamped(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Res
 
 /// The invitations between the two that are open, of either side, newest first, and whether there are more. One of which the
 /// user has deleted the own copy is not shown.
-fn open_invitations(tx: &Tx<'_>, user: &Owner, with: &Owner, at: u64) -> rusqlite::Result<(Vec<Bytes>, bool)> {
+fn open_invitations(tx: &ReadTx<'_>, user: &Owner, with: &Owner, at: u64) -> rusqlite::Result<(Vec<Bytes>, bool)> {
     let mut found = Vec::new();
     for (peer, writer, hidden) in directions(user, with) {
         let values = params![peer.as_str(), writer.as_str(), sql_ms(at), hidden, OPEN_MAX as i64 + 1];

@@ -11,7 +11,7 @@ use crate::chat::conversation::{Conversation, Side};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::suffix::requests::DeletionOf;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{Archiving, ChatCall, Deletion};
 use rusqlite::params;
 use serde_json::{Map, Value};
@@ -48,7 +48,7 @@ pub(super) enum OwnCopy {
 }
 
 /// Whether `user` still has a row that is on its side. An edit or retract goes with the message that it is about.
-pub(super) fn own_copy(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<OwnCopy> {
+pub(super) fn own_copy(tx: &ReadTx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<OwnCopy> {
     let (with, item) = (row.other(user), row.amends.unwrap_or_else(|| row.sid.row()));
     let up_to = if with.is_group() {
         group::own_copy::deleted_up_to(tx, with, user)?
@@ -80,13 +80,13 @@ pub(super) fn hide(tx: &Tx<'_>, member: &Owner, row: &ChatRow) -> rusqlite::Resu
 }
 
 /// Whether the content of this row of a group is kept from `member`, whatever that of the message is that it is about.
-pub(super) fn is_hidden(tx: &Tx<'_>, member: &Owner, row: &ChatRow) -> rusqlite::Result<bool> {
+pub(super) fn is_hidden(tx: &ReadTx<'_>, member: &Owner, row: &ChatRow) -> rusqlite::Result<bool> {
     let values = params![member.as_str(), row.peer.as_str(), row.sid.row()];
     Ok(tx.one(DELETED, values, |row| row.get::<_, bool>(0))?.unwrap_or(false))
 }
 
 /// Whether `user` has no own copy of a row: deleted, or never got.
-pub(super) fn is_deleted(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<bool> {
+pub(super) fn is_deleted(tx: &ReadTx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<bool> {
     Ok(own_copy(tx, user, row)? != OwnCopy::Whole)
 }
 
@@ -182,7 +182,7 @@ fn delete_one(tx: &mut Tx<'_>, deletion: &Deletion, row: &ChatRow, call: &mut Ca
 }
 
 /// Whether a row that `user` has deleted is on no other side.
-fn is_with_nobody(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<bool> {
+fn is_with_nobody(tx: &ReadTx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<bool> {
     let other = row.other(user);
     Ok(row.hidden || other == user || is_deleted(tx, other, row)?)
 }
@@ -221,7 +221,7 @@ fn purge(tx: &mut Tx<'_>, user: &Owner, with: &Owner) -> rusqlite::Result<()> {
 
 /// A message came to the conversation of `user` with another one: it is put away no more, unless it is muted.
 pub(super) fn take_out(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     conversation: &mut Conversation,
     side: Side,
     (user, with): (&Owner, &Owner),

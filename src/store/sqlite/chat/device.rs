@@ -10,7 +10,7 @@ use crate::chat::push_document::{Addressee, BYTES_MAX, Content};
 use crate::chat::suffix::devices::{DeviceDocument, DeviceEvent, Registration, VerifyTokens};
 use crate::chat::topic::Device;
 use crate::store::sqlite::column::{from_sql, sql_ms};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{ChatCall, ChatOutcome, DeviceChange, KnownDevice, USER_DEVICES_MAX};
 use rusqlite::params;
 
@@ -118,7 +118,7 @@ pub(in crate::store) fn change(
 }
 
 /// Whether the user has as many devices as are allowed.
-fn is_full(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<bool> {
+fn is_full(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<bool> {
     let count = tx.one(COUNT, [user.as_str()], |row| row.get::<_, i64>(0))?.unwrap_or(0);
     Ok(count >= USER_DEVICES_MAX as i64)
 }
@@ -130,7 +130,7 @@ fn keep(tx: &Tx<'_>, change: &DeviceChange, registration: &Registration, at: u64
     tx.execute(INSERT, values).map(drop)
 }
 
-fn holders(tx: &Tx<'_>, token: &Token) -> rusqlite::Result<Vec<Holder>> {
+fn holders(tx: &ReadTx<'_>, token: &Token) -> rusqlite::Result<Vec<Holder>> {
     let recipient = Target::Token(token.clone()).recipient();
     let found = tx.all(OF_TOKEN, [recipient], |row| {
         let holder = Holder { user: owner(row, 0)?, dev: row.get(1)? };
@@ -140,13 +140,17 @@ fn holders(tx: &Tx<'_>, token: &Token) -> rusqlite::Result<Vec<Holder>> {
 }
 
 /// To whom a token is registered: in whose name its device speaks.
-pub(in crate::store) fn owner_of(tx: &Tx<'_>, token: &Token) -> rusqlite::Result<Option<(Owner, Device)>> {
+pub(in crate::store) fn owner_of(tx: &ReadTx<'_>, token: &Token) -> rusqlite::Result<Option<(Owner, Device)>> {
     let holder = holders(tx, token)?.into_iter().next();
     Ok(holder.and_then(|holder| Some((holder.user, Device::new(holder.dev).ok()?))))
 }
 
 /// Whether `name` may say that a push to this recipient has arrived: a token that is registered is its user's.
-pub(in crate::store::sqlite) fn may_confirm(tx: &Tx<'_>, recipient: Recipient, name: &Owner) -> rusqlite::Result<bool> {
+pub(in crate::store::sqlite) fn may_confirm(
+    tx: &ReadTx<'_>,
+    recipient: Recipient,
+    name: &Owner,
+) -> rusqlite::Result<bool> {
     let users = tx.all(OF_TOKEN, [recipient], |row| row.get::<_, String>(0))?;
     Ok(users.is_empty() || users.iter().any(|user| user == name.as_str()))
 }
@@ -210,12 +214,12 @@ fn remove(tx: &mut Tx<'_>, user: &Owner, dev: &str, at: u64) -> rusqlite::Result
 }
 
 /// The devices of a user that have a token, with it.
-pub(in crate::store::sqlite) fn tokens_of(tx: &Tx<'_>, user: &str) -> rusqlite::Result<Vec<(String, String)>> {
+pub(in crate::store::sqlite) fn tokens_of(tx: &ReadTx<'_>, user: &str) -> rusqlite::Result<Vec<(String, String)>> {
     tx.all(KNOWN, [user], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// The devices of a user, for that one: all but their tokens.
-pub(super) fn exported(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<serde_json::Value>> {
+pub(super) fn exported(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<Vec<serde_json::Value>> {
     tx.all(EXPORTED, [user.as_str()], |row| {
         let token: String = row.get(1)?;
         Ok(serde_json::json!({
@@ -281,7 +285,7 @@ pub(super) fn canonical(
 }
 
 /// The token of a device, and the recipient that it stands for.
-pub(super) fn token_of(tx: &Tx<'_>, user: &Owner, dev: &str) -> rusqlite::Result<Option<(Token, Recipient)>> {
+pub(super) fn token_of(tx: &ReadTx<'_>, user: &Owner, dev: &str) -> rusqlite::Result<Option<(Token, Recipient)>> {
     let found = tx.one(OF_DEVICE, params![user.as_str(), dev], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, Recipient>(1)?))
     })?;
@@ -306,7 +310,7 @@ pub(super) fn tell_stale(tx: &mut Tx<'_>, user: &Owner, dev: &str, at: u64) -> r
 }
 
 /// A short hash of the token of a device.
-pub(super) fn token_hash(tx: &Tx<'_>, user: &Owner, dev: &str) -> rusqlite::Result<Option<String>> {
+pub(super) fn token_hash(tx: &ReadTx<'_>, user: &Owner, dev: &str) -> rusqlite::Result<Option<String>> {
     let token = tx.one(OF_DEVICE, params![user.as_str(), dev], |row| row.get::<_, String>(0))?;
     Ok(token.map(|token| short_hash(&token)))
 }
@@ -323,7 +327,7 @@ fn event(
 }
 
 /// The devices of a user that have registered a token, by name.
-pub(in crate::store) fn known(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<KnownDevice>> {
+pub(in crate::store) fn known(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<Vec<KnownDevice>> {
     let found = tx.all(KNOWN, [user.as_str()], |row| {
         let dev = Device::new(row.get::<_, String>(0)?).ok();
         let (token, error): (String, Option<String>) = (row.get(1)?, row.get(4)?);

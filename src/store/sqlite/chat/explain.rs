@@ -5,7 +5,7 @@ use super::{BY_SID, ChatRow, Kind, calls, group};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::push_decision::{Asked, AskedDevice, Matter, PushWhen, Rule, Wish, decide};
 use crate::store::sqlite::column::{from_sql, sid, state};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::ReadTx;
 use crate::store::{ExplainedDevice, ExplainedPush, PushExplanation, UserSummary};
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -91,7 +91,7 @@ fn rule_without_tokens(row: &ChatRow, wish: Wish) -> Rule {
 }
 
 /// The same within a transaction.
-pub(in crate::store) fn within(tx: &Tx<'_>, user: &Owner, sid: Sid) -> rusqlite::Result<Option<PushExplanation>> {
+pub(in crate::store) fn within(tx: &ReadTx<'_>, user: &Owner, sid: Sid) -> rusqlite::Result<Option<PushExplanation>> {
     of_message(tx.conn, user, sid)
 }
 

@@ -4,7 +4,7 @@ use super::{device, group, json, load, people, scheduled, sync};
 use crate::chat::contact::Entry;
 use crate::chat::id::{Owner, Sid};
 use crate::store::sqlite::column::from_sql;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::ReadTx;
 use crate::store::{EXPORT_PAGE, ExportPage, ScheduledMessage};
 use rusqlite::params;
 use serde_json::{Value, json as object};
@@ -21,7 +21,7 @@ const PRESENCE: &str = "SELECT online, changed_at, last_seen FROM presence WHERE
 const PARTS: [&str; 6] = ["user", "contacts", "conversations", "groups", "scheduled", "messages"];
 
 /// The page behind `after`, which is '' or the `next` of the page before; `None`: it is neither.
-pub(in crate::store) fn page(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Option<ExportPage>> {
+pub(in crate::store) fn page(tx: &ReadTx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Option<ExportPage>> {
     let (part, key) = after.split_once(' ').unwrap_or((if after.is_empty() { PARTS[0] } else { after }, ""));
     let (items, last) = match part {
         "user" => (of_user(tx, user)?, None),
@@ -42,7 +42,7 @@ pub(in crate::store) fn page(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite
     Ok(Some(ExportPage { items, next: Some(next) }))
 }
 
-fn of_user(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<Value>> {
+fn of_user(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<Vec<Value>> {
     let settings = people::settings(tx, user)?;
     let mut items = vec![object!({ "kind": "settings", "user": user.as_str(), "settings": settings })];
     let profile = people::profile(tx, user)?;
@@ -64,7 +64,7 @@ fn paged(names: Vec<(String, Value)>) -> (Vec<Value>, Option<String>) {
     (names.into_iter().map(|(_, item)| item).collect(), last)
 }
 
-fn contacts(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<(Vec<Value>, Option<String>)> {
+fn contacts(tx: &ReadTx<'_>, user: &Owner, after: &str) -> rusqlite::Result<(Vec<Value>, Option<String>)> {
     let found = tx.all(CONTACTS, params![user.as_str(), after, EXPORT_PAGE as i64], |row| {
         let (name, entry): (String, Entry) = (row.get(0)?, json(row, 1)?);
         let item = object!({ "kind": "contact", "user": name, "entry": entry });
@@ -73,7 +73,7 @@ fn contacts(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<(Vec<Val
     Ok(paged(found))
 }
 
-fn conversations(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<(Vec<Value>, Option<String>)> {
+fn conversations(tx: &ReadTx<'_>, user: &Owner, after: &str) -> rusqlite::Result<(Vec<Value>, Option<String>)> {
     let values = params![user.as_str(), after, EXPORT_PAGE as i64];
     let mut names: Vec<String> = tx.all(TALKS_FIRST, values, |row| row.get(0))?;
     names.extend(tx.all(TALKS_SECOND, values, |row| row.get::<_, String>(0))?);
@@ -98,7 +98,7 @@ fn conversations(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<(Ve
 }
 
 /// What waits for its time.
-fn of_later(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Option<(Vec<Value>, Option<String>)>> {
+fn of_later(tx: &ReadTx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Option<(Vec<Value>, Option<String>)>> {
     let since = Sid::parse(after);
     if since.is_none() && !after.is_empty() {
         return Ok(None);
@@ -112,7 +112,7 @@ fn of_later(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Option<(
     Ok(Some((page.items.iter().map(item).collect(), last)))
 }
 
-fn messages(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Option<ExportPage>> {
+fn messages(tx: &ReadTx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Option<ExportPage>> {
     let since = if after.is_empty() { Sid::parse("0000000000000000") } else { Sid::parse(after) };
     let Some(since) = since else { return Ok(None) };
     let page = sync::sync(tx, user, Some(since))?;

@@ -25,7 +25,7 @@ use crate::chat::group::{EVERYBODY, GroupRole, GroupSettings};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::store::EXPORT_PAGE;
 use crate::store::sqlite::column::{from_sql, sql_ms};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use former::GroupView;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Value, json as object};
@@ -81,7 +81,7 @@ impl Group {
         Self { settings, version: 0, members: 0, count: 0, counted: 0, dropped: 0, newest: Row(0) }
     }
 
-    pub(super) fn load(tx: &Tx<'_>, group: &Owner) -> rusqlite::Result<Option<Self>> {
+    pub(super) fn load(tx: &ReadTx<'_>, group: &Owner) -> rusqlite::Result<Option<Self>> {
         let count = |row: &rusqlite::Row<'_>, column| row.get(column).map(from_sql);
         tx.one(LOAD, [group.as_str()], |row| {
             Ok(Self {
@@ -123,7 +123,7 @@ impl Group {
     /// What is unread for a member who has read up to a row, where so many counted.
     fn unread(
         &self,
-        tx: &Tx<'_>,
+        tx: &ReadTx<'_>,
         (name, user): (&Owner, &Owner),
         (read, read_counted): (Row, u64),
     ) -> rusqlite::Result<u64> {
@@ -171,11 +171,11 @@ pub(super) struct Member {
 
 impl Member {
     /// Whoever is in the group now.
-    pub(super) fn load(tx: &Tx<'_>, group: &Owner, user: &Owner) -> rusqlite::Result<Option<Self>> {
+    pub(super) fn load(tx: &ReadTx<'_>, group: &Owner, user: &Owner) -> rusqlite::Result<Option<Self>> {
         Ok(Self::now_or_before(tx, group, user)?.filter(|member| member.gone.is_none()))
     }
 
-    fn now_or_before(tx: &Tx<'_>, group: &Owner, user: &Owner) -> rusqlite::Result<Option<Self>> {
+    fn now_or_before(tx: &ReadTx<'_>, group: &Owner, user: &Owner) -> rusqlite::Result<Option<Self>> {
         Self::find(tx.conn, group, user)
     }
 
@@ -217,7 +217,7 @@ fn role(owns: bool) -> GroupRole {
 }
 
 /// A page of the groups of a user behind `after`, as an export has them.
-pub(super) fn exported(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Vec<(String, Value)>> {
+pub(super) fn exported(tx: &ReadTx<'_>, user: &Owner, after: &str) -> rusqlite::Result<Vec<(String, Value)>> {
     let names = tx.all(EXPORTED, params![user.as_str(), after, EXPORT_PAGE as i64], |row| super::owner(row, 0))?;
     let mut items = Vec::with_capacity(names.len());
     for name in names {
@@ -238,12 +238,12 @@ pub(super) fn exported(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Resu
 }
 
 /// Whether `user` may read a message of a group.
-pub(super) fn may_read(tx: &Tx<'_>, row: &ChatRow, user: &Owner) -> rusqlite::Result<bool> {
+pub(super) fn may_read(tx: &ReadTx<'_>, row: &ChatRow, user: &Owner) -> rusqlite::Result<bool> {
     Ok(row.writer == *user || is_member_of(tx.conn, row, user)?)
 }
 
 /// Whether `user` is in the group, or was.
-pub(super) fn was_member(tx: &Tx<'_>, group: &Owner, user: &Owner) -> rusqlite::Result<bool> {
+pub(super) fn was_member(tx: &ReadTx<'_>, group: &Owner, user: &Owner) -> rusqlite::Result<bool> {
     Ok(Member::now_or_before(tx, group, user)?.is_some())
 }
 
@@ -254,7 +254,7 @@ pub(super) fn is_member_of(conn: &Connection, row: &ChatRow, user: &Owner) -> ru
 }
 
 /// Unread messages of the user in all groups.
-pub(super) fn unread(tx: &Tx<'_>, user: &Owner, tombstones: &mut Tombstones) -> rusqlite::Result<u64> {
+pub(super) fn unread(tx: &ReadTx<'_>, user: &Owner, tombstones: &mut Tombstones) -> rusqlite::Result<u64> {
     let behind = tx.all(UNREAD, [user.as_str()], |row| {
         Ok((super::owner(row, 0)?, row.get::<_, Row>(1)?, from_sql(row.get(2)?)))
     })?;
@@ -265,7 +265,7 @@ pub(super) fn unread(tx: &Tx<'_>, user: &Owner, tombstones: &mut Tombstones) -> 
 
 /// Of so many messages behind a row those that are still to be read.
 fn less_gone(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     (name, user): (&Owner, &Owner),
     (read, behind): (Row, u64),
     tombstones: &mut Tombstones,
@@ -286,7 +286,7 @@ pub(super) struct OfUser {
 }
 
 /// The groups in which a user is, or was.
-pub(super) fn groups_of(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<OfUser>> {
+pub(super) fn groups_of(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<Vec<OfUser>> {
     tx.all(GROUPS_OF, [user.as_str()], |row| {
         let (came, gone) = (row.get::<_, Row>(1)?, row.get::<_, Option<Row>>(2)?);
         let now = gone.is_none().then_some((came, Row(i64::MAX)));
@@ -297,6 +297,6 @@ pub(super) fn groups_of(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<OfUse
 }
 
 /// Whether what `writer` writes in a group comes to `reader` without its content.
-pub(super) fn is_hidden_from(tx: &Tx<'_>, writer: &Owner, reader: &Owner) -> rusqlite::Result<bool> {
+pub(super) fn is_hidden_from(tx: &ReadTx<'_>, writer: &Owner, reader: &Owner) -> rusqlite::Result<bool> {
     Ok(writer != reader && people::entry(tx, reader, writer)?.blocked)
 }

@@ -11,7 +11,7 @@ use crate::chat::group::not_member;
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::message::Rejection;
 use crate::chat::suffix::requests::HistoryFrom;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::ReadTx;
 use crate::store::{HistoryPage, HistoryQuery, SYNC_BYTES};
 use rusqlite::params;
 
@@ -43,7 +43,7 @@ pub(super) enum Shown {
 }
 
 /// What `user` gets of a row that is on its side.
-pub(super) fn shown(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Shown> {
+pub(super) fn shown(tx: &ReadTx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Shown> {
     let document = match deletion::own_copy(tx, user, row)? {
         OwnCopy::Whole => whole(tx, user, row)?,
         OwnCopy::Deleted if row.amends.is_none() => tombstone(&document_of(tx, row, user)?, Why::Deleted),
@@ -55,7 +55,7 @@ pub(super) fn shown(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Resul
 
 /// What `user` reads of a row of which it has the own copy. Of an owner of a group whom it had blocked, it hears that a message
 /// was retracted and not more; and what was edited while it was not in the group is not for it.
-fn whole(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Vec<u8>> {
+fn whole(tx: &ReadTx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Vec<u8>> {
     let kept = document_of(tx, row, user)?;
     if !row.peer.is_group() || is_tombstone(&kept) {
         return Ok(kept);
@@ -68,7 +68,7 @@ fn whole(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<Vec<u8>> 
 
 /// A page of the conversation of `user` with another one.
 pub(in crate::store) fn page(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     user: &Owner,
     query: &HistoryQuery,
 ) -> rusqlite::Result<Result<HistoryPage, Rejection>> {
@@ -100,7 +100,7 @@ pub(in crate::store) fn page(
 }
 
 /// The rows of a page, in any order, and one more.
-fn of_two(tx: &Tx<'_>, user: &Owner, query: &HistoryQuery) -> rusqlite::Result<Vec<ChatRow>> {
+fn of_two(tx: &ReadTx<'_>, user: &Owner, query: &HistoryQuery) -> rusqlite::Result<Vec<ChatRow>> {
     let (conversation, side) = load(tx, user, &query.with)?;
     let floor = conversation.of(side).deleted.map_or(Row(0), Sid::row);
     let (sql, edge) = match query.from {
@@ -118,7 +118,7 @@ fn of_two(tx: &Tx<'_>, user: &Owner, query: &HistoryQuery) -> rusqlite::Result<V
 
 /// The newest item that `user` has of the conversation with another one, tombstones of its own left out.
 pub(in crate::store::sqlite) fn newest_item(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     user: &Owner,
     with: &Owner,
 ) -> rusqlite::Result<Option<ChatRow>> {
@@ -133,7 +133,7 @@ pub(in crate::store::sqlite) fn newest_item(
 }
 
 /// The newest row that `user` has of the conversation with another one, be it an edit.
-pub(super) fn last_row(tx: &Tx<'_>, user: &Owner, with: &Owner) -> rusqlite::Result<Option<ChatRow>> {
+pub(super) fn last_row(tx: &ReadTx<'_>, user: &Owner, with: &Owner) -> rusqlite::Result<Option<ChatRow>> {
     let mut last: Option<ChatRow> = None;
     for (peer, writer, hidden) in directions(user, with) {
         last = later(last, tx.one(LAST, params![peer.as_str(), writer.as_str(), hidden], ChatRow::read)?);

@@ -17,7 +17,7 @@ use crate::chat::status::Status;
 use crate::chat::suffix::invitations::{Answer, Kind as Says, OPEN_MS};
 use crate::chat::topic::{Device, inbox_topic};
 use crate::store::sqlite::outbox::{self, Document};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{ChatCall, ChatOutcome, NewInvitation, Origin};
 use rusqlite::params;
 use serde_json::{Map, Value};
@@ -53,7 +53,7 @@ pub(in crate::store) fn invite(tx: &mut Tx<'_>, new: &NewInvitation, call: &Chat
 
 /// The invitation between the two that is answered, if its answerer has it. Of one that both have deleted nobody knows any more
 /// what it was to.
-fn invitation_of(tx: &Tx<'_>, new: &NewInvitation, sid: Sid) -> rusqlite::Result<Option<ChatRow>> {
+fn invitation_of(tx: &ReadTx<'_>, new: &NewInvitation, sid: Sid) -> rusqlite::Result<Option<ChatRow>> {
     let from = &new.from.name;
     let is_meant = |row: &ChatRow| row.kind == Kind::Invitation && !row.gone && *row.other(from) == new.to.name;
     let asked = ChatRow::by_sid(tx, sid)?.filter(is_meant);
@@ -136,7 +136,7 @@ fn written(new: &NewInvitation, until: Option<u64>) -> Map<String, Value> {
 
 /// The document: `name` and `image` are the profile's, and a group is called as it is now.
 fn document(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     new: &NewInvitation,
     until: Option<u64>,
     group_name: Option<String>,
@@ -253,7 +253,7 @@ fn answer(
 }
 
 /// The group into which an invitation was.
-fn group_of(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Option<GroupId>> {
+fn group_of(tx: &ReadTx<'_>, row: &ChatRow) -> rusqlite::Result<Option<GroupId>> {
     let kept: Map<String, Value> = serde_json::from_slice(&document_of(tx, row, &row.peer)?).unwrap_or_default();
     Ok(kept.get("group").and_then(Value::as_str).and_then(|group| GroupId::new(group).ok()))
 }

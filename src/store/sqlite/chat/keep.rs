@@ -5,7 +5,7 @@ use super::notified::{self, Seen};
 use super::{Call, ChatRow, Kind, deletion, device, expired, group, load, mention, people, save};
 use crate::chat::id::{Owner, Row};
 use crate::store::sqlite::column::{from_sql, sql_ms};
-use crate::store::sqlite::tx::{OutboxScan, Tx};
+use crate::store::sqlite::tx::{OutboxScan, ReadTx, Tx};
 use crate::store::{ChatCall, Keep, USER_DEVICES_MAX};
 use rusqlite::params;
 
@@ -122,7 +122,7 @@ fn end_invitations(tx: &mut Tx<'_>, call: &mut Call<'_>) -> rusqlite::Result<boo
 }
 
 fn silent_devices(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
-    let silent = |tx: &Tx<'_>, stale: bool, ms: u64| {
+    let silent = |tx: &ReadTx<'_>, stale: bool, ms: u64| {
         let values = params![stale, sql_ms(now.saturating_sub(ms)), CHUNK as i64];
         tx.all(SILENT, values, |row| Ok((super::owner(row, 0)?, row.get::<_, String>(1)?)))
     };
@@ -138,6 +138,6 @@ fn silent_devices(tx: &mut Tx<'_>, now: u64) -> rusqlite::Result<usize> {
 }
 
 /// The row below which nothing of what chat users wrote is kept for sure.
-pub(super) fn floor(tx: &Tx<'_>) -> rusqlite::Result<Row> {
+pub(super) fn floor(tx: &ReadTx<'_>) -> rusqlite::Result<Row> {
     Ok(tx.one("SELECT chat_floor FROM marks", [], |row| row.get(0))?.unwrap_or(Row(0)))
 }

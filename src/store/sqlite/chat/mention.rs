@@ -2,7 +2,7 @@
 
 use crate::chat::id::{Owner, Row};
 use crate::store::sqlite::column::from_sql;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use rusqlite::params;
 
 const NOTE: &str = "INSERT INTO mentions (user, peer, row) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
@@ -28,11 +28,11 @@ pub(super) fn read(tx: &Tx<'_>, user: &Owner, peer: &Owner, up_to: Row) -> rusql
 }
 
 /// In how many unread messages of the conversation with `peer` the user is named.
-pub(super) fn in_conversation(tx: &Tx<'_>, user: &Owner, peer: &Owner) -> rusqlite::Result<u64> {
+pub(super) fn in_conversation(tx: &ReadTx<'_>, user: &Owner, peer: &Owner) -> rusqlite::Result<u64> {
     Ok(tx.one(IN_CONVERSATION, params![user.as_str(), peer.as_str()], |row| row.get(0).map(from_sql))?.unwrap_or(0))
 }
 
 /// The same over all conversations.
-pub(super) fn in_all(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<u64> {
+pub(super) fn in_all(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<u64> {
     Ok(tx.one(IN_ALL, [user.as_str()], |row| row.get(0).map(from_sql))?.unwrap_or(0))
 }

@@ -19,7 +19,7 @@ use crate::chat::suffix::requests::Writers;
 use crate::chat::topic::Device;
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::erase;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::sqlite::upstream;
 use crate::store::{ChatCall, ChatOutcome, NewChatMessage, Origin, Peer, Seeing, Writer};
 use rusqlite::params;
@@ -136,12 +136,12 @@ pub(super) fn tell_again(tx: &mut Tx<'_>, row: &ChatRow, document: &[u8], at: u6
 }
 
 /// The row of what `writer` wrote under this id.
-pub(super) fn by_id(tx: &Tx<'_>, writer: &Owner, id: &str) -> rusqlite::Result<Option<ChatRow>> {
+pub(super) fn by_id(tx: &ReadTx<'_>, writer: &Owner, id: &str) -> rusqlite::Result<Option<ChatRow>> {
     tx.one(BY_ID, params![writer.as_str(), id], ChatRow::read)
 }
 
 /// The document of a row, as one side of its conversation has it.
-pub(super) fn document_of(tx: &Tx<'_>, row: &ChatRow, reader: &Owner) -> rusqlite::Result<Vec<u8>> {
+pub(super) fn document_of(tx: &ReadTx<'_>, row: &ChatRow, reader: &Owner) -> rusqlite::Result<Vec<u8>> {
     let sql = if row.writer == *reader { OWN } else { DOCUMENT };
     tx.one(sql, [row.sid.row()], |row| row.get(0))?.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
@@ -200,7 +200,7 @@ fn admitted(
 }
 
 /// Whether every message that it speaks of lies in its conversation, on the writer's side.
-fn is_about_own(tx: &Tx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
+fn is_about_own(tx: &ReadTx<'_>, new: &NewChatMessage) -> rusqlite::Result<bool> {
     for sid in &new.message.about {
         let Some(row) = ChatRow::by_sid(tx, *sid)? else { return Ok(false) };
         if *row.other(&new.from.name) != new.to.name || !row.is_of(tx, &new.from.name)? {

@@ -43,7 +43,7 @@ pub(in crate::store) mod unpushed;
 
 use super::erase;
 use super::outbox::{self, Document};
-use super::tx::Tx;
+use super::tx::{ReadTx, Tx};
 use crate::chat::conversation::{Conversation, Side, pair};
 use crate::chat::id::{Owner, Row, Sid};
 use crate::chat::topic::inbox_topic;
@@ -156,18 +156,18 @@ impl ChatRow {
         })
     }
 
-    pub(super) fn by_sid(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
+    pub(super) fn by_sid(tx: &ReadTx<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
         let (row, tail) = sid.parts();
         tx.one(BY_SID, params![row, tail], Self::read)
     }
 
     /// Whether `user` has it.
-    pub(super) fn is_of(&self, tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<bool> {
+    pub(super) fn is_of(&self, tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<bool> {
         Ok(self.writer == *user || self.went_to(tx, user)?)
     }
 
     /// Whether `user` got it, be it from himself.
-    pub(super) fn went_to(&self, tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<bool> {
+    pub(super) fn went_to(&self, tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<bool> {
         if self.peer.is_group() {
             return group::may_read(tx, self, user);
         }
@@ -207,7 +207,7 @@ pub(super) fn write_figures(tx: &Tx<'_>) -> rusqlite::Result<()> {
 
 /// The conversation of two, and on which side of it `one` is.
 pub(in crate::store::sqlite) fn load(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     one: &Owner,
     other: &Owner,
 ) -> rusqlite::Result<(Conversation, Side)> {

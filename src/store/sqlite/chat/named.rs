@@ -4,10 +4,10 @@ use super::ChatRow;
 use super::calls::{ringing, signal};
 use super::message::by_id;
 use crate::chat::id::{MessageId, Owner, Sid};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::ReadTx;
 
 /// The sids among `sids` that are messages to this user, or offers of calls, in their order.
-pub(in crate::store) fn messages_to(tx: &Tx<'_>, user: &Owner, sids: &[Sid]) -> rusqlite::Result<Vec<Sid>> {
+pub(in crate::store) fn messages_to(tx: &ReadTx<'_>, user: &Owner, sids: &[Sid]) -> rusqlite::Result<Vec<Sid>> {
     let mut found = Vec::with_capacity(sids.len());
     for sid in sids {
         let is_own = match ChatRow::by_sid(tx, *sid)? {
@@ -21,7 +21,7 @@ pub(in crate::store) fn messages_to(tx: &Tx<'_>, user: &Owner, sids: &[Sid]) -> 
 
 /// The sids of what `writer` wrote to this user under these ids: messages, invitations, and offers of calls, in their order.
 pub(in crate::store) fn written_to(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     user: &Owner,
     writer: &Owner,
     ids: &[MessageId],

@@ -17,7 +17,7 @@ use crate::chat::topic::Device;
 use crate::store::ChatCall;
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::delivery::Delivery;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use rusqlite::params;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -69,7 +69,7 @@ impl Seen<'_> {
         if self.up_to { Row(0) } else { self.sid.row() }
     }
 
-    fn noted(&self, tx: &Tx<'_>) -> rusqlite::Result<Vec<(String, Option<Row>)>> {
+    fn noted(&self, tx: &ReadTx<'_>) -> rusqlite::Result<Vec<(String, Option<Row>)>> {
         let values = params![self.user.as_str(), self.peer.as_str(), self.sid.row(), self.first()];
         tx.all(NOTED, values, |row| Ok((row.get(0)?, row.get(1)?)))
     }
@@ -386,7 +386,7 @@ pub(super) fn rename(
 }
 
 /// The pushes to a device, by this token, that are not over.
-fn of_device(tx: &Tx<'_>, user: &Owner, dev: &str, recipient: Recipient) -> rusqlite::Result<Vec<(Row, Delivery)>> {
+fn of_device(tx: &ReadTx<'_>, user: &Owner, dev: &str, recipient: Recipient) -> rusqlite::Result<Vec<(Row, Delivery)>> {
     let is_its = |push: &DevicePush| push.user == user.as_str() && push.dev == dev;
     let mut found = Vec::new();
     for row in tx.all(OF_DEVICE, [recipient], |row| row.get::<_, Row>(0))? {

@@ -10,7 +10,7 @@ use crate::chat::message::{ErrorCode, PresenceState, Rejection};
 use crate::chat::principal::Role;
 use crate::store::sqlite::column::from_sql;
 use crate::store::sqlite::erase;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{
     CONTACTS_PAGE, Contact, ContactPage, EntryChange, Seeing, SeenPresence, SettingChange, UserSettings, VisibleTo,
 };
@@ -44,7 +44,7 @@ const OTHERS: &str = "SELECT c.user, c.entry, own.entry FROM contacts c
     LEFT JOIN contacts own ON own.user = c.other AND own.other = c.user WHERE c.other = ?1 ORDER BY c.user";
 
 /// What `user` has set about `other`.
-pub(in crate::store) fn entry(tx: &Tx<'_>, user: &Owner, other: &Owner) -> rusqlite::Result<Entry> {
+pub(in crate::store) fn entry(tx: &ReadTx<'_>, user: &Owner, other: &Owner) -> rusqlite::Result<Entry> {
     let found = tx.one(ENTRY, params![user.as_str(), other.as_str()], |row| json(row, 0))?;
     Ok(found.unwrap_or_default())
 }
@@ -94,13 +94,13 @@ pub(in crate::store) fn ensure(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<()
 }
 
 /// What a user has set; `None`: no such user was ever heard of.
-pub(in crate::store) fn settings(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Option<UserSettings>> {
+pub(in crate::store) fn settings(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<Option<UserSettings>> {
     tx.one(SETTINGS, [user.as_str()], |row| json(row, 0))
 }
 
 /// Unread messages of the user over all conversations.
 pub(in crate::store::sqlite) fn unread(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     user: &Owner,
     tombstones: &mut Tombstones,
 ) -> rusqlite::Result<u64> {
@@ -116,13 +116,13 @@ pub(super) fn add_unread(tx: &Tx<'_>, user: &Owner, more: i64) -> rusqlite::Resu
 }
 
 /// The profile of a user; empty where there is none.
-pub(super) fn profile(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Map<String, Value>> {
+pub(super) fn profile(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<Map<String, Value>> {
     let text = tx.one(PROFILE, [user.as_str()], |row| row.get::<_, Option<String>>(0))?.flatten();
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
 }
 
 /// The name in it.
-pub(super) fn profile_name(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Option<String>> {
+pub(super) fn profile_name(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<Option<String>> {
     Ok(profile(tx, user)?.get("name").and_then(Value::as_str).map(str::to_owned))
 }
 
@@ -198,7 +198,7 @@ fn set(tx: &Tx<'_>, user: &Owner, change: impl FnOnce(&mut UserSettings)) -> rus
 
 /// Those behind `after` about whom the user has set something, by name: at most [`CONTACTS_PAGE`]. Of who has not the user as a
 /// contact nothing is shown.
-pub(in crate::store) fn contacts(tx: &Tx<'_>, user: &Owner, after: &str) -> rusqlite::Result<ContactPage> {
+pub(in crate::store) fn contacts(tx: &ReadTx<'_>, user: &Owner, after: &str) -> rusqlite::Result<ContactPage> {
     let hides = settings(tx, user)?.unwrap_or_default().hide_presence;
     let values = params![user.as_str(), after, CONTACTS_PAGE as i64 + 1];
     let mut items = tx.all(CONTACTS, values, |row| {
@@ -215,7 +215,7 @@ pub(in crate::store) fn contacts(tx: &Tx<'_>, user: &Owner, after: &str) -> rusq
 }
 
 /// Whether the user has set something about as many others as it may.
-pub(super) fn has_too_many(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<bool> {
+pub(super) fn has_too_many(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<bool> {
     Ok(tx.one(COUNT, [user.as_str()], |row| row.get::<_, i64>(0))?.unwrap_or(0) >= CONTACTS_MAX)
 }
 
@@ -230,17 +230,17 @@ fn seen_presence(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<SeenPresenc
 }
 
 /// Users who want to be seen by nobody.
-pub(in crate::store) fn hidden(tx: &Tx<'_>) -> rusqlite::Result<Vec<Owner>> {
+pub(in crate::store) fn hidden(tx: &ReadTx<'_>) -> rusqlite::Result<Vec<Owner>> {
     tx.all(HIDDEN, [], |row| owner(row, 0))
 }
 
 /// The JSON of the profile of a user, if there is one.
-pub(in crate::store) fn profile_text(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Option<String>> {
+pub(in crate::store) fn profile_text(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<Option<String>> {
     Ok(tx.one(PROFILE, [user.as_str()], |row| row.get::<_, Option<String>>(0))?.flatten())
 }
 
 /// Whose presence and profile `user` sees: those whose contact the user is, and whom the user has not blocked.
-pub(in crate::store) fn visible_to(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<VisibleTo> {
+pub(in crate::store) fn visible_to(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<VisibleTo> {
     let found = tx.all(OTHERS, [user.as_str()], |row| {
         let own: Entry = if row.get_ref(2)? == ValueRef::Null { Entry::default() } else { json(row, 2)? };
         Ok((owner(row, 0)?, is_seen_by(Role::User, json(row, 1)?, false) && !own.blocked))

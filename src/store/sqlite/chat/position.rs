@@ -12,7 +12,7 @@ use crate::chat::status::Status;
 use crate::chat::suffix::read::read_document;
 use crate::chat::topic::Device;
 use crate::store::sqlite::column::from_sql;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{ChatCall, ChatOutcome, NewReceipt, ReceiptOf, Writer};
 use rusqlite::params;
 use std::collections::BTreeSet;
@@ -121,7 +121,7 @@ fn keep_newest(rows: &mut Vec<ChatRow>, reader: &Owner) {
 }
 
 /// The messages before this one in its conversation of which pushes wait for the device that confirms.
-fn waited_before(tx: &Tx<'_>, new: &NewReceipt, row: &ChatRow) -> rusqlite::Result<Vec<Sid>> {
+fn waited_before(tx: &ReadTx<'_>, new: &NewReceipt, row: &ChatRow) -> rusqlite::Result<Vec<Sid>> {
     let mut before = Vec::new();
     for sid in new.waited.iter().filter(|sid| **sid < row.sid) {
         let Some(of) = ChatRow::by_sid(tx, *sid)?.filter(|of| of.writer != new.user) else { continue };
@@ -187,7 +187,7 @@ fn confirm(tx: &mut Tx<'_>, row: &ChatRow, up_to: bool, at: u64) -> rusqlite::Re
 pub(super) fn tell_contact(tx: &mut Tx<'_>, user: &Owner, other: &Owner, at: u64) -> rusqlite::Result<()> {
     let (mut conversation, side) = load(tx, user, other)?;
     let Standing { received, read, told_delivered, told_read, .. } = *conversation.of(side);
-    let newest = |tx: &Tx<'_>, up_to: Option<Sid>, behind: Option<Sid>| {
+    let newest = |tx: &ReadTx<'_>, up_to: Option<Sid>, behind: Option<Sid>| {
         let Some(up_to) = up_to.filter(|up_to| behind < Some(*up_to)) else { return Ok(None) };
         let behind = behind.map_or(Row(0), Sid::row);
         tx.one(NEWEST_MESSAGE, params![user.as_str(), up_to.row(), behind, other.as_str(), true], ChatRow::read)
@@ -242,7 +242,7 @@ fn mark_received(tx: &Tx<'_>, row: &ChatRow, up_to: bool, confirmed: Option<Sid>
 }
 
 /// Whether the writer of a message may hear what became of it at its reader.
-fn may_tell(tx: &Tx<'_>, row: &ChatRow, is_read: bool) -> rusqlite::Result<bool> {
+fn may_tell(tx: &ReadTx<'_>, row: &ChatRow, is_read: bool) -> rusqlite::Result<bool> {
     let role = if row.by_bal { Role::Bal } else { Role::User };
     let entry = people::entry(tx, &row.peer, &row.writer)?;
     let hide_read = is_read && people::settings(tx, &row.peer)?.unwrap_or_default().hide_read;
@@ -288,7 +288,7 @@ fn read(tx: &mut Tx<'_>, reader: &Reader<'_>, row: &ChatRow, call: &mut Call<'_>
 
 /// How many messages of the other side behind a row are retracted, or deleted by the reader one by one; those of what the reader
 /// has `deleted` as a whole were counted off with it.
-fn gone_behind(tx: &Tx<'_>, reader: &Owner, row: &ChatRow, deleted: Option<Sid>) -> rusqlite::Result<u64> {
+fn gone_behind(tx: &ReadTx<'_>, reader: &Owner, row: &ChatRow, deleted: Option<Sid>) -> rusqlite::Result<u64> {
     let behind = Some(row.sid).max(deleted).map_or(Row(0), Sid::row);
     let place = params![reader.as_str(), row.other(reader).as_str(), behind];
     let count = |sql| Ok::<_, rusqlite::Error>(tx.one(sql, place, |row| row.get(0).map(from_sql))?.unwrap_or_default());
@@ -298,7 +298,7 @@ fn gone_behind(tx: &Tx<'_>, reader: &Owner, row: &ChatRow, deleted: Option<Sid>)
 /// The newest message of the other side to the reader up to a row and behind the position before; with `to_tell` the newest
 /// whose writer wants to hear of it.
 fn last_message(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     reader: &Owner,
     row: &ChatRow,
     position: Option<Sid>,

@@ -19,7 +19,7 @@ use crate::chat::topic::{APP_RECEIPTS, Device};
 use crate::chat::transport::Transport;
 use crate::store::sqlite::accept;
 use crate::store::sqlite::column::{bytes_of, sid, sql_ms};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{ChatCall, Deliveries, NewMessage, NewPush, Undecided};
 use bytes::Bytes;
 use rusqlite::params;
@@ -286,7 +286,7 @@ pub(super) fn stop_waiting(tx: &Tx<'_>, seen: &Seen<'_>, dev: Option<&Device>) -
     Ok(())
 }
 
-pub(super) fn registered(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<Registered>> {
+pub(super) fn registered(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<Vec<Registered>> {
     tx.all(DEVICES, [user.as_str()], |row| {
         let bad = |column| rusqlite::Error::IntegralValueOutOfRange(column, 0);
         Ok(Registered {

@@ -23,7 +23,7 @@ use crate::chat::suffix::messages::UserMessage;
 use crate::chat::suffix::scheduled::{ScheduledStatus, scheduled_document};
 use crate::chat::topic::Device;
 use crate::store::sqlite::column::{from_sql, sid, sql_ms};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{
     ChatCall, ChatOutcome, GroupOutcome, NewChatMessage, NewGroupMessage, SYNC_BYTES, SYNC_MAX, ScheduledMessage,
     ScheduledPage, Writer,
@@ -139,7 +139,7 @@ fn is_due_at_once(waiting: &ScheduledMessage) -> bool {
     waiting.not_before <= waiting.sid.millis()
 }
 
-fn is_sent(tx: &Tx<'_>, new: &Written<'_>) -> rusqlite::Result<bool> {
+fn is_sent(tx: &ReadTx<'_>, new: &Written<'_>) -> rusqlite::Result<bool> {
     let Some(id) = &new.message.id else { return Ok(false) };
     Ok(by_id(tx, &new.from.name, id.as_str())?.is_some())
 }
@@ -245,7 +245,11 @@ fn count_gone(tx: &mut Tx<'_>, rows: usize) {
 }
 
 /// What waits of a writer, in the order in which it was written: a page behind `after`.
-pub(in crate::store) fn of_writer(tx: &Tx<'_>, writer: &Owner, after: Option<Sid>) -> rusqlite::Result<ScheduledPage> {
+pub(in crate::store) fn of_writer(
+    tx: &ReadTx<'_>,
+    writer: &Owner,
+    after: Option<Sid>,
+) -> rusqlite::Result<ScheduledPage> {
     let after = after.map_or(Row(0), Sid::row);
     let found = tx.all(OF_WRITER, params![writer.as_str(), after, SYNC_MAX as i64 + 1], read)?;
     let (mut page, mut bytes) = (ScheduledPage { items: Vec::new(), complete: found.len() <= SYNC_MAX }, 0);
@@ -261,7 +265,7 @@ pub(in crate::store) fn of_writer(tx: &Tx<'_>, writer: &Owner, after: Option<Sid
 }
 
 /// When the next one is to be sent.
-pub(in crate::store) fn next(tx: &Tx<'_>) -> rusqlite::Result<Option<u64>> {
+pub(in crate::store) fn next(tx: &ReadTx<'_>) -> rusqlite::Result<Option<u64>> {
     tx.one(NEXT, [], |row| row.get(0).map(from_sql))
 }
 

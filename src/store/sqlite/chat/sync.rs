@@ -4,7 +4,7 @@ use super::group::OfUser;
 use super::history::{Shown, shown};
 use super::{ChatRow, group, keep};
 use crate::chat::id::{Owner, Row, Sid};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::ReadTx;
 use crate::store::{SYNC_BYTES, SYNC_MAX, SyncPage};
 use rusqlite::params;
 
@@ -34,7 +34,7 @@ enum Edge {
 
 /// What `user` has behind `since`; without it the newest. The floor of what is kept is that of all conversations together: a
 /// client that hears of a gap asks for the history of each that it shows.
-pub(in crate::store) fn sync(tx: &Tx<'_>, user: &Owner, since: Option<Sid>) -> rusqlite::Result<SyncPage> {
+pub(in crate::store) fn sync(tx: &ReadTx<'_>, user: &Owner, since: Option<Sid>) -> rusqlite::Result<SyncPage> {
     let floor = keep::floor(tx)?;
     let gap = since.is_some_and(|since| since.row() < floor);
     let rows = match since {
@@ -60,14 +60,14 @@ pub(in crate::store) fn sync(tx: &Tx<'_>, user: &Owner, since: Option<Sid>) -> r
 }
 
 /// One more than a page has room for, in their order.
-fn behind(tx: &Tx<'_>, user: &Owner, since: Row) -> rusqlite::Result<Vec<ChatRow>> {
+fn behind(tx: &ReadTx<'_>, user: &Owner, since: Row) -> rusqlite::Result<Vec<ChatRow>> {
     let mut rows = rows(tx, user, Edge::Behind(since))?;
     rows.truncate(SYNC_MAX + 1);
     Ok(rows)
 }
 
 /// The newest that the user has not deleted.
-fn newest(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<ChatRow>> {
+fn newest(tx: &ReadTx<'_>, user: &Owner) -> rusqlite::Result<Vec<ChatRow>> {
     let (mut found, mut before, mut looked_at) = (Vec::new(), Row(i64::MAX), 0);
     while found.len() < SYNC_MAX && looked_at < LOOKED_AT_MAX {
         let mut rows = rows(tx, user, Edge::Before(before))?;
@@ -87,7 +87,7 @@ fn newest(tx: &Tx<'_>, user: &Owner) -> rusqlite::Result<Vec<ChatRow>> {
 }
 
 /// What the user wrote, and what others wrote to the user, or to a group while the user was in it.
-fn rows(tx: &Tx<'_>, user: &Owner, edge: Edge) -> rusqlite::Result<Vec<ChatRow>> {
+fn rows(tx: &ReadTx<'_>, user: &Owner, edge: Edge) -> rusqlite::Result<Vec<ChatRow>> {
     let (written, got, of_group, row) = match edge {
         Edge::Behind(row) => (WRITTEN, GOT, OF_GROUP, row),
         Edge::Before(row) => (NEWEST_WRITTEN, NEWEST_GOT, NEWEST_OF_GROUP, row),
@@ -104,7 +104,7 @@ fn rows(tx: &Tx<'_>, user: &Owner, edge: Edge) -> rusqlite::Result<Vec<ChatRow>>
 
 /// What others wrote to a group while the user was in it, from the edge on.
 fn of_one_group(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     user: &Owner,
     OfUser { group, spans }: &OfUser,
     (sql, edge): (&str, Edge),

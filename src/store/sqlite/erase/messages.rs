@@ -9,7 +9,7 @@ use crate::store::sqlite::chat::group::{forget_mentions, push::forget_member};
 use crate::store::sqlite::chat::notified::{self, Seen};
 use crate::store::sqlite::chat::{self, Call, ChatRow, Kind, amend, history};
 use crate::store::sqlite::column::sid;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use rusqlite::params;
 
 /// Rows that one call changes.
@@ -174,7 +174,7 @@ fn readdress(tx: &mut Tx<'_>, work: &mut Work, row: &ChatRow) -> rusqlite::Resul
     Ok(())
 }
 
-fn is_alias(tx: &Tx<'_>, name: &Owner) -> rusqlite::Result<bool> {
+fn is_alias(tx: &ReadTx<'_>, name: &Owner) -> rusqlite::Result<bool> {
     tx.exists(IS_ALIAS, [name.as_str()])
 }
 
@@ -185,7 +185,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(tx: &Tx<'_>, row: Row) -> rusqlite::Result<Option<Self>> {
+    fn of(tx: &ReadTx<'_>, row: Row) -> rusqlite::Result<Option<Self>> {
         tx.one(KEPT, [row], |row| Ok(Self { document: row.get(0)?, own: row.get(1)? }))
     }
 

@@ -20,7 +20,7 @@ mod sessions;
 
 use super::chat::{Call, events, json, json_text};
 use super::column::sql_ms;
-use super::tx::Tx;
+use super::tx::{ReadTx, Tx};
 use super::{errors, shrink};
 use crate::chat::bal_event::{BalEvent, is_events_topic, tells_of_erased};
 use crate::chat::erasure::{Erased, name_key};
@@ -98,7 +98,7 @@ impl Work {
 
 /// The rows that a statement finds, until they are [`PAGE_BYTES`] long; `read` says how long each one is. Whether there may be more.
 fn page<T>(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     sql: &str,
     params: impl Params,
     mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<(T, usize)>,
@@ -235,7 +235,7 @@ fn chunk(tx: &mut Tx<'_>, work: &mut Work, call: &mut Call<'_>) -> rusqlite::Res
     Ok(Erasing::More { unseen: std::mem::take(&mut work.unseen) })
 }
 
-pub(in crate::store) fn running(tx: &Tx<'_>) -> rusqlite::Result<Vec<Owner>> {
+pub(in crate::store) fn running(tx: &ReadTx<'_>) -> rusqlite::Result<Vec<Owner>> {
     let users = tx.all(RUNNING, [], |row| json::<Work>(row, 0))?;
     Ok(users.into_iter().filter_map(|work| Owner::new(work.user).ok()).collect())
 }

@@ -8,7 +8,7 @@ use crate::store::sqlite::chat::expired;
 use crate::store::sqlite::chat::group::state;
 use crate::store::sqlite::column::{NEVER, from_sql, sql_ms};
 use crate::store::sqlite::outbox::{self, NO_TOPIC};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{
     AckOutcome, AckedBy, AckedDocument, Acknowledged, DocumentPage, DocumentRef, Message, Origin, OutboxDocument, Page,
     QueueId, QueuedDocument, Recorded, Seen,
@@ -148,7 +148,7 @@ fn union(unsettled: DocumentPage, own: DocumentPage, page: Page) -> DocumentPage
 /// Topics of the outbox that begin with one of `prefixes`, behind `after`. The prefixes are sorted, and none begins with
 /// another one. Looks at as many topics as there are of these, or at as many prefixes, whichever are fewer.
 pub(in crate::store) fn waiting_topics(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     prefixes: &[String],
     after: &str,
     limit: usize,
@@ -172,7 +172,7 @@ pub(in crate::store) fn waiting_topics(
 
 /// Topics of documents that are rows of the queue, behind `after`.
 pub(in crate::store) fn own_topics(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     queue: QueueId,
     after: &str,
     limit: usize,

@@ -3,7 +3,7 @@
 use super::row::NewRows;
 use super::{SESSION, queue, retained, session};
 use crate::store::sqlite::column::from_sql;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{Enqueue, ImportedMessage, ImportedSent, ImportedSession, Message, QueueId, Retain, Target};
 use rusqlite::params;
 
@@ -15,7 +15,7 @@ const TAKEN: &str = "INSERT INTO incoming (queue, id, pending) VALUES (?1, ?2, 1
 const PENDING: &str = "SELECT id FROM incoming WHERE queue = ?1 AND pending = 1";
 const HANDED_ON: &str = "UPDATE incoming SET pending = 0 WHERE queue = ?1 AND id = ?2 AND pending = 1";
 
-pub(in crate::store) fn is_done(tx: &Tx<'_>) -> rusqlite::Result<bool> {
+pub(in crate::store) fn is_done(tx: &ReadTx<'_>) -> rusqlite::Result<bool> {
     tx.exists(IS_DONE, [])
 }
 

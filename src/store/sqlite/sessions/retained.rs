@@ -2,7 +2,7 @@
 
 use crate::chat::qos::QoS;
 use crate::store::sqlite::column::{from_sql, sql_ms};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{KeptRetained, KeptWill, Message, QueueId, Retain, Will, WillRef};
 use bytes::Bytes;
 use rusqlite::params;
@@ -36,7 +36,7 @@ pub(super) fn keep(tx: &Tx<'_>, message: &Message, retain: &Retain) -> rusqlite:
 }
 
 /// Whether there is one on the topic.
-pub(super) fn is_there(tx: &Tx<'_>, topic: &str) -> rusqlite::Result<bool> {
+pub(super) fn is_there(tx: &ReadTx<'_>, topic: &str) -> rusqlite::Result<bool> {
     tx.exists(ONE, [topic])
 }
 
@@ -51,7 +51,7 @@ pub(super) fn expire(tx: &Tx<'_>, now: u64, chunk: i64) -> rusqlite::Result<Vec<
     Ok(topics)
 }
 
-pub(in crate::store) fn read(tx: &Tx<'_>, topics: &[String]) -> rusqlite::Result<Vec<Message>> {
+pub(in crate::store) fn read(tx: &ReadTx<'_>, topics: &[String]) -> rusqlite::Result<Vec<Message>> {
     let mut found = Vec::new();
     for topic in topics {
         found.extend(one(tx, topic)?);
@@ -59,11 +59,11 @@ pub(in crate::store) fn read(tx: &Tx<'_>, topics: &[String]) -> rusqlite::Result
     Ok(found)
 }
 
-pub(super) fn one(tx: &Tx<'_>, topic: &str) -> rusqlite::Result<Option<Message>> {
+pub(super) fn one(tx: &ReadTx<'_>, topic: &str) -> rusqlite::Result<Option<Message>> {
     tx.one(ONE, [topic], message)
 }
 
-pub(super) fn all(tx: &Tx<'_>) -> rusqlite::Result<Vec<KeptRetained>> {
+pub(super) fn all(tx: &ReadTx<'_>) -> rusqlite::Result<Vec<KeptRetained>> {
     tx.all(ALL, [], kept)
 }
 
@@ -104,7 +104,7 @@ pub(in crate::store) fn drop_will(tx: &Tx<'_>, will: WillRef) -> rusqlite::Resul
     tx.execute(DROP_THIS_WILL, params![will.queue, will.due_at.map(sql_ms)]).map(drop)
 }
 
-pub(super) fn wills(tx: &Tx<'_>) -> rusqlite::Result<Vec<KeptWill>> {
+pub(super) fn wills(tx: &ReadTx<'_>) -> rusqlite::Result<Vec<KeptWill>> {
     tx.all(WILLS, [], |row| {
         let due_at = row.get::<_, Option<i64>>(7)?.map(from_sql);
         Ok(KeptWill { queue: row.get(6)?, due_at, will: Will { message: message(row)?, delay_s: row.get(8)? } })

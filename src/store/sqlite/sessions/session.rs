@@ -2,7 +2,7 @@
 
 use super::{ENDED, GROUP, SESSION, retained, row};
 use crate::store::sqlite::column::sql_ms;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{KeptSubscription, QueueId, SessionRecord, Will};
 use rusqlite::params;
 
@@ -66,7 +66,7 @@ pub(in crate::store) fn keep_group(tx: &mut Tx<'_>, name: &str) -> rusqlite::Res
     Ok(queue)
 }
 
-pub(super) fn find(tx: &Tx<'_>, key: &str, kind: i64) -> rusqlite::Result<Option<QueueId>> {
+pub(super) fn find(tx: &ReadTx<'_>, key: &str, kind: i64) -> rusqlite::Result<Option<QueueId>> {
     tx.one(FIND, params![key, kind], |row| row.get(0))
 }
 

@@ -2,7 +2,7 @@
 
 use super::{ENDED, GROUP, retained};
 use crate::store::sqlite::column::from_sql;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::ReadTx;
 use crate::store::{BrokerState, KeptGroup, KeptSession, KeptSubscription, QueueId, RowCount, SessionRecord};
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ pub(in crate::store::sqlite) const COUNTS: &str =
 const SUBSCRIPTIONS: &str = "SELECT queue, filter, options, id FROM subscriptions";
 const INCOMING: &str = "SELECT queue, id FROM incoming";
 
-pub(in crate::store) fn broker_state(tx: &Tx<'_>) -> rusqlite::Result<BrokerState> {
+pub(in crate::store) fn broker_state(tx: &ReadTx<'_>) -> rusqlite::Result<BrokerState> {
     let counts = tx.all(COUNTS, [], |row| {
         Ok((row.get::<_, QueueId>(0)?, RowCount { rows: from_sql(row.get(1)?), bytes: from_sql(row.get(2)?) }))
     })?;
@@ -60,7 +60,7 @@ pub(in crate::store::sqlite) fn record(row: &rusqlite::Row<'_>, key: usize) -> r
 }
 
 fn by_queue<T>(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     sql: &str,
     mut read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<HashMap<QueueId, Vec<T>>> {

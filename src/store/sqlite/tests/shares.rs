@@ -3,7 +3,7 @@
 use crate::chat::id::{Sid, SidSource};
 use crate::chat::transport::Transport;
 use crate::store::sqlite::batch::{Batch, ROWS};
-use crate::store::sqlite::tx::{Memory, MemoryDraft, Tx};
+use crate::store::sqlite::tx::{Memory, MemoryDraft, ReadTx, Tx};
 use crate::store::sqlite::verb_queue::VerbQueue;
 use crate::store::sqlite::{Settings, open};
 use crate::store::tests::several::ccs;
@@ -232,7 +232,8 @@ impl Harness {
             self.ran.lock().unwrap().clear();
             self.conn.execute_batch("BEGIN").unwrap();
             let (memory, limits) = (&self.memory, &Limits::default());
-            let mut tx = Tx { conn: &self.conn, limits, memory, memory_draft: MemoryDraft::of(memory) };
+            let mut tx =
+                Tx { read: ReadTx { conn: &self.conn, limits }, memory, memory_draft: MemoryDraft::of(memory) };
             match self.batch.run(&mut tx) {
                 Ok(()) => break,
                 Err((place, _)) => {

@@ -27,7 +27,7 @@ use crate::store::Origin;
 use crate::store::sqlite::column::{from_sql, sid, sql_ms};
 use crate::store::sqlite::erase;
 use crate::store::sqlite::outbox::{self, Document};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -75,13 +75,13 @@ impl CallRow {
         })
     }
 
-    fn by_sid(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
+    fn by_sid(tx: &ReadTx<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
         let (row, tail) = sid.parts();
         tx.one(BY_SID, params![row, tail], Self::read)
     }
 
     /// The call that `one` and `other` call so, whoever of them rang.
-    fn by_name(tx: &Tx<'_>, name: &CallName, one: &Owner, other: &Owner) -> rusqlite::Result<Option<Self>> {
+    fn by_name(tx: &ReadTx<'_>, name: &CallName, one: &Owner, other: &Owner) -> rusqlite::Result<Option<Self>> {
         let of = |caller: &Owner, callee: &Owner| {
             tx.one(BY_NAME, params![name.as_str(), caller.as_str(), callee.as_str()], Self::read)
         };
@@ -136,7 +136,7 @@ impl CallRow {
 }
 
 /// Whether this is the offer of a call that rings.
-pub(in crate::store::sqlite) fn rings(tx: &Tx<'_>, offer: Sid) -> rusqlite::Result<bool> {
+pub(in crate::store::sqlite) fn rings(tx: &ReadTx<'_>, offer: Sid) -> rusqlite::Result<bool> {
     let (row, tail) = offer.parts();
     let state = tx.one(RINGS, params![row, tail], |row| json::<CallState>(row, 0))?;
     Ok(state.is_some_and(|state| state.rings()))

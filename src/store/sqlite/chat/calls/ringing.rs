@@ -12,7 +12,7 @@ use crate::store::NewReceipt;
 use crate::store::sqlite::chat::notified::cancel;
 use crate::store::sqlite::chat::push::{self, Asking, Decided, News, Told, queue, registered};
 use crate::store::sqlite::chat::{Call, json, json_text, people, unpushed};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use rusqlite::params;
 use std::collections::BTreeSet;
 
@@ -85,12 +85,12 @@ pub(in crate::store::sqlite) fn decide_again(
 }
 
 /// Offers whose pushes waited for an attended device and that no device has confirmed.
-pub(in crate::store::sqlite) fn undecided(tx: &Tx<'_>) -> rusqlite::Result<Vec<(Owner, Sid)>> {
+pub(in crate::store::sqlite) fn undecided(tx: &ReadTx<'_>) -> rusqlite::Result<Vec<(Owner, Sid)>> {
     tx.all(UNDECIDED, [], |row| CallRow::read(row).map(|row| (row.callee, row.sid)))
 }
 
 /// The offer with this row, if there is one: who is rung, and its sid.
-pub(in crate::store::sqlite) fn without_room(tx: &Tx<'_>, offer: Row) -> rusqlite::Result<Option<(Owner, Sid)>> {
+pub(in crate::store::sqlite) fn without_room(tx: &ReadTx<'_>, offer: Row) -> rusqlite::Result<Option<(Owner, Sid)>> {
     tx.one(BY_ROW, [offer], |row| CallRow::read(row).map(|row| (row.callee, row.sid)))
 }
 
@@ -144,7 +144,7 @@ pub(super) fn stop(tx: &mut Tx<'_>, row: &CallRow, by: Option<&Device>, call: &m
     Ok(())
 }
 
-fn noted(tx: &Tx<'_>, offer: Row) -> rusqlite::Result<Vec<(String, Option<Row>)>> {
+fn noted(tx: &ReadTx<'_>, offer: Row) -> rusqlite::Result<Vec<(String, Option<Row>)>> {
     tx.all(NOTED, [offer], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
@@ -155,7 +155,7 @@ pub(in crate::store::sqlite) fn acknowledged(tx: &Tx<'_>, user: &str, offer: Sid
 }
 
 /// Whether this is the offer of a call to this user, as far as it knows.
-pub(in crate::store::sqlite) fn is_to(tx: &Tx<'_>, user: &Owner, offer: Sid) -> rusqlite::Result<bool> {
+pub(in crate::store::sqlite) fn is_to(tx: &ReadTx<'_>, user: &Owner, offer: Sid) -> rusqlite::Result<bool> {
     Ok(CallRow::by_sid(tx, offer)?.is_some_and(|row| row.callee == *user && !row.hidden))
 }
 

@@ -16,7 +16,7 @@ use crate::store::sqlite::chat::message::{admission, receipt};
 use crate::store::sqlite::chat::push::Told;
 use crate::store::sqlite::chat::{Call, ChatRow, json_text, people, position};
 use crate::store::sqlite::column::{from_sql, sid, sql_ms};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{ChatCall, ChatOutcome, NewSignal, Origin, Seeing};
 use rusqlite::params;
 
@@ -87,7 +87,7 @@ fn known(tx: &mut Tx<'_>, new: &NewSignal, at: u64) -> rusqlite::Result<Option<C
 
 /// The sid of the offer of a call that `writer` made to this user under this id.
 pub(in crate::store::sqlite::chat) fn offered_to(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     user: &Owner,
     writer: &Owner,
     id: &MessageId,

@@ -13,7 +13,7 @@ use crate::store::sqlite::chat::message::{document_of, insert, stamped_for};
 use crate::store::sqlite::chat::notified::{self, Seen};
 use crate::store::sqlite::chat::push::STOP_WAITING;
 use crate::store::sqlite::chat::{Call, ChatRow, Kind, deletion, expired, mention};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{GroupOutcome, NewGroupMessage};
 use serde_json::Value;
 
@@ -65,7 +65,7 @@ struct Amended {
 
 /// What is to be changed, if its changer may.
 fn amended(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     new: &NewGroupMessage,
     name: &Owner,
     amends: Amendment,

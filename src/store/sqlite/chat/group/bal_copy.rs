@@ -11,7 +11,7 @@ use crate::store::sqlite::chat::message::{document_of, for_bal};
 use crate::store::sqlite::chat::position::BY_ROW;
 use crate::store::sqlite::chat::{Call, ChatRow, owner};
 use crate::store::sqlite::outbox::{self, Document};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{Acks, ChatPolicy};
 use rusqlite::params;
 
@@ -86,7 +86,7 @@ pub(in crate::store::sqlite::chat) fn make_waiting(tx: &mut Tx<'_>, call: &Call<
 }
 
 /// The topic and the number of the document, if the BAL has one of this message.
-pub(in crate::store::sqlite) fn place(tx: &Tx<'_>, sid: Sid, bal: &str) -> rusqlite::Result<Option<(String, i64)>> {
+pub(in crate::store::sqlite) fn place(tx: &ReadTx<'_>, sid: Sid, bal: &str) -> rusqlite::Result<Option<(String, i64)>> {
     let (row, tail) = sid.parts();
     let seq = tx.one(PLACE, params![bal, row, tail], |row| row.get::<_, Option<i64>>(0))?.flatten();
     Ok(seq.zip(Owner::new(bal).ok()).map(|(seq, bal)| (topic(&bal), seq)))

@@ -8,7 +8,7 @@ use crate::store::USER_FORMER_GROUPS_MAX;
 use crate::store::sqlite::chat::notified::{self, Seen};
 use crate::store::sqlite::chat::{Call, ChatRow, json, json_text, keep, mention, owner};
 use crate::store::sqlite::column::{from_sql, sql_ms};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use rusqlite::params;
 
 /// Memberships, or groups, that one call forgets.
@@ -77,7 +77,7 @@ pub(super) struct GroupView {
 
 impl GroupView {
     pub(super) fn of(
-        tx: &Tx<'_>,
+        tx: &ReadTx<'_>,
         (name, user): (&Owner, &Owner),
         (group, member): (&Group, &Member),
     ) -> rusqlite::Result<Self> {
@@ -93,7 +93,7 @@ impl GroupView {
 
 /// Whether a message was last edited while `user` was not in its group: the words that are kept are not for such a reader.
 pub(in crate::store::sqlite::chat) fn is_changed_meanwhile(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     user: &Owner,
     row: &ChatRow,
 ) -> rusqlite::Result<bool> {
@@ -109,7 +109,7 @@ pub(in crate::store::sqlite::chat) fn is_changed_meanwhile(
 }
 
 /// Whether anything has changed a message since it was written.
-pub(super) fn is_changed(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<bool> {
+pub(super) fn is_changed(tx: &ReadTx<'_>, row: &ChatRow) -> rusqlite::Result<bool> {
     tx.exists(CHANGED_AT, [row.sid.row()])
 }
 

@@ -8,7 +8,7 @@ use crate::chat::message::{ErrorCode, Rejection};
 use crate::chat::principal::Role;
 use crate::store::Writer;
 use crate::store::sqlite::chat::{Call, ChatRow, ended_invitations};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 
 /// `user` accepts the invitation `asked` into a group. The id of the notice comes from those for pushes.
 ///
@@ -53,7 +53,7 @@ pub(in crate::store::sqlite::chat) fn join(
 
 /// Whether `by` may ask `user` to come into a group, and how the group is called.
 pub(in crate::store::sqlite::chat) fn may_invite(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     group: &GroupId,
     by: &Owner,
     user: &Owner,

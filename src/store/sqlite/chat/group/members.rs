@@ -5,7 +5,7 @@ use crate::chat::group::{GroupRole, MEMBERS_MAX, not_member};
 use crate::chat::id::{GroupId, Owner};
 use crate::chat::message::Rejection;
 use crate::store::sqlite::chat::{owner, people};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::ReadTx;
 use crate::store::{GroupMember, GroupPage, MEMBERS_BYTES};
 use rusqlite::params;
 
@@ -15,7 +15,7 @@ pub(in crate::store::sqlite) const PAGE: &str = "SELECT user, owner FROM members
     WHERE gid = ?1 AND user > ?2 AND gone IS NULL ORDER BY user LIMIT ?3";
 
 /// Those who have `by` not as a contact.
-pub(in crate::store) fn strangers(tx: &Tx<'_>, by: &Owner, named: &[Owner]) -> rusqlite::Result<Vec<Owner>> {
+pub(in crate::store) fn strangers(tx: &ReadTx<'_>, by: &Owner, named: &[Owner]) -> rusqlite::Result<Vec<Owner>> {
     let mut strangers = Vec::new();
     for user in named {
         if !people::entry(tx, user, by)?.contact {
@@ -26,7 +26,7 @@ pub(in crate::store) fn strangers(tx: &Tx<'_>, by: &Owner, named: &[Owner]) -> r
 }
 
 /// Everybody who is in a group, by name.
-pub(in crate::store) fn names(tx: &Tx<'_>, group: &GroupId) -> rusqlite::Result<Vec<Owner>> {
+pub(in crate::store) fn names(tx: &ReadTx<'_>, group: &GroupId) -> rusqlite::Result<Vec<Owner>> {
     Ok(present(tx, group)?.into_iter().map(|member| member.user).collect())
 }
 
@@ -38,13 +38,13 @@ pub(super) struct Present {
 }
 
 /// The same, with what each is.
-pub(super) fn present(tx: &Tx<'_>, group: &GroupId) -> rusqlite::Result<Vec<Present>> {
+pub(super) fn present(tx: &ReadTx<'_>, group: &GroupId) -> rusqlite::Result<Vec<Present>> {
     tx.all(PRESENT, [group.as_str()], |row| Ok(Present { user: owner(row, 0)?, is_bal: row.get(1)? }))
 }
 
 /// A group, as a member sees it, and members behind `after`.
 pub(in crate::store) fn page(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     user: &Owner,
     group: &GroupId,
     after: &str,
@@ -71,7 +71,7 @@ pub(in crate::store) fn page(
 
 /// Members behind `after` by name, as many as fit into a document, and whether these are all of them.
 pub(super) fn page_behind(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     group: &Owner,
     after: &str,
 ) -> rusqlite::Result<(Vec<(Owner, GroupRole)>, bool)> {

@@ -18,7 +18,7 @@ use crate::store::sqlite::chat::message::admission;
 use crate::store::sqlite::chat::notified::{self, Seen};
 use crate::store::sqlite::chat::{Call, ended_invitations, events, invitation, owner, people};
 use crate::store::sqlite::column::sql_ms;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{
     BAL_GROUPS_MAX, ChatCall, ChatOutcome, GroupAction, GroupChanged, Named, NewGroupChange, NewInvitation,
     USER_GROUPS_MAX, Writer,
@@ -114,7 +114,7 @@ fn create(
 }
 
 /// Whether somebody may be in one more group.
-pub(super) fn has_room(tx: &Tx<'_>, (user, is_bal): (&Owner, bool)) -> rusqlite::Result<Result<(), Rejection>> {
+pub(super) fn has_room(tx: &ReadTx<'_>, (user, is_bal): (&Owner, bool)) -> rusqlite::Result<Result<(), Rejection>> {
     let count = tx.one(COUNT_OF, [user.as_str()], |row| row.get::<_, i64>(0))?.unwrap_or_default();
     let most = if is_bal { BAL_GROUPS_MAX } else { USER_GROUPS_MAX };
     if count >= most as i64 {

@@ -16,7 +16,7 @@ use crate::store::sqlite::chat::deletion::{self, OwnCopy};
 use crate::store::sqlite::chat::history::{Shown, shown};
 use crate::store::sqlite::chat::message::{self, by_id, document_of, insert, receipt, tell_again, tell_writer};
 use crate::store::sqlite::chat::{Call, ChatRow, Kind, document_on, events, expired, scheduled};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{ChatCall, ChatOutcome, ChatPolicy, GroupOutcome, NewGroupMessage, Origin};
 use bytes::Bytes;
 use rusqlite::params;
@@ -120,7 +120,7 @@ fn known(tx: &mut Tx<'_>, new: &NewGroupMessage, call: &Call<'_>) -> rusqlite::R
 }
 
 /// Whether every message that it speaks of lies in the group, where its writer may read it.
-fn is_about_own(tx: &Tx<'_>, new: &NewGroupMessage, group: &Owner) -> rusqlite::Result<bool> {
+fn is_about_own(tx: &ReadTx<'_>, new: &NewGroupMessage, group: &Owner) -> rusqlite::Result<bool> {
     for sid in &new.message.about {
         let row = ChatRow::by_sid(tx, *sid)?.filter(|row| row.peer == *group);
         let Some(row) = row else { return Ok(false) };
@@ -232,7 +232,7 @@ pub(in crate::store::sqlite) struct SharedCopy {
 
 impl SharedCopy {
     /// `None`: it is not kept any more.
-    pub(in crate::store::sqlite) fn load(tx: &Tx<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
+    pub(in crate::store::sqlite) fn load(tx: &ReadTx<'_>, sid: Sid) -> rusqlite::Result<Option<Self>> {
         let Some(row) = ChatRow::by_sid(tx, sid)? else { return Ok(None) };
         let kept = document_of(tx, &row, &row.peer)?;
         // A device is named to the writer's own devices alone, and their copies have payloads of their own.
@@ -247,7 +247,7 @@ impl SharedCopy {
     }
 
     /// The copy in the inbox that is `topic`; `None`: there is nothing of it for its owner any more.
-    pub(in crate::store::sqlite) fn for_inbox(&self, tx: &Tx<'_>, topic: &str) -> rusqlite::Result<Option<Bytes>> {
+    pub(in crate::store::sqlite) fn for_inbox(&self, tx: &ReadTx<'_>, topic: &str) -> rusqlite::Result<Option<Bytes>> {
         let reader = topic.split('/').next().and_then(|name| Owner::new(name).ok()).filter(|_| self.is_changed);
         let Some(reader) = reader else { return Ok(Some(self.copy.clone())) };
         Ok(match shown(tx, &reader, &self.row)? {
@@ -297,6 +297,6 @@ pub(super) fn notice_row((group, by): (&Owner, &Owner), sid: Sid, place: Place, 
 }
 
 /// The newest thing in a group, as far as it is kept.
-pub(super) fn by_row(tx: &Tx<'_>, row: Row) -> rusqlite::Result<Option<ChatRow>> {
+pub(super) fn by_row(tx: &ReadTx<'_>, row: Row) -> rusqlite::Result<Option<ChatRow>> {
     tx.one(crate::store::sqlite::chat::position::BY_ROW, [row], ChatRow::read)
 }

@@ -8,7 +8,7 @@ use crate::store::sqlite::chat::deletion::{DELETE, FORGET_ALL};
 use crate::store::sqlite::chat::notified::{self, Seen};
 use crate::store::sqlite::chat::{Call, ChatRow, mention, tell};
 use crate::store::sqlite::column::sql_ms;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{Archiving, Deletion};
 use rusqlite::params;
 
@@ -18,7 +18,7 @@ const ARCHIVED: &str = "UPDATE members SET archived = ?3 WHERE gid = ?1 AND user
 
 /// Up to where a member has deleted everything, if it has.
 pub(in crate::store::sqlite::chat) fn deleted_up_to(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     name: &Owner,
     user: &Owner,
 ) -> rusqlite::Result<Option<Row>> {
@@ -44,7 +44,7 @@ pub(in crate::store::sqlite::chat) fn delete_all(
 }
 
 /// The newest thing that a member has, whatever it is.
-fn last_of(tx: &Tx<'_>, name: &Owner, user: &Owner) -> rusqlite::Result<Option<(Group, Sid)>> {
+fn last_of(tx: &ReadTx<'_>, name: &Owner, user: &Owner) -> rusqlite::Result<Option<(Group, Sid)>> {
     let (Some(group), Some(member)) = (Group::load(tx, name)?, Member::now_or_before(tx, name, user)?) else {
         return Ok(None);
     };

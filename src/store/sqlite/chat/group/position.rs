@@ -15,7 +15,7 @@ use crate::store::sqlite::chat::message::tell_receipt;
 use crate::store::sqlite::chat::position::Reader;
 use crate::store::sqlite::chat::{Call, ChatRow, Kind, mention, notified, people, tell};
 use crate::store::sqlite::column::sql_ms;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use rusqlite::params;
 use std::collections::BTreeMap;
 
@@ -153,7 +153,7 @@ fn tell_writers(
 /// Of the messages of `writer` in a small group the newest that another member has, and the newest that it has read: as far as
 /// the writer is told of it now.
 pub(super) fn told_to(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     (group, name): (&Group, &Owner),
     (writer, by_bal): (&Owner, bool),
     user: &Owner,
@@ -179,7 +179,7 @@ pub(super) fn told_to(
 
 /// Whether the writer may hear how far the member has got: as between two, contacts alone do, and BALs are never strangers.
 fn may_tell(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     (member, is_bal): (&Owner, bool),
     (writer, by_bal): (&Owner, bool),
     status: Status,

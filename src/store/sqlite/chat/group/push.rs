@@ -17,7 +17,7 @@ use crate::store::sqlite::chat::notified::Seen;
 use crate::store::sqlite::chat::push::{Asking, Decided, Registered, Told, push_id, registered};
 use crate::store::sqlite::chat::{Call, ChatRow, deletion, json, json_text, mention, owner, people, push, unpushed};
 use crate::store::sqlite::request::BY_ID;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
@@ -180,7 +180,7 @@ impl Group {
     }
 }
 
-fn readers(tx: &Tx<'_>, row: &ChatRow) -> rusqlite::Result<Vec<Reader>> {
+fn readers(tx: &ReadTx<'_>, row: &ChatRow) -> rusqlite::Result<Vec<Reader>> {
     tx.all(READERS, params![row.peer.as_str(), row.writer.as_str()], |found| {
         let entry = |column| match found.get_ref(column)? {
             ValueRef::Null => Ok(Entry::default()),
@@ -209,7 +209,7 @@ pub(in crate::store::sqlite::chat) fn decide_again(
 }
 
 /// Whether a member is still to be told of a message.
-fn wants(tx: &Tx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<bool> {
+fn wants(tx: &ReadTx<'_>, user: &Owner, row: &ChatRow) -> rusqlite::Result<bool> {
     let place = row.sid.row();
     let Some(member) = Member::load(tx, &row.peer, user)? else { return Ok(false) };
     let is_new = member.may_read(place) && member.read < place && member.archived < place;
@@ -252,7 +252,7 @@ fn is_mentioned(kept: &serde_json::Value, user: &Owner) -> bool {
 }
 
 /// What was done for the devices of a member: pushed, or confirmed where each waits for itself.
-fn done_before(tx: &Tx<'_>, user: &Owner, row: &ChatRow, at: u64) -> rusqlite::Result<Decided> {
+fn done_before(tx: &ReadTx<'_>, user: &Owner, row: &ChatRow, at: u64) -> rusqlite::Result<Decided> {
     let asked = Asked::of(Matter::Message, Wish::Auto);
     let confirmed =
         tx.all(CONFIRMED, params![user.as_str(), row.peer.as_str(), row.sid.row()], |found| found.get(0))?;
@@ -266,7 +266,7 @@ fn done_before(tx: &Tx<'_>, user: &Owner, row: &ChatRow, at: u64) -> rusqlite::R
     Ok(Decided { asked, attended: Vec::new(), devices, pushes: BTreeMap::new(), confirmed, at })
 }
 
-fn is_pushed(tx: &Tx<'_>, user: &Owner, row: &ChatRow, device: &Registered) -> rusqlite::Result<bool> {
+fn is_pushed(tx: &ReadTx<'_>, user: &Owner, row: &ChatRow, device: &Registered) -> rusqlite::Result<bool> {
     let dev = device.dev.as_str();
     Ok(tx.exists(IS_NOTED, params![user.as_str(), row.peer.as_str(), row.sid.row(), dev])?
         || tx.exists(BY_ID, params![push_id(row.sid, dev), user.as_str()])?)
@@ -315,7 +315,7 @@ pub(in crate::store::sqlite::chat) fn dropped(tx: &mut Tx<'_>, row: Row) -> rusq
 }
 
 /// Members with messages of groups whose pushes waited at the last stop, and that none of their devices has confirmed.
-pub(in crate::store::sqlite::chat) fn undecided(tx: &Tx<'_>) -> rusqlite::Result<Vec<(Owner, Sid)>> {
+pub(in crate::store::sqlite::chat) fn undecided(tx: &ReadTx<'_>) -> rusqlite::Result<Vec<(Owner, Sid)>> {
     let mut found = Vec::new();
     for row in tx.all(UNDECIDED, [], ChatRow::read)? {
         for user in decided_of(tx.conn, row.sid.row())?.map(|decided| decided.waiting).unwrap_or_default() {

@@ -7,7 +7,7 @@ use crate::chat::suffix::requests::HistoryFrom;
 use crate::store::sqlite::chat::conversations::stamped;
 use crate::store::sqlite::chat::position::BY_ROW;
 use crate::store::sqlite::chat::{ChatRow, json_text, mention, owner, people};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::ReadTx;
 use crate::store::{ConversationItem, GroupSummary, HistoryQuery};
 use rusqlite::params;
 
@@ -30,7 +30,7 @@ pub(in crate::store::sqlite) const NEWEST: &str = chat_rows!(
 
 /// The groups of a user whose newest item is older than `before`, each with that item's row.
 pub(in crate::store::sqlite::chat) fn groups(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     user: &Owner,
     before: Row,
 ) -> rusqlite::Result<Vec<(Owner, Row)>> {
@@ -39,7 +39,7 @@ pub(in crate::store::sqlite::chat) fn groups(
 
 /// A group, as somebody sees it who is in it, or was.
 pub(in crate::store::sqlite::chat) fn item(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     user: &Owner,
     with: Owner,
     (newest, at): (Row, u64),
@@ -83,7 +83,7 @@ pub(in crate::store::sqlite::chat) fn item(
 }
 
 /// The newest item that a member has and has not deleted.
-fn newest_item(tx: &Tx<'_>, name: &Owner, user: &Owner, member: &Member) -> rusqlite::Result<Option<ChatRow>> {
+fn newest_item(tx: &ReadTx<'_>, name: &Owner, user: &Owner, member: &Member) -> rusqlite::Result<Option<ChatRow>> {
     for (first, last) in member.readable() {
         let behind = member.deleted.max(Row(first.0 - 1));
         let found = tx.one(NEWEST, params![name.as_str(), last, behind, user.as_str()], ChatRow::read)?;
@@ -96,7 +96,7 @@ fn newest_item(tx: &Tx<'_>, name: &Owner, user: &Owner, member: &Member) -> rusq
 
 /// The rows of a page of the history of a group, in any order, and one more; `None`: the user was never in it.
 pub(in crate::store::sqlite::chat) fn history(
-    tx: &Tx<'_>,
+    tx: &ReadTx<'_>,
     user: &Owner,
     query: &HistoryQuery,
 ) -> rusqlite::Result<Option<Vec<ChatRow>>> {

@@ -12,7 +12,7 @@ use crate::store::sqlite::chat::{document_on, owner};
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::outbox;
 use crate::store::sqlite::sessions::row::{self, NewRows};
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::sqlite::unread::NEXT_TOPIC;
 use crate::store::{GroupState, GroupStatePage, GroupStateQuery, Message, Origin, Target};
 use bytes::Bytes;
@@ -68,7 +68,11 @@ pub(in crate::store::sqlite) struct Composed(HashMap<String, Option<Bytes>>);
 
 impl Composed {
     /// What the document on `topic` says; `None` if it is for somebody who is in the group no longer.
-    pub(in crate::store::sqlite) fn document(&mut self, tx: &Tx<'_>, topic: &str) -> rusqlite::Result<Option<Bytes>> {
+    pub(in crate::store::sqlite) fn document(
+        &mut self,
+        tx: &ReadTx<'_>,
+        topic: &str,
+    ) -> rusqlite::Result<Option<Bytes>> {
         let Some((of_member, group, of_group)) = parse(topic) else { return Ok(None) };
         if !is_member(tx, of_member.member, &group)? {
             return Ok(None);
@@ -88,7 +92,7 @@ pub(in crate::store::sqlite) fn is_state(topic: &str) -> bool {
 }
 
 /// Whether a document says how a group is to somebody who is in it no longer, or a newer one waits.
-pub(in crate::store::sqlite) fn is_obsolete(tx: &Tx<'_>, topic: &str, seq: u64) -> rusqlite::Result<bool> {
+pub(in crate::store::sqlite) fn is_obsolete(tx: &ReadTx<'_>, topic: &str, seq: u64) -> rusqlite::Result<bool> {
     match parse(topic) {
         Some((of_member, group, _)) => {
             Ok(!is_member(tx, of_member.member, &group)? || tx.exists(NEWER, params![topic, sql_ms(seq)])?)
@@ -103,12 +107,12 @@ fn parse(topic: &str) -> Option<(MemberTopic<'_>, Owner, GroupTopic)> {
     GroupTopic::OF_STATE.contains(&of_group).then_some((of_member, group, of_group))
 }
 
-fn is_member(tx: &Tx<'_>, user: &str, group: &Owner) -> rusqlite::Result<bool> {
+fn is_member(tx: &ReadTx<'_>, user: &str, group: &Owner) -> rusqlite::Result<bool> {
     let Ok(user) = Owner::new(user) else { return Ok(false) };
     Ok(Member::load(tx, group, &user)?.is_some())
 }
 
-fn compose(tx: &Tx<'_>, group: &Owner, topic: GroupTopic) -> rusqlite::Result<Option<Bytes>> {
+fn compose(tx: &ReadTx<'_>, group: &Owner, topic: GroupTopic) -> rusqlite::Result<Option<Bytes>> {
     let Some(loaded) = Group::load(tx, group)? else { return Ok(None) };
     let (version, members) = (loaded.version, loaded.members);
     Ok(Some(match topic {

@@ -6,7 +6,7 @@
 
 use crate::chat::id::{Owner, Row};
 use crate::store::sqlite::column::from_sql;
-use crate::store::sqlite::tx::Tx;
+use crate::store::sqlite::tx::ReadTx;
 use rusqlite::params;
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ pub(in crate::store::sqlite) struct Tombstones {
 
 impl Tombstones {
     /// How many messages of the group behind this row are tombstones.
-    pub(super) fn behind(&mut self, tx: &Tx<'_>, group: &Owner, row: Row) -> rusqlite::Result<u64> {
+    pub(super) fn behind(&mut self, tx: &ReadTx<'_>, group: &Owner, row: Row) -> rusqlite::Result<u64> {
         if let Some(rows) = self.rows.get(group) {
             return Ok(count_behind(rows, row));
         }
@@ -50,7 +50,7 @@ impl Tombstones {
     }
 }
 
-fn rows_behind(tx: &Tx<'_>, group: &Owner, row: Row, limit: usize) -> rusqlite::Result<Vec<Row>> {
+fn rows_behind(tx: &ReadTx<'_>, group: &Owner, row: Row, limit: usize) -> rusqlite::Result<Vec<Row>> {
     tx.all(BEHIND, params![group.as_str(), row, limit as i64], |row| row.get(0))
 }
 
