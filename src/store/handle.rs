@@ -13,6 +13,7 @@ use super::figures::{QueueState, StoreFigures, Swept};
 use super::group_room::GroupRooms;
 use super::presence::{LastPresence, PresenceChange};
 use super::shared_status::{SILENCE_MAX, SharedStatus};
+use super::sqlite::reader::Reads;
 use super::sqlite::verb_queue::VerbQueue;
 use super::sqlite::{Inspector, accept, dispatch, outbox, presence, sweep, unread, upstream};
 use super::upstream::{Received, Route, Unrouted, Upstream};
@@ -65,14 +66,20 @@ pub struct Store {
     queue: VerbQueue,
     /// For what follows from messages that are on the disk: nobody waits for it, and there may be a lot of it at once.
     follow_ups: VerbQueue,
+    reads: Reads,
     group_rooms: Arc<GroupRooms>,
     shared: Arc<SharedStatus>,
     path: Arc<Path>,
 }
 
 impl Store {
-    pub(super) fn new([queue, follow_ups]: [VerbQueue; 2], shared: Arc<SharedStatus>, path: Arc<Path>) -> Self {
-        Self { queue, follow_ups, group_rooms: Arc::default(), shared, path }
+    pub(super) fn new(
+        [queue, follow_ups]: [VerbQueue; 2],
+        reads: Reads,
+        shared: Arc<SharedStatus>,
+        path: Arc<Path>,
+    ) -> Self {
+        Self { queue, follow_ups, reads, group_rooms: Arc::default(), shared, path }
     }
 
     /// Takes a message of a BAL and queues its status `accepted`. Where its transport has room and nothing older is

@@ -107,7 +107,7 @@ impl Store {
         writer: Owner,
         after: Option<Sid>,
     ) -> Result<Committed<ScheduledPage>, StoreError> {
-        self.queue.submit(move |tx| scheduled::of_writer(tx, &writer, after)).await
+        self.queue.submit_read(&self.reads, move |tx| scheduled::of_writer(tx, &writer, after)).await
     }
 
     /// Takes a message back that waits for its time, by its writer's id of it; all devices of its writer are told. False: none
@@ -244,7 +244,7 @@ impl Store {
 
     /// Those about whom a user has set something, by name: a page behind `after`.
     pub async fn chat_contacts(&self, user: Owner, after: String) -> Result<Committed<ContactPage>, StoreError> {
-        self.queue.submit(move |tx| people::contacts(tx, &user, &after)).await
+        self.queue.submit_read(&self.reads, move |tx| people::contacts(tx, &user, &after)).await
     }
 
     /// Users who want to be seen by nobody.
@@ -269,13 +269,13 @@ impl Store {
 
     /// What a user has behind `since`, over all conversations; without it the newest.
     pub async fn chat_sync(&self, user: Owner, since: Option<Sid>) -> Result<Committed<SyncPage>, StoreError> {
-        self.queue.submit(move |tx| sync::sync(tx, &user, since)).await
+        self.queue.submit_read(&self.reads, move |tx| sync::sync(tx, &user, since)).await
     }
 
     /// Everything that is kept of a user, page by page: the one behind `after`, '' or the `next` of the one before. `None`: it is
     /// neither.
     pub async fn chat_export(&self, user: Owner, after: String) -> Result<Committed<Option<ExportPage>>, StoreError> {
-        self.queue.submit(move |tx| export::page(tx, &user, &after)).await
+        self.queue.submit_read(&self.reads, move |tx| export::page(tx, &user, &after)).await
     }
 
     /// Tells the operator what a user reports of another one, and BALs that ask for events, with copies of the messages.
@@ -293,7 +293,7 @@ impl Store {
         limit: usize,
         at: u64,
     ) -> Result<Committed<ConversationPage>, StoreError> {
-        self.queue.submit(move |tx| conversations::page(tx, &user, before, limit, at)).await
+        self.queue.submit_read(&self.reads, move |tx| conversations::page(tx, &user, before, limit, at)).await
     }
 
     /// A page of one conversation of a user. Refused for a group in which the user never was.
@@ -302,7 +302,7 @@ impl Store {
         user: Owner,
         query: HistoryQuery,
     ) -> Result<Committed<Result<HistoryPage, Rejection>>, StoreError> {
-        self.queue.submit(move |tx| history::page(tx, &user, &query)).await
+        self.queue.submit_read(&self.reads, move |tx| history::page(tx, &user, &query)).await
     }
 
     /// Puts a conversation away, or takes it out again, and tells the user's devices. What phones show of it goes.
@@ -328,7 +328,7 @@ impl Store {
 
     /// Why the devices of `user` were pushed for a message to it, or were not; `None`: it has no such message.
     pub async fn chat_explain(&self, user: Owner, sid: Sid) -> Result<Committed<Option<PushExplanation>>, StoreError> {
-        self.queue.submit(move |tx| explain::within(tx, &user, sid)).await
+        self.queue.submit_read(&self.reads, move |tx| explain::within(tx, &user, sid)).await
     }
 
     /// Pushes to each device of a user, whoever looks at what; returns those.

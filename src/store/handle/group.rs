@@ -80,7 +80,7 @@ impl Store {
         group: GroupId,
         after: String,
     ) -> Result<Committed<Result<GroupPage, Rejection>>, StoreError> {
-        self.queue.submit(move |tx| members::page(tx, &user, &group, &after)).await
+        self.queue.submit_read(&self.reads, move |tx| members::page(tx, &user, &group, &after)).await
     }
 
     /// Those among `named` who have `by` not as a contact.

@@ -55,6 +55,24 @@ pub(super) fn open_in(path: &Path, environment: &Environment) -> Result<(Connect
     Ok((conn, lock))
 }
 
+/// The connection of the thread that reads for the writer's process ([`super::reader`]).
+pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    connect_reader(path).map_err(|e| errors::of_opening(path, e))
+}
+
+/// The same of a file that was open before.
+pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
+    // By a name that is a link SQLite would look for another write-ahead log.
+    let file = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(file, flags)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(conn)
+}
+
 /// Opens the file for reading only, also while the bridge writes.
 pub(super) fn open_read_only(path: &Path) -> Result<Connection, OpenError> {
     match read_only(path, path, OpenFlags::empty())? {

@@ -10,7 +10,8 @@
 //! One thread owns the only writing connection. It takes whatever verbs are queued, up to a share of each queue (`batch`),
 //! into one transaction, so the price of an `fdatasync` is shared, while a verb that comes alone is committed at once. A verb
 //! must therefore be repeatable: it changes the file and a draft of the counters, and the draft becomes memory only
-//! after the commit.
+//! after the commit. Beside it one thread moves pages out of the write-ahead log (`checkpoint`), and one reads what users ask for
+//! page by page (`reader`).
 //!
 //! # The tables
 //!
@@ -66,6 +67,7 @@ mod migrate;
 mod open;
 pub(super) mod outbox;
 pub(super) mod presence;
+pub(super) mod reader;
 mod recipient_queue;
 mod recover;
 mod request;

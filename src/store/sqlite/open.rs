@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::checkpoint::Checkpoints;
+use super::reader::Reader;
 use super::verb_queue::VerbQueue;
 use super::writer::Writer;
 use super::{erase, errors, file, recover};
@@ -66,8 +67,10 @@ pub(super) fn open_with(
     let (queue, queued) = VerbQueue::new(settings.queue);
     let (follow_ups, following) = queue.another(settings.queue);
     let (stop, stopped) = std::sync::mpsc::sync_channel(1);
+    let (reader, reads) = Reader::start(&settings.path, settings.limits.clone(), settings.retry_pause)?;
     let writer = Writer {
         conn,
+        reader,
         lock,
         checkpoints: Checkpoints::new(&settings.path)?,
         limits: settings.limits.clone(),
@@ -85,6 +88,6 @@ pub(super) fn open_with(
     std::thread::Builder::new()
         .name("store".to_owned())
         .spawn(move || end.send(writer.run(Batch::new([queued, following]))))?;
-    let store = Store::new([queue.clone(), follow_ups], status, settings.path.clone().into());
+    let store = Store::new([queue.clone(), follow_ups], reads, status, settings.path.clone().into());
     Ok((store, WriterThread { queue, stop, ended }, recovery))
 }

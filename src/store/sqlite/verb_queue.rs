@@ -1,7 +1,8 @@
 //! The queue of verbs, on its way to the writer thread.
 
 use super::erase;
-use super::tx::Tx;
+use super::reader::Reads;
+use super::tx::{ReadTx, Tx};
 use crate::chat::id::Owner;
 use crate::store::{Committed, StoreError};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -177,6 +178,18 @@ impl VerbQueue {
         self.send(verb, WriterCommand::Deferred, Some(room)).await
     }
 
+    /// The same of what changes nothing, which the thread of [`Reads`] does when everything is on disk that was asked for before.
+    pub(in crate::store) async fn submit_read<T, F>(&self, reads: &Reads, read: F) -> Result<Committed<T>, StoreError>
+    where
+        F: FnMut(&ReadTx<'_>) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (verb, answer) = reads.call(read).await?;
+        let room = self.wait_for_room().await?;
+        self.enqueue(WriterCommand::Urgent(verb), Some(room)).await?;
+        Ok(answer)
+    }
+
     async fn wait_for_room(&self) -> Result<OwnedSemaphorePermit, StoreError> {
         Arc::clone(&self.room).acquire_owned().await.map_err(|_closed| StoreError::Closed)
     }
@@ -192,13 +205,17 @@ impl VerbQueue {
         T: Send + 'static,
     {
         let (call, answer) = VerbCall::new(verb);
-        let queued = self.queued(how(Box::new(call)), room);
-        if let Some(queued) = self.try_send(queued)? {
+        self.enqueue(how(Box::new(call)), room).await?;
+        Ok(Committed::new(answer))
+    }
+
+    async fn enqueue(&self, item: WriterCommand, room: Option<OwnedSemaphorePermit>) -> Result<(), StoreError> {
+        if let Some(queued) = self.try_send(self.queued(item, room))? {
             let _waits = WaitsForPlace(&self.order);
             let _permit = self.order.permit.lock().await;
             self.verbs.send(queued).await.map_err(|_| StoreError::Closed)?;
         }
-        Ok(Committed::new(answer))
+        Ok(())
     }
 
     /// Sends if there is a place and nobody waits for one; else it is given back, and counted as one that waits.

@@ -3,6 +3,7 @@
 use super::batch::{Batch, Place};
 use super::checkpoint::Checkpoints;
 use super::file::Lock;
+use super::reader::Reader;
 use super::tx::{Memory, MemoryDraft, ReadTx, Tx};
 use super::{erase, errors, outbox, shrink};
 use crate::ops::clock::machine_now;
@@ -22,6 +23,8 @@ pub(super) type Hook = Box<dyn FnMut(&Connection) + Send>;
 /// What the writer thread owns.
 pub(super) struct Writer {
     pub(super) conn: Connection,
+    /// Ends before the file is closed.
+    pub(super) reader: Reader,
     pub(super) lock: Lock,
     pub(super) checkpoints: Checkpoints,
     pub(super) limits: Limits,
@@ -149,7 +152,8 @@ impl Writer {
 
     /// Leaves one tidy file behind. If that fails, the write-ahead log stays, and the next start reads it.
     fn finish(self) {
-        let Self { conn, lock, checkpoints, .. } = self;
+        let Self { conn, reader, lock, checkpoints, .. } = self;
+        drop(reader);
         let file = checkpoints.close();
         conn.flush_prepared_statement_cache();
         if let Err(error) = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {

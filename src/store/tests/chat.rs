@@ -167,6 +167,12 @@ impl Chat {
     }
 
     pub(super) async fn send(&mut self, from: Writer, to: Peer, document: &Value) -> (Sid, ChatOutcome) {
+        let (sid, sent) = self.ask_to_send(from, to, document).await;
+        (sid, sent.await.unwrap())
+    }
+
+    /// The same, and nobody has waited for it.
+    async fn ask_to_send(&mut self, from: Writer, to: Peer, document: &Value) -> (Sid, Committed<ChatOutcome>) {
         let message = UserMessage::parse(
             crate::chat::message::Sender::User,
             document.to_string().as_bytes(),
@@ -183,7 +189,7 @@ impl Chat {
         });
         let new = NewChatMessage { sid, from, to, message, deadline_ms, route };
         let call = self.call();
-        (sid, self.rig.store.chat_message(new, call).await.unwrap().await.unwrap())
+        (sid, self.rig.store.chat_message(new, call).await.unwrap())
     }
 
     /// A message that must be taken, to somebody who looks at nothing.

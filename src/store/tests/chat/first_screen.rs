@@ -204,6 +204,18 @@ async fn a_history_goes_both_ways_from_any_place() {
 }
 
 #[tokio::test]
+async fn a_page_has_what_was_asked_for_before_it() {
+    let mut chat = Chat::of(&["alice", "bob"]).await;
+    for n in 1..=50 {
+        let document = json!({ "to": "bob", "body": n.to_string() });
+        let (_, sent) = chat.ask_to_send(writer("alice"), peer("bob", &[]), &document).await;
+        let (texts, _) = chat.part("bob", "alice", HistoryFrom::Newest, 100).await;
+        assert_eq!(texts.len(), n);
+        sent.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_page_of_history_keeps_below_its_size_and_the_newest_come_first() {
     let mut chat = Chat::of(&["alice", "bob"]).await;
     for n in 0..7 {
