@@ -54,8 +54,17 @@ impl Harness {
     }
 
     fn finds_the_broker(&self) {
+        self.mqtt.connections.send_modify(|connections| *connections += 1);
         self.mqtt.broker_link.send_replace(BrokerLink::Up);
         self.mqtt.readers.send_modify(|changes| *changes += 1);
+    }
+
+    /// What the client of a broker does with a document that it takes from the queue.
+    fn gives_to_the_broker(&self, outbound: Outbound) -> Outcome {
+        let is_old = outbound.connection.is_some_and(|connection| connection != *self.mqtt.connections.borrow());
+        let outcome = if is_old { Outcome::Unsent } else { Outcome::Confirmed };
+        outbound.outcome.send(outcome).unwrap();
+        outcome
     }
 
     /// The next document, marked. The publisher looks every now and then whether it is time for that.
@@ -174,6 +183,52 @@ async fn where_the_broker_has_forgotten_everything_a_bal_that_spoke_before_has_t
     harness.publishes_nothing().await;
     harness.bal_is("online", "c2", false).await;
     harness.reads_upstream("2").await;
+    drop(still);
+    harness.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_the_queue_to_the_broker_when_the_connection_ends_waits_like_everything_else_for_a_bal() {
+    let still = Stillness::hold();
+    let mut harness = Harness::open_for(external());
+    harness.bal_is("online", "c1", true).await;
+    harness.sends_upstream("1").await;
+    let queued = harness.published().await;
+    harness.loses_the_broker();
+    harness.sends_upstream("2").await;
+    harness.finds_the_broker();
+    assert_eq!(harness.gives_to_the_broker(queued), Outcome::Unsent);
+    // Its will is in the queue of the session, and what the broker keeps is behind that.
+    harness.publishes_nothing().await;
+    harness.bal_is("offline", "c1", false).await;
+    harness.passes(10 * BAL_BIRTHS).await;
+    harness.publishes_nothing().await;
+    harness.bal_is("online", "c2", false).await;
+    for id in ["1", "2"] {
+        let document = harness.reads_upstream(id).await;
+        assert_eq!(document.get("redelivered"), None, "it was never sent");
+    }
+    drop(still);
+    harness.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_for_those_who_say_nothing_goes_out_again_at_once() {
+    let still = Stillness::hold();
+    let mut harness = Harness::open_for(Settings { births: Duration::ZERO, ..external() });
+    for id in ["1", "2", "3"] {
+        harness.sends_upstream(id).await;
+    }
+    let queued = harness.published().await;
+    harness.loses_the_broker();
+    harness.finds_the_broker();
+    assert_eq!(harness.gives_to_the_broker(queued), Outcome::Unsent);
+    for id in ["1", "2", "3"] {
+        let outbound = harness.published().await;
+        let document: Value = serde_json::from_slice(&outbound.payload).unwrap();
+        assert_eq!((&document["ccs_id"], document.get("redelivered")), (&json!(id), None));
+        assert_eq!(harness.gives_to_the_broker(outbound), Outcome::Confirmed);
+    }
     drop(still);
     harness.close().await;
 }
