@@ -15,7 +15,7 @@ use super::chat::{ChatIntake, KeptCopies, Schedule, is_for_group};
 use super::commands;
 use super::context::Context;
 use super::count_told;
-use super::presence::{self, PresencePublish};
+use super::presence::{self, PresencePublish, PresenceWord};
 use super::refused_names::RefusedNames;
 use super::refusing::{Refused, Refusing, error, reply_topic_of};
 use crate::chat::erasure::is_reserved;
@@ -114,7 +114,10 @@ impl Intake {
                     Notice::QueueFull { session, refused } => {
                         self.context.emit_event(BridgeEvent::QueueFull { session: session.to_string(), refused });
                     }
-                    Notice::SessionLost => self.context.emit_event(BridgeEvent::SessionLost),
+                    Notice::SessionLost => {
+                        self.context.emit_event(BridgeEvent::SessionLost);
+                        waiting.beside(presence::session_lost(&self.context)).await?;
+                    }
                     Notice::SessionShort { seconds, asked } => {
                         self.context.emit_event(BridgeEvent::SessionShort { seconds, asked });
                     }
@@ -220,9 +223,13 @@ impl Intake {
             ClientTopic::Presence(owner, device) => match self.presence(&topic, device.as_ref(), &publish) {
                 Ok(presence) => {
                     let (owner, device) = (owner.clone(), device.clone());
-                    let (is_bal, is_kept) = (publish.principal.role == Role::Bal, publish.retain);
                     let said = PresencePublish { owner, device, presence, ack: publish.ack };
-                    presence::said(&self.context, said, is_bal, is_kept).await?;
+                    if publish.principal.role == Role::Bal && !self.context.broker.sees_clients {
+                        let told = presence::bal_said(&self.context, said, publish.retain).await?;
+                        return Ok(Some((Order::Free, None, told)));
+                    }
+                    // Nobody to tell means that the bridge stops: without a word the client says it again.
+                    let _ = self.context.presences.send(PresenceWord::Said(said)).await;
                     return Ok(None);
                 }
                 Err(rejection) => Err(rejection.into()),

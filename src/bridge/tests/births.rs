@@ -67,6 +67,24 @@ impl Harness {
         outcome
     }
 
+    /// A BAL says how it is, and nobody waits for the word.
+    async fn bal_begins_to_be(&self, state: &str) -> oneshot::Receiver<AckWord> {
+        self.publish("client1/self/presence", &json!({"state": state, "conn": "c1"})).await
+    }
+
+    /// Everything that came so far was taken: a copy of an old message, which is dropped at once, is acknowledged.
+    async fn has_taken_everything(&self) {
+        let (ack, word) = Ack::new();
+        let topic = "client1/self/messages";
+        let old = Inbound::new(Principal::anonymous(topic), topic.to_owned(), "{}".into(), ack);
+        self.mqtt.inbound.send(Inbound { retain: true, ..old }).await.unwrap();
+        assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    }
+
+    async fn bals_away(&self) -> Vec<Owner> {
+        self.store.bals_away().await.unwrap().await.unwrap()
+    }
+
     /// The next document, marked. The publisher looks every now and then whether it is time for that.
     async fn comes_again(&mut self) {
         let again = loop {
@@ -119,7 +137,7 @@ async fn who_was_away_before_the_start_is_away_although_the_broker_does_not_say_
     harness.reads_upstream("1").await;
     let (dir, path) = harness.close().await;
     let harness = Harness::open_with(dir, path, external());
-    assert_eq!(harness.store.bals_away().await.unwrap().await.unwrap(), []);
+    assert_eq!(harness.bals_away().await, []);
     drop(still);
     harness.close().await;
 }
@@ -183,6 +201,56 @@ async fn where_the_broker_has_forgotten_everything_a_bal_that_spoke_before_has_t
     harness.publishes_nothing().await;
     harness.bal_is("online", "c2", false).await;
     harness.reads_upstream("2").await;
+    drop(still);
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn what_a_bal_says_is_acknowledged_when_it_is_on_disk_and_not_before() {
+    let harness = Harness::open_for(external());
+    // It reads the disk at its start.
+    harness.has_taken_everything().await;
+    let disk = rusqlite::Connection::open(&harness.path).unwrap();
+    disk.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // It comes once more where the connection to the broker ended meanwhile.
+    let mut words = [harness.bal_begins_to_be("offline").await, harness.bal_begins_to_be("offline").await];
+    harness.has_taken_everything().await;
+    for word in &mut words {
+        assert!(word.try_recv().is_err(), "it is not on disk yet");
+    }
+    disk.execute_batch("ROLLBACK").unwrap();
+    for word in words {
+        assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    }
+    assert_eq!(harness.bals_away().await, [Owner::new("client1").unwrap()]);
+    harness.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bal_that_has_to_speak_again_because_the_broker_has_forgotten_everything_has_to_after_a_restart_too() {
+    let still = Stillness::hold();
+    let mut harness = Harness::open_for(external());
+    harness.bal_is("online", "c1", true).await;
+    harness.sends_upstream("1").await;
+    harness.reads_upstream("1").await;
+    harness.loses_the_broker();
+    harness.mqtt.sessions.send_modify(|sessions| *sessions += 1);
+    harness.mqtt.notices.send(mqtt::Notice::SessionLost).await.unwrap();
+    harness.finds_the_broker();
+    timeout(async {
+        while harness.bals_away().await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (dir, path) = harness.close().await;
+    let mut harness = Harness::open_with(dir, path, external());
+    harness.sends_upstream("2").await;
+    harness.passes(10 * BAL_BIRTHS).await;
+    harness.publishes_nothing().await;
+    harness.bal_is("online", "c2", false).await;
+    harness.reads_upstream("2").await;
+    assert_eq!(harness.bals_away().await, []);
     drop(still);
     harness.close().await;
 }
