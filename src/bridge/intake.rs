@@ -33,6 +33,7 @@ use crate::ops::metrics::Metric;
 use crate::store::{Accepted, Deliveries, NewMessage, NewPush, Recorded, StoreError};
 use bytes::Bytes;
 use delayed::AckTime;
+use futures_util::TryFutureExt;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -203,8 +204,7 @@ impl Intake {
             return Ok(None);
         };
         if self.context.store.is_erased(topic.owner().as_str()) {
-            publish.ack.release(AckWord::Done);
-            return Ok(None);
+            return self.left_out(publish.ack).await.map(Some);
         }
         let mut delay = Duration::ZERO;
         if publish.principal.role == Role::User {
@@ -250,6 +250,13 @@ impl Intake {
         let is_late = !delay.is_zero() && self.context.broker.answers_publishers;
         let ack_time = is_late.then(|| AckTime { at: Instant::now() + delay, user: topic.owner().clone() });
         Ok(Some((order, ack_time, (remaining, publish.ack))))
+    }
+
+    /// What comes in the name of a person who is erased is left out. The name is taken a moment before that is on disk; the
+    /// publisher is told when it is.
+    async fn left_out(&self, ack: Ack) -> Result<Taken, StoreError> {
+        let committed = self.context.store.erases().await?;
+        Ok((Order::Free, None, (Box::pin(committed.map_ok(|_| Some(AckWord::Done))), ack)))
     }
 
     /// What somebody says of its presence.
