@@ -1,6 +1,7 @@
 //! What the bridge says about itself. It waits neither for the store nor for the broker, so that it can say that
 //! they do not work.
 
+mod drop_log;
 mod transports;
 
 pub(super) use transports::Watched;
@@ -15,6 +16,7 @@ use crate::ops::health::Readiness;
 use crate::ops::metrics::{Histogram, Metric};
 use crate::store::{COMMIT_LIMITS, CommitTimes, QueueState, StoreError, StoreFigures, StoreHealth};
 use crate::transport::Link;
+use drop_log::DropLog;
 use futures_util::future::{BoxFuture, OptionFuture, select_all};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,11 +57,13 @@ pub(super) struct Announcer {
     looking: Option<BoxFuture<'static, Result<Vec<QueueState>, StoreError>>>,
     /// What became of the counters that were published last.
     stats_told: Option<oneshot::Receiver<Outcome>>,
+    drops: DropLog,
 }
 
 impl Announcer {
     pub(super) fn new(context: Arc<Context>, watches: Watches, readiness: watch::Sender<Readiness>) -> Self {
-        Self { context, watches, readiness, said: None, queues: BTreeMap::new(), looking: None, stats_told: None }
+        let (said, queues, looking, stats_told, drops) = (None, BTreeMap::new(), None, None, DropLog::default());
+        Self { context, watches, readiness, said, queues, looking, stats_told, drops }
     }
 
     /// Works until `stop`; the last word is the status `offline`.
@@ -134,6 +138,8 @@ impl Announcer {
         metrics.set(Metric::SpoolRows, numbers.spool_rows);
         metrics.set(Metric::SpoolBytes, numbers.spool_bytes);
         metrics.set(Metric::StoreVerbs, numbers.verbs);
+        metrics.set(Metric::NotesDropped, numbers.notes_dropped);
+        self.drops.tell(numbers.notes_dropped, Instant::now());
         metrics.set_commits(commits(&numbers));
         let views: Vec<View> = self.watches.transports.iter_mut().map(|one| View::of(one, &self.queues)).collect();
         views.iter().for_each(|view| view.show(metrics));

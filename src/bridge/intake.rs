@@ -15,7 +15,7 @@ use super::chat::{ChatIntake, KeptCopies, Schedule, is_for_group};
 use super::commands;
 use super::context::Context;
 use super::count_told;
-use super::presence::{self, PresencePublish};
+use super::presence::{self, PresencePublish, PresenceWord};
 use super::refused_names::RefusedNames;
 use super::refusing::{Refused, Refusing, error, reply_topic_of};
 use crate::chat::erasure::is_reserved;
@@ -33,6 +33,7 @@ use crate::ops::metrics::Metric;
 use crate::store::{Accepted, Deliveries, NewMessage, NewPush, Recorded, StoreError};
 use bytes::Bytes;
 use delayed::AckTime;
+use futures_util::TryFutureExt;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -114,7 +115,10 @@ impl Intake {
                     Notice::QueueFull { session, refused } => {
                         self.context.emit_event(BridgeEvent::QueueFull { session: session.to_string(), refused });
                     }
-                    Notice::SessionLost => self.context.emit_event(BridgeEvent::SessionLost),
+                    Notice::SessionLost => {
+                        self.context.emit_event(BridgeEvent::SessionLost);
+                        waiting.beside(presence::session_lost(&self.context)).await?;
+                    }
                     Notice::SessionShort { seconds, asked } => {
                         self.context.emit_event(BridgeEvent::SessionShort { seconds, asked });
                     }
@@ -200,8 +204,7 @@ impl Intake {
             return Ok(None);
         };
         if self.context.store.is_erased(topic.owner().as_str()) {
-            publish.ack.release(AckWord::Done);
-            return Ok(None);
+            return self.left_out(publish.ack).await.map(Some);
         }
         let mut delay = Duration::ZERO;
         if publish.principal.role == Role::User {
@@ -220,9 +223,13 @@ impl Intake {
             ClientTopic::Presence(owner, device) => match self.presence(&topic, device.as_ref(), &publish) {
                 Ok(presence) => {
                     let (owner, device) = (owner.clone(), device.clone());
-                    let (is_bal, is_kept) = (publish.principal.role == Role::Bal, publish.retain);
                     let said = PresencePublish { owner, device, presence, ack: publish.ack };
-                    presence::said(&self.context, said, is_bal, is_kept).await?;
+                    if publish.principal.role == Role::Bal && !self.context.broker.sees_clients {
+                        let told = presence::bal_said(&self.context, said, publish.retain).await?;
+                        return Ok(Some((Order::Free, None, told)));
+                    }
+                    // Nobody to tell means that the bridge stops: without a word the client says it again.
+                    let _ = self.context.presences.send(PresenceWord::Said(said)).await;
                     return Ok(None);
                 }
                 Err(rejection) => Err(rejection.into()),
@@ -243,6 +250,13 @@ impl Intake {
         let is_late = !delay.is_zero() && self.context.broker.answers_publishers;
         let ack_time = is_late.then(|| AckTime { at: Instant::now() + delay, user: topic.owner().clone() });
         Ok(Some((order, ack_time, (remaining, publish.ack))))
+    }
+
+    /// What comes in the name of a person who is erased is left out. The name is taken a moment before that is on disk; the
+    /// publisher is told when it is.
+    async fn left_out(&self, ack: Ack) -> Result<Taken, StoreError> {
+        let committed = self.context.store.erases().await?;
+        Ok((Order::Free, None, (Box::pin(committed.map_ok(|_| Some(AckWord::Done))), ack)))
     }
 
     /// What somebody says of its presence.

@@ -109,7 +109,7 @@ pub struct Stops {
 pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), StoreError> {
     let Parts { store, recovery, mqtt, transports, control, metrics, readiness } = parts;
     let mqtt::Port { capabilities: broker, inbound, publish, broker_link, readers, trouble, .. } = mqtt;
-    let broker_sessions = mqtt.sessions;
+    let (broker_sessions, broker_connections) = (mqtt.sessions, mqtt.connections);
     let (clients, sightings, notices) = (mqtt.clients, mqtt.sightings, mqtt.notices);
     let (directory, confirmations) = (mqtt.directory, mqtt.confirmations);
     let (events_tx, events) = mpsc::channel(EVENTS);
@@ -190,7 +190,7 @@ pub async fn run(settings: Settings, parts: Parts, stops: Stops) -> Result<(), S
             Ok(())
         });
     } else {
-        let publisher = Publisher::new(Arc::clone(&context), broker_link, readers);
+        let publisher = Publisher::new(Arc::clone(&context), (broker_link, broker_connections), readers);
         tasks.spawn(publisher.run(stops.clone(), announced.clone()));
     }
     tasks.spawn(async move {

@@ -22,6 +22,7 @@ use self::questions::{Question, Questions};
 use self::schedule::{Due, Schedule};
 use super::chat::tell_late;
 use super::context::Context;
+use super::intake::Remaining;
 use super::settings::PublishedPresence;
 use crate::chat::id::Owner;
 use crate::chat::message::{Presence, UserPresence};
@@ -31,9 +32,10 @@ use crate::chat::topic::{ClientTopic, Device};
 use crate::mqtt::{Ack, AckWord, BrokerLink, ClientChange, Sighting};
 use crate::ops::clock::{Clock, at, every};
 use crate::store::{LastPresence, PresenceChange, StoreError};
-use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, TryFutureExt};
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -48,6 +50,9 @@ const ASKED_MAX: usize = 64;
 /// How often the store is told that the bridge runs, while any chat user is known. After a crash `last_seen` may be too
 /// early by so much.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// BALs that are noted as away by one verb.
+const AWAY_AT_ONCE: usize = 1_000;
 
 /// What a client published about itself on a presence topic.
 #[derive(Debug)]
@@ -285,26 +290,30 @@ impl UserPresences {
     }
 }
 
-/// Somebody says how it is: a BAL (`is_bal`), or a chat user; now, or as the broker has kept it.
-pub(super) async fn said(
+/// A BAL says how it is at a broker of others: now, or as that has kept it (`is_kept`). What remains is that it is on disk.
+pub(super) async fn bal_said(
     context: &Context,
     said: PresencePublish,
-    is_bal: bool,
     is_kept: bool,
-) -> Result<(), StoreError> {
-    if is_bal && !context.broker.sees_clients {
-        let PresencePublish { owner, device, presence, ack } = said;
-        let session = *context.broker_sessions.borrow();
-        let changed = context.bal_presences.tell((&owner, device.as_ref()), presence.as_ref(), is_kept, session);
-        if let Some(is_away) = changed {
-            // The next start has to know it: the broker may not deliver all that it keeps.
-            let _committed = context.store.bal_changed(owner, is_away).await?;
-        }
-        ack.release(AckWord::Done);
-        return Ok(());
+) -> Result<(Remaining, Ack), StoreError> {
+    let PresencePublish { owner, device, presence, ack } = said;
+    let session = *context.broker_sessions.borrow();
+    let told = context.bal_presences.tell((&owner, device.as_ref()), presence.as_ref(), is_kept, session);
+    let Some(is_away) = told else { return Ok((Box::pin(ready(Ok(Some(AckWord::Done)))), ack)) };
+    // The next start has to know it: the broker may not deliver all that it keeps. The store is asked although nothing may have
+    // changed: the same word may come once more before that which came first is on disk.
+    let committed = context.store.bal_changed(owner, is_away).await?;
+    Ok((Box::pin(committed.map_ok(|()| Some(AckWord::Done))), ack))
+}
+
+/// A broker of others has lost the session of the bridge: BALs of which it may have lost the presence count as away, and the
+/// next start has to know that.
+pub(super) async fn session_lost(context: &Context) -> Result<(), StoreError> {
+    let session = *context.broker_sessions.borrow();
+    for away in context.bal_presences.session_lost(session).chunks(AWAY_AT_ONCE) {
+        // Nobody is told that it is so.
+        let _committed = context.store.bals_gone(away.to_vec()).await?;
     }
-    // Nobody to tell means that the bridge stops: without a word the client says it again.
-    let _ = context.presences.send(PresenceWord::Said(said)).await;
     Ok(())
 }
 

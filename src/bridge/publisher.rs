@@ -66,6 +66,9 @@ struct Fetched {
 pub(super) struct Publisher {
     context: Arc<Context>,
     broker_link: watch::Receiver<BrokerLink>,
+    connections: watch::Receiver<u64>,
+    /// The connection for which it was looked who is there: what is for BALs is held, or goes out on this one alone.
+    connection: u64,
     /// The broker was up when that was looked at last.
     is_up: bool,
     /// That has changed since.
@@ -88,12 +91,14 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn new(
         context: Arc<Context>,
-        broker_link: watch::Receiver<BrokerLink>,
+        (broker_link, connections): (watch::Receiver<BrokerLink>, watch::Receiver<u64>),
         readers: watch::Receiver<u64>,
     ) -> Self {
         Self {
             context,
             broker_link,
+            connections,
+            connection: 0,
             is_up: false,
             link_changed: false,
             readers,
@@ -129,7 +134,7 @@ impl Publisher {
                 permit = context.publish.reserve(), if open && !self.outgoing.is_empty() => {
                     let Ok(permit) = permit else { break };
                     if let Some(outbound) = self.outgoing.pop_front() {
-                        permit.send(outbound);
+                        permit.send(Outbound { connection: Some(self.connection), ..outbound });
                     }
                 }
                 topics = context.store.topics_with_documents() => {
@@ -162,6 +167,8 @@ impl Publisher {
     /// Whether the broker is up. When it has come up, who is away is not known at first: what is about to be published then
     /// waits. Those who acknowledge explicitly may have lost what they were given, and what was set aside is tried once more.
     fn look_at_link(&mut self) -> bool {
+        // Before the link. What goes out for a connection that is over by then comes back unsent.
+        self.connection = *self.connections.borrow();
         // It may have gone and come back meanwhile.
         let has_changed = std::mem::take(&mut self.link_changed) || self.broker_link.has_changed().unwrap_or(false);
         let is_up = *self.broker_link.borrow_and_update() == BrokerLink::Up;

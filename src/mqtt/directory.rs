@@ -19,10 +19,7 @@ pub trait RoleSource: Send + Sync {
 
     /// As what `name` may still write who wrote as `then`; `None`: it is nobody any more. Whoever was a BAL and is none any more is
     /// a chat user.
-    fn writes_as(&self, name: &str, then: Role) -> Option<Role> {
-        let _ = then;
-        Some(self.role_of(name).unwrap_or(Role::User))
-    }
+    fn writes_as(&self, name: &str, then: Role) -> Option<Role>;
 
     /// Whether `secret` is the password of a chat user, or a token of that one that was issued just now.
     fn prove(&self, _name: &str, _secret: &str) -> BoxFuture<'static, Proven> {

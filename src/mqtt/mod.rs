@@ -152,6 +152,9 @@ pub struct Outbound {
     /// The first one of its topic after a failure. After a failure, the broker answers everything of the topic
     /// with [`Outcome::Unsent`] until it sees one of these, so that order survives ([`barrier::Barrier`]).
     pub resume: bool,
+    /// The connection to a broker of others ([`Port::connections`]) for which it was decided to publish it now; on a later one it
+    /// is not sent, and the outcome is [`Outcome::Unsent`]: what was known of its reader may be old. None: it goes out on any.
+    pub connection: Option<u64>,
     /// Where the outcome is told. Dropped by the broker: as [`Outcome::Lost`].
     pub outcome: oneshot::Sender<Outcome>,
 }
@@ -174,6 +177,7 @@ impl Outbound {
             correlation,
             expires_at,
             resume,
+            connection: None,
             outcome: tell,
         };
         (outbound, outcome)
@@ -192,7 +196,8 @@ pub enum Outcome {
     Confirmed,
     /// Nobody is there to read the topic now; nothing was sent. [`Port::readers`] changes when somebody comes.
     NoReader,
-    /// Not sent, because an earlier publication of the topic failed and the publisher has not resumed yet.
+    /// Not sent, because an earlier publication of the topic failed and the publisher has not resumed yet, or because it was for
+    /// an earlier connection.
     Unsent,
     /// It was sent, and the connection ended before it was confirmed: publish it again, it may arrive twice.
     Lost,
@@ -352,6 +357,9 @@ pub struct Port {
     pub publish: mpsc::Sender<Outbound>,
     /// Whether the broker is there.
     pub broker_link: watch::Receiver<BrokerLink>,
+    /// The number of the connection to a broker of others: it grows before that is [`BrokerLink::Up`], and after the one before is
+    /// [`BrokerLink::Down`]. Whoever reads it first, and the link then, never takes an earlier link for that of this connection.
+    pub connections: watch::Receiver<u64>,
     /// Grows when the broker has come up without the session that the bridge had there: it may have lost all that it kept.
     /// Before anything comes from it.
     pub sessions: watch::Receiver<u64>,
@@ -385,6 +393,8 @@ pub struct Outlet {
     pub publish: mpsc::Receiver<Outbound>,
     /// Whether the broker is there.
     pub broker_link: watch::Sender<BrokerLink>,
+    /// To be changed with each connection, before the link is up.
+    pub connections: watch::Sender<u64>,
     /// To be changed when the broker has not the session that the bridge had there.
     pub sessions: watch::Sender<u64>,
     /// Why it is not, or what it refuses, in words for an operator.
@@ -413,6 +423,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
     let (inbound_tx, inbound_rx) = inbound_queues(inbound);
     let (publish_tx, publish_rx) = mpsc::channel(publish);
     let (link_tx, link_rx) = watch::channel(BrokerLink::Down);
+    let (connections_tx, connections_rx) = watch::channel(0);
     let (sessions_tx, sessions_rx) = watch::channel(0);
     let (trouble_tx, trouble_rx) = watch::channel(None);
     let (readers_tx, readers_rx) = watch::channel(0);
@@ -429,6 +440,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             inbound: inbound_rx,
             publish: publish_tx,
             broker_link: link_rx,
+            connections: connections_rx,
             sessions: sessions_rx,
             trouble: trouble_rx,
             readers: readers_rx,
@@ -444,6 +456,7 @@ pub fn port(inbound: usize, publish: usize) -> (Port, Outlet) {
             inbound: inbound_tx,
             publish: publish_rx,
             broker_link: link_tx,
+            connections: connections_tx,
             sessions: sessions_tx,
             trouble: trouble_tx,
             readers: readers_tx,

@@ -15,7 +15,7 @@ use super::config::Plan;
 use super::inbound::{InboundSender, is_of_user};
 use super::link::{Acknowledged, Arrived, Event, Failure, Leave, Protocol, Terms};
 use super::packet_suspect::PacketSuspect;
-use super::talk::{Close, Flight, Talk};
+use super::talk::{Close, Flight, Links, Talk};
 use super::{Ack, AckWord, BrokerLink, Inbound, Outlet};
 use crate::chat::principal::Senders;
 use bytes::Bytes;
@@ -107,13 +107,13 @@ pub(super) async fn run<P: Protocol>(
         Err(failure) => return End::Failed { failure, open: None },
     };
     info!(broker = plan.address, session_present = terms.session_present, "connected to the broker");
+    if !terms.session_present {
+        // Before the SUBSCRIBE, so that nothing which the broker keeps comes earlier; and before that is told.
+        outlet.sessions.send_modify(|sessions| *sessions = sessions.wrapping_add(1));
+    }
     for notice in flight.session_log.connected(&terms, limits.session_expiry_secs(), &plan.address) {
         // If the bridge is behind with notices, the log has to do.
         _ = outlet.notices.try_send(notice);
-    }
-    if !terms.session_present {
-        // Before the SUBSCRIBE, so that nothing which the broker keeps comes earlier.
-        outlet.sessions.send_modify(|sessions| *sessions = sessions.wrapping_add(1));
     }
 
     let session = Session { plan, terms, window: usize::from(window), stop, tally: Tally::default() };
@@ -151,7 +151,7 @@ impl Session<'_> {
         outlet: &mut Outlet,
     ) -> Result<Close, Failure> {
         let Self { plan, terms, stop, tally, .. } = self;
-        let Outlet { inbound, publish, broker_link, readers, notices, .. } = outlet;
+        let Outlet { inbound, publish, broker_link, connections, readers, notices, .. } = outlet;
         // Twice the window, because QoS 0 may take one half of it.
         let (users_tx, users) = mpsc::channel(2 * self.window);
         let (others_tx, others) = mpsc::channel(2 * self.window);
@@ -159,7 +159,8 @@ impl Session<'_> {
         let (acks_tx, acks) = mpsc::channel(MOST_UNACKNOWLEDGED);
         let withheld = Notify::new();
         let longest = usize::try_from(plan.config.limits.max_packet_bytes).unwrap_or(usize::MAX - 1);
-        let mut talk: Talk<'_, P> = Talk { plan, terms: *terms, client, flight, broker_link, readers, notices, tally };
+        let links = Links { broker_link, connections, readers };
+        let mut talk: Talk<'_, P> = Talk { plan, terms: *terms, client, flight, links, notices, tally };
         let intake =
             Intake { longest, held, acks: acks_tx, owed: HashSet::new(), senders: &plan.config.senders, tally };
         let mut receiving = pin!(intake.receive::<P>(events));

@@ -35,10 +35,16 @@ pub(super) struct Talk<'a, P: Protocol> {
     pub(super) terms: Terms,
     pub(super) client: &'a P::Client,
     pub(super) flight: &'a mut Flight,
-    pub(super) broker_link: &'a watch::Sender<BrokerLink>,
-    pub(super) readers: &'a watch::Sender<u64>,
+    pub(super) links: Links<'a>,
     pub(super) notices: &'a mpsc::Sender<Notice>,
     pub(super) tally: &'a Tally,
+}
+
+/// What the bridge sees of the connection.
+pub(super) struct Links<'a> {
+    pub(super) broker_link: &'a watch::Sender<BrokerLink>,
+    pub(super) connections: &'a watch::Sender<u64>,
+    pub(super) readers: &'a watch::Sender<u64>,
 }
 
 impl<P: Protocol> Talk<'_, P> {
@@ -87,8 +93,10 @@ impl<P: Protocol> Talk<'_, P> {
         self.tally.opened.get_or_init(Instant::now);
         info!(broker = self.plan.address, filters = self.plan.config.filters.len(), "subscribed; the broker is up");
         self.flight.trouble.connected();
-        self.broker_link.send_replace(BrokerLink::Up);
-        self.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
+        let Links { broker_link, connections, readers } = &self.links;
+        connections.send_modify(|connections| *connections = connections.wrapping_add(1));
+        broker_link.send_replace(BrokerLink::Up);
+        readers.send_modify(|changes| *changes = changes.wrapping_add(1));
     }
 
     async fn publish_all(
@@ -124,6 +132,12 @@ impl<P: Protocol> Talk<'_, P> {
     }
 
     fn send(&mut self, outbound: Outbound) {
+        if outbound.connection.is_some_and(|connection| connection != *self.links.connections.borrow()) {
+            // It was in the queue when an earlier connection ended. What follows it on its topic waits until it was published.
+            self.flight.barrier.broke(&outbound.topic);
+            _ = outbound.outcome.send(Outcome::Unsent);
+            return;
+        }
         if !self.flight.barrier.admits(&outbound.topic, outbound.resume) {
             // If nobody waits for it any more, that is no error.
             _ = outbound.outcome.send(Outcome::Unsent);
@@ -163,7 +177,7 @@ impl<P: Protocol> Talk<'_, P> {
 
     fn tick(&mut self) {
         if self.flight.tick(Instant::now()) {
-            self.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
+            self.links.readers.send_modify(|changes| *changes = changes.wrapping_add(1));
         }
     }
 }

@@ -235,7 +235,12 @@ impl Store {
         self.queue.submit(move |tx| presence::bal_changed(tx, &bal, is_away)).await
     }
 
-    /// The BALs that have said that they are away, and nothing else since.
+    /// Notes that these BALs count as away, and have to say that they are back.
+    pub async fn bals_gone(&self, bals: Vec<Owner>) -> Result<Committed<()>, StoreError> {
+        self.queue.submit(move |tx| presence::bals_gone(tx, &bals)).await
+    }
+
+    /// The BALs that are away, and have said nothing else since.
     pub async fn bals_away(&self) -> Result<Committed<Vec<Owner>>, StoreError> {
         self.queue.submit(|tx| presence::bals_away(tx)).await
     }

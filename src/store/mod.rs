@@ -36,7 +36,7 @@
 //! | `acked_up_to`, `sweep`, `drop_unread`, `flush` | go on where they stopped: each part is a transaction |
 //! | `documents_acked`, `handed_out_up_to` | do nothing more |
 //! | `presence_changed`, `still_alive` | the later time stays |
-//! | `bal_changed` | does nothing more |
+//! | `bal_changed`, `bals_gone` | do nothing more |
 //! | `broker_state`, `is_imported`, `read_rows`, `read_documents`, `read_retained`, `waiting_topics`, `own_topics`, `topics_to_drop` | give the same again; rows and documents that were given count as sent after a crash |
 //! | `keep_session`, `keep_group` | give the same queue again |
 //! | `session_left`, `all_left`, `subscribe`, `unsubscribe`, `assign`, `released`, `forget_incoming`, `drop_will`, `documents_seen` | leave it as it is |

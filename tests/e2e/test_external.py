@@ -1,13 +1,16 @@
 """The bridge at a real mosquitto that is killed and restarted under it."""
 
+import contextlib
 import json
 import re
+import socket
+import threading
 import time
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
-from harness import FINAL, Bal, Bridge, Process, Sim, check_settled, check_upstream, eventually, free_port
+from harness import FINAL, Bal, Bridge, Process, Sim, check_settled, check_upstream, eventually, free_port, is_copy
 
 DEVICES = [f"phone{n}" for n in range(10)]
 TOLD = ["accepted", "sent", "delivered"]
@@ -177,6 +180,101 @@ def test_messages_wait_in_the_bridge_while_presence_says_offline(sim, bridge, ba
     bal.publish({"state": "online", "conn": "c2"}, "client1/self/presence", retain=True)
     bal.wait_on("messages", 30)
     assert [body["ccs_id"] for body in bal.on("messages")] == [str(n) for n in range(1, 31)]
+
+
+class Cable:
+    """Carries connections to a broker. What clients say may be kept back in it, and it may be cut."""
+
+    def __init__(self, broker_port: int):
+        self.broker_port = broker_port
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        self.open = threading.Event()
+        self.open.set()
+        self.always = threading.Event()
+        self.always.set()
+        self.ends: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.server.accept()
+                far = socket.create_connection(("127.0.0.1", self.broker_port))
+                self.ends += [near, far]
+                for one in (near, far, self.open), (far, near, self.always):
+                    threading.Thread(target=self._carry, args=one, daemon=True).start()
+
+    @staticmethod
+    def _carry(source: socket.socket, sink: socket.socket, is_open: threading.Event):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                is_open.wait()
+                sink.sendall(data)
+        end(source, sink)
+
+    def keep_back(self):
+        self.open.clear()
+
+    def cut(self):
+        ends, self.ends = self.ends, []
+        end(*ends)
+        self.open.set()
+
+    def close(self):
+        end(self.server)
+        self.cut()
+
+
+def end(*sockets: socket.socket):
+    for one in sockets:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def cable(mosquitto):
+    cable = Cable(mosquitto.port)
+    yield cable
+    cable.close()
+
+
+def bal_without_a_session(mosquitto, conn: str) -> Bal:
+    bal, topic = Bal("client1", mosquitto.port, mqtt.MQTTv311, clean=True), "client1/self/presence"
+    bal.client.will_set(topic, json.dumps({"state": "offline", "conn": conn}), 1, retain=True)
+    bal.connect()
+    bal.wait_acked(bal.publish({"state": "online", "conn": conn}, topic, retain=True))
+    return bal
+
+
+def test_what_was_on_its_way_when_the_connection_broke_waits_for_a_bal_that_has_gone(sim, make_bridge, mosquitto, cable):
+    # A broker of MQTT 3.1.1 does not say that nobody is there.
+    section = f'broker = "external"\nurl = "mqtt://127.0.0.1:{cable.port}"\nversion = "3.1.1"'
+    bridge = make_bridge(mqtt_section=section).start()
+    other, ids = Bal("client2", mosquitto.port, mqtt.MQTTv311).connect(), [f"a{n}" for n in range(60)]
+    other.push("first", DEVICES[0])
+    other.wait_words("first", TOLD)
+    bal = bal_without_a_session(mosquitto, "c1")
+    sim.upstream("phone")
+    bal.wait_on("messages", 1)
+    eventually(lambda: bridge.metric("bridge_spool_rows") == 0, "the broker has it")
+    # More statuses of another BAL than may be unconfirmed at one time: what comes behind them waits for the broker.
+    cable.keep_back()
+    for message_id in ids:
+        other.push(message_id, DEVICES[int(message_id[-1])])
+    eventually(lambda: sim.stats()["delivered"] == 61, "all are delivered")
+    sim.upstream("phone")
+    eventually(lambda: bridge.metric("bridge_spool_rows") == 1, "the message is on disk")
+    watcher = Bal("ops", mosquitto.port, mqtt.MQTTv311, clean=True, filters=["client1/self/presence"]).connect()
+    bal.vanish()
+    watcher.wait(lambda: watcher.messages and watcher.messages[-1][1]["state"] == "offline", "offline, said by the will")
+    cable.cut()
+    other.wait_final(ids)
+    assert bridge.metric("bridge_spool_rows") == 1, "it is held"
+    bal = bal_without_a_session(mosquitto, "c2")
+    assert not is_copy(bal.wait_on("messages", 1)[0])
+    for one in (bal, other, watcher):
+        one.close()
 
 
 def test_the_presence_of_a_chat_user_is_made_of_what_the_devices_say(bridge, mosquitto, version):

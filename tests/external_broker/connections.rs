@@ -34,6 +34,36 @@ async fn what_was_told_as_lost_is_not_sent_again_by_the_library() {
 }
 
 #[tokio::test]
+async fn what_was_decided_for_an_earlier_connection_is_given_back_and_what_follows_it_waits_for_it() {
+    let broker = Scripted::listen().await;
+    let mut bridge = Bridge::start(config(broker.url(), Version::V5));
+    let link = broker.welcome(connack(false)).await;
+    bridge.broker_link(BrokerLink::Up).await;
+    let earlier = Some(*bridge.port.connections.borrow());
+    drop(link);
+    bridge.broker_link(BrokerLink::Down).await;
+    let old = bridge.send("t", "old", |o| o.connection = earlier).await;
+    let other = bridge.send("other", BODY, |o| o.connection = earlier).await;
+    let of_any = bridge.publish("any").await;
+
+    let mut link = broker.welcome(connack(true)).await;
+    assert_eq!(&link.published().await.topic[..], b"any");
+    assert_eq!((outcome(old).await, outcome(other).await), (Outcome::Unsent, Outcome::Unsent));
+    bridge.broker_link(BrokerLink::Up).await;
+    let now = Some(*bridge.port.connections.borrow());
+    assert_ne!(now, earlier);
+    // The bridge may have published it before it heard of the first one.
+    let behind = bridge.send("t", "behind", |o| (o.connection, o.resume) = (now, false)).await;
+    assert_eq!(outcome(behind).await, Outcome::Unsent);
+    let again = bridge.send("t", "again", |o| o.connection = now).await;
+    let publish = link.published().await;
+    assert_eq!((&publish.topic[..], &publish.payload[..], publish.dup), (&b"t"[..], &b"again"[..], false));
+    link.puback(publish.pkid, PubAckReason::Success).await;
+    assert_eq!(outcome(again).await, Outcome::Confirmed);
+    drop(of_any);
+}
+
+#[tokio::test]
 async fn after_a_failure_nothing_of_the_topic_is_sent_until_the_publisher_resumes() {
     let broker = Scripted::listen().await;
     let mut bridge = Bridge::start(config(broker.url(), Version::V5));

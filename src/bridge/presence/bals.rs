@@ -91,7 +91,7 @@ impl BalPresences {
     }
 
     /// The owner (or one of its devices) said how it is; `None` when that was taken back. `is_kept`: the broker had kept it.
-    /// `session`: the number of the session at the broker. Returns whether the owner is away now, if that has changed.
+    /// `session`: the number of the session at the broker. Returns whether the owner is away now; `None`: nothing is kept of it.
     pub(crate) fn tell(
         &self,
         (owner, device): (&Owner, Option<&Device>),
@@ -99,10 +99,9 @@ impl BalPresences {
         is_kept: bool,
         session: u64,
     ) -> Option<bool> {
-        let mut changed = None;
+        let mut told = None;
         self.0.send_if_modified(|known| {
             known.begin_session(session);
-            let was_away = known.owners.get(owner.as_str()).is_some_and(Aggregate::is_away);
             let was_held = known.holds(owner.as_str());
             // What it says takes the place of what was remembered, whichever device it is.
             if known.recovered.remove(owner.as_str()) {
@@ -114,8 +113,7 @@ impl BalPresences {
             let new = || Aggregate::new(Evidence::Births, NO_GRACE_MS);
             let aggregate = known.owners.entry(owner.to_string()).or_insert_with(new);
             let changes = aggregate.handle_said(device, presence, NO_TIME);
-            let is_away = aggregate.is_away();
-            changed = (is_away != was_away).then_some(is_away);
+            told = Some(aggregate.is_away());
             if aggregate.is_idle() {
                 known.owners.remove(owner.as_str());
             }
@@ -132,7 +130,18 @@ impl BalPresences {
             }
             returned || was_held != known.holds(owner.as_str())
         });
-        changed
+        told
+    }
+
+    /// The broker has lost the session of the bridge, and has one of this number. Returns who counts as away now.
+    pub(crate) fn session_lost(&self, session: u64) -> Vec<Owner> {
+        let mut away = Vec::new();
+        self.0.send_modify(|known| {
+            known.begin_session(session);
+            let names = known.owners.iter().filter(|(_, owner)| owner.is_away()).map(|(name, _)| name);
+            away = names.filter_map(|name| Owner::new(name).ok()).collect();
+        });
+        away
     }
 
     /// Something came that the broker keeps, on whatever topic.

@@ -54,8 +54,35 @@ impl Harness {
     }
 
     fn finds_the_broker(&self) {
+        self.mqtt.connections.send_modify(|connections| *connections += 1);
         self.mqtt.broker_link.send_replace(BrokerLink::Up);
         self.mqtt.readers.send_modify(|changes| *changes += 1);
+    }
+
+    /// What the client of a broker does with a document that it takes from the queue.
+    fn gives_to_the_broker(&self, outbound: Outbound) -> Outcome {
+        let is_old = outbound.connection.is_some_and(|connection| connection != *self.mqtt.connections.borrow());
+        let outcome = if is_old { Outcome::Unsent } else { Outcome::Confirmed };
+        outbound.outcome.send(outcome).unwrap();
+        outcome
+    }
+
+    /// A BAL says how it is, and nobody waits for the word.
+    async fn bal_begins_to_be(&self, state: &str) -> oneshot::Receiver<AckWord> {
+        self.publish("client1/self/presence", &json!({"state": state, "conn": "c1"})).await
+    }
+
+    /// Everything that came so far was taken: a copy of an old message, which is dropped at once, is acknowledged.
+    async fn has_taken_everything(&self) {
+        let (ack, word) = Ack::new();
+        let topic = "client1/self/messages";
+        let old = Inbound::new(Principal::anonymous(topic), topic.to_owned(), "{}".into(), ack);
+        self.mqtt.inbound.send(Inbound { retain: true, ..old }).await.unwrap();
+        assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    }
+
+    async fn bals_away(&self) -> Vec<Owner> {
+        self.store.bals_away().await.unwrap().await.unwrap()
     }
 
     /// The next document, marked. The publisher looks every now and then whether it is time for that.
@@ -110,7 +137,7 @@ async fn who_was_away_before_the_start_is_away_although_the_broker_does_not_say_
     harness.reads_upstream("1").await;
     let (dir, path) = harness.close().await;
     let harness = Harness::open_with(dir, path, external());
-    assert_eq!(harness.store.bals_away().await.unwrap().await.unwrap(), []);
+    assert_eq!(harness.bals_away().await, []);
     drop(still);
     harness.close().await;
 }
@@ -174,6 +201,102 @@ async fn where_the_broker_has_forgotten_everything_a_bal_that_spoke_before_has_t
     harness.publishes_nothing().await;
     harness.bal_is("online", "c2", false).await;
     harness.reads_upstream("2").await;
+    drop(still);
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn what_a_bal_says_is_acknowledged_when_it_is_on_disk_and_not_before() {
+    let harness = Harness::open_for(external());
+    // It reads the disk at its start.
+    harness.has_taken_everything().await;
+    let disk = rusqlite::Connection::open(&harness.path).unwrap();
+    disk.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // It comes once more where the connection to the broker ended meanwhile.
+    let mut words = [harness.bal_begins_to_be("offline").await, harness.bal_begins_to_be("offline").await];
+    harness.has_taken_everything().await;
+    for word in &mut words {
+        assert!(word.try_recv().is_err(), "it is not on disk yet");
+    }
+    disk.execute_batch("ROLLBACK").unwrap();
+    for word in words {
+        assert_eq!(timeout(word).await, Ok(AckWord::Done));
+    }
+    assert_eq!(harness.bals_away().await, [Owner::new("client1").unwrap()]);
+    harness.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bal_that_has_to_speak_again_because_the_broker_has_forgotten_everything_has_to_after_a_restart_too() {
+    let still = Stillness::hold();
+    let mut harness = Harness::open_for(external());
+    harness.bal_is("online", "c1", true).await;
+    harness.sends_upstream("1").await;
+    harness.reads_upstream("1").await;
+    harness.loses_the_broker();
+    harness.mqtt.sessions.send_modify(|sessions| *sessions += 1);
+    harness.mqtt.notices.send(mqtt::Notice::SessionLost).await.unwrap();
+    harness.finds_the_broker();
+    timeout(async {
+        while harness.bals_away().await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (dir, path) = harness.close().await;
+    let mut harness = Harness::open_with(dir, path, external());
+    harness.sends_upstream("2").await;
+    harness.passes(10 * BAL_BIRTHS).await;
+    harness.publishes_nothing().await;
+    harness.bal_is("online", "c2", false).await;
+    harness.reads_upstream("2").await;
+    assert_eq!(harness.bals_away().await, []);
+    drop(still);
+    harness.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_the_queue_to_the_broker_when_the_connection_ends_waits_like_everything_else_for_a_bal() {
+    let still = Stillness::hold();
+    let mut harness = Harness::open_for(external());
+    harness.bal_is("online", "c1", true).await;
+    harness.sends_upstream("1").await;
+    let queued = harness.published().await;
+    harness.loses_the_broker();
+    harness.sends_upstream("2").await;
+    harness.finds_the_broker();
+    assert_eq!(harness.gives_to_the_broker(queued), Outcome::Unsent);
+    // Its will is in the queue of the session, and what the broker keeps is behind that.
+    harness.publishes_nothing().await;
+    harness.bal_is("offline", "c1", false).await;
+    harness.passes(10 * BAL_BIRTHS).await;
+    harness.publishes_nothing().await;
+    harness.bal_is("online", "c2", false).await;
+    for id in ["1", "2"] {
+        let document = harness.reads_upstream(id).await;
+        assert_eq!(document.get("redelivered"), None, "it was never sent");
+    }
+    drop(still);
+    harness.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_for_those_who_say_nothing_goes_out_again_at_once() {
+    let still = Stillness::hold();
+    let mut harness = Harness::open_for(Settings { births: Duration::ZERO, ..external() });
+    for id in ["1", "2", "3"] {
+        harness.sends_upstream(id).await;
+    }
+    let queued = harness.published().await;
+    harness.loses_the_broker();
+    harness.finds_the_broker();
+    assert_eq!(harness.gives_to_the_broker(queued), Outcome::Unsent);
+    for id in ["1", "2", "3"] {
+        let outbound = harness.published().await;
+        let document: Value = serde_json::from_slice(&outbound.payload).unwrap();
+        assert_eq!((&document["ccs_id"], document.get("redelivered")), (&json!(id), None));
+        assert_eq!(harness.gives_to_the_broker(outbound), Outcome::Confirmed);
+    }
     drop(still);
     harness.close().await;
 }

@@ -32,6 +32,10 @@ impl RoleSource for OneBal {
     fn role_of(&self, name: &str) -> Option<Role> {
         (name == "bal1").then_some(Role::Bal)
     }
+
+    fn writes_as(&self, name: &str, _then: Role) -> Option<Role> {
+        self.role_of(name).or(Some(Role::User))
+    }
 }
 
 /// Documents that were published, with their topics.

@@ -15,6 +15,10 @@ impl RoleSource for Passwords {
         Some(Role::User)
     }
 
+    fn writes_as(&self, name: &str, _then: Role) -> Option<Role> {
+        self.role_of(name)
+    }
+
     fn prove(&self, _name: &str, secret: &str) -> BoxFuture<'static, Proven> {
         ready(if secret == "right" { Proven::Yes } else { Proven::No }).boxed()
     }
@@ -64,12 +68,16 @@ impl Harness {
 
     async fn erased_and_freed(&mut self, user: &str) {
         for op in ["user.erase", "user.free"] {
-            let (call, mut answers) = ControlCall::new(json!({"op": op, "user": user}).to_string().into());
-            self.control.send(call).await.unwrap();
-            let answer = self.while_put_out(async move { answers.recv().await.unwrap() }).await;
-            let answer: Value = serde_json::from_slice(&answer).unwrap();
-            assert_eq!(answer["ok"], true, "{answer}");
+            self.does(op, user).await;
         }
+    }
+
+    async fn does(&mut self, op: &str, user: &str) {
+        let (call, mut answers) = ControlCall::new(json!({"op": op, "user": user}).to_string().into());
+        self.control.send(call).await.unwrap();
+        let answer = self.while_put_out(async move { answers.recv().await.unwrap() }).await;
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer["ok"], true, "{answer}");
     }
 }
 
@@ -151,6 +159,25 @@ async fn whoever_has_a_name_that_was_freed_is_somebody_else() {
     let (reply, told) = harness.asks_as_eve(&json!({"id": "x2", "op": "export", "after": "contacts"})).await;
     assert_eq!(reply["code"], "FORBIDDEN", "another one has proved nothing");
     told.outcome.send(Outcome::Confirmed).unwrap();
+    harness.close().await;
+}
+
+/// That the name is taken is known a moment before it is on disk.
+#[tokio::test]
+async fn what_is_left_out_because_its_writer_is_erased_is_acknowledged_when_that_is_on_disk() {
+    let mut harness = Harness::open();
+    let settings = &json!({"id": "r1", "op": "settings"});
+    harness.asks_as_eve(settings).await.1.outcome.send(Outcome::Confirmed).unwrap();
+    harness.does("user.erase", "eve").await;
+    let disk = rusqlite::Connection::open(&harness.path).unwrap();
+    disk.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut word = harness.publish_as(at("eve:phone"), "eve/self/requests/phone", settings).await;
+    // Of a name that is nobody's nothing has to be on disk.
+    let next = harness.publish_as(at("deleted-7k2m9q0x:web"), "deleted-7k2m9q0x/self/messages", settings).await;
+    assert_eq!(timeout(next).await, Ok(AckWord::Done));
+    assert!(word.try_recv().is_err(), "the disk has not answered");
+    disk.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(timeout(word).await, Ok(AckWord::Done));
     harness.close().await;
 }
 

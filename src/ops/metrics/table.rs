@@ -95,6 +95,8 @@ metrics! {
     IntakeStopped(Gauge, "bridge_intake_stopped", "1 when a limit stops the intake: of pushes, or of what devices send");
     StoreVerbs(Counter, "bridge_store_verbs_total",
         "Changes that the transactions hold; divided by `bridge_store_commit_seconds_count`, changes per transaction");
+    NotesDropped(Counter, "bridge_documents_dropped_total",
+        "Errors, statuses of what was refused, and events that nobody read, dropped because too many of them waited");
     MqttReconnects(Counter, "bridge_mqtt_reconnects_total", "Times that the MQTT side was connected anew");
     ClientsRefused(Counter, "bridge_broker_refusals_total", ["reason"],
         "Clients of the embedded broker refused or cut off");

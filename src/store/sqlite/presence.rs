@@ -29,6 +29,10 @@ pub(in crate::store) fn bal_changed(tx: &mut Tx<'_>, bal: &Owner, is_away: bool)
     tx.execute(if is_away { AWAY } else { BACK }, [bal.as_str()]).map(drop)
 }
 
+pub(in crate::store) fn bals_gone(tx: &mut Tx<'_>, bals: &[Owner]) -> rusqlite::Result<()> {
+    bals.iter().try_for_each(|bal| bal_changed(tx, bal, true))
+}
+
 pub(in crate::store) fn bals_away(tx: &ReadTx<'_>) -> rusqlite::Result<Vec<Owner>> {
     tx.all(ALL_AWAY, [], owner)
 }
