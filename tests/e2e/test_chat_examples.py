@@ -37,7 +37,7 @@ def test_the_scene_of_the_python_client_ends_with_the_tick_read_as_often_as_it_i
 
 def example(name: str, *words, **options) -> subprocess.CompletedProcess:
     """One of the programs, to its end. What Python warns of ends it as well."""
-    command = [sys.executable, "-W", "error", EXAMPLES / name, *words]
+    command = [sys.executable, "-B", "-W", "error", EXAMPLES / name, *words]
     return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, **options)
 
 
