@@ -14,9 +14,16 @@ import threading
 import time
 from pathlib import Path
 
-import paho.mqtt.client as mqtt
+try:
+    import paho.mqtt.client as mqtt
+    from paho.mqtt.enums import CallbackAPIVersion
+except ImportError:
+    sys.exit("paho-mqtt 2 is missing: pip install paho-mqtt")
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+# Reason codes of MQTT 5. After these it would be in vain to try again.
+WRONG_LOGIN, TAKEN_OVER = (0x86, 0x87), 0x8E
+printing = threading.Lock()
 last_id = 0
 
 
@@ -26,6 +33,12 @@ def new_id() -> str:
     fresh = time.time_ns() // 1_000_000 << 38 | secrets.randbits(38)
     last_id = fresh if fresh >> 38 > last_id >> 38 else last_id + 1
     return "".join(ALPHABET[last_id >> 5 * place & 31] for place in reversed(range(16)))
+
+
+def tell(text: str):
+    """A whole line, whichever thread says it."""
+    with printing:
+        print(text, flush=True)
 
 
 class ChatClient:
@@ -38,22 +51,45 @@ class ChatClient:
         self.ticks: dict[str, str] = {}  # of own messages, by id
         self.replies: dict[str, dict] = {}  # by the id of the request
         self.token_is_registered = False
+        self.fault: str | None = None  # why nothing more will come
         self.changed = threading.Condition()
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, f"{user}:{dev}", protocol=mqtt.MQTTv5)
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, f"{user}:{dev}", protocol=mqtt.MQTTv5)
         self.client.username_pw_set(user, password)
         self.client.on_connect = self.on_connect
+        self.client.on_disconnect = self.on_disconnect
         self.client.on_message = self.on_message
-        self.client.connect(host, port)
+        try:
+            self.client.connect(host, port)
+        except OSError as fault:
+            raise SystemExit(f"no broker at {host}:{port}: {fault}") from None
         self.client.loop_start()
 
     def on_connect(self, client, _userdata, _flags, reason, _properties):
+        if reason.is_failure:
+            self.say(f"is refused: {reason}")
+            if reason.value in WRONG_LOGIN:
+                self.gives_up(f"the broker does not let {self.user} in, the password is wrong: {reason}")
+            return
         self.say(f"is connected: {reason}")
         # The embedded broker does this by itself; elsewhere it is needed.
         client.subscribe([(f"{self.user}/others/+", 1), (f"{self.user}/others/replies/{self.dev}", 1)])
         self.sync()
 
+    def on_disconnect(self, _client, _userdata, _flags, reason, _properties):
+        if reason.value == TAKEN_OVER:
+            self.gives_up("another client has connected as this device; they would throw each other out for ever")
+        elif reason.is_failure:
+            self.say(f"has lost its connection, and tries again: {reason}")
+
+    def gives_up(self, fault: str):
+        """Does not connect again."""
+        self.client.disconnect()
+        with self.changed:
+            self.fault = fault
+            self.changed.notify_all()
+
     def say(self, text: str):
-        print(f"{self.user}:{self.dev:6} {text}", flush=True)
+        tell(f"{self.user}:{self.dev:6} {text}")
 
     def publish(self, suffix: str, document: dict, qos=1, retain=False) -> dict:
         self.client.publish(f"{self.user}/self/{suffix}", json.dumps(document), qos, retain)
@@ -96,6 +132,9 @@ class ChatClient:
                 self.take(document)
             elif suffix == "receipts":
                 self.ticks[document.get("id", "")] = document["status"]
+            elif suffix == "errors":
+                # An app tells whoever wrote it; a scene ends.
+                self.fault = f"{document['code']}: {document['detail']}"
             elif suffix == "devices" and document["dev"] == self.dev:
                 self.token_is_registered = document["event"] in ("registered", "replaced", "moved")
             elif suffix == f"replies/{self.dev}":
@@ -129,8 +168,9 @@ class ChatClient:
 
     def wait(self, condition, what: str):
         with self.changed:
-            if not self.changed.wait_for(condition, 30):
-                raise SystemExit(f"{self.user}:{self.dev} waited for {what} in vain")
+            self.changed.wait_for(lambda: self.fault or condition(), 30)
+            if self.fault or not condition():
+                raise SystemExit(f"{self.user}:{self.dev} waited for {what} in vain: {self.fault or 'nothing came in 30 s'}")
 
     def find(self, **fields) -> dict | None:
         return next((one for one in self.messages.values() if fields.items() <= one.items()), None)
@@ -138,6 +178,10 @@ class ChatClient:
     def close(self):
         self.client.disconnect()
         self.client.loop_stop()
+
+
+# What a writer is told of a message that was taken, in this order.
+TOLD = ["sent", "delivered", "read"]
 
 
 def scene(host: str, port: int, passwords: dict[str, str], token: str | None):
@@ -159,25 +203,41 @@ def scene(host: str, port: int, passwords: dict[str, str], token: str | None):
     laptop.wait(lambda: laptop.replies, "what it missed")
     message = writer.send("bob", "I am here")
     for one in (writer, laptop):
-        one.wait(lambda one=one: one.find(id=message) and one.ticks.get(message) == "sent", "the copy, and `sent`")
+        one.wait(lambda one=one: one.find(id=message) and one.ticks.get(message) in TOLD, "the copy, and `sent`")
 
     # bob wakes up, on the same phone: it asks for what it missed.
     phone = ChatClient(host, port, "bob", "phone", passwords["bob"], phone.messages)
-    phone.wait(lambda: phone.find(body="I am here"), "the message of alice")
+    phone.wait(lambda: phone.find(id=message), "the message of alice")
     phone.looks(True)
     writer.typing("bob")
-    sid = phone.find(body="I am here")["sid"]
+    sid = phone.find(id=message)["sid"]
     phone.publish("receipts", {"sid": sid, "status": "received", "dev": "phone"})
-    writer.wait(lambda: writer.ticks[message] == "delivered", "the tick `delivered`")
+    writer.wait(lambda: writer.ticks[message] in TOLD[1:], "the tick `delivered`")
     phone.read("alice", sid)
     for one in (writer, laptop):
         one.wait(lambda one=one: one.ticks[message] == "read", "the tick `read`")
-    print(f"{len(phone.messages)} messages on bob's phone, each once", flush=True)
+    tell(f"{len(phone.messages)} messages on bob's phone, each once")
     for one in (writer, laptop, phone):
         one.close()
 
 
+def arguments(usage: str, least: int, most: int) -> list[str]:
+    """What stands behind the program, HOST and PORT first. Whoever gives something else is told the usage."""
+    words = sys.argv[1:]
+    fits = least <= len(words) <= most and all(words) and words[1].isdecimal() and 0 < int(words[1]) < 65536
+    if not fits:
+        print(usage.strip(), file=sys.stderr)
+        raise SystemExit(64)
+    return words
+
+
+def secret_in(file: str) -> str:
+    try:
+        return Path(file).read_text().strip()
+    except (OSError, ValueError) as fault:
+        raise SystemExit(f"cannot read {file}: {fault}") from None
+
+
 if __name__ == "__main__":
-    host, port, alices, bobs, *token = sys.argv[1:]
-    secrets_of = {"alice": Path(alices).read_text().strip(), "bob": Path(bobs).read_text().strip()}
-    scene(host, int(port), secrets_of, token[0] if token else None)
+    host, port, alices, bobs, *token = arguments(__doc__, 4, 5)
+    scene(host, int(port), {"alice": secret_in(alices), "bob": secret_in(bobs)}, token[0] if token else None)

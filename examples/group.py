@@ -22,9 +22,8 @@ import urllib.parse
 import urllib.request
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from chat import ChatClient, new_id
+from chat import ChatClient, arguments, new_id, secret_in, tell
 
 # Names of this run.
 RUN = secrets.token_hex(3)
@@ -100,6 +99,11 @@ class Bridge:
 
     def __init__(self, host: str, port: int, secret: str, simulator: str | None):
         self.host, self.port, self.secret, self.simulator = host, port, secret, simulator
+        try:
+            if simulator:
+                urllib.request.urlopen(f"{simulator}/healthz").close()
+        except (OSError, ValueError) as fault:
+            raise SystemExit(f"no simulator at {simulator}: {fault}") from None
 
     def device(self, user: str, dev: str) -> Device:
         return Device(self, user, dev)
@@ -128,10 +132,6 @@ class Bridge:
                 return count
             time.sleep(0.1)
         return 0
-
-
-def tell(text: str):
-    print(text, flush=True)
 
 
 def check(holds: bool, what: str):
@@ -258,5 +258,5 @@ def scene(bridge: Bridge):
 
 
 if __name__ == "__main__":
-    host, port, secret_file, *simulator = sys.argv[1:]
-    scene(Bridge(host, int(port), Path(secret_file).read_text().strip(), simulator[0] if simulator else None))
+    host, port, secret_file, *simulator = arguments(__doc__, 3, 4)
+    scene(Bridge(host, int(port), secret_in(secret_file), simulator[0] if simulator else None))

@@ -84,6 +84,21 @@ def test_the_printed_line_plays_groups_and_calls(tmp_path):
     assert demo.process.terminate() == 0
 
 
+def test_the_lines_of_the_readme_play_the_python_client_against_the_demo(tmp_path):
+    demo = Demo(tmp_path)
+    readme = (HERE.parents[1] / "README.md").read_text()
+    [lines] = [block for block in re.findall(r"```sh\n(.*?)```", readme, re.DOTALL) if "examples/chat.py" in block]
+    for user in ("alice", "bob"):
+        lines = lines.replace(f"PASSWORD_OF_{user.upper()}", demo.passwords[user])
+    port = re.search(r"broker on 127\.0\.0\.1:(\d+)", demo.text).group(1)
+    lines = lines.replace(" 1883 ", f" {port} ").replace("examples/", f"{HERE.parents[1]}/examples/").replace("python3", sys.executable)
+    done = subprocess.run(["sh", "-ec", lines], cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "messages on bob's phone, each once" in done.stdout, done.stdout
+    assert "I am here" in eventually(lambda: re.findall("gets a push .*", demo.out.read_text()), "bob's phone is pushed")[-1]
+    assert demo.process.terminate() == 0
+
+
 def test_the_readme_has_lines_as_the_demo_prints_them(tmp_path):
     def plain(text: str) -> set[str]:
         lines = [line.strip() for line in text.splitlines() if line.strip().startswith("mosquitto_")]
