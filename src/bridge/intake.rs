@@ -23,7 +23,7 @@ use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
     BalReceipt, BridgeEvent, Downstream, Errand, ErrorCode, ErrorDocument, Presence, Rejection, Sender, document_id,
 };
-use crate::chat::principal::{Principal, Proof, Role};
+use crate::chat::principal::{Principal, Role};
 use crate::chat::suffix::receipts::names_messages;
 use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, Suffix, is_command_topic};
 use crate::mqtt::{Ack, AckWord, Inbound, InboundQueues, Notice, SetAside};
@@ -284,7 +284,7 @@ impl Intake {
     fn command(&self, publish: Inbound) {
         let Inbound { principal, payload, retain, ack, .. } = publish;
         // A retained copy is an old command.
-        if principal.role == Role::Admin && principal.proof == Proof::Login && !retain {
+        if principal.role == Role::Admin && principal.has_logged_in() && !retain {
             commands::ask(&self.context, &self.commanded, payload);
         }
         ack.release(AckWord::Done);

@@ -17,7 +17,7 @@ use super::session::Session;
 use crate::broker::refusals::Refusal;
 use crate::broker::session::{OutgoingMessage, Pushed};
 use crate::chat::access::Rights;
-use crate::chat::principal::{Principal, Role};
+use crate::chat::principal::{Principal, Proof, Role};
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
 use crate::mqtt::{Ack, AckWord, Inbound};
@@ -70,6 +70,9 @@ impl Publisher<'_> {
         }
         let mut principal = self.rights.principal(self.device.cloned(), topic)?;
         principal.background = self.session.is_some_and(|session| session.is_background());
+        if principal.has_logged_in() && self.session.is_some_and(|session| session.came_by_token()) {
+            principal.proof = Proof::SignedToken;
+        }
         let written = routed.map_or_else(|| topic.to_owned(), |routed| routed.outbox_of(&principal.name));
         Some(ForBridge { principal, topic: written, routed_to: routed.map(|routed| routed.peer.into()) })
     }
