@@ -7,6 +7,7 @@
 //! instead ([`without_room`]), or chat would wait behind them.
 
 mod delayed;
+mod denied;
 mod direct;
 mod waiting;
 mod without_room;
@@ -189,6 +190,9 @@ impl Intake {
     async fn take(&mut self, publish: Inbound, has_too_many: bool) -> Result<Option<Taken>, StoreError> {
         if publish.retain {
             self.context.bal_presences.kept_copy_came(Instant::now());
+        }
+        if publish.denied {
+            return self.denied(publish).await;
         }
         if is_command_topic(&publish.topic) {
             self.command(publish);

@@ -14,6 +14,7 @@
 
 mod admit;
 mod autosubscribe;
+mod denied;
 mod documents;
 mod evict;
 mod group;
@@ -61,6 +62,7 @@ use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
 use admit::DISK;
+pub(crate) use denied::DeniedPublish;
 pub(crate) use documents::Settling;
 pub(crate) use leave::Leaving;
 pub(crate) use publish::{NewPublish, NotStored, Promise, Publisher, Publishing};
