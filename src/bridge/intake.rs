@@ -7,6 +7,7 @@
 //! instead ([`without_room`]), or chat would wait behind them.
 
 mod delayed;
+mod denied;
 mod direct;
 mod waiting;
 mod without_room;
@@ -23,7 +24,7 @@ use crate::chat::id::{MessageId, Owner, Sid};
 use crate::chat::message::{
     BalReceipt, BridgeEvent, Downstream, Errand, ErrorCode, ErrorDocument, Presence, Rejection, Sender, document_id,
 };
-use crate::chat::principal::{Principal, Proof, Role};
+use crate::chat::principal::{Principal, Role};
 use crate::chat::suffix::receipts::names_messages;
 use crate::chat::topic::{BridgeTopic, ChatTopic, ClientTopic, Device, Suffix, is_command_topic};
 use crate::mqtt::{Ack, AckWord, Inbound, InboundQueues, Notice, SetAside};
@@ -194,6 +195,9 @@ impl Intake {
         if publish.retain {
             self.context.bal_presences.kept_copy_came(Instant::now());
         }
+        if publish.denied {
+            return self.denied(publish).await;
+        }
         if is_command_topic(&publish.topic) {
             self.command(publish);
             return Ok(None);
@@ -298,7 +302,7 @@ impl Intake {
     fn command(&self, publish: Inbound) {
         let Inbound { principal, payload, retain, ack, .. } = publish;
         // A retained copy is an old command.
-        if principal.role == Role::Admin && principal.proof == Proof::Login && !retain {
+        if principal.role == Role::Admin && principal.has_logged_in() && !retain {
             commands::ask(&self.context, &self.commanded, payload);
         }
         ack.release(AckWord::Done);

@@ -5,7 +5,7 @@
 use super::context::Context;
 use super::intake::Remaining;
 use crate::chat::id::Owner;
-use crate::chat::message::{ErrorCode, ErrorDocument, ErrorGate, Rejection, error_summary};
+use crate::chat::message::{ErrorCode, ErrorDocument, ErrorGate, Rejection, document_id, error_summary};
 use crate::chat::principal::{Principal, Role};
 use crate::chat::status::StatusDocument;
 use crate::chat::topic::{BridgeTopic, check_response_topic};
@@ -16,7 +16,7 @@ use crate::ops::metrics::Metric;
 use crate::store::{Committed, Note, StoreError, UserDocument};
 use bytes::Bytes;
 use futures_util::TryFutureExt;
-use futures_util::future::try_join_all;
+use futures_util::future::{ready, try_join_all};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
@@ -102,6 +102,21 @@ impl Refusing {
         }
         let word = if rejection.code() == ErrorCode::UnknownTopic { AckWord::NoSuchTopic } else { AckWord::Done };
         Ok(Box::pin(try_join_all(commits).map_ok(move |_| Some(word))))
+    }
+
+    /// Tells somebody by an error document that it may not write a topic. Of what it writes by that `id` in its own outbox this says
+    /// nothing, so there is no `failed`; and what was meant for another topic may have a token or a password in it, so nothing of it is
+    /// shown.
+    pub(super) async fn deny(&self, owner: &Owner, publish: &Refused) -> Result<Remaining, StoreError> {
+        if !self.admits(owner) {
+            return Ok(Box::pin(ready(Ok(Some(AckWord::Done)))));
+        }
+        let (at, id) = (now_ms(), document_id(&publish.payload));
+        let rejection = Rejection::new(ErrorCode::Forbidden, "you may not write this topic").about(id);
+        let document = ErrorDocument::new(&rejection, publish.topic.clone(), &[], at).redelivered(publish.dup);
+        let topic = BridgeTopic::Errors(owner.clone()).to_string();
+        let committed = self.tell(publish, topic, document.to_payload(), None).await?;
+        Ok(Box::pin(committed.map_ok(|()| Some(AckWord::Done))))
     }
 
     /// What a BAL is told waits for it; what a user is told is dropped where nobody reads it.

@@ -8,6 +8,7 @@ mod chat_limits;
 mod chat_requests;
 mod chat_schedule;
 mod commands;
+mod denied;
 mod direct;
 mod downstream;
 mod erase;

@@ -246,7 +246,7 @@ impl FormerSession {
         left_out.damaged += (count - subscriptions.len()) as u64;
         // MQTT 3.1.1 knows no interval: a session that is kept is kept for ever.
         let expiry_s = stored.expiry_interval.unwrap_or(u32::MAX);
-        let record = SessionRecord { key, user: stored.user_id, client, expiry_s };
+        let record = SessionRecord { key, user: stored.user_id, client, expiry_s, login: None };
         Self { record, left_at: stored.disconnected_at, subscriptions, name, joined: None }
     }
 }

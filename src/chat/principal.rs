@@ -41,8 +41,10 @@ pub struct Principal {
 /// What proves who published a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
-    /// A password or a token, shown to the embedded broker.
+    /// A password, shown to the embedded broker.
     Login,
+    /// A JSON Web Token, shown to the embedded broker.
+    SignedToken,
     /// The topic, as far as the rules of an external broker let only its owner write there.
     TopicRules,
     /// Nothing: whoever reaches the loopback address is trusted.
@@ -95,6 +97,20 @@ impl Principal {
     /// A chat user who wrote into the inbox of a peer, as the document says.
     pub fn named_by_document(name: &str) -> Self {
         Self { name: name.into(), role: Role::User, device: None, background: false, proof: Proof::Document }
+    }
+
+    /// Whether it logged in.
+    pub fn has_logged_in(&self) -> bool {
+        self.by_token().is_some()
+    }
+
+    /// Whether it logged in by a token, and not by a password; `None`: it did not log in.
+    pub fn by_token(&self) -> Option<bool> {
+        match self.proof {
+            Proof::Login => Some(false),
+            Proof::SignedToken => Some(true),
+            Proof::TopicRules | Proof::Anonymous | Proof::Document | Proof::Token => None,
+        }
     }
 
     /// It wrote into the inbox of its reader, through a broker of others ([`Proof::Document`]).

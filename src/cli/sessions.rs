@@ -83,6 +83,7 @@ mod tests {
             user: (!user.is_empty()).then(|| user.to_owned()),
             client: client.to_owned(),
             expiry_s: 90_000,
+            login: None,
         };
         SessionSummary { record, left_at: Some(0), subscriptions: 2, rows: 3, bytes, documents: 1 }
     }

@@ -17,9 +17,9 @@ pub trait RoleSource: Send + Sync {
     /// What `name` is; `None`: nobody of that name is known now.
     fn role_of(&self, name: &str) -> Option<Role>;
 
-    /// As what `name` may still write who wrote as `then`; `None`: it is nobody any more. Whoever was a BAL and is none any more is
-    /// a chat user.
-    fn writes_as(&self, name: &str, then: Role) -> Option<Role>;
+    /// As what `name` may still write who wrote as `then`, and had logged in by a token, or by a password, or it is not known how
+    /// (`by_token`); `None`: it is nobody any more. Whoever was a BAL and is none any more is a chat user.
+    fn writes_as(&self, name: &str, then: Role, by_token: Option<bool>) -> Option<Role>;
 
     /// Whether `secret` is the password of a chat user, or a token of that one that was issued just now.
     fn prove(&self, _name: &str, _secret: &str) -> BoxFuture<'static, Proven> {
@@ -46,10 +46,10 @@ impl Directory {
         self.0.get().and_then(|source| source.role_of(name))
     }
 
-    /// As what `name` may still write who wrote as `then`; `None`: it is nobody any more. Before the broker runs everybody stays
-    /// what they were.
-    pub fn writes_as(&self, name: &str, then: Role) -> Option<Role> {
-        self.0.get().map_or(Some(then), |source| source.writes_as(name, then))
+    /// As what `name` may still write who wrote as `then`, and had logged in by a token, or by a password, or it is not known how
+    /// (`by_token`); `None`: it is nobody any more. Before the broker runs everybody stays what they were.
+    pub fn writes_as(&self, name: &str, then: Role, by_token: Option<bool>) -> Option<Role> {
+        self.0.get().map_or(Some(then), |source| source.writes_as(name, then, by_token))
     }
 
     /// Whether `secret` is the password of the chat user `name`, or a token of that one that was issued in the last ten minutes.
@@ -71,7 +71,7 @@ impl RoleSource for Senders {
         self.role_of(name)
     }
 
-    fn writes_as(&self, name: &str, _then: Role) -> Option<Role> {
+    fn writes_as(&self, name: &str, _then: Role, _by_token: Option<bool>) -> Option<Role> {
         Some(self.principal(name).role)
     }
 }

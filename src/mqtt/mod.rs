@@ -58,6 +58,9 @@ pub struct Inbound {
     pub retain: bool,
     /// Whether its publisher asked for it to be retained. Only the embedded broker sees that.
     pub retained: bool,
+    /// Its publisher may not write there: it is to be told so, and nothing else is to be done. Only the embedded broker says this, where
+    /// MQTT has no word for it.
+    pub denied: bool,
     /// A chat user published it into the inbox of this peer, and `topic` is the topic of the publisher's own outbox that it
     /// counts as published on: the peer is whom it is for. Only the embedded broker takes such publishes.
     pub routed_to: Option<Arc<str>>,
@@ -84,6 +87,7 @@ impl Inbound {
             payload,
             retain: false,
             retained: false,
+            denied: false,
             routed_to: None,
             at_most_once: false,
             dup: false,

@@ -262,6 +262,7 @@ impl<A> Intake<'_, A> {
             payload,
             retain: arrived.retain,
             retained: false,
+            denied: false,
             routed_to: None,
             at_most_once: arrived.ack.is_none(),
             dup: arrived.dup,

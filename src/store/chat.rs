@@ -81,6 +81,8 @@ pub struct Writer {
     pub role: Role,
     /// The device.
     pub dev: Option<Device>,
+    /// It logged in by a token, or by a password; `None`: that is not known.
+    pub by_token: Option<bool>,
     /// Its devices that have a connection: they need no push to clear a notification.
     pub connected: Vec<Device>,
     /// It may write to somebody who has it not as a contact: its limit for those is not used up.
@@ -121,6 +123,8 @@ pub struct ScheduledMessage {
     pub id: MessageId,
     /// The device that wrote it.
     pub dev: Option<Device>,
+    /// Its writer had logged in by a token, or by a password; `None`: that is not known.
+    pub by_token: Option<bool>,
     /// When it is to be sent, in Unix milliseconds.
     pub not_before: u64,
     /// For how long its pushes are worth sending from then on, in milliseconds.

@@ -119,8 +119,8 @@ pub use presence::{LastPresence, PRESENCE_KEPT_MS, PRESENCE_UNSURE_MS, PresenceC
 pub use sessions::{
     AckOutcome, AckedDocument, Acknowledged, BrokerState, COMMIT_EVENTS_BYTES, COMMIT_EVENTS_MAX, CommitEvent,
     CommitEvents, DocumentPage, Enqueue, GivenRow, ImportedMessage, ImportedSent, ImportedSession, KeptGroup,
-    KeptRetained, KeptSession, KeptSubscription, KeptWill, Message, Page, QueueId, QueueRow, QueuedDocument, Retain,
-    RowCount, RowPage, SessionRecord, SessionSummary, SweptQueues, Target, Will, WillRef,
+    KeptLogin, KeptRetained, KeptSession, KeptSubscription, KeptWill, Message, Page, QueueId, QueueRow, QueuedDocument,
+    Retain, RowCount, RowPage, SessionRecord, SessionSummary, SweptQueues, Target, Will, WillRef,
 };
 pub use settings::{Limits, Settings};
 pub use sqlite::Inspector;

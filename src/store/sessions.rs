@@ -3,6 +3,7 @@
 use super::documents::{AckedBy, DocumentRef, OutboxDocument};
 use super::downstream::Recorded;
 use crate::chat::id::Sid;
+use crate::chat::principal::Role;
 use crate::chat::qos::QoS;
 use bytes::Bytes;
 use serde::Serialize;
@@ -68,6 +69,18 @@ pub struct SessionRecord {
     pub client: String,
     /// How long it is kept without a connection, in seconds; `u32::MAX`: for ever.
     pub expiry_s: u32,
+    /// How its user logged in last; `None`: without a log-in, or that is not known.
+    #[serde(skip)]
+    pub login: Option<KeptLogin>,
+}
+
+/// How somebody logged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptLogin {
+    /// As what.
+    pub role: Role,
+    /// The SHA-256 of the key by which the token was signed; `None`: it was a password.
+    pub token_key: Option<[u8; 32]>,
 }
 
 /// A subscription of a session.

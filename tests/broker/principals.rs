@@ -2,16 +2,21 @@
 
 use fcm_mqtt_bridge::broker::{BrokerConfig, JwtConfig};
 use fcm_mqtt_bridge::chat::principal::{Principal, Proof, Role};
-use fcm_mqtt_bridge::mqtt::{AckWord, Inbound};
+use fcm_mqtt_bridge::mqtt::{AckWord, Inbound, Outcome};
 use serde_json::json;
 
-use super::harness::{CHEAP, Harness, Users, config, password, until};
+use super::harness::{CHEAP, Harness, Users, config, outbound, outcome, password, until};
 use super::identity::{Tokens, in_seconds};
 use super::mint::Mint;
 use super::peer::{Connect, PUBACK, Peer, Seen, V5, V311};
 
 fn logged_in(name: &str, role: Role, device: Option<&str>) -> Principal {
     Principal { name: name.into(), role, device: device.map(Into::into), background: false, proof: Proof::Login }
+}
+
+/// The same with a token.
+fn by_token(name: &str, role: Role, device: &str) -> Principal {
+    Principal { proof: Proof::SignedToken, ..logged_in(name, role, Some(device)) }
 }
 
 async fn come(harness: &Harness, client: &str, secret: &str, connect: Connect<'_>) -> Peer {
@@ -39,8 +44,8 @@ async fn a_message_comes_from_whoever_logged_in_in_the_role_of_the_log_in() {
         ("alice:phone", "ecila", logged_in("alice", Role::User, Some("phone"))),
         ("alice", "ecila", logged_in("alice", Role::User, Some("default"))),
         ("bal1:w1", "1lab", logged_in("bal1", Role::Bal, Some("w1"))),
-        ("carol:web", &carol, logged_in("carol", Role::User, Some("web"))),
-        ("shop", &shop, logged_in("shop", Role::Bal, Some("default"))),
+        ("carol:web", &carol, by_token("carol", Role::User, "web")),
+        ("shop", &shop, by_token("shop", Role::Bal, "default")),
     ] {
         for version in [V311, V5] {
             let mut peer = come(&harness, client, secret, Connect { version, ..Connect::default() }).await;
@@ -81,7 +86,7 @@ async fn a_will_comes_from_the_session_that_left_it_at_once_or_later() {
         ("alice:phone", "ecila", logged_in("alice", Role::User, Some("phone"))),
         ("bal1", "1lab", logged_in("bal1", Role::Bal, Some("default"))),
         // The users file knows nothing of it: only the session remembers the role.
-        ("shop", &shop, logged_in("shop", Role::Bal, Some("default"))),
+        ("shop", &shop, by_token("shop", Role::Bal, "default")),
     ] {
         let topic = format!("{}/self/messages", expected.name);
         for delay in [0, 1] {
@@ -149,6 +154,130 @@ async fn a_bal_that_is_removed_or_demoted_does_not_push_with_its_will() {
         assert_eq!(harness.metrics.clients_refused("will_topic"), 1);
         harness.close().await;
     }
+}
+
+#[tokio::test]
+async fn after_a_restart_a_will_that_waited_is_of_whoever_may_still_log_in_as_before() {
+    let (old, new) = (Mint::ec(), Mint::ec());
+    let (tokens, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let users = Users::new(&["stays", "removed", "lower"].map(|name| (name, Role::Bal)));
+    let path = tokens.path().join("jwks");
+    let write = |keys| std::fs::write(&path, json!({ "keys": keys }).to_string()).unwrap();
+    write(json!([old.jwk("old"), new.jwk("new")]));
+    let bind = || {
+        let jwt = JwtConfig { jwks_file: Some(path.clone()), ..JwtConfig::default() };
+        Harness::bind(BrokerConfig { data: Some(folder.path().to_owned()), jwt, ..users.config() })
+    };
+    let token = |mint: &Mint, id: &str, name: &str, role: &str| {
+        let claims = json!({ "sub": name, "exp": in_seconds(60), "role": role });
+        mint.signed(&json!({ "alg": "ES256", "kid": id }), &claims)
+    };
+    let harness = bind().await;
+    let secrets = [
+        ("stays", password("stays")),
+        ("removed", password("removed")),
+        ("lower", password("lower")),
+        ("shop", token(&new, "new", "shop", "bal")),
+        ("carol", token(&new, "new", "carol", "user")),
+        ("revoked", token(&old, "old", "revoked", "bal")),
+        ("taken", token(&new, "new", "taken", "user")),
+    ];
+    for (name, secret) in &secrets {
+        let topic = format!("{name}/self/messages");
+        let will = Some((topic.as_str(), *name, 1));
+        drop(come(&harness, name, secret, Connect { clean: false, expiry: 60, will, ..Connect::default() }).await);
+        harness.is_away(name).await;
+    }
+    harness.close().await;
+    users.edit(|file| {
+        for name in ["removed", "lower"] {
+            file.remove(name).unwrap();
+        }
+        for (name, role) in [("lower", Role::User), ("taken", Role::Bal)] {
+            file.add_with(name, role, "new", CHEAP).unwrap();
+        }
+    });
+    write(json!([new.jwk("new")]));
+
+    let mut harness = bind().await;
+    let mut came = Vec::new();
+    while came.len() < 4 {
+        let Inbound { principal, ack, .. } = harness.inbound().await;
+        ack.release(AckWord::Done);
+        came.push((principal.name.to_string(), principal.role, principal.proof));
+    }
+    came.sort_by(|one, other| one.0.cmp(&other.0));
+    let expected = [
+        ("carol", Role::User, Proof::SignedToken),
+        ("lower", Role::User, Proof::Login),
+        ("shop", Role::Bal, Proof::SignedToken),
+        ("stays", Role::Bal, Proof::Login),
+    ];
+    assert_eq!(came, expected.map(|(name, role, proof)| (name.to_owned(), role, proof)));
+    until("the refusal of the others", || harness.metrics.clients_refused("will_topic") == 3).await;
+    harness.barrier().await;
+    assert!(harness.port.inbound.try_recv().is_err());
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn a_bal_whose_token_alone_says_so_is_one_while_it_is_away_and_after_a_restart() {
+    let (mint, tokens, folder) = (Mint::secret(), Tokens::new(), tempfile::tempdir().unwrap());
+    let jwt = tokens.config(&mint);
+    let users = Users::new(&[("alice", Role::User)]);
+    let bind =
+        || Harness::bind(BrokerConfig { data: Some(folder.path().to_owned()), jwt: jwt.clone(), ..users.config() });
+    let shop = mint.token(&json!({ "sub": "shop", "exp": in_seconds(60), "role": "bal" }));
+    let lasting = || Connect { clean: false, expiry: 60, ..Connect::default() };
+    let mut harness = bind().await;
+    let mut peer = come(&harness, "shop", &shop, lasting()).await;
+    // A chat user sees only that of whose contact it is.
+    peer.subscribe("+/self/presence", 1).await;
+    assert_eq!(harness.port.directory.role_of("shop"), Some(Role::Bal));
+    peer.disconnect().await;
+    for restarted in [false, true] {
+        harness.is_away("shop").await;
+        assert_eq!(harness.port.directory.role_of("shop"), Some(Role::Bal), "restarted: {restarted}");
+        let (message, answer) = outbound("alice/self/presence", "online");
+        harness.send(message).await;
+        assert_eq!(outcome(answer).await, Outcome::Confirmed, "it is on disk for a session that may read it");
+        let mut peer = come(&harness, "shop", &shop, lasting()).await;
+        let (payload, id, _) = peer.message().await;
+        assert_eq!(payload, "online", "restarted: {restarted}");
+        peer.ack(PUBACK, id).await;
+        peer.quiet().await;
+        peer.disconnect().await;
+        harness.is_away("shop").await;
+        harness.close().await;
+        harness = bind().await;
+    }
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn whoever_was_removed_writes_nothing_more_and_a_token_holds_where_there_are_keys() {
+    let (mint, tokens) = (Mint::secret(), Tokens::new());
+    let jwt = tokens.config(&mint);
+    let users = Users::new(&[("bal1", Role::Bal), ("alice", Role::User)]);
+    let harness = Harness::bind(BrokerConfig { jwt, ..users.config() }).await;
+    let writes = |name, then, by_token| harness.port.directory.writes_as(name, then, by_token);
+    for by_token in [None, Some(false), Some(true)] {
+        assert_eq!(writes("alice", Role::User, by_token), Some(Role::User));
+        assert_eq!(writes("alice", Role::Bal, by_token), Some(Role::User), "she is none any more");
+    }
+    assert_eq!(writes("gone", Role::User, Some(false)), None);
+    assert_eq!(writes("gone", Role::User, Some(true)), Some(Role::User));
+    assert_eq!(writes("gone", Role::Bal, None), Some(Role::Bal), "written before it was kept how");
+    // With a password then, and with a token since.
+    let carol = mint.token(&json!({ "sub": "carol", "exp": in_seconds(60) }));
+    let back = come(&harness, "carol", &carol, Connect { clean: false, expiry: 60, ..Connect::default() }).await;
+    back.disconnect().await;
+    harness.is_away("carol").await;
+    assert_eq!(writes("carol", Role::Bal, Some(false)), Some(Role::User));
+    harness.close().await;
+    let without_keys = Harness::bind(users.config()).await;
+    assert_eq!(without_keys.port.directory.writes_as("gone", Role::User, Some(true)), None);
+    without_keys.close().await;
 }
 
 #[tokio::test]

@@ -51,6 +51,7 @@ struct By {
     user: Owner,
     role: Role,
     dev: Option<Device>,
+    by_token: Option<bool>,
 }
 
 impl By {
@@ -60,6 +61,7 @@ impl By {
             name: self.user.clone(),
             role: self.role,
             dev: self.dev.clone(),
+            by_token: self.by_token,
             connected,
             strangers: false,
             let_in: false,
@@ -80,7 +82,8 @@ impl ChatIntake {
         let id = message.id.clone();
         let counted = self.limits.take(owner, role, Limited::Message(bytes as u64));
         counted.map_err(|rejection| rejection.about(id.clone()))?;
-        let by = By { user: owner.clone(), role, dev: device(&publish.principal, message.dev.as_ref()) };
+        let (dev, by_token) = (device(&publish.principal, message.dev.as_ref()), publish.principal.by_token());
+        let by = By { user: owner.clone(), role, dev, by_token };
         self.sign(owner, by.dev.as_ref(), publish);
         let seconds = publish.expiry.map_or(message.ttl, |expiry| expiry.min(message.ttl));
         let writing = Writing { by, group, message, ttl_ms: u64::from(seconds) * 1_000, waiting: None };
@@ -139,7 +142,8 @@ pub(super) struct Asked {
 impl Writing {
     /// One whose time has come.
     pub(super) fn of_waiting(waiting: &ScheduledMessage, group: GroupId, message: UserMessage) -> Self {
-        let by = By { user: waiting.writer.clone(), role: waiting.role, dev: waiting.dev.clone() };
+        let ScheduledMessage { writer, role, dev, by_token, .. } = waiting;
+        let by = By { user: writer.clone(), role: *role, dev: dev.clone(), by_token: *by_token };
         Self { by, group, message, ttl_ms: waiting.ttl_ms, waiting: Some(waiting.sid) }
     }
 
@@ -225,7 +229,7 @@ pub(super) async fn execute(context: &Context, asked: &requests::Asked, op: Grou
             (Some(group), GroupAction::Change(change), named)
         }
     };
-    let by = By { user: asked.user.clone(), role: asked.role, dev: Some(asked.dev.clone()) };
+    let by = By { user: asked.user.clone(), role: asked.role, dev: Some(asked.dev.clone()), by_token: None };
     Change { by, limits: &asked.limits, policy: &asked.policy, group, action, named }.make(context).await
 }
 

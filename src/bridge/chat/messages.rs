@@ -203,8 +203,8 @@ impl ChatIntake {
         let meeting = may_be_stranger.then(|| self.limits.meet(owner, &to.name));
         let strangers = meeting.as_ref().is_none_or(|meeting| meeting.may);
         let connected = self.context.attentions.connected(owner);
-        let direct = publish.principal.is_direct();
-        let from = Writer { name: owner.clone(), role, dev, connected, strangers, let_in: false, direct };
+        let (direct, by_token) = (publish.principal.is_direct(), publish.principal.by_token());
+        let from = Writer { name: owner.clone(), role, dev, by_token, connected, strangers, let_in: false, direct };
         Ok(Written { owner, publish, sid, at, from, to, meeting })
     }
 

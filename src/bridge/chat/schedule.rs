@@ -122,7 +122,8 @@ impl Schedule {
             if asked.writers.contains(&waiting.writer) {
                 continue;
             }
-            let role = self.context.directory.writes_as(waiting.writer.as_str(), waiting.role);
+            let (writer, by_token) = (waiting.writer.as_str(), waiting.by_token);
+            let role = self.context.directory.writes_as(writer, waiting.role, by_token);
             let Some(role @ (Role::User | Role::Bal)) = role else {
                 let why = Rejection::new(ErrorCode::Forbidden, "its writer may write no more");
                 sent.push(Box::pin(self.context.store.chat_refuse_scheduled(waiting, why, now).await?));
@@ -186,14 +187,14 @@ impl Schedule {
         message: UserMessage,
         (let_in, now): (bool, u64),
     ) -> Result<Sent<'_>, StoreError> {
-        let ScheduledMessage { sid: row, writer: owner, role, dev, ttl_ms, .. } = waiting;
+        let ScheduledMessage { sid: row, writer: owner, role, dev, by_token, ttl_ms, .. } = waiting;
         let known = peer(&self.context, &message.to, now);
         let to = if known.name == *owner { Peer { role: Some(*role), ..known } } else { known };
         let meeting = self.asks(waiting, &message).then(|| self.limits.meet(owner, &to.name));
         let strangers = meeting.as_ref().is_none_or(|meeting| meeting.may);
         let connected = self.context.attentions.connected(owner);
-        let from =
-            Writer { name: owner.clone(), role: *role, dev: dev.clone(), connected, strangers, let_in, direct: false };
+        let (name, role, dev, by_token, direct) = (owner.clone(), *role, dev.clone(), *by_token, false);
+        let from = Writer { name, role, dev, by_token, connected, strangers, let_in, direct };
         let route = (to.role == Some(Role::Bal)).then(|| self.context.route_to(&to.name));
         let in_order = self.context.next_written().await;
         let (sid, _) = in_order.id();

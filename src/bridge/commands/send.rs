@@ -76,9 +76,8 @@ impl Commands {
         let payload = json!({ "id": sid.to_string(), "to": to.as_str(), "body": text }).to_string();
         let message = UserMessage::parse(Sender::Bal, payload.as_bytes(), &context.settings.limits.message())?;
         let deadline_ms = at.saturating_add(u64::from(message.ttl) * 1_000);
-        let (dev, connected) = (None, Vec::new());
-        let from =
-            Writer { name: from, role: Role::Bal, dev, connected, strangers: true, let_in: false, direct: false };
+        let (dev, by_token, connected, strangers, let_in) = (None, None, Vec::new(), true, false);
+        let from = Writer { name: from, role: Role::Bal, dev, by_token, connected, strangers, let_in, direct: false };
         let to = Peer { name: to.clone(), role, attended: context.attentions.attended(to, at) };
         Ok(NewChatMessage { sid, from, to, message, deadline_ms, route: None })
     }

@@ -33,7 +33,7 @@ impl RoleSource for OneBal {
         (name == "bal1").then_some(Role::Bal)
     }
 
-    fn writes_as(&self, name: &str, _then: Role) -> Option<Role> {
+    fn writes_as(&self, name: &str, _then: Role, _by_token: Option<bool>) -> Option<Role> {
         self.role_of(name).or(Some(Role::User))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::chat::at;
 use super::*;
-use crate::chat::principal::Role;
+use crate::chat::principal::{Proof, Role};
 use crate::mqtt::RoleSource;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -111,7 +111,8 @@ impl RoleSource for Changed {
         None
     }
 
-    fn writes_as(&self, name: &str, _then: Role) -> Option<Role> {
+    fn writes_as(&self, name: &str, _then: Role, by_token: Option<bool>) -> Option<Role> {
+        assert_eq!(by_token, Some(name == "shop"), "as it had logged in");
         (name != "alice").then_some(Role::User)
     }
 }
@@ -121,7 +122,7 @@ async fn whoever_was_removed_speaks_no_more_and_who_was_a_bal_is_a_user() {
     let mut harness = two(Harness::open()).await;
     harness.schedules("a", now_ms() + HOUR_MS).await;
     let of_bal = json!({"id": "b", "to": "bob", "body": "b", "not_before": now_ms() + HOUR_MS});
-    let shop = Principal { role: Role::Bal, ..at("shop:x") };
+    let shop = Principal { role: Role::Bal, proof: Proof::SignedToken, ..at("shop:x") };
     harness.says(&shop, "messages", &of_bal).await;
     let (dir, path) = harness.close().await;
     let file = rusqlite::Connection::open(&path).unwrap();

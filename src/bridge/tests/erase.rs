@@ -15,7 +15,7 @@ impl RoleSource for Passwords {
         Some(Role::User)
     }
 
-    fn writes_as(&self, name: &str, _then: Role) -> Option<Role> {
+    fn writes_as(&self, name: &str, _then: Role, _by_token: Option<bool>) -> Option<Role> {
         self.role_of(name)
     }
 

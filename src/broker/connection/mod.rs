@@ -98,6 +98,8 @@ pub(crate) struct Connection {
     kept: Vec<u8>,
     /// What it sent has to wait.
     blocked: bool,
+    /// Bytes of a packet that is not whole, since the client was last taken to be alive.
+    since_life: u16,
     aliases: ClientAliases,
     rates: Option<Box<ConnectionRates>>,
     /// Until the next packet may pass.
@@ -172,6 +174,7 @@ impl Connection {
             lasting: connect.session_expiry_s > 0,
             kept: rest.to_vec(),
             blocked: false,
+            since_life: 0,
             aliases: ClientAliases::default(),
             rates: ConnectionRates::new(rates, user_rates),
             slowed: None,

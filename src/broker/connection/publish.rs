@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::Connection;
 use super::closing::End;
 use super::held::{AckCondition, AckVerdict};
-use crate::broker::hub::{NewPublish, NotStored, Promise, Publisher, Publishing};
+use crate::broker::hub::{DeniedPublish, NewPublish, NotStored, Promise, Publisher, Publishing};
 use crate::broker::refusals::Refusal;
 use crate::broker::session::Arrived;
 use crate::broker::session::aliases::AliasError;
@@ -51,7 +51,7 @@ impl Connection {
         let kind = if publish.qos == QoS::ExactlyOnce { AckKind::Pubrec } else { AckKind::Puback };
         let answer = publish.id.map(|id| (kind, id));
         let Some(topic) = self.topic(publish)? else { return self.over_limit(publish.topic, answer) };
-        if self.is_dropped(&topic, answer) {
+        if self.is_denied(cx, publish, &topic)? {
             return Ok(());
         }
         let Some(again) = self.arrived(answer)? else { return Ok(()) };
@@ -74,13 +74,22 @@ impl Connection {
             will: None,
         };
         let follows = self.may_pass_another(cx);
-        let publisher = Publisher {
-            session: Some(&self.guard.session),
-            rights: &self.rights,
-            device: self.device.as_ref(),
-            follows,
-        };
-        match self.guard.hub.publish(publisher, new) {
+        let publishing = self.guard.hub.publish(Publisher { follows, ..self.publisher() }, new);
+        self.publishing(cx, publishing, answer)
+    }
+
+    fn publisher(&self) -> Publisher<'_> {
+        let (session, device) = (Some(&self.guard.session), self.device.as_ref());
+        Publisher { session, rights: &self.rights, device, follows: true }
+    }
+
+    fn publishing(
+        &mut self,
+        cx: &mut Context<'_>,
+        publishing: Publishing,
+        answer: Option<(AckKind, u16)>,
+    ) -> Result<(), End> {
+        match publishing {
             Publishing::Promised(promise) => self.promised(answer, promise),
             Publishing::Waits(promise) => {
                 self.publish_state.waiting = Some(PendingPublish { answer, promise });
@@ -209,30 +218,41 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether the client may not publish on this topic; then it is told so, as far as its version allows.
-    fn is_dropped(&mut self, topic: &str, answer: Option<(AckKind, u16)>) -> bool {
+    /// Whether the client may not publish on this topic; then it is told so: by the reason code of an acknowledgement of MQTT 5; else
+    /// by an error document, and an acknowledgement where one is asked for. A client of 3.1.1 whose connection ended ([MQTT-3.3.5-2] has
+    /// nothing else) would send the same again and again, and nothing behind it. So it ends for those alone who have no inbox.
+    fn is_denied(&mut self, cx: &mut Context<'_>, publish: &Publish<'_>, topic: &Arc<str>) -> Result<bool, End> {
+        let kind = if publish.qos == QoS::ExactlyOnce { AckKind::Pubrec } else { AckKind::Puback };
+        let (answer, version) = (publish.id.map(|id| (kind, id)), self.encoding.version);
         let is_sys = topic.split('/').next() == Some(SYS);
-        match self.encoding.version {
-            // For a denied message a connection of 3.1.1 ends, and a bridge of mosquitto, which says there how it is, would
-            // come back only to say the same again.
-            Version::V311 if is_sys => {
-                self.report(Refusal::SysTopic, topic);
-                if let Some((kind, id)) = answer {
-                    self.held.push(kind, id, AckCondition::Again);
-                }
-                true
+        // A bridge of mosquitto says there how it is.
+        if is_sys && version == Version::V311 {
+            self.report(Refusal::SysTopic, topic);
+            if let Some((kind, id)) = answer {
+                self.held.push(kind, id, AckCondition::Again);
             }
-            _ if self.rights.may_publish(topic) => false,
-            Version::V311 => {
+            return Ok(true);
+        }
+        if self.rights.may_publish(topic) {
+            return Ok(false);
+        }
+        if is_sys || version == Version::V5 && answer.is_some() {
+            self.refuse(if is_sys { Refusal::SysTopic } else { Refusal::PublishDenied }, topic, answer);
+            return Ok(true);
+        }
+        let denied = DeniedPublish { topic, payload: publish.payload, qos: publish.qos, dup: publish.dup };
+        match self.guard.hub.deny(self.publisher(), &denied) {
+            Some(told) => {
+                self.report(Refusal::PublishDenied, topic);
+                self.publishing(cx, told, answer)?;
+            }
+            None if version == Version::V5 => self.report(Refusal::PublishDenied, topic),
+            None => {
                 self.report_end(Refusal::PublishDenied, topic);
                 self.guard.handle.end(Refusal::PublishDenied);
-                true
-            }
-            Version::V5 => {
-                self.refuse(if is_sys { Refusal::SysTopic } else { Refusal::PublishDenied }, topic, answer);
-                true
             }
         }
+        Ok(true)
     }
 
     /// Whether a message at QoS 2 came before; none if the hub need not know of it. It comes in once and is answered each

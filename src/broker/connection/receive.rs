@@ -19,6 +19,9 @@ use crate::ops::metrics::Metric;
 
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
+/// So many bytes of a packet that is not whole yet are a sign of life, as a whole one is. Each segment of TCP of a big message on a slow
+/// line has more; whoever sends a byte now and then comes to the end of its keep alive.
+const SIGN_OF_LIFE: u16 = 256;
 /// Requests of the client that wait for the disk; beyond them it is not read.
 const REQUESTS: usize = 8;
 const PUBLISH: u8 = 3;
@@ -71,20 +74,31 @@ impl Connection {
         if new.is_empty() {
             return Err(End::Broke);
         }
-        self.guard.handle.packet_received();
-        let stop = if self.kept.is_empty() {
+        let came = new.len();
+        let (handled, stop) = if self.kept.is_empty() {
             let (handled, stop) = self.handle_all(cx, new)?;
             self.kept.extend_from_slice(new.get(handled..).unwrap_or_default());
-            stop
+            (handled, stop)
         } else {
             let mut kept = mem::take(&mut self.kept);
             kept.extend_from_slice(new);
             let (handled, stop) = self.handle_all(cx, &kept)?;
             self.keep(kept, handled);
-            stop
+            (handled, stop)
         };
+        self.note_life(handled > 0, came);
         self.set_blocked(matches!(stop, Stop::Blocked));
         Ok(true)
+    }
+
+    /// The keep alive begins anew with each control packet ([MQTT-3.1.2-24]), and while a big one is on its way.
+    fn note_life(&mut self, is_whole: bool, came: usize) {
+        let came = u16::try_from(came).unwrap_or(SIGN_OF_LIFE);
+        self.since_life = self.since_life.saturating_add(came);
+        if is_whole || self.since_life >= SIGN_OF_LIFE {
+            self.since_life = 0;
+            self.guard.handle.packet_received();
+        }
     }
 
     /// Keeps what was not handled.

@@ -714,6 +714,31 @@ async fn more_open_exchanges_than_the_receive_maximum_end_a_connection_of_mqtt_5
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_byte_now_and_then_keeps_no_connection_alive_and_a_big_message_on_its_way_does() {
+    let harness = Harness::new();
+    let mut client = harness.connect(Connect { keep_alive: 10, ..Connect::default() }).await;
+    let message = publish(V5, 2, "t", 1, &[], &"x".repeat(4_000));
+    let handle = harness.handle();
+    let due = || handle.overdue(ConnectionHandle::clock(), 0);
+    // A slow line: each part in time, the whole not.
+    for part in message.chunks(300) {
+        client.send(part).await;
+        sleep(Duration::from_secs(14)).await;
+        assert_eq!(due(), None);
+    }
+    assert_eq!(client.ack().await, (PUBACK, 1, 0));
+    client.quiet().await;
+    for (byte, expected) in message.iter().zip([None, None, None, Some(Refusal::KeepAlive)]) {
+        client.send(&[*byte]).await;
+        sleep(Duration::from_secs(4)).await;
+        assert_eq!(due(), expected);
+    }
+    client.send(&message[4..]).await;
+    assert_eq!(client.ack().await, (PUBACK, 1, 0));
+    assert_eq!(due(), None, "a whole one counts");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_denied_message_is_told_or_ends_the_connection_after_the_held_ones() {
     let mut harness = Harness::new();
     let mut new = harness.client(V5).await;

@@ -241,10 +241,10 @@ impl Hub {
     /// Puts the session on disk, if it is to outlive its connection. One that was and no longer does stays there until its
     /// end.
     async fn keep(&self, session: &Session, expiry_s: u32) -> Result<(), Refusal> {
-        let will = {
+        let (will, login) = {
             let mut state = session.lock();
             state.expiry_s = expiry_s;
-            state.will.as_ref().map(|will| will.will.clone())
+            (state.will.as_ref().map(|will| will.will.clone()), state.caller.as_ref().and_then(Caller::to_kept))
         };
         if expiry_s == 0 && session.queue.stored().is_none() {
             return Ok(());
@@ -254,6 +254,7 @@ impl Hub {
             user: session.user.as_deref().map(str::to_owned),
             client: session.client.to_string(),
             expiry_s,
+            login,
         };
         let not_stored = |_| Refusal::NotStored;
         // What the session is sent counts as sent from this verb on: without it, copies would not be marked.

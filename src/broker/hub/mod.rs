@@ -14,6 +14,7 @@
 
 mod admit;
 mod autosubscribe;
+mod denied;
 mod documents;
 mod evict;
 mod group;
@@ -61,6 +62,7 @@ use crate::ops::metrics::{Metric, Metrics};
 use crate::store::{Recorded, Store};
 pub(crate) use admit::Admitted;
 use admit::DISK;
+pub(crate) use denied::DeniedPublish;
 pub(crate) use documents::Settling;
 pub(crate) use leave::Leaving;
 pub(crate) use publish::{NewPublish, NotStored, Promise, Publisher, Publishing};
@@ -123,10 +125,11 @@ impl RoleSource for KnownUsers {
         self.0.upgrade()?.role_of(name)
     }
 
-    fn writes_as(&self, name: &str, then: Role) -> Option<Role> {
+    fn writes_as(&self, name: &str, then: Role, by_token: Option<bool>) -> Option<Role> {
         // The bridge stops.
         let Some(hub) = self.0.upgrade() else { return Some(then) };
-        hub.authenticator.writes_as(name, then)
+        // Whoever had a password and has come with a token since is not gone.
+        hub.authenticator.writes_as(name, then, by_token).or_else(|| hub.role_by_token(name))
     }
 
     fn prove(&self, name: &str, secret: &str) -> BoxFuture<'static, Proven> {
@@ -260,7 +263,19 @@ impl Hub {
     fn role_of(&self, name: &str) -> Option<Role> {
         self.authenticator.role_of(name).or_else(|| {
             let (_, of_user) = self.registry.count(Some(name));
-            if of_user > 0 { self.authenticator.rights_of(Some(name)).role() } else { None }
+            if of_user == 0 {
+                return None;
+            }
+            self.role_by_token(name).or_else(|| self.authenticator.rights_of(Some(name), None).role())
+        })
+    }
+
+    /// What the token said with which somebody came last who has a session, as long as there are keys.
+    fn role_by_token(&self, name: &str) -> Option<Role> {
+        self.registry.sessions_of(name).iter().find_map(|session| {
+            let caller = session.lock().caller.clone();
+            let caller = caller.filter(|caller| caller.by_token().is_some())?;
+            self.authenticator.rights_of(Some(name), Some(&caller)).role()
         })
     }
 

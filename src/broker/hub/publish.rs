@@ -17,7 +17,7 @@ use super::session::Session;
 use crate::broker::refusals::Refusal;
 use crate::broker::session::{OutgoingMessage, Pushed};
 use crate::chat::access::Rights;
-use crate::chat::principal::{Principal, Role};
+use crate::chat::principal::{Principal, Proof, Role};
 use crate::chat::qos::QoS;
 use crate::chat::topic::Side;
 use crate::mqtt::{Ack, AckWord, Inbound};
@@ -61,6 +61,16 @@ impl Publisher<'_> {
         is_user && side.is_unseen_of_user() || session.is_background() && side.is_presence_said()
     }
 
+    /// As whom it publishes on `topic`.
+    pub(super) fn principal(&self, topic: &str) -> Option<Principal> {
+        let mut principal = self.rights.principal(self.device.cloned(), topic)?;
+        principal.background = self.session.is_some_and(|session| session.is_background());
+        if principal.has_logged_in() && self.session.is_some_and(|session| session.came_by_token()) {
+            principal.proof = Proof::SignedToken;
+        }
+        Some(principal)
+    }
+
     /// Whether and how a message on `topic` is for the bridge.
     fn for_bridge(&self, topic: &str) -> Option<ForBridge> {
         let routed = self.rights.routed(topic);
@@ -68,8 +78,7 @@ impl Publisher<'_> {
         if routed.is_none() && !matches!(side, Side::Outbox { .. }) && !side.is_command() {
             return None;
         }
-        let mut principal = self.rights.principal(self.device.cloned(), topic)?;
-        principal.background = self.session.is_some_and(|session| session.is_background());
+        let principal = self.principal(topic)?;
         let written = routed.map_or_else(|| topic.to_owned(), |routed| routed.outbox_of(&principal.name));
         Some(ForBridge { principal, topic: written, routed_to: routed.map(|routed| routed.peer.into()) })
     }
@@ -118,6 +127,11 @@ pub(crate) struct Promise {
 pub(crate) struct NotStored;
 
 impl Promise {
+    /// That of a message of which the bridge has the last word.
+    pub(super) fn when_answered(word: oneshot::Receiver<AckWord>) -> Self {
+        Self { word: Some(word), ..Self::default() }
+    }
+
     /// Whether something is on its way to the disk.
     pub(crate) fn goes_by_the_disk(&self) -> bool {
         self.stored.is_some()
@@ -234,6 +248,7 @@ impl Hub {
                 payload: message.payload.clone(),
                 retain: false,
                 retained,
+                denied: false,
                 routed_to,
                 at_most_once: message.qos == QoS::AtMostOnce,
                 dup,
@@ -365,7 +380,7 @@ impl Hub {
 
     /// A bridge that is behind slows its publishers down. A message that it does not take any more is dropped with its
     /// acknowledgement, so that its publisher sends it again.
-    async fn give_bridge(
+    pub(super) async fn give_bridge(
         &self,
         (inbound, word): (Inbound, oneshot::Receiver<AckWord>),
     ) -> Result<oneshot::Receiver<AckWord>, NotStored> {

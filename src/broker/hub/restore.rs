@@ -8,6 +8,7 @@ use super::Hub;
 use super::group::Group;
 use super::queue::SharedQueue;
 use super::session::{PacketIds, Session, SessionWill};
+use crate::broker::identity::Caller;
 use crate::broker::routing::retained::RetainedEntry;
 use crate::broker::session::{Incoming, Queue};
 use crate::ops::clock::now_ms;
@@ -70,7 +71,8 @@ impl Hub {
         let queue = self.kept_queue(&key);
         queue.waits_on_disk(rows, bytes);
         let user = record.user.as_deref().map(Arc::from);
-        let rights = self.authenticator.rights_of(user.as_deref());
+        let caller = user.clone().zip(record.login).map(|(user, login)| Caller::kept(user, login));
+        let rights = self.authenticator.rights_of(user.as_deref(), caller.as_ref());
         let visible = self.visible_to(user.as_ref(), rights.role()).await;
         queue.set_rights(rights, visible);
         self.registry.stored_as(id, &queue);
@@ -81,6 +83,7 @@ impl Hub {
                 Some(Box::new(PacketIds { incoming: Incoming::kept(&incoming), ..self.new_packet_ids() }));
             state.expiry_s = record.expiry_s;
             state.left_ms = left_at;
+            state.caller = caller;
         }
         self.registry.add(&session);
         self.restore_subscriptions(&session, subscriptions).await?;

@@ -52,7 +52,7 @@ pub(super) struct State {
     pub(super) will: Option<Box<SessionWill>>,
     /// When it is published, if that is yet to come.
     pub(super) will_due: Option<Instant>,
-    /// Who was let in last.
+    /// Who was let in last, also before the last start, as far as that was kept.
     pub(super) caller: Option<Caller>,
     /// Another connection takes it over and wants a new one.
     pub(super) ends_by_take_over: bool,
@@ -185,6 +185,11 @@ impl Session {
     /// Its will that is due at that time, as the store knows it, if it is on disk.
     pub(super) fn stored_will(&self, due_at: Option<u64>) -> Option<WillRef> {
         Some(WillRef { queue: self.queue.stored()?, due_at })
+    }
+
+    /// Whether it was a token with which its client logged in last.
+    pub(super) fn came_by_token(&self) -> bool {
+        self.lock().caller.as_ref().is_some_and(|caller| caller.by_token().is_some())
     }
 
     /// Whether it outlives its connection, or has done so.

@@ -72,7 +72,8 @@ impl Harness {
         let key: Arc<str> = format!(":{client}").into();
         let session = Session::new(Arc::clone(&key), None, client.into(), self.hub.new_queue(&key));
         self.hub.registry.add(&session);
-        let record = SessionRecord { key: key.to_string(), user: None, client: client.to_owned(), expiry_s: 60 };
+        let record =
+            SessionRecord { key: key.to_string(), user: None, client: client.to_owned(), expiry_s: 60, login: None };
         let id = self.hub.store.keep_session(record, None).await.unwrap().await.unwrap();
         self.hub.registry.stored_as(id, &session.queue);
         session
@@ -883,7 +884,7 @@ async fn with_will(harness: &Harness, client: &str, said: &'static str) -> Arc<S
     let will =
         Will { message: Message { payload: said.into(), ..new_publish("bal1/self/messages").message }, delay_s: 0 };
     let key = session.key.to_string();
-    let record = SessionRecord { key, user: None, client: client.to_owned(), expiry_s: 60 };
+    let record = SessionRecord { key, user: None, client: client.to_owned(), expiry_s: 60, login: None };
     harness.hub.store.keep_session(record, Some(will.clone())).await.unwrap().await.unwrap();
     let mut state = session.lock();
     (state.expiry_s, state.will) = (60, Some(Box::new(will.into())));

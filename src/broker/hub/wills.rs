@@ -100,8 +100,8 @@ impl Hub {
         let caller = session.lock().caller.clone();
         let rights = match &caller {
             Some(caller) => self.authenticator.rights_now(caller),
-            // Left before the last start.
-            None => self.authenticator.rights_of(session.user.as_deref()),
+            // It had no log-in, or is of a release that did not keep how it logged in.
+            None => self.authenticator.rights_of(session.user.as_deref(), None),
         };
         let Will { mut message, .. } = will;
         if !rights.may_publish(&message.topic) {

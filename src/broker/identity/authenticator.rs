@@ -18,6 +18,7 @@ use crate::broker::refusals::{Refusal, Refused};
 use crate::chat::access::Rights;
 use crate::chat::principal::{Identity, Role};
 use crate::mqtt::Proven;
+use crate::store::KeptLogin;
 
 /// So often in a minute a wrong password may be shown for one name whose right one is known, where its address has failed too
 /// often.
@@ -132,21 +133,28 @@ impl Authenticator {
     }
 
     /// As what somebody may still write who wrote as `then`. Whom the files and the configuration do not know may have a token, where
-    /// there are any, or need nothing; else it is nobody any more.
-    pub(in crate::broker) fn writes_as(&self, user: &str, then: Role) -> Option<Role> {
-        let needs_no_line = self.config.anonymous || self.credentials().keys.is_some();
+    /// there are any, or need nothing, unless it is known to have shown a password; else it is nobody any more.
+    pub(in crate::broker) fn writes_as(&self, user: &str, then: Role, by_token: Option<bool>) -> Option<Role> {
+        let has_keys = self.credentials().keys.is_some();
+        let needs_no_line = match by_token {
+            Some(by_token) => by_token && has_keys,
+            None => has_keys || self.config.anonymous,
+        };
         self.role_of(user).or_else(|| needs_no_line.then_some(then))
     }
 
-    /// What somebody may do who is known by name alone: the owner of a session that was kept, or of a will. `None` is
-    /// an anonymous client. Without a line in the users file it is a chat user whose token was good.
-    pub(in crate::broker) fn rights_of(&self, user: Option<&str>) -> Rights {
+    /// What is kept for the owner of a session without a connection, who had come as this caller, if that is known. No user is an
+    /// anonymous client. Where there are keys, whoever has no line in the users file may come back with a token, by another key than
+    /// the last one too: as what that one said, or as a chat user.
+    pub(in crate::broker) fn rights_of(&self, user: Option<&str>, caller: Option<&Caller>) -> Rights {
         let Some(user) = user else {
             return if self.config.anonymous { Rights::Anonymous } else { Rights::Nobody };
         };
         let credentials = self.credentials();
-        let by_token = credentials.keys.as_ref().map(|_| Role::User);
-        rights(user.into(), credentials.role_of(user).or(by_token))
+        let has_keys = credentials.keys.is_some();
+        let said = caller.and_then(Caller::by_token).filter(|said| has_keys && !self.is_somebody_else(said));
+        let in_file = || credentials.role_of(user).or_else(|| has_keys.then_some(Role::User));
+        rights(user.into(), said.map(|said| said.role).or_else(in_file))
     }
 
     /// What somebody who was let in may do by now. Whoever showed a password is what the users file says now, and nobody
@@ -315,6 +323,34 @@ impl Caller {
             Self::Anonymous => Rights::Anonymous,
             Self::Known(identity, _) => Rights::Known(identity.clone()),
         }
+    }
+
+    /// What the token said, if it came with one.
+    pub(in crate::broker) fn by_token(&self) -> Option<&Identity> {
+        match self {
+            Self::Known(identity, Proof::Token { .. }) => Some(identity),
+            _ => None,
+        }
+    }
+
+    /// What is kept of it with its session.
+    pub(in crate::broker) fn to_kept(&self) -> Option<KeptLogin> {
+        let Self::Known(Identity { role, .. }, proof) = self else { return None };
+        let token_key = match proof {
+            Proof::Password(_) => None,
+            Proof::Token { key, .. } => Some(key.bytes()),
+        };
+        Some(KeptLogin { role: *role, token_key })
+    }
+
+    /// Who had a session before the last start. Which password it was is not kept, nor when the token ended: they are asked of a
+    /// connection alone.
+    pub(in crate::broker) fn kept(user: Arc<str>, KeptLogin { role, token_key }: KeptLogin) -> Self {
+        let proof = match token_key {
+            None => Proof::Password("".into()),
+            Some(key) => Proof::Token { expires_ms: 0, key: key.into() },
+        };
+        Self::Known(Identity { user, role }, proof)
     }
 
     /// When its connection has to end, in Unix milliseconds.

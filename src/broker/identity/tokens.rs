@@ -90,6 +90,18 @@ pub(super) struct Token {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::broker) struct KeyPrint(Arc<[u8; 32]>);
 
+impl KeyPrint {
+    pub(super) fn bytes(&self) -> [u8; 32] {
+        *self.0
+    }
+}
+
+impl From<[u8; 32]> for KeyPrint {
+    fn from(print: [u8; 32]) -> Self {
+        Self(Arc::new(print))
+    }
+}
+
 /// The keys, and what else a token must say.
 #[derive(Debug)]
 pub(super) struct Keys {

@@ -76,7 +76,7 @@ fn sessions_have_todays_keys_and_what_they_subscribed_to() {
         .sessions
         .values()
         .map(|(session, _)| {
-            let SessionRecord { key, user, client, expiry_s } = &session.record;
+            let SessionRecord { key, user, client, expiry_s, .. } = &session.record;
             (key.as_str(), user.as_deref(), client.as_str(), *expiry_s, session.left_at)
         })
         .collect();

@@ -9,6 +9,7 @@ mod former;
 mod group_bals;
 mod groups;
 mod inviting;
+mod logins;
 mod scheduled;
 mod spans;
 
@@ -23,6 +24,7 @@ use former::FORMER;
 use group_bals::GROUP_BALS;
 use groups::GROUPS;
 use inviting::INVITING;
+use logins::LOGINS;
 use rusqlite::Connection;
 use scheduled::SCHEDULED;
 use spans::SPANS;
@@ -33,7 +35,7 @@ pub(super) const APPLICATION_ID: i32 = 0x464d_4272;
 
 /// What makes each schema out of the one before, the first out of an empty file. A step that was released is never
 /// changed: files in the field have taken it.
-pub(super) const STEPS: [&str; 19] = [
+pub(super) const STEPS: [&str; 20] = [
     FIRST,
     PRESENCE,
     TRANSPORTS,
@@ -53,6 +55,7 @@ pub(super) const STEPS: [&str; 19] = [
     INVITING,
     SPANS,
     AWAY,
+    LOGINS,
 ];
 pub(super) const SCHEMA_VERSION: i32 = STEPS.len() as i32;
 /// The steps from this schema on make tables and indexes and change no message: nothing is worth a copy.

@@ -73,8 +73,8 @@ pub(super) fn policy(push_when: PushWhen) -> ChatPolicy {
 
 /// A user's phone, on which nobody looks at anything.
 pub(super) fn writer(name: &str) -> Writer {
-    let (dev, connected) = (Some(device("phone")), Vec::new());
-    Writer { name: owner(name), role: Role::User, dev, connected, strangers: true, let_in: false, direct: false }
+    let (dev, by_token, connected, strangers, let_in) = (Some(device("phone")), None, Vec::new(), true, false);
+    Writer { name: owner(name), role: Role::User, dev, by_token, connected, strangers, let_in, direct: false }
 }
 
 fn bal(name: &str) -> Writer {
@@ -82,6 +82,7 @@ fn bal(name: &str) -> Writer {
         name: owner(name),
         role: Role::Bal,
         dev: None,
+        by_token: None,
         connected: Vec::new(),
         strangers: true,
         let_in: false,

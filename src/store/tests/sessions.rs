@@ -2,6 +2,7 @@
 
 use super::several::{INBOX_OF, inbox};
 use super::*;
+use crate::chat::principal::Role;
 use crate::chat::qos::QoS;
 use crate::chat::status::Status;
 use std::sync::Arc;
@@ -49,7 +50,12 @@ pub(super) use ask;
 impl Rig {
     pub(in crate::store) async fn session(&self, client: &str) -> QueueId {
         let (key, user) = (format!("user/{client}"), Some("user".to_owned()));
-        ask!(self, keep_session, SessionRecord { key, user, client: client.to_owned(), expiry_s: 3600 }, None)
+        ask!(
+            self,
+            keep_session,
+            SessionRecord { key, user, client: client.to_owned(), expiry_s: 3600, login: None },
+            None
+        )
     }
 
     pub(in crate::store) async fn say(&self, text: &str, queues: &[QueueId]) {
@@ -281,7 +287,8 @@ async fn an_imported_session_comes_whole_and_once_and_hands_on_once_what_it_had_
         ids: vec![7],
         sent: sent.map(|(packet_id, released)| ImportedSent { packet_id, released }),
     };
-    let record = SessionRecord { key: "user".to_owned(), user: None, client: "c".to_owned(), expiry_s: 60 };
+    let record =
+        SessionRecord { key: "user".to_owned(), user: None, client: "c".to_owned(), expiry_s: 60, login: None };
     let session = ImportedSession {
         record: record.clone(),
         left_at: NOW,
@@ -376,10 +383,36 @@ async fn a_session_comes_back_as_it_was() {
 }
 
 #[tokio::test]
+async fn how_somebody_logged_in_last_is_kept_with_the_session() {
+    let mut rig = Rig::new(Limits::default());
+    let (role, token_key) = (Role::Bal, Some([7; 32]));
+    for login in [
+        Some(KeptLogin { role: Role::User, token_key: None }),
+        None,
+        Some(KeptLogin { role, token_key }),
+        Some(KeptLogin { role: Role::Admin, token_key }),
+        Some(KeptLogin { role, token_key: None }),
+    ] {
+        let (key, user, client) = ("bal1".to_owned(), Some("bal1".to_owned()), "bal1".to_owned());
+        ask!(rig, keep_session, SessionRecord { key, user, client, expiry_s: 60, login }, None);
+        rig = rig.crash();
+        assert_eq!(ask!(rig, broker_state).sessions[0].record.login, login);
+        let inspector = Inspector::open(&rig.settings.path).unwrap();
+        assert_eq!(inspector.sessions("", 9).unwrap()[0].record.login, login);
+    }
+}
+
+#[tokio::test]
 async fn a_will_is_there_from_the_connection_on_until_it_is_dropped_or_published() {
     let rig = Rig::new(Limits::default());
     let will = Will { message: (*said("w", "gone")).clone(), delay_s: 5 };
-    let record = |client: &str| SessionRecord { key: client.into(), user: None, client: client.into(), expiry_s: 60 };
+    let record = |client: &str| SessionRecord {
+        key: client.into(),
+        user: None,
+        client: client.into(),
+        expiry_s: 60,
+        login: None,
+    };
     let kept = |queue, due_at| KeptWill { queue, due_at, will: will.clone() };
     let queue = ask!(rig, keep_session, record("one"), Some(will.clone()));
     assert_eq!(ask!(rig, broker_state).wills, [kept(queue, None)]);

@@ -44,12 +44,12 @@ const FORGOTTEN_MAX: u32 = 1_000;
 
 macro_rules! scheduled_rows {
     ($rest:literal) => {
-        concat!("SELECT row, tail, writer, by_bal, id, dev, not_before, ttl, document FROM scheduled ", $rest)
+        concat!("SELECT row, tail, writer, by_bal, id, dev, not_before, ttl, document, by_token FROM scheduled ", $rest)
     };
 }
 
-const INSERT: &str = "INSERT INTO scheduled (row, tail, writer, by_bal, id, dev, not_before, ttl, document)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const INSERT: &str = "INSERT INTO scheduled (row, tail, writer, by_bal, id, dev, not_before, ttl, document, by_token)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 pub(in crate::store::sqlite) const BY_ID: &str = scheduled_rows!("WHERE writer = ?1 AND id = ?2");
 pub(in crate::store::sqlite) const OF_WRITER: &str =
     scheduled_rows!("WHERE writer = ?1 AND row > ?2 AND document <> x'6e756c6c' ORDER BY row LIMIT ?3");
@@ -84,6 +84,7 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<ScheduledMessage> {
         not_before: from_sql(row.get(6)?),
         ttl_ms: from_sql(row.get(7)?),
         document: row.get::<_, Vec<u8>>(8)?.into(),
+        by_token: row.get(9)?,
     })
 }
 
@@ -198,6 +199,7 @@ fn keep(tx: &mut Tx<'_>, new: &Written<'_>, not_before: u64, call: &Call<'_>) ->
         sql_ms(not_before),
         sql_ms(new.deadline_ms.saturating_sub(call.at)),
         document,
+        new.from.by_token,
     ];
     tx.execute(INSERT, values)?;
     tx.memory_draft.figures.chat_scheduled += 1;

@@ -8,7 +8,8 @@ use crate::store::{KeptRetained, QueueId, SessionSummary, StoreError};
 use rusqlite::params;
 
 pub(in crate::store::sqlite) const SESSIONS: &str =
-    "SELECT queue, key, user, client, expiry_s, left_at FROM queues WHERE key > ?1 AND kind = ?2 ORDER BY key LIMIT ?3";
+    "SELECT queue, key, user, client, expiry_s, role, token_key, left_at FROM queues
+    WHERE key > ?1 AND kind = ?2 ORDER BY key LIMIT ?3";
 const SUBSCRIPTIONS: &str = "SELECT count(*) FROM subscriptions WHERE queue = ?1";
 const WAITING: &str = "SELECT count(*) FILTER (WHERE document IS NULL),
         coalesce(sum(bytes) FILTER (WHERE document IS NULL), 0), count(document) FROM queue WHERE queue = ?1";
@@ -42,7 +43,7 @@ impl Inspector {
         let _moment = self.conn.unchecked_transaction()?;
         let mut statement = self.conn.prepare_cached(SESSIONS)?;
         let sessions = statement.query_map(params![after, SESSION, limit], |row| {
-            let (queue, left_at): (QueueId, Option<i64>) = (row.get(0)?, row.get(5)?);
+            let (queue, left_at): (QueueId, Option<i64>) = (row.get(0)?, row.get(7)?);
             let count = |sql| self.conn.prepare_cached(sql)?.query_row([queue], |row| row.get(0).map(from_sql));
             let (rows, bytes, documents) = self
                 .conn

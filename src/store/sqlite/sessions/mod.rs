@@ -17,6 +17,7 @@ pub(in crate::store) mod sweep;
 
 use super::column::NEVER;
 use super::tx::Tx;
+use crate::chat::principal::Role;
 use crate::store::QueueId;
 use rusqlite::params;
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
@@ -25,6 +26,9 @@ use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 const SESSION: i64 = 0;
 const GROUP: i64 = 1;
 const ENDED: i64 = 2;
+
+/// The roles, by their numbers in the column `role` of `queues`.
+const ROLES: [Role; 3] = [Role::User, Role::Bal, Role::Admin];
 
 const KNOWN: &str = "SELECT left_at IS NULL, sent_up_to FROM queues WHERE queue = ?1 AND kind < 2";
 const SENT: &str = "UPDATE queues SET sent_up_to = ?2 WHERE queue = ?1";
@@ -55,6 +59,18 @@ fn sent_up_to(tx: &mut Tx<'_>, queue: QueueId, seq: i64) -> rusqlite::Result<()>
     tx.execute(SENT, params![queue, seq])?;
     tx.memory_draft.queues.remove(&queue);
     Ok(())
+}
+
+fn role_number(role: Role) -> i64 {
+    match role {
+        Role::User => 0,
+        Role::Bal => 1,
+        Role::Admin => 2,
+    }
+}
+
+fn role_of_number(number: i64) -> Option<Role> {
+    ROLES.into_iter().find(|role| role_number(*role) == number)
 }
 
 impl ToSql for QueueId {

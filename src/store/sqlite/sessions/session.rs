@@ -1,6 +1,6 @@
 //! Sessions and groups: that they are kept, what they subscribe to, that they leave and end.
 
-use super::{ENDED, GROUP, SESSION, retained, row};
+use super::{ENDED, GROUP, SESSION, retained, role_number, row};
 use crate::store::sqlite::column::sql_ms;
 use crate::store::sqlite::tx::{ReadTx, Tx};
 use crate::store::{KeptSubscription, QueueId, SessionRecord, Will};
@@ -10,9 +10,12 @@ use rusqlite::params;
 pub(super) const CHUNK: i64 = 500;
 
 pub(in crate::store::sqlite) const FIND: &str = "SELECT queue FROM queues WHERE key = ?1 AND kind = ?2";
-const INSERT: &str = "INSERT INTO queues (queue, kind, key, user, client, expiry_s, sent_up_to, crashed_up_to)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0)";
-const UPDATE: &str = "UPDATE queues SET user = ?2, client = ?3, expiry_s = ?4, left_at = NULL WHERE queue = ?1";
+const INSERT: &str =
+    "INSERT INTO queues (queue, kind, key, user, client, expiry_s, role, token_key, sent_up_to, crashed_up_to)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 0)";
+const UPDATE: &str =
+    "UPDATE queues SET user = ?2, client = ?3, expiry_s = ?4, role = ?5, token_key = ?6, left_at = NULL
+    WHERE queue = ?1";
 const LEFT: &str = "UPDATE queues SET left_at = ?2, expiry_s = ?3, sent_up_to = min(sent_up_to, ?4)
     WHERE queue = ?1 AND kind < 2";
 const IS_READ: &str = "UPDATE queues SET left_at = NULL WHERE queue = ?1";
@@ -33,17 +36,18 @@ pub(in crate::store) fn keep(
     session: &SessionRecord,
     will: Option<&Will>,
 ) -> rusqlite::Result<QueueId> {
-    let SessionRecord { key, user, client, expiry_s } = session;
+    let SessionRecord { key, user, client, expiry_s, login } = session;
+    let (role, token_key) = (login.map(|login| role_number(login.role)), login.and_then(|login| login.token_key));
     let found = find(tx, key, SESSION)?;
     let queue = match found {
         Some(queue) => {
             tx.memory_draft.queues.remove(&queue);
-            tx.execute(UPDATE, params![queue, user, client, expiry_s])?;
+            tx.execute(UPDATE, params![queue, user, client, expiry_s, role, token_key])?;
             queue
         }
         None => {
             let queue = QueueId(tx.next_seq()?);
-            tx.execute(INSERT, params![queue, SESSION, key, user, client, expiry_s])?;
+            tx.execute(INSERT, params![queue, SESSION, key, user, client, expiry_s, role, token_key])?;
             queue
         }
     };
@@ -62,7 +66,7 @@ pub(in crate::store) fn keep_group(tx: &mut Tx<'_>, name: &str) -> rusqlite::Res
         return Ok(queue);
     }
     let queue = QueueId(tx.next_seq()?);
-    tx.execute(INSERT, params![queue, GROUP, name, None::<&str>, "", u32::MAX])?;
+    tx.execute(INSERT, params![queue, GROUP, name, None::<&str>, "", u32::MAX, None::<i64>, None::<&[u8]>])?;
     Ok(queue)
 }
 

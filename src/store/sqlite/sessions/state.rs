@@ -1,16 +1,19 @@
 //! What a broker of our own has to know when it starts.
 
-use super::{ENDED, GROUP, retained};
+use super::{ENDED, GROUP, retained, role_of_number};
 use crate::store::sqlite::column::from_sql;
 use crate::store::sqlite::tx::ReadTx;
-use crate::store::{BrokerState, KeptGroup, KeptSession, KeptSubscription, QueueId, RowCount, SessionRecord};
+use crate::store::{
+    BrokerState, KeptGroup, KeptLogin, KeptSession, KeptSubscription, QueueId, RowCount, SessionRecord,
+};
 use std::collections::HashMap;
 
 /// What had a connection before the last stop: all that may have been sent to it was sent.
 pub(in crate::store::sqlite) const STARTED: &str = "UPDATE queues
     SET crashed_up_to = max(crashed_up_to, min(sent_up_to, ?1)), sent_up_to = min(sent_up_to, ?1)
     WHERE crashed_up_to < sent_up_to";
-const QUEUES: &str = "SELECT queue, kind, key, user, client, expiry_s, left_at FROM queues WHERE kind <> ?1";
+const QUEUES: &str =
+    "SELECT queue, kind, key, user, client, expiry_s, role, token_key, left_at FROM queues WHERE kind <> ?1";
 /// Along the primary key, past bodies that lie on pages of their own.
 pub(in crate::store::sqlite) const COUNTS: &str =
     "SELECT queue, count(*), sum(bytes) FROM queue WHERE document IS NULL GROUP BY queue";
@@ -39,7 +42,7 @@ pub(in crate::store) fn broker_state(tx: &ReadTx<'_>) -> rusqlite::Result<Broker
         state.sessions.push(KeptSession {
             queue,
             record: record(row, 2)?,
-            left_at: row.get::<_, Option<i64>>(6)?.map(from_sql),
+            left_at: row.get::<_, Option<i64>>(8)?.map(from_sql),
             subscriptions: subscriptions.remove(&queue).unwrap_or_default(),
             rows,
             bytes,
@@ -49,13 +52,17 @@ pub(in crate::store) fn broker_state(tx: &ReadTx<'_>) -> rusqlite::Result<Broker
     Ok(state)
 }
 
-/// The columns key, user, client, expiry_s.
+/// The columns key, user, client, expiry_s, role, token_key.
 pub(in crate::store::sqlite) fn record(row: &rusqlite::Row<'_>, key: usize) -> rusqlite::Result<SessionRecord> {
     Ok(SessionRecord {
         key: row.get(key)?,
         user: row.get(key + 1)?,
         client: row.get(key + 2)?,
         expiry_s: row.get(key + 3)?,
+        login: match row.get::<_, Option<i64>>(key + 4)?.and_then(role_of_number) {
+            Some(role) => Some(KeptLogin { role, token_key: row.get(key + 5)? }),
+            None => None,
+        },
     })
 }
 

@@ -82,6 +82,26 @@ fn a_store_without_a_place_for_bals_that_are_away_gets_one() {
 }
 
 #[test]
+fn of_sessions_and_messages_of_before_it_is_not_known_how_anybody_had_logged_in() {
+    let (_dir, path, old) = store_of(19);
+    old.execute_batch(
+        "INSERT INTO queues (queue, kind, key, user, client, expiry_s, sent_up_to, crashed_up_to)
+            VALUES (7, 0, 'alice', 'alice', 'alice', 60, 0, 0);
+        INSERT INTO scheduled (row, tail, writer, by_bal, id, not_before, ttl, document)
+            VALUES (8, 1, 'alice', 0, 'm1', 5, 9, x'7b7d')",
+    )
+    .unwrap();
+    drop(old);
+    let (conn, _lock) = open(&path).unwrap();
+    let login = conn.query_row("SELECT role, token_key FROM queues WHERE key = 'alice'", [], |row| {
+        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
+    });
+    assert_eq!(login, Ok((None, None)));
+    let by_token = conn.query_row("SELECT by_token FROM scheduled WHERE id = 'm1'", [], |row| row.get(0));
+    assert_eq!(by_token, Ok(None::<bool>));
+}
+
+#[test]
 fn the_oldest_schema_is_brought_forward_with_its_rows() {
     let (_dir, path, old) = store_of(1);
     old.execute_batch("UPDATE marks SET seq_ceiling = 42").unwrap();
@@ -331,7 +351,7 @@ fn the_old_store_lies_beside_the_new_one_and_its_owner_is_told_before() {
             phases[..],
             [
                 Phase::Copying { done: 1.., of: 1.. },
-                Phase::Changing { step: 1, of: 15 },
+                Phase::Changing { step: 1, of: 16 },
                 Phase::Committing,
                 Phase::Rebuilding,
                 Phase::Checkpointing

@@ -154,7 +154,7 @@ impl Chat {
     async fn with_sessions_of_zoe(&self) {
         let session = async |user: &str| {
             let (key, client) = (format!("{user}:web"), format!("{user}:web"));
-            let record = SessionRecord { key, user: Some(user.to_owned()), client, expiry_s: 3600 };
+            let record = SessionRecord { key, user: Some(user.to_owned()), client, expiry_s: 3600, login: None };
             ask!(self.rig, keep_session, record, None)
         };
         let (hers, alices) = (session(NAME).await, session("alice").await);

@@ -25,7 +25,7 @@ impl Chat {
 
     async fn session_of(&self, user: &str) -> QueueId {
         let (key, client) = (format!("{user}:web"), format!("{user}:web"));
-        let record = SessionRecord { key, user: Some(user.to_owned()), client, expiry_s: 3600 };
+        let record = SessionRecord { key, user: Some(user.to_owned()), client, expiry_s: 3600, login: None };
         ask!(self.rig, keep_session, record, None)
     }
 

@@ -427,6 +427,7 @@ pub(in crate::store::sqlite) fn leave_erased(
         name: alias.clone(),
         role: Role::User,
         dev: None,
+        by_token: None,
         connected: Vec::new(),
         strangers: false,
         let_in: false,
