@@ -350,6 +350,16 @@ async fn messages_go_out_and_answers_come_back() {
     bridge.counted(|now| (now.pending, now.counted.unknown_answers) == (0, 1)).await;
 }
 
+#[test]
+fn an_answer_that_repeats_the_token_or_is_about_no_token_names_no_other_one() {
+    let named = |target: &Target, canonical: &str| other_token(target, canonical.to_owned()).is_some();
+    let token = Target::Token(Token::new("T").unwrap());
+    assert!(named(&token, "T2"));
+    assert!(!named(&token, "T") && !named(&token, ""));
+    assert!(!named(&Target::Topic("news".to_owned()), "T2"));
+    assert!(!named(&Target::Condition("'a' in topics".to_owned()), "T2"));
+}
+
 #[tokio::test]
 async fn upstream_and_receipts_are_acknowledged_on_their_connection_and_on_no_other() {
     let server = Server::named("localhost").await;
