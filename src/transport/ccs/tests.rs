@@ -182,7 +182,7 @@ impl Peer {
 
     async fn nack(&mut self, message_id: &str, error: &str) {
         let nack = Nack {
-            message_id: message_id.to_owned(),
+            message_id: Some(message_id.to_owned()),
             from: None,
             error: error.to_owned(),
             error_description: Some("no such token-1".to_owned()),
