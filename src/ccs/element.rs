@@ -55,24 +55,46 @@ impl Element {
         &self.text
     }
 
-    fn open(reader: &NsReader<&[u8]>, start: &BytesStart<'_>) -> Result<Self, FramingError> {
+    fn open(reader: &NsReader<&[u8]>, start: &BytesStart<'_>, care: Care) -> Result<Self, FramingError> {
         let (namespace, name) = reader.resolver().resolve_element(start.name());
-        let namespace = bound(namespace)?;
+        let namespace = bound(namespace, care)?;
         let name = name.into_inner().to_owned();
         let mut attributes = Vec::new();
         for attribute in start.attributes() {
-            let attribute = attribute.map_err(|_| IllFormed::Attribute)?;
+            let attribute = match attribute {
+                Ok(attribute) => attribute,
+                Err(_) if care == Care::Lenient => continue,
+                Err(_) => return Err(IllFormed::Attribute.into()),
+            };
             if attribute.key.as_namespace_binding().is_some() {
                 continue;
             }
             let (namespace, name) = reader.resolver().resolve_attribute(attribute.key);
-            let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|_| IllFormed::Reference)?;
-            if bound(namespace)?.is_empty() {
-                attributes.push((name.into_inner().to_owned(), value.into_owned()));
+            let value = match attribute.normalized_value(XmlVersion::Implicit1_0) {
+                Ok(value) => value.into_owned(),
+                Err(_) if care == Care::Lenient => UNREADABLE.to_string(),
+                Err(_) => return Err(IllFormed::Reference.into()),
+            };
+            let is_plain = matches!(namespace, ResolveResult::Unbound);
+            if bound(namespace, care)?.is_empty() && is_plain {
+                attributes.push((name.into_inner().to_owned(), value));
             }
         }
         Ok(Self { namespace, name, attributes, children: Vec::new(), text: String::new() })
     }
+}
+
+/// Stands for what cannot be read.
+const UNREADABLE: char = char::REPLACEMENT_CHARACTER;
+
+/// What to do with what is not well-formed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Care {
+    /// It is an error.
+    Strict,
+    /// A reference or an attribute that cannot be read is U+FFFD or absent, and a prefix that was not declared stands for no
+    /// namespace.
+    Lenient,
 }
 
 /// The namespace declarations of a stream header: they hold for every stanza of the stream.
@@ -101,25 +123,28 @@ impl Scope {
 pub(super) fn parse_header(text: &str) -> Result<(Element, Scope, String), FramingError> {
     let mut reader = NsReader::from_str(text);
     match reader.read_event().map_err(ill_formed)? {
-        Event::Start(start) | Event::Empty(start) => {
-            Ok((Element::open(&reader, &start)?, Scope::of(&reader), start.name().into_inner().to_owned()))
-        }
+        Event::Start(start) | Event::Empty(start) => Ok((
+            Element::open(&reader, &start, Care::Strict)?,
+            Scope::of(&reader),
+            start.name().into_inner().to_owned(),
+        )),
         _ => Err(IllFormed::Tag.into()),
     }
 }
 
 /// Parses one whole stanza inside `scope`.
-pub(super) fn parse_stanza(text: &str, scope: &Scope) -> Result<Element, FramingError> {
+pub(super) fn parse_stanza(text: &str, scope: &Scope, care: Care) -> Result<Element, FramingError> {
     let mut reader = NsReader::from_str(text);
+    reader.config_mut().allow_dangling_amp = care == Care::Lenient;
     scope.declare(&mut reader)?;
     let mut open: Vec<Element> = Vec::new();
     loop {
         let closed = match reader.read_event().map_err(ill_formed)? {
             Event::Start(start) => {
-                open.push(Element::open(&reader, &start)?);
+                open.push(Element::open(&reader, &start, care)?);
                 continue;
             }
-            Event::Empty(start) => Some(Element::open(&reader, &start)?),
+            Event::Empty(start) => Some(Element::open(&reader, &start, care)?),
             Event::End(_) => open.pop(),
             Event::Text(text) => {
                 append(&mut open, &text.xml10_content());
@@ -130,7 +155,7 @@ pub(super) fn parse_stanza(text: &str, scope: &Scope) -> Result<Element, Framing
                 continue;
             }
             Event::GeneralRef(reference) => {
-                append_reference(&mut open, &reference)?;
+                append_reference(&mut open, &reference, care)?;
                 continue;
             }
             Event::Comment(_) | Event::PI(_) => continue,
@@ -153,18 +178,21 @@ fn append(open: &mut [Element], text: &str) {
 }
 
 /// Without a DTD only the five entities of XML itself and numeric references exist (RFC 6120, 11.1).
-fn append_reference(open: &mut [Element], reference: &BytesRef<'_>) -> Result<(), IllFormed> {
-    match reference.resolve_char_ref().map_err(|_| IllFormed::Reference)? {
-        Some(character) => append(open, character.encode_utf8(&mut [0; 4])),
-        None => append(open, resolve_xml_entity(reference).ok_or(IllFormed::Reference)?),
+fn append_reference(open: &mut [Element], reference: &BytesRef<'_>, care: Care) -> Result<(), IllFormed> {
+    match (reference.resolve_char_ref(), resolve_xml_entity(reference)) {
+        (Ok(Some(character)), _) => append(open, character.encode_utf8(&mut [0; 4])),
+        (Ok(None), Some(text)) => append(open, text),
+        _ if care == Care::Lenient => append(open, UNREADABLE.encode_utf8(&mut [0; 4])),
+        _ => return Err(IllFormed::Reference),
     }
     Ok(())
 }
 
-fn bound(resolved: ResolveResult<'_>) -> Result<String, FramingError> {
+fn bound(resolved: ResolveResult<'_>, care: Care) -> Result<String, FramingError> {
     match resolved {
         ResolveResult::Bound(namespace) => Ok(namespace.into_inner().to_owned()),
         ResolveResult::Unbound => Ok(String::new()),
+        ResolveResult::Unknown(_) if care == Care::Lenient => Ok(String::new()),
         ResolveResult::Unknown(_) => Err(IllFormed::Namespace.into()),
     }
 }

@@ -1,10 +1,17 @@
 //! The JSON inside the stanzas, for both sides: what the server sends is [`Inbound`], what the client sends is
 //! [`Outbound`]. Each type parses and builds.
 
+mod fields;
+
 use super::nack::NackCode;
+use super::xml::FramingError;
+use fields::Fields;
+pub(super) use fields::sender_of;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::borrow::Cow;
+
+/// The status of a receipt; the only one ever documented.
+pub const SENT_TO_DEVICE: &str = "MESSAGE_SENT_TO_DEVICE";
 
 /// Why a payload was refused. Never quotes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +30,9 @@ pub enum PayloadError {
     /// A field is absent, or is not of the type it has to be.
     #[error("field {0} is missing or of the wrong type")]
     Field(&'static str),
+    /// The stanza around it is not well-formed, so something in it may be lost.
+    #[error("its stanza is {0}")]
+    Stanza(FramingError),
 }
 
 /// What CCS sends.
@@ -83,11 +93,11 @@ pub struct Accepted {
 /// CCS's word that it refused a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nack {
-    /// The message; with `BAD_ACK` it is one from a device.
-    pub message_id: String,
+    /// The message; with `BAD_ACK` it is one from a device. A nack that is about the connection may name none.
+    pub message_id: Option<String>,
     /// To whom it was sent.
     pub from: Option<String>,
-    /// The code as it came; in the form of 2013 a whole sentence.
+    /// The code as it came, empty if none did; in the form of 2013 a whole sentence.
     pub error: String,
     /// The explanation.
     pub error_description: Option<String>,
@@ -110,7 +120,7 @@ impl Nack {
 /// What became of a message on the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// To whom the acknowledgement goes: CCS itself.
+    /// To whom the acknowledgement goes: CCS itself. Empty if it names nobody.
     pub from: String,
     /// The receipt's own id, with its `dr2:`.
     pub message_id: String,
@@ -118,7 +128,7 @@ pub struct Receipt {
     pub category: Option<String>,
     /// The message that it is about.
     pub original_message_id: Option<String>,
-    /// `MESSAGE_SENT_TO_DEVICE` is the only one ever documented.
+    /// [`SENT_TO_DEVICE`] is the only one ever documented.
     pub status: Option<String>,
     /// The device.
     pub device_registration_id: Option<String>,
@@ -179,7 +189,7 @@ impl Inbound {
                 failed_registration_ids: fields.texts("failed_registration_ids"),
             })),
             "nack" => Ok(Self::Nack(Nack {
-                message_id: fields.id()?,
+                message_id: fields.text("message_id"),
                 from: fields.text("from"),
                 error: fields.text("error").unwrap_or_default(),
                 error_description: fields.text("error_description"),
@@ -218,27 +228,6 @@ impl Inbound {
         };
         text_of(fields, Map::new())
     }
-}
-
-/// Whom to acknowledge a device's message to, and by which id, where [`Inbound::parse`] can make nothing else of it. What
-/// has the type of an answer is none.
-pub(super) fn sender_of(json: &str) -> Option<(String, String)> {
-    let json = mend_strings(json);
-    // Everything else is passed over unread: however deep, and however large the numbers.
-    let Address { from, message_id, message_type } = serde_json::from_str(&json).ok()?;
-    let named = [("from", from), ("message_id", message_id), ("message_type", message_type)];
-    let mut fields = Fields(named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
-    let is_answer = matches!(fields.text("message_type").as_deref(), Some("ack" | "nack" | "control"));
-    if is_answer { None } else { Some((fields.text("from")?, fields.id().ok()?)) }
-}
-
-/// What an acknowledgement needs.
-#[derive(Default, serde::Deserialize)]
-#[serde(default)]
-struct Address {
-    from: Value,
-    message_id: Value,
-    message_type: Value,
 }
 
 impl Receipt {
@@ -285,152 +274,6 @@ impl Ack {
     /// The JSON as a client writes it.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a struct of strings is always JSON")
-    }
-}
-
-/// The fields of an object that is being read; what is taken is gone.
-struct Fields(Map<String, Value>);
-
-impl Fields {
-    fn parse(json: &str) -> Result<Self, PayloadError> {
-        match serde_json::from_str(json) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
-            Ok(_) => Err(PayloadError::NotObject),
-            Err(error) => Err(PayloadError::Json { line: error.line(), column: error.column() }),
-        }
-    }
-
-    /// The same of what a device may have written: a text that was cut within a character, or has a control character, is no
-    /// JSON, and yet the rest of it can be read.
-    fn parse_mended(json: &str) -> Result<Self, PayloadError> {
-        match Self::parse(json) {
-            Err(error @ PayloadError::Json { .. }) => match mend_strings(json) {
-                Cow::Owned(mended) => Self::parse(&mended),
-                Cow::Borrowed(_) => Err(error),
-            },
-            read => read,
-        }
-    }
-
-    /// A text. Numbers give their text: some servers send ids as numbers. Other types count as absent.
-    fn text(&mut self, name: &str) -> Option<String> {
-        match self.0.get(name)? {
-            Value::Number(number) => {
-                let text = number.to_string();
-                self.0.shift_remove(name);
-                Some(text)
-            }
-            Value::String(_) => match self.0.shift_remove(name) {
-                Some(Value::String(text)) => Some(text),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// A number, or the text of one.
-    fn count(&mut self, name: &str) -> Option<u64> {
-        self.text(name)?.parse().ok()
-    }
-
-    /// The texts of a list.
-    fn texts(&mut self, name: &str) -> Vec<String> {
-        let list = self.0.get(name).and_then(Value::as_array).into_iter().flatten();
-        list.filter_map(|item| item.as_str().map(str::to_owned)).collect()
-    }
-
-    fn id(&mut self) -> Result<String, PayloadError> {
-        self.text("message_id").ok_or(PayloadError::Field("message_id"))
-    }
-
-    /// The `data` object; absent and null are an empty one.
-    fn data(&mut self) -> Result<Map<String, Value>, PayloadError> {
-        match self.0.shift_remove("data") {
-            Some(Value::Object(data)) => Ok(data),
-            None | Some(Value::Null) => Ok(Map::new()),
-            Some(_) => Err(PayloadError::Field("data")),
-        }
-    }
-
-    fn upstream(mut self) -> Result<Upstream, PayloadError> {
-        // Null is as good as absent.
-        if self.0.shift_remove("message_type").is_some_and(|other| !other.is_null()) {
-            return Err(PayloadError::Field("message_type"));
-        }
-        Ok(Upstream {
-            from: self.text("from").ok_or(PayloadError::Field("from"))?,
-            category: self.text("category"),
-            message_id: self.id()?,
-            data: self.data()?,
-            extra: self.0,
-        })
-    }
-
-    fn receipt(mut self) -> Result<Receipt, PayloadError> {
-        let mut data = Self(self.data().unwrap_or_default());
-        Ok(Receipt {
-            from: self.text("from").ok_or(PayloadError::Field("from"))?,
-            message_id: self.id()?,
-            category: self.text("category"),
-            original_message_id: data.text("original_message_id"),
-            status: data.text("message_status"),
-            device_registration_id: data.text("device_registration_id"),
-            sent_at_ms: data.text("message_sent_timestamp").and_then(|ms| ms.parse().ok()),
-        })
-    }
-}
-
-/// The same with U+FFFD for each half of a surrogate pair that stands alone, and with its escape for each control character
-/// within a string.
-fn mend_strings(json: &str) -> Cow<'_, str> {
-    let (mut mended, mut copied, mut at, mut in_string) = (String::new(), 0, 0, false);
-    let bytes = json.as_bytes();
-    while let Some(&byte) = bytes.get(at) {
-        let (length, instead) = match byte {
-            b'"' => {
-                in_string = !in_string;
-                (1, None)
-            }
-            b'\\' if in_string => match surrogate(&bytes[at..]) {
-                Some(Surrogate::High) if surrogate(&bytes[at + ESCAPE..]) == Some(Surrogate::Low) => (2 * ESCAPE, None),
-                Some(_) => (ESCAPE, Some("\\ufffd".to_owned())),
-                None => (2, None),
-            },
-            ..0x20 if in_string => (1, Some(format!("\\u{byte:04x}"))),
-            _ => (1, None),
-        };
-        if let Some(instead) = instead {
-            mended.push_str(&json[copied..at]);
-            mended.push_str(&instead);
-            copied = at + length;
-        }
-        at += length;
-    }
-    if copied == 0 {
-        return Cow::Borrowed(json);
-    }
-    mended.push_str(&json[copied..]);
-    Cow::Owned(mended)
-}
-
-/// Half of a character beyond the first plane, as JSON escapes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Surrogate {
-    High,
-    Low,
-}
-
-/// How long `\u` and four digits are.
-const ESCAPE: usize = 6;
-
-/// The half that is escaped at the beginning.
-fn surrogate(bytes: &[u8]) -> Option<Surrogate> {
-    let [b'\\', b'u', digits @ ..] = bytes.get(..ESCAPE)? else { return None };
-    let code = u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
-    match code {
-        0xd800..0xdc00 => Some(Surrogate::High),
-        0xdc00..0xe000 => Some(Surrogate::Low),
-        _ => None,
     }
 }
 

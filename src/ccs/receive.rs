@@ -5,39 +5,44 @@ use super::nack::NackCode;
 use super::payload::{self, Accepted, Inbound, Nack, Outbound, PayloadError, Receipt, Upstream};
 use super::refusal;
 use super::session::{Phase, Session};
-use super::stanza::{Iq, IqKind, IqPayload, MessageError, Stanza};
+use super::stanza::{Iq, IqKind, IqPayload, Message, MessageError, Stanza};
 use super::write;
+use super::xml::FramingError;
 
 const DRAINING: &str = "CONNECTION_DRAINING";
 
 impl Session {
-    pub(super) fn handle_stanza(&mut self, stanza: Stanza) {
+    /// `damage` is what is not well-formed in it.
+    pub(super) fn handle_stanza(&mut self, stanza: Stanza, damage: Option<FramingError>) {
         match stanza {
-            Stanza::Message(message) => match message.json {
-                Some(json) => self.handle_payload(&json),
-                None => self.counters.ignored += 1,
-            },
+            Stanza::Message(Message { from, json: Some(json), .. }) => self.handle_payload(from, &json, damage),
             Stanza::MessageError(error) => self.handle_rejection(error),
             Stanza::Iq(iq) => self.handle_iq(&iq),
             Stanza::StreamError { condition } => self.close_stream(Reason::StreamError { condition }),
-            Stanza::Features(_) | Stanza::Auth { .. } | Stanza::Success | Stanza::Failure { .. } | Stanza::Other => {
-                self.counters.ignored += 1
-            }
+            Stanza::Message(Message { json: None, .. })
+            | Stanza::Features(_)
+            | Stanza::Auth { .. }
+            | Stanza::Success
+            | Stanza::Failure { .. }
+            | Stanza::Other => self.counters.ignored += 1,
         }
     }
 
-    fn handle_payload(&mut self, json: &str) {
-        match Inbound::parse(json) {
-            Ok(Inbound::Upstream(upstream)) => self.handle_upstream(upstream),
-            Ok(Inbound::Receipt(receipt)) => self.handle_receipt(receipt),
-            Ok(Inbound::Ack(ack)) => self.handle_accepted(ack),
-            Ok(Inbound::Nack(nack)) => self.handle_nack(nack),
-            Ok(Inbound::Control { control_type }) if control_type == DRAINING => self.begin_draining(),
-            Ok(Inbound::Control { .. } | Inbound::Unknown { .. }) => self.counters.ignored += 1,
-            Err(error) => {
-                self.counters.malformed += 1;
+    /// `from` is the sender of the stanza. An answer or a receipt in a damaged stanza counts: all that matters in it is its
+    /// id, which nobody has by chance. A message from a device may have lost anything.
+    fn handle_payload(&mut self, from: Option<String>, json: &str, damage: Option<FramingError>) {
+        match (Inbound::parse(json), damage) {
+            (Ok(Inbound::Upstream(_)), Some(damage)) => self.handle_unusable(from, json, PayloadError::Stanza(damage)),
+            (Ok(Inbound::Upstream(upstream)), None) => self.handle_upstream(upstream),
+            (Ok(Inbound::Receipt(receipt)), _) => self.handle_receipt(from, receipt),
+            (Ok(Inbound::Ack(ack)), _) => self.handle_accepted(ack),
+            (Ok(Inbound::Nack(nack)), _) => self.handle_nack(nack),
+            (Ok(Inbound::Control { control_type }), _) if control_type == DRAINING => self.begin_draining(),
+            (Ok(Inbound::Control { .. } | Inbound::Unknown { .. }), _) => self.counters.ignored += 1,
+            (Err(error), _) => {
+                self.counters.malformed += u64::from(damage.is_none());
                 tracing::warn!(%error, "unreadable payload");
-                self.handle_unusable(json, error);
+                self.handle_unusable(from, json, error);
             }
         }
     }
@@ -51,20 +56,28 @@ impl Session {
 
     /// What is not acknowledged is sent again, and takes a place in CCS's window until then: what can be acknowledged has to
     /// be, whatever is in it.
-    fn handle_unusable(&mut self, json: &str, error: PayloadError) {
+    fn handle_unusable(&mut self, stanza_from: Option<String>, json: &str, error: PayloadError) {
         if let Some((from, message_id)) = payload::sender_of(json)
             && self.takes_upstream()
         {
             self.owed += 1;
+            let from = self.sender(from, stanza_from);
             self.events.push_back(Event::Unusable { from, message_id, error, json: json.to_owned() });
         }
     }
 
-    fn handle_receipt(&mut self, receipt: Receipt) {
+    fn handle_receipt(&mut self, stanza_from: Option<String>, mut receipt: Receipt) {
         if self.takes_upstream() {
             self.owed += 1;
+            receipt.from = self.sender(receipt.from, stanza_from);
             self.events.push_back(Event::Receipt(receipt));
         }
+    }
+
+    /// Whom to acknowledge to: the sender, or the stanza's if that one is not named, or the server.
+    fn sender(&self, from: String, stanza_from: Option<String>) -> String {
+        let named = Some(from).into_iter().chain(stanza_from).find(|from| !from.is_empty());
+        named.unwrap_or_else(|| self.config.xmpp_domain.clone())
     }
 
     /// While shutting down nothing new is begun: what is not acknowledged comes again on the next connection.
@@ -97,14 +110,18 @@ impl Session {
         if code == NackCode::ConnectionDraining {
             self.begin_draining();
         }
-        if !self.settle(&nack.message_id) {
+        let Some(message_id) = &nack.message_id else {
+            self.counters.malformed += u64::from(code != NackCode::ConnectionDraining);
+            return;
+        };
+        if !self.settle(message_id) {
             return;
         }
+        let message_id = message_id.clone();
         self.events.push_back(if code == NackCode::ConnectionDraining {
-            Event::Bounced { message_id: nack.message_id }
+            Event::Bounced { message_id }
         } else {
-            let answer = Answer::Refused(refusal::of_nack(&nack));
-            Event::Answered { message_id: nack.message_id, answer }
+            Event::Answered { message_id, answer: Answer::Refused(refusal::of_nack(&nack)) }
         });
     }
 

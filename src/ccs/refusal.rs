@@ -13,9 +13,10 @@ const RATE: Duration = Duration::from_secs(60);
 const CODE_MAX: usize = 64;
 
 /// What follows from a nack, in CCS's words. [`NackCode::ConnectionDraining`] and [`NackCode::BadAck`] never get here from a
-/// session; should they, the message is as good as with any fault.
+/// session; should they, the message is as good as with any fault. A nack without a code has that of a fault.
 pub fn of_nack(nack: &Nack) -> Refusal {
     let code = match nack.code() {
+        NackCode::Unknown if nack.error.trim().is_empty() => NackCode::InternalServerError.to_string(),
         NackCode::Unknown => nack.error.clone(),
         known => known.to_string(),
     };
@@ -87,8 +88,16 @@ mod tests {
             ("INVALID_TTL : Invalid value", Decision::FAIL),
             ("JSON_TYPE_ERROR", Decision::FAIL),
             ("A_NEW_CODE", again(FAULT, Scope::Message)),
+            ("", again(FAULT, Scope::Message)),
         ] {
             assert_eq!(of_nack(&nack(code, "")).decision, expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_nack_without_a_code_is_told_as_a_fault_of_ccs() {
+        for error in ["", " \n"] {
+            assert_eq!(of_nack(&nack(error, "why")).code, "INTERNAL_SERVER_ERROR");
         }
     }
 
@@ -117,7 +126,7 @@ mod tests {
 
     fn nack(error: &str, description: &str) -> Nack {
         Nack {
-            message_id: "m".to_owned(),
+            message_id: Some("m".to_owned()),
             from: None,
             error: error.to_owned(),
             error_description: Some(description.to_owned()),

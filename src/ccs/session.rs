@@ -119,7 +119,7 @@ impl Session {
         let mut out = String::new();
         write::client_header(&mut out, &config.xmpp_domain);
         Self {
-            framer: Framer::new(config.limits.stanza_bytes, config.limits.depth),
+            framer: Framer::new(config.limits.stanza_bytes, config.limits.depth).lenient(),
             sent: HashSet::new(),
             timers: BTreeMap::from([(Timer::Login, now + config.timing.login)]),
             config,
@@ -205,7 +205,17 @@ impl Session {
     }
 
     fn handle_frame(&mut self, frame: Frame, now: Instant) {
+        let (frame, damage) = match frame {
+            Frame::Damaged { element, error } => {
+                self.counters.malformed += 1;
+                tracing::warn!(%error, "unreadable stanza");
+                let Some(element) = element else { return };
+                (Frame::Stanza(element), Some(error))
+            }
+            frame => (frame, None),
+        };
         match (self.phase, frame) {
+            (_, Frame::Damaged { .. }) => {}
             (_, Frame::Close) => self.handle_close(),
             (_, Frame::Dropped(limit)) => {
                 self.counters.oversize += 1;
@@ -220,7 +230,7 @@ impl Session {
                 self.advance(step, now);
             }
             (_, Frame::Header(_)) => self.counters.ignored += 1,
-            (_, Frame::Stanza(element)) => self.handle_stanza(Stanza::read(&element)),
+            (_, Frame::Stanza(element)) => self.handle_stanza(Stanza::read(&element), damage),
         }
     }
 

@@ -11,6 +11,8 @@ pub mod ns {
     pub const STREAMS: &str = "http://etherx.jabber.org/streams";
     /// Stanzas, in both directions.
     pub const CLIENT: &str = "jabber:client";
+    /// Stanzas of a stream whose header declares no namespace for them.
+    pub const NONE: &str = "";
     /// Authentication.
     pub const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
     /// Resource binding.
@@ -164,14 +166,14 @@ impl Stanza {
             },
             (ns::SASL, "success") => Self::Success,
             (ns::SASL, "failure") => Self::Failure { condition: condition(element, ns::SASL) },
-            (ns::CLIENT, "iq") => iq(element).map_or(Self::Other, Self::Iq),
-            (ns::CLIENT, "message") if element.attribute("type") == Some("error") => {
+            (ns::CLIENT | ns::NONE, "iq") => iq(element).map_or(Self::Other, Self::Iq),
+            (ns::CLIENT | ns::NONE, "message") if element.attribute("type") == Some("error") => {
                 Self::MessageError(message_error(element))
             }
-            (ns::CLIENT, "message") => Self::Message(Message {
+            (ns::CLIENT | ns::NONE, "message") => Self::Message(Message {
                 id: element.attribute("id").map(str::to_owned),
                 from: element.attribute("from").map(str::to_owned),
-                json: element.child(ns::GCM, "gcm").map(|gcm| gcm.text().to_owned()),
+                json: json(element),
             }),
             _ => Self::Other,
         }
@@ -204,7 +206,7 @@ fn iq(element: &Element) -> Option<Iq> {
 
 fn iq_payload(element: &Element, kind: IqKind) -> IqPayload {
     if kind == IqKind::Error {
-        let condition = element.child(ns::CLIENT, "error").map(|error| condition(error, ns::STANZAS));
+        let condition = error_of(element).map(|error| condition(error, ns::STANZAS));
         return IqPayload::Error { condition: condition.unwrap_or_else(undefined) };
     }
     let Some(child) = element.children().first() else {
@@ -220,7 +222,7 @@ fn iq_payload(element: &Element, kind: IqKind) -> IqPayload {
 }
 
 fn message_error(element: &Element) -> MessageError {
-    let error = element.child(ns::CLIENT, "error");
+    let error = error_of(element);
     MessageError {
         id: element.attribute("id").map(str::to_owned),
         code: error.and_then(|error| error.attribute("code")?.parse().ok()),
@@ -230,8 +232,18 @@ fn message_error(element: &Element) -> MessageError {
             .and_then(|error| error.child(ns::STANZAS, "text"))
             .map(|text| text.text().trim().to_owned())
             .unwrap_or_default(),
-        echo: element.child(ns::GCM, "gcm").map(|gcm| gcm.text().to_owned()),
+        echo: json(element),
     }
+}
+
+fn error_of(element: &Element) -> Option<&Element> {
+    [ns::CLIENT, ns::NONE].into_iter().find_map(|namespace| element.child(namespace, "error"))
+}
+
+/// The text of the envelope. One without a namespace comes from a prefix that was not declared.
+fn json(element: &Element) -> Option<String> {
+    let envelope = [ns::GCM, ns::NONE].into_iter().find_map(|namespace| element.child(namespace, "gcm"));
+    envelope.map(|gcm| gcm.text().to_owned())
 }
 
 /// The name of the first child in `namespace` that is not its text.

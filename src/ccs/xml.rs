@@ -11,7 +11,7 @@
 //! ```
 
 pub use super::element::Element;
-use super::element::{Scope, parse_header, parse_stanza};
+use super::element::{Care, Scope, parse_header, parse_stanza};
 use bytes::{Buf, BytesMut};
 
 /// A piece of a stream.
@@ -24,6 +24,13 @@ pub enum Frame {
     /// A stanza went over a limit and was thrown away while it came in; the stream goes on behind it. Closing the
     /// stream instead would make the peer send the same stanza again on the next one, for ever.
     Dropped(Limit),
+    /// A stanza that is not well-formed inside, where the framer is lenient: it is known where it ends.
+    Damaged {
+        /// What can be read of it, with U+FFFD for what cannot.
+        element: Option<Element>,
+        /// What is wrong with it.
+        error: FramingError,
+    },
     /// The close tag of the stream. Nothing follows.
     Close,
 }
@@ -59,6 +66,14 @@ pub enum FramingError {
     IllFormed(#[from] IllFormed),
 }
 
+impl FramingError {
+    /// Whether it can be only within one stanza, of which it is known all the same where it ends.
+    fn is_within_a_stanza(self) -> bool {
+        use IllFormed::{Attribute, Namespace, Reference};
+        matches!(self, Self::Utf8 | Self::IllFormed(Attribute | Reference | Namespace))
+    }
+}
+
 /// In which way the XML is not well-formed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IllFormed {
@@ -90,6 +105,7 @@ pub struct Framer {
     dropping: Option<Limit>,
     max_bytes: usize,
     max_depth: usize,
+    lenient: bool,
 }
 
 #[derive(Debug)]
@@ -159,7 +175,14 @@ impl Framer {
             dropping: None,
             max_bytes: max_stanza_bytes,
             max_depth,
+            lenient: false,
         }
+    }
+
+    /// The same, and a stanza that is not well-formed inside is a [`Frame::Damaged`] and not the end of the stream. For a peer
+    /// that would send the same stanza again on the next one, for ever.
+    pub fn lenient(self) -> Self {
+        Self { lenient: true, ..self }
     }
 
     /// Takes bytes as they were read. Call [`Framer::next`] until it gives `None` before the next `push`: that keeps
@@ -327,9 +350,17 @@ impl Framer {
         let Stream::Open { scope, .. } = &self.stream else {
             return Err(FramingError::NotXmpp);
         };
-        let element = parse_stanza(utf8(&self.buffer[..self.scanned])?, scope)?;
+        let bytes = &self.buffer[..self.scanned];
+        let frame = match utf8(bytes).and_then(|text| parse_stanza(text, scope, Care::Strict)) {
+            Ok(element) => Frame::Stanza(element),
+            Err(error) if self.lenient && error.is_within_a_stanza() => {
+                let element = parse_stanza(&String::from_utf8_lossy(bytes), scope, Care::Lenient).ok();
+                Frame::Damaged { element, error }
+            }
+            Err(error) => return Err(error),
+        };
         self.discard();
-        Ok(Frame::Stanza(element))
+        Ok(frame)
     }
 
     fn end_tag(&mut self) -> Result<Frame, FramingError> {

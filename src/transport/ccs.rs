@@ -190,7 +190,7 @@ impl Service for Ccs {
     fn decide(&mut self, message: &mut Message<()>, answer: Answer, _now: Now) -> Verdict {
         match answer {
             Answer::Taken { canonical, group } => {
-                let canonical = canonical.and_then(|token| Token::new(token).ok());
+                let canonical = canonical.and_then(|token| other_token(&message.send.push.target, token));
                 let detail = group.map(|group| not_reached(&group));
                 Verdict::Back(Fate::Accepted { canonical, provider_id: None, detail, can_confirm: true })
             }
@@ -201,6 +201,12 @@ impl Service for Ccs {
             }
         }
     }
+}
+
+/// The token to use from now on, if a token was used, and that is another one.
+fn other_token(target: &Target, canonical: String) -> Option<Token> {
+    let Target::Token(used) = target else { return None };
+    Token::new(canonical).ok().filter(|token| token.reveal() != used.reveal())
 }
 
 /// Which devices of a group a message did not go to, for its sender.

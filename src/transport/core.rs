@@ -23,6 +23,7 @@ mod answers;
 mod connections;
 mod dispatch;
 pub(crate) mod event;
+mod isolation;
 mod messages;
 mod redial;
 pub(crate) mod service;
@@ -74,6 +75,8 @@ pub(crate) struct Core<S: Service> {
     rng: Xoshiro256PlusPlus,
     /// The last answer on any connection, or receipt for a message that is not answered.
     last_answer: Option<Instant>,
+    /// When a connection last broke with a message unanswered.
+    last_break: Option<Instant>,
     /// When a message last passed its time for an answer for the first time, while nothing was answered since it was
     /// written. While this is set, one message at a time is sent as a probe; see [`Core::watch_answers`].
     unanswered_at: Option<Instant>,
@@ -123,6 +126,7 @@ impl<S: Service> Core<S> {
             state: CoreState::Running,
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             last_answer: None,
+            last_break: None,
             unanswered_at: None,
             held_back: None,
             responsive_since: now.instant,
@@ -171,6 +175,7 @@ impl<S: Service> Core<S> {
             Event::Up { capacity } => self.on_up(connection, capacity, now),
             Event::Capacity(capacity) => self.connections.set_capacity(connection, capacity),
             Event::Draining => self.on_draining(connection, now),
+            Event::Ejected(detail) => self.on_ejected(connection, detail, now),
             Event::Answered(sid, answer) => self.on_answered(connection, sid, answer, now),
             Event::NotTaken(sid) => self.on_not_taken(connection, sid, now.instant),
             Event::Unwritten(sid) => self.on_unwritten(connection, sid),

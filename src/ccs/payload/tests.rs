@@ -1,3 +1,4 @@
+use super::fields::mend_strings;
 use super::*;
 use proptest::prelude::*;
 
@@ -46,7 +47,10 @@ fn answers_are_known_by_their_type() {
     assert_eq!(group.failed_registration_ids, ["A", "B"]);
     let nack = json!({"message_type": "nack", "message_id": 7, "error": "BAD_REGISTRATION", "error_description": "d"});
     let Inbound::Nack(nack) = inbound(&nack) else { panic!() };
-    assert_eq!((nack.message_id.as_str(), nack.code(), nack.description()), ("7", NackCode::BadRegistration, "d"));
+    assert_eq!(
+        (nack.message_id.as_deref(), nack.code(), nack.description()),
+        (Some("7"), NackCode::BadRegistration, "d")
+    );
     let old = json!({"message_type": "nack", "message_id": "m", "from": "T", "error": "InvalidJson : INVALID_TTL : x"});
     let Inbound::Nack(old) = inbound(&old) else { panic!() };
     assert_eq!((old.code(), old.description()), (NackCode::InvalidJson, "InvalidJson : INVALID_TTL : x"));
@@ -119,7 +123,7 @@ fn any_inbound() -> impl Strategy<Value = Inbound> {
                 Inbound::Ack(Accepted { message_id, from, registration_id, success, failure, failed_registration_ids })
             }
         ),
-        (text(), maybe(), text(), maybe(), maybe()).prop_map(
+        (maybe(), maybe(), text(), maybe(), maybe()).prop_map(
             |(message_id, from, error, error_description, registration_id)| {
                 Inbound::Nack(Nack { message_id, from, error, error_description, registration_id })
             }
@@ -209,6 +213,27 @@ fn what_cannot_be_read_has_a_sender_all_the_same() {
     }
     assert_eq!(sender_of(r#"{"from": "T", "message_id": "7", "message_type": "ack", "x": 1e400}"#), None);
     assert_eq!(sender_of(r#"{"from": "T", "message_id": "7""#), None);
+    assert_eq!(sender_of(r#"{"from": "T", "message_id": 1e400}"#), Some(("T".to_owned(), "1e400".to_owned())));
+    let receipt = r#"{"message_type": "receipt", "message_id": "dr2:7", "x": 1e400}"#;
+    assert_eq!(sender_of(receipt), Some((String::new(), "dr2:7".to_owned())));
+}
+
+#[test]
+fn a_number_that_is_an_id_is_kept_as_it_is_written() {
+    for id in ["12300000000000000000001", "12300000000000000000002", "-1", "1.0", "1e3", "0.10"] {
+        let json = format!(r#"{{"message_id": 1, "from": {id}, "message_id": {id}, "data": {{"message_id": 7}}}}"#);
+        let Ok(Inbound::Upstream(upstream)) = Inbound::parse(&json) else { panic!("{json}") };
+        assert_eq!((upstream.message_id.as_str(), upstream.from.as_str()), (id, id));
+        assert_eq!(sender_of(&json), Some((id.to_owned(), id.to_owned())));
+    }
+}
+
+#[test]
+fn a_nack_may_name_no_message_and_a_receipt_nobody() {
+    let nack = inbound(&json!({"message_type": "nack", "error": "CONNECTION_DRAINING"}));
+    assert!(matches!(nack, Inbound::Nack(Nack { message_id: None, .. })));
+    let receipt = inbound(&json!({"message_type": "receipt", "message_id": "dr2:x"}));
+    assert!(matches!(receipt, Inbound::Receipt(Receipt { from, .. }) if from.is_empty()));
 }
 
 proptest! {

@@ -443,6 +443,84 @@ fn a_receipt_is_acknowledged_with_its_own_id() {
     assert_eq!(harness.payloads(), [Outbound::Ack(expected)]);
 }
 
+#[test]
+fn a_receipt_that_names_nobody_is_acknowledged_to_the_sender_of_its_stanza_or_to_the_server() {
+    let mut harness = Harness::open();
+    let json = r#"{"message_type":"receipt","message_id":"dr2:m"}"#;
+    harness.server(|out| write::server_message(out, &[("from", "devices@x")], Spelling::Gcm, json));
+    harness.json(json);
+    harness.json(r#"{"message_type":"receipt","message_id":"dr2:m","x":1e400}"#);
+    let named: Vec<String> = harness
+        .take()
+        .into_iter()
+        .map(|event| match event {
+            Event::Receipt(payload::Receipt { from, .. }) | Event::Unusable { from, .. } => from,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(named, ["devices@x", DOMAIN, DOMAIN]);
+}
+
+#[test]
+fn a_damaged_stanza_ends_nothing_and_what_it_is_about_is_settled_or_told_as_unusable() {
+    let mut harness = Harness::open();
+    harness.send("a");
+    harness.send("b");
+    harness.send("c");
+    let damaged = |json: &str| {
+        let mut bytes = b"<message><data:gcm xmlns:data='google:mobile:data'>".to_vec();
+        bytes.extend(json.as_bytes());
+        bytes.extend(b"</data:gcm>\xff</message>");
+        bytes
+    };
+    for json in [
+        r#"{"from":"T","message_id":"1","data":{"k":"v"}}"#,
+        r#"{"message_type":"ack","message_id":"a"}"#,
+        r#"{"message_type":"nack","message_id":"b","error":"INVALID_JSON"}"#,
+        r#"{"message_type":"receipt","message_id":"dr2:x","from":"gcm"}"#,
+        r#"{"from":"T","message_id":"2","data":7}"#,
+        "no json",
+    ] {
+        harness.input(Input::Bytes(&damaged(json)));
+    }
+    // Of this one not even the ids can be read.
+    harness.input(Input::Bytes(b"<message \xff xmlns:xml='x'><gcm xmlns='google:mobile:data'>{}</gcm></message>"));
+    harness.bytes("<message><data:gcm>{\"message_type\":\"ack\",\"message_id\":\"c\"}</data:gcm></message>");
+    let events = harness.take();
+    assert!(
+        matches!(&events[..], [
+            Event::Unusable { message_id, error: payload::PayloadError::Stanza(FramingError::Utf8), .. },
+            Event::Answered { answer: Answer::Taken { .. }, .. },
+            Event::Answered { answer: Answer::Refused(_), .. },
+            Event::Receipt(_),
+            Event::Unusable { error: payload::PayloadError::Field("data"), .. },
+            Event::Answered { message_id: c, .. },
+        ] if message_id == "1" && c == "c"),
+        "{events:?}"
+    );
+    assert_eq!(harness.session.counters.malformed, 8);
+    assert_eq!(harness.session.phase, Phase::Open);
+}
+
+#[test]
+fn a_server_that_declares_no_namespace_for_stanzas_is_understood() {
+    let mut harness = Harness::new();
+    let server = |more: &str| {
+        format!(
+            "<stream:stream xmlns:stream='http://etherx.jabber.org/streams' version='1.0'><stream:features>{more}</stream:features>"
+        )
+    };
+    harness.bytes(&server(
+        "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms>",
+    ));
+    harness.server(write::success);
+    harness.bytes(&server("<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>"));
+    harness.server(|out| write::bind_result(out, Some("bind-1"), JID));
+    assert_eq!(harness.take(), [Event::Ready { jid: JID.to_owned() }]);
+    harness.inbound(&upstream("1"));
+    assert!(matches!(&harness.take()[..], [Event::Upstream(_)]));
+}
+
 // Downstream: checklist 49, 55-70.
 
 #[test]
@@ -587,6 +665,12 @@ fn draining_may_show_up_as_a_nack_alone() {
     harness.nack("a", "CONNECTION_DRAINING");
     assert_eq!(harness.take(), [Event::Draining, Event::Bounced { message_id: "a".to_owned() }]);
     assert_eq!(harness.capacity(), 0);
+
+    let mut harness = Harness::open();
+    harness.send("a");
+    harness.json(r#"{"message_type":"nack","error":"CONNECTION_DRAINING"}"#);
+    assert_eq!(harness.take(), [Event::Draining], "and without a message");
+    assert_eq!((harness.unanswered(&["a"]), harness.session.counters.malformed), (vec!["a"], 0));
 }
 
 #[test]

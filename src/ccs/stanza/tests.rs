@@ -131,6 +131,19 @@ fn the_documented_stanza_error_is_never_a_message() {
 }
 
 #[test]
+fn a_stream_without_a_namespace_for_stanzas_has_stanzas_all_the_same() {
+    let header = "<stream:stream version=\"1.0\" xmlns:stream=\"http://etherx.jabber.org/streams\">";
+    let text = "<iq type='result' id='b1'/><message><gcm xmlns='google:mobile:data'>{}</gcm></message>\
+        <message type='error'><gcm xmlns='google:mobile:data'>{}</gcm><error code='400' type='wait'/></message>";
+    let stanzas = read_after(header, text);
+    assert!(
+        matches!(&stanzas[..], [Stanza::Iq(_), Stanza::Message(Message { json: Some(_), .. }), Stanza::MessageError(e)]
+            if e.code == Some(400) && e.kind == "wait"),
+        "{stanzas:?}"
+    );
+}
+
+#[test]
 fn what_nobody_knows_is_other() {
     let text = "<presence/><iq/><iq type='what'/><message xmlns='urn:x'/><features/>";
     assert!(read(text).iter().all(|stanza| *stanza == Stanza::Other));

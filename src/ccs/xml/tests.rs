@@ -168,6 +168,48 @@ fn what_is_no_xmpp_fails_with_its_kind() {
 }
 
 #[test]
+fn a_stanza_that_is_damaged_inside_is_read_as_far_as_it_can_be_and_the_stream_goes_on() {
+    let lenient = |inner: &[u8]| {
+        let mut framer = Framer::new(4096, 8).lenient();
+        framer.push(HEADER.as_bytes());
+        framer.push(inner);
+        framer.push(b"<iq/>");
+        assert!(matches!(framer.next(), Ok(Some(Frame::Header(_)))));
+        let damaged = framer.next();
+        assert!(matches!(framer.next(), Ok(Some(Frame::Stanza(iq))) if iq.name() == "iq"));
+        match damaged {
+            Ok(Some(Frame::Damaged { element, error })) => (element, error),
+            other => panic!("{other:?}"),
+        }
+    };
+    let utf8 = FramingError::Utf8;
+    let [reference, attribute, namespace] =
+        [IllFormed::Reference, IllFormed::Attribute, IllFormed::Namespace].map(FramingError::from);
+    for (inner, error, name, text) in [
+        (&b"<m>a\xffb</m>"[..], utf8, "m", "a\u{fffd}b"),
+        (b"<m>a&secret;b</m>", reference, "m", "a\u{fffd}b"),
+        (b"<m>a&#0;b</m>", reference, "m", "a\u{fffd}b"),
+        (b"<m>a & b</m>", reference, "m", "a & b"),
+        (b"<m a='&secret;'>b</m>", reference, "m", "b"),
+        (b"<m a='1' a='2'>b</m>", attribute, "m", "b"),
+        (b"<p:m>b</p:m>", namespace, "m", "b"),
+        (b"<m p:a=''>b</m>", namespace, "m", "b"),
+    ] {
+        let (element, found) = lenient(inner);
+        let element = element.unwrap();
+        assert_eq!((found, element.name(), element.text()), (error, name, text));
+        assert!(!element.text().contains("secret"));
+    }
+    // What may be the fault of a tag ends the stream as ever.
+    for inner in ["<m></n>", "<!DOCTYPE x>", "<![CDATA[x]]>"] {
+        let mut framer = Framer::new(4096, 8).lenient();
+        framer.push(format!("{HEADER}{inner}").as_bytes());
+        framer.next().unwrap();
+        assert!(framer.next().is_err(), "{inner}");
+    }
+}
+
+#[test]
 fn an_error_lasts() {
     let mut framer = Framer::new(4096, 8);
     framer.push(b"nonsense");

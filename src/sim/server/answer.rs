@@ -50,6 +50,7 @@ pub(super) fn write(out: &mut String, stats: &mut Stats, answer: &Answer) {
         Word::Nack { code, text } => {
             stats.nack(code);
             let (error, error_description) = (code.clone(), Some(text.clone()));
+            let message_id = Some(message_id);
             Inbound::Nack(Nack { message_id, from, error, error_description, registration_id: None })
         }
     };

@@ -83,7 +83,7 @@ impl Login {
                 context.out.push_str(write::STREAM_CLOSE);
                 Step::Over(Fault::Closed)
             }
-            (_, Frame::Header(_) | Frame::Stanza(_) | Frame::Dropped(_)) => context.early(),
+            (_, Frame::Header(_) | Frame::Stanza(_) | Frame::Damaged { .. } | Frame::Dropped(_)) => context.early(),
         }
     }
 }

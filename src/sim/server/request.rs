@@ -48,7 +48,7 @@ impl Request {
                 Stanza::StreamError { .. } => Some(Self::Close),
                 _ => Some(Self::OutOfPlace),
             },
-            Frame::Header(_) => Some(Self::OutOfPlace),
+            Frame::Header(_) | Frame::Damaged { .. } => Some(Self::OutOfPlace),
             Frame::Dropped(_) => Some(Self::Oversize),
             Frame::Close => Some(Self::Close),
         }
@@ -75,7 +75,7 @@ impl Request {
                 None => Self::BadStanza { id, json, text: MISSING_ID },
             },
             Err(PayloadError::Field(_)) => Self::BadStanza { id, json, text: MISSING_ID },
-            Err(PayloadError::Json { .. } | PayloadError::NotObject) => {
+            Err(PayloadError::Json { .. } | PayloadError::NotObject | PayloadError::Stanza(_)) => {
                 Self::BadStanza { id, json, text: "InvalidJson: JSON_PARSING_ERROR : Not a JSON object\n" }
             }
         }

@@ -143,6 +143,7 @@ fn see(frame: Frame) -> Seen {
         Frame::Header(_) => Seen::Header,
         Frame::Close => Seen::Close,
         Frame::Dropped(limit) => panic!("{limit}"),
+        Frame::Damaged { error, .. } => panic!("{error}"),
         Frame::Stanza(element) => match Stanza::read(&element) {
             Stanza::Message(message) => Seen::Payload(Inbound::parse(&message.json.unwrap()).unwrap()),
             Stanza::MessageError(error) => Seen::Error(error),
@@ -155,7 +156,9 @@ fn see(frame: Frame) -> Seen {
 fn brief(seen: &[Seen]) -> Vec<String> {
     let word = |seen: &Seen| match seen {
         Seen::Payload(Inbound::Ack(ack)) => format!("ack {}", ack.message_id),
-        Seen::Payload(Inbound::Nack(nack)) => format!("nack {} {}", nack.message_id, nack.error),
+        Seen::Payload(Inbound::Nack(nack)) => {
+            format!("nack {} {}", nack.message_id.as_deref().unwrap_or_default(), nack.error)
+        }
         Seen::Payload(Inbound::Upstream(upstream)) => format!("up {}", upstream.message_id),
         Seen::Payload(Inbound::Receipt(receipt)) => format!("receipt {}", receipt.message_id),
         Seen::Payload(Inbound::Control { control_type }) if control_type == "CONNECTION_DRAINING" => "draining".into(),

@@ -34,6 +34,8 @@ const OUT_BYTES: usize = 256 * 1024;
 const ORDER_BATCH: usize = 64;
 /// For the last words on a connection that is over.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long what the peer has sent already is still read where nothing can be written any more: answers are among it.
+const READ_AFTER_WRITE_FAILED: Duration = Duration::from_secs(2);
 /// The stream errors and binding errors of a server that allows no further connection.
 const TOO_MANY: [&str; 2] = ["policy-violation", "resource-constraint"];
 
@@ -88,8 +90,11 @@ async fn run_session(
             written = write_some(writer, &mut session_io.out, &mut session_io.flushed), if session_io.has_to_write() => {
                 if let Err(error) = written {
                     tracing::debug!(kind = ?error.kind(), "write failed");
-                    session_io.handle(Input::Eof);
+                    session_io.write_failed();
                 }
+            }
+            () = at(session_io.unwritable_until.map(Into::into)), if session_io.events_out.is_empty() => {
+                session_io.handle(Input::Eof);
             }
             read = reader.read(&mut bytes), if session_io.events_out.is_empty() => match read {
                 Ok(0) => session_io.handle(Input::Eof),
@@ -119,6 +124,8 @@ struct SessionIo {
     was_open: bool,
     closing: bool,
     paused: bool,
+    /// Set when nothing can be written any more: when reading ends as well.
+    unwritable_until: Option<Instant>,
 }
 
 impl SessionIo {
@@ -135,6 +142,7 @@ impl SessionIo {
             was_open: false,
             closing: false,
             paused: false,
+            unwritable_until: None,
         }
     }
 
@@ -146,6 +154,7 @@ impl SessionIo {
     fn poll(&mut self) {
         loop {
             match self.session.poll() {
+                Output::Write(_) if self.unwritable_until.is_some() => {}
                 Output::Write(bytes) => self.out.extend_from_slice(&bytes),
                 Output::Event(Event::Closed(reason)) => self.ended = Some(reason),
                 Output::Event(event) => {
@@ -172,6 +181,9 @@ impl SessionIo {
         let paused = !self.events_out.is_empty();
         if paused != self.paused {
             self.paused = paused;
+            if self.unwritable_until.is_some() {
+                self.unwritable_until = Some(now() + READ_AFTER_WRITE_FAILED);
+            }
             self.handle(if paused { Input::Pause } else { Input::Resume });
         }
     }
@@ -190,8 +202,18 @@ impl SessionIo {
         self.handle(if self.closing { Input::Close } else { Input::Shutdown });
     }
 
+    /// Gives up writing, and not yet what the peer has sent. What is not handed over by now goes over another connection.
+    fn write_failed(&mut self) {
+        self.out.clear();
+        self.flushed = true;
+        self.unwritable_until = Some(now() + READ_AFTER_WRITE_FAILED);
+        if self.was_open {
+            self.events_out.push_back(core::Event::Capacity(0));
+        }
+    }
+
     fn takes_orders(&self) -> bool {
-        !self.closing && self.out.len() < OUT_BYTES
+        !self.closing && self.unwritable_until.is_none() && self.out.len() < OUT_BYTES
     }
 
     fn has_to_write(&self) -> bool {
@@ -230,7 +252,7 @@ pub(super) fn event_of(connection: ConnectionId, event: Event, window: usize) ->
             let from_id = receipt.message_id.strip_prefix("dr2:").unwrap_or(&receipt.message_id).to_owned();
             core::Event::Receipt(core::Receipt {
                 original: receipt.original_message_id.unwrap_or(from_id),
-                status: receipt.status.unwrap_or_default(),
+                status: receipt.status.filter(|status| !status.trim().is_empty()).unwrap_or_else(sent_to_device),
                 handed_over_ms: receipt.sent_at_ms,
                 ack_ref: ack_ref(receipt.from, receipt.message_id),
             })
@@ -251,6 +273,11 @@ fn device_message(upstream: payload::Upstream, ack_ref: AckRef) -> DeviceMessage
             DeviceMessage::Rejected(RejectedUpstream { code: "bad_from", sample, ack_ref })
         }
     }
+}
+
+/// What a receipt means that does not say it.
+fn sent_to_device() -> String {
+    payload::SENT_TO_DEVICE.to_owned()
 }
 
 fn error_code(error: &PayloadError) -> &'static str {
@@ -309,3 +336,6 @@ async fn flush_and_close(mut writer: impl AsyncWrite + Unpin, mut out: BytesMut)
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;

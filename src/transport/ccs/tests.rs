@@ -182,7 +182,7 @@ impl Peer {
 
     async fn nack(&mut self, message_id: &str, error: &str) {
         let nack = Nack {
-            message_id: message_id.to_owned(),
+            message_id: Some(message_id.to_owned()),
             from: None,
             error: error.to_owned(),
             error_description: Some("no such token-1".to_owned()),
@@ -348,6 +348,16 @@ async fn messages_go_out_and_answers_come_back() {
     let again = Decision::Retry { wait, until: Until::Deadline, scope: Scope::Message };
     assert_eq!(bridge.report().await, refused(2, again, "WHATEVER"));
     bridge.counted(|now| (now.pending, now.counted.unknown_answers) == (0, 1)).await;
+}
+
+#[test]
+fn an_answer_that_repeats_the_token_or_is_about_no_token_names_no_other_one() {
+    let named = |target: &Target, canonical: &str| other_token(target, canonical.to_owned()).is_some();
+    let token = Target::Token(Token::new("T").unwrap());
+    assert!(named(&token, "T2"));
+    assert!(!named(&token, "T") && !named(&token, ""));
+    assert!(!named(&Target::Topic("news".to_owned()), "T2"));
+    assert!(!named(&Target::Condition("'a' in topics".to_owned()), "T2"));
 }
 
 #[tokio::test]

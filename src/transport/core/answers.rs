@@ -1,6 +1,6 @@
 //! What becomes of messages: answers, what comes instead of one, and what devices send.
 
-use super::service::{Location, Message, Service};
+use super::service::{Location, Message, Response, Service};
 use super::{Core, CoreState, ELSEWHERE_WAIT, Now, OnConnectionEnd, Output, Receipt, Verdict};
 use crate::chat::delivery::{AMBIGUOUS, Fate};
 use crate::chat::id::Sid;
@@ -16,7 +16,12 @@ impl<S: Service> Core<S> {
     pub(super) fn on_answered(&mut self, connection: ConnectionId, sid: Sid, answer: S::Answer, now: Now) {
         let response = self.service.response(&answer);
         self.note_response(connection, response, now.instant);
-        self.connections.unassign(connection, sid);
+        match response {
+            Response::Answer => self.connections.answered(connection, sid),
+            Response::Late | Response::None => {
+                self.connections.unassign(connection, sid);
+            }
+        }
         let there = |message: &&mut Message<S::Memo>| message.is_on(connection);
         let Some(message) = self.messages.all.get_mut(&sid).filter(there) else {
             // It has its report already: its time to live ended, or a receipt came.
@@ -100,7 +105,8 @@ impl<S: Service> Core<S> {
         self.report(Report::Back { sid, fate, copies: message.copies, replays });
     }
 
-    /// A connection ended without an answer. `ignored`: it answered others that were written later. At a stop `finish`
+    /// A connection ended without an answer, which is noted as a break already. `ignored`: it answered others that were
+    /// written later. At a stop `finish`
     /// reports the message.
     pub(super) fn on_unanswered(&mut self, sid: Sid, ignored: bool) {
         let Some(message) = self.messages.all.get_mut(&sid) else { return };
@@ -108,11 +114,13 @@ impl<S: Service> Core<S> {
             return self.report_back(sid, Fate::ACCEPTED);
         }
         message.ignored += u32::from(ignored);
-        let ignored = message.ignored;
+        let (ignored, breaks) = (message.ignored, message.breaks.is_proven());
         match &self.settings.on_connection_end {
             OnConnectionEnd::Rewrite if ignored >= IGNORED_MAX => {
-                let detail = "three connections answered others, and never this message";
-                self.report_back(sid, Fate::Refused(Refusal::new(Decision::FAIL, AMBIGUOUS, detail).maybe_arrived()));
+                self.give_up(sid, "three connections answered others, and never this message");
+            }
+            OnConnectionEnd::Rewrite if breaks => {
+                self.give_up(sid, "three connections broke over this message alone, and answered others before");
             }
             OnConnectionEnd::Ambiguous(refusal) if self.state == CoreState::Running => {
                 let fate = Fate::Refused(refusal.clone());
@@ -120,6 +128,11 @@ impl<S: Service> Core<S> {
             }
             OnConnectionEnd::Rewrite | OnConnectionEnd::Ambiguous(_) => self.messages.requeue(sid),
         }
+    }
+
+    /// Nobody knows whether a message was taken, and it is not sent again.
+    fn give_up(&mut self, sid: Sid, detail: &'static str) {
+        self.report_back(sid, Fate::Refused(Refusal::new(Decision::FAIL, AMBIGUOUS, detail).maybe_arrived()));
     }
 }
 

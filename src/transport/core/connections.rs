@@ -7,6 +7,7 @@
 //!      └──────────────────┴─────────────────── Ended ──────────────────┴───────────────────────────────┘
 //! ```
 
+use super::redial::SHORT_LIFE;
 use super::service::{Pool, ServiceSettings};
 use super::snapshot::{ConnectionPhase, ConnectionState};
 use crate::chat::id::Sid;
@@ -35,10 +36,14 @@ pub(super) struct Connection {
     /// they still take a place.
     pub(super) in_flight: BTreeMap<u64, InFlight>,
     pub(super) last_answer: Option<Instant>,
+    /// The highest number of a message that was answered.
+    pub(super) newest_answered: u64,
     /// Answers in a row that did not come in time.
     pub(super) late: u32,
     /// It was told to end after its answers.
     pub(super) retired: bool,
+    /// It takes nothing but a message that is sent alone.
+    pub(super) kept_apart: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +93,16 @@ impl Connections {
         self.last = id;
         let phase = Phase::Dialing;
         let in_flight = BTreeMap::new();
-        let connection = Connection { begun: now, phase, in_flight, last_answer: None, late: 0, retired: false };
+        let connection = Connection {
+            begun: now,
+            phase,
+            in_flight,
+            last_answer: None,
+            newest_answered: 0,
+            late: 0,
+            retired: false,
+            kept_apart: false,
+        };
         self.all.insert(id, connection);
         id
     }
@@ -176,11 +190,19 @@ impl Connections {
         }
     }
 
-    /// A message is not on its connection any more.
-    pub(super) fn unassign(&mut self, id: ConnectionId, sid: Sid) {
-        let Some(connection) = self.all.get_mut(&id) else { return };
-        let number = connection.in_flight.iter().find(|(_, flight)| flight.sid == sid).map(|(number, _)| *number);
-        number.map(|number| connection.in_flight.remove(&number));
+    /// A message is not on its connection any more. Returns its number there.
+    pub(super) fn unassign(&mut self, id: ConnectionId, sid: Sid) -> Option<u64> {
+        let connection = self.all.get_mut(&id)?;
+        let number = connection.in_flight.iter().find(|(_, flight)| flight.sid == sid).map(|(number, _)| *number)?;
+        connection.in_flight.remove(&number).map(|_| number)
+    }
+
+    /// A message was answered on its connection.
+    pub(super) fn answered(&mut self, id: ConnectionId, sid: Sid) {
+        let number = self.unassign(id, sid);
+        if let (Some(number), Some(connection)) = (number, self.all.get_mut(&id)) {
+            connection.newest_answered = connection.newest_answered.max(number);
+        }
     }
 
     /// Open, and not about to be replaced for its age or for idling.
@@ -281,8 +303,14 @@ impl Connection {
         self.in_flight.values().next().map(|flight| flight.at)
     }
 
+    /// Whether it took messages for a short time only, and answered none.
+    pub(super) fn is_short_lived(&self, now: Instant) -> bool {
+        matches!(self.phase, Phase::Open { since, .. } if now < since + SHORT_LIFE) && self.last_answer.is_none()
+    }
+
     fn room(&self, window: usize) -> usize {
         match self.phase {
+            Phase::Open { .. } if self.kept_apart => 0,
             Phase::Open { capacity, .. } => capacity.min(window).saturating_sub(self.in_flight.len()),
             Phase::Dialing | Phase::Draining { .. } | Phase::Closing => 0,
         }

@@ -26,7 +26,7 @@ pub(super) const BEHIND_UNANSWERED: &str = "an earlier message of its recipient 
 const EXPIRED_IN_FLIGHT_AFTER: Duration = Duration::from_secs(10);
 
 /// What became of a message that was offered to the connections.
-enum Offer {
+pub(super) enum Offer {
     Sent,
     /// It has to wait, and with it all of its recipient.
     Held,
@@ -39,6 +39,8 @@ enum Offer {
 impl<S: Service> Core<S> {
     /// Gives what waits to the connections that have room, oldest first.
     pub(super) fn dispatch(&mut self, now: Now) {
+        self.keep_apart();
+        let mut sent = self.isolated_turn(now);
         let mut free = self.connections.free();
         if self.unanswered_at.is_some() {
             free = free.min(usize::from(!self.has_probe()));
@@ -53,10 +55,14 @@ impl<S: Service> Core<S> {
                 break;
             }
             from = seq + 1;
-            let Some(recipient) = self.messages.all.get(&sid).map(|message| message.recipient()) else { continue };
-            let offer = if held.contains(&recipient) { Offer::Held } else { self.offer(sid, now) };
+            let Some(message) = self.messages.all.get(&sid) else { continue };
+            let (recipient, isolated) = (message.recipient(), message.breaks.isolates());
+            let offer = if isolated || held.contains(&recipient) { Offer::Held } else { self.offer(sid, now) };
             match offer {
-                Offer::Sent => free -= 1,
+                Offer::Sent => {
+                    free -= 1;
+                    sent = true;
+                }
                 Offer::Gone => {}
                 Offer::Held => {
                     waiting += 1;
@@ -66,10 +72,13 @@ impl<S: Service> Core<S> {
             }
         }
         self.held = waiting;
+        if !sent {
+            self.isolated_last(now);
+        }
     }
 
     fn offer(&mut self, sid: Sid, now: Now) -> Offer {
-        let Some(message) = self.messages.all.get_mut(&sid) else { return Offer::Gone };
+        let Some(message) = self.messages.all.get(&sid) else { return Offer::Gone };
         if message.send.deadline_ms < now.unix_ms {
             self.report_expired(sid);
             return Offer::Gone;
@@ -89,6 +98,11 @@ impl<S: Service> Core<S> {
                 (None, None) => return Offer::Held,
             },
         };
+        self.admit(sid, connection, now)
+    }
+
+    /// Asks the service for a message that has a place on a connection.
+    pub(super) fn admit(&mut self, sid: Sid, connection: ConnectionId, now: Now) -> Offer {
         let Some(message) = self.messages.all.get_mut(&sid) else { return Offer::Gone };
         match self.service.admit(message, now) {
             Admission::Go(request) => self.assign(connection, sid, request, now.instant),

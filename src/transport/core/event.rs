@@ -16,6 +16,8 @@ pub(crate) enum Event<A> {
     Capacity(usize),
     /// The peer is ending it: it takes no more messages, and answers those that it has.
     Draining,
+    /// The same, because of an error that the peer names: the next one is not begun at once (HTTP/2 only).
+    Ejected(String),
     /// The connection is done with this message: an answer came, or none will ([`super::Response`]).
     Answered(Sid, A),
     /// A message was written to it and certainly not taken by the peer.

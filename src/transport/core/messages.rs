@@ -5,6 +5,7 @@
 //! them is unanswered, the next go to that connection or wait. A draining connection takes nothing, so they wait until it
 //! has answered, refused or ended; sent elsewhere they could overtake.
 
+use super::isolation::Breaks;
 use super::service::{Location, Message};
 use crate::chat::id::{Recipient, Sid};
 use crate::transport::{ConnectionId, Send};
@@ -17,6 +18,8 @@ pub(super) struct Messages<M> {
     sent: u64,
     pub(super) all: HashMap<Sid, Message<M>>,
     waiting: BTreeMap<u64, Sid>,
+    /// Those that are sent alone, by their places.
+    isolated: BTreeMap<u64, Sid>,
     recipients: HashMap<Recipient, Affinity>,
 }
 
@@ -29,7 +32,14 @@ struct Affinity {
 
 impl<M: Default> Messages<M> {
     pub(super) fn new() -> Self {
-        Self { taken: 0, sent: 0, all: HashMap::new(), waiting: BTreeMap::new(), recipients: HashMap::new() }
+        Self {
+            taken: 0,
+            sent: 0,
+            all: HashMap::new(),
+            waiting: BTreeMap::new(),
+            isolated: BTreeMap::new(),
+            recipients: HashMap::new(),
+        }
     }
 
     /// Takes a message; false if its id is known already.
@@ -49,6 +59,7 @@ impl<M: Default> Messages<M> {
             location: Location::Waiting,
             refused_by: None,
             ignored: 0,
+            breaks: Breaks::default(),
             had_time: false,
             received: false,
         };
@@ -80,6 +91,24 @@ impl<M: Default> Messages<M> {
         newest
     }
 
+    /// A message is sent alone from now on.
+    pub(super) fn isolate(&mut self, sid: Sid) {
+        if let Some(message) = self.all.get(&sid) {
+            self.isolated.insert(message.seq, sid);
+        }
+    }
+
+    /// Those that are sent alone, oldest first.
+    pub(super) fn isolated(&self) -> impl Iterator<Item = Sid> {
+        self.isolated.values().copied()
+    }
+
+    /// Whether an older one of its recipient waits.
+    pub(super) fn is_behind_another(&self, message: &Message<M>) -> bool {
+        let same = |sid: &Sid| self.all.get(sid).is_some_and(|older| older.recipient() == message.recipient());
+        self.waiting.range(..message.seq).any(|(_, sid)| same(sid))
+    }
+
     /// A message is written to a connection. Returns its number there.
     pub(super) fn assign(&mut self, sid: Sid, connection: ConnectionId) -> Option<u64> {
         let message = self.all.get_mut(&sid)?;
@@ -107,6 +136,7 @@ impl<M: Default> Messages<M> {
     /// A message has its report.
     pub(super) fn remove(&mut self, sid: Sid) -> Option<Message<M>> {
         let message = self.all.remove(&sid)?;
+        self.isolated.remove(&message.seq);
         match message.location {
             Location::Waiting => {
                 self.waiting.remove(&message.seq);

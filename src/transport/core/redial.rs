@@ -1,7 +1,7 @@
 //! When the next connection may be begun: one back-off for the whole account.
 //!
 //! ```text
-//!                     failed, refused, or the second short life in a row
+//!             failed, refused, ejected, or the second short life in a row
 //!   no back-off ─────────────────────────────────────────────────────────► back-off: one attempt at a time
 //!        ▲                                                                     │
 //!        └────────── a connection comes up, one is drained, or new credentials ┘
@@ -10,7 +10,8 @@
 //! Without a back-off a burst may be begun at once, and further connections [`SPACING`] apart.
 //!
 //! A drain is ordinary life: the push service moves its connections every few minutes, and the next one is wanted at
-//! once. It never counts as a failure, however short the drained connection lived, and the failures before it are over.
+//! once. It is no failure, and the failures before it are over; but a connection that is drained as soon as it is up has a
+//! short life like one that is cut then. A connection that answered a message has none, however it ends.
 
 use crate::transport::backoff::Backoff;
 use std::time::{Duration, Instant};
@@ -21,16 +22,16 @@ const FAILURE_FIRST: Duration = Duration::from_secs(1);
 const REFUSED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 /// So much of that wait is added by chance, at most.
 const REFUSED_JITTER: f64 = 0.1;
-/// A connection that took messages for less than this has a short life. The first is replaced at once; from the second in a
+/// A connection that took messages for less than this, and answered none, has a short life. The first is replaced at once; from the second in a
 /// row on each counts as a failure, or a server that ends every session would be dialled without a pause.
-const SHORT_LIFE: Duration = Duration::from_secs(10);
+pub(super) const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// How long the push service may count a connection that has ended, where it allows no further one.
 const COUNTED_AFTER_END: Duration = Duration::from_secs(30);
 /// Wait between two attempts during [`COUNTED_AFTER_END`].
 const LIMIT_WAIT: Duration = Duration::from_secs(1);
 /// Between two connections that are begun without a back-off, once a burst of them was: with those fewer than FCM's quota of
 /// 400 in a minute.
-const SPACING: Duration = Duration::from_millis(160);
+pub(super) const SPACING: Duration = Duration::from_millis(160);
 /// So many connections of an elastic pool may be begun without a pause: they are opened one after the other, as what waits
 /// needs them. Those of a fixed pool are kept apart, since they may all be missing at once.
 pub(super) const ELASTIC_BURST: u32 = 16;
@@ -59,8 +60,12 @@ pub(super) enum Failure {
     Unconnected,
     /// It never took messages, because one that has just ended is counted still.
     ConnectionLimit,
-    /// It took messages for so long.
-    Lost(Duration),
+    /// It took messages for less than [`SHORT_LIFE`] and answered none.
+    ShortLife,
+    /// It took messages for longer, or answered one.
+    Lost,
+    /// The peer ended it because of an error of ours.
+    Ejected,
 }
 
 impl Redial {
@@ -146,10 +151,11 @@ impl Redial {
         }
         let wait = match failure {
             Failure::Refused => self.refusals.next(1.0).mul_f64(1.0 + REFUSED_JITTER * random),
-            Failure::Unconnected => self.failures.next(random),
+            Failure::Unconnected | Failure::Ejected => self.failures.next(random),
             Failure::ConnectionLimit => LIMIT_WAIT,
-            Failure::Lost(served) => {
-                self.short_lives = if served < SHORT_LIFE { self.short_lives + 1 } else { 0 };
+            Failure::Lost => return self.reset_failures(),
+            Failure::ShortLife => {
+                self.short_lives += 1;
                 if self.short_lives <= 1 {
                     self.failures.reset();
                     return;
@@ -192,8 +198,8 @@ mod tests {
 
     #[test]
     fn a_connection_that_served_is_replaced_at_once_unless_they_keep_dying() {
-        let lost = |seconds| Failure::Lost(Duration::from_secs(seconds));
-        assert_eq!(waits([60, 1, 1, 0, 10, 1].map(lost)), [0, 0, 1, 2, 0, 0]);
+        use Failure::{Lost, ShortLife};
+        assert_eq!(waits([Lost, ShortLife, ShortLife, ShortLife, Lost, ShortLife]), [0, 0, 1, 2, 0, 0]);
     }
 
     #[test]

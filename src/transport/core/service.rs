@@ -1,6 +1,7 @@
 //! What differs from one push service to the next: data ([`ServiceSettings`]), and a few decisions ([`Service`]).
 
 use super::Now;
+use super::isolation::Breaks;
 use super::snapshot::Trouble;
 use crate::chat::delivery::Fate;
 use crate::chat::id::Recipient;
@@ -81,6 +82,8 @@ pub(crate) struct Message<M> {
     pub(super) refused_by: Option<(ConnectionId, Instant)>,
     /// Connections that were given up with it unanswered, while others were answered there.
     pub(super) ignored: u32,
+    /// Connections that broke with it unanswered.
+    pub(super) breaks: Breaks,
     /// It had its whole time for an answer on some connection, so it says nothing new when that happens again.
     pub(super) had_time: bool,
     /// A receipt came: the device has it, only its answer is missing.

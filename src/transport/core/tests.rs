@@ -11,6 +11,7 @@ use serde_json::Map;
 use std::collections::BTreeMap;
 
 mod answers;
+mod isolation;
 mod order;
 mod pool;
 mod promises;

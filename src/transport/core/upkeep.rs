@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Connections that may be draining for each one that is kept. Beyond that the oldest is closed for the next.
 pub(super) const DRAINING_MAX: usize = 4;
+/// So many times its time for an answer a message has on a connection that answers, or where others do.
+const SUSPECT_ANSWERS: u32 = 2;
 /// After so many answers in a row that did not come in time a connection is replaced, though its peer lives.
 const LATE_MAX: u32 = 5;
 
@@ -100,15 +102,53 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// The peer ends the connection: that is no failure, and the next one is wanted at once.
+    /// The peer ends the connection: that is no failure, and the next one is wanted at once, unless it does so again and
+    /// again before it answers anything.
     pub(super) fn on_draining(&mut self, id: ConnectionId, now: Now) {
+        let is_short = self.is_short_lived(id, now.instant);
         if !self.connections.drain(id, DrainReason::Ordinary, now.instant) {
             return;
         }
         self.snapshot.drains += 1;
-        self.redial.drained();
+        self.drained(id, is_short, now.instant);
         tracing::info!(connection = id.0, "connection is draining");
         self.report(Report::Connection { connection: id, change: ConnectionChange::Draining });
+    }
+
+    /// The peer ends the connection because of an error.
+    pub(super) fn on_ejected(&mut self, id: ConnectionId, detail: String, now: Now) {
+        let is_short = self.is_short_lived(id, now.instant);
+        if !self.connections.drain(id, DrainReason::Ordinary, now.instant) {
+            return;
+        }
+        if !is_short {
+            self.redial.reset_failures();
+        }
+        self.count_failure(id, Failure::Ejected, now.instant);
+        let detail = format!("{}: {detail}", self.settings.server);
+        tracing::warn!(connection = id.0, detail, "the push service ends the connection because of an error");
+        self.failure = Some(detail.clone());
+        self.report(Report::Connection { connection: id, change: ConnectionChange::Lost { detail } });
+    }
+
+    fn is_short_lived(&self, id: ConnectionId, now: Instant) -> bool {
+        self.connections.all.get(&id).is_some_and(|connection| connection.is_short_lived(now))
+    }
+
+    /// A connection takes no more, by its peer's wish.
+    fn drained(&mut self, id: ConnectionId, is_short: bool, now: Instant) {
+        if is_short {
+            self.count_failure(id, Failure::ShortLife, now);
+        } else {
+            self.redial.drained();
+        }
+    }
+
+    fn count_failure(&mut self, id: ConnectionId, failure: Failure, now: Instant) {
+        if id > self.last_with_old_credentials {
+            let random = self.random();
+            self.redial.failed(failure, now, random);
+        }
     }
 
     /// Notes what the end of a message on a connection says of its peer.
@@ -168,6 +208,8 @@ impl<S: Service> Core<S> {
             for id in self.connections.ids(Connection::is_suspect) {
                 if !self.is_waited_for(id) {
                     self.retire(id);
+                } else if self.has_lost_answers(id, answer, now) {
+                    self.close(id);
                 }
             }
             let is_old = |at: Option<Instant>| at.is_none_or(|at| now >= at + answer);
@@ -194,7 +236,8 @@ impl<S: Service> Core<S> {
                 if std::mem::replace(&mut flight.had_time, true) {
                     continue;
                 }
-                nothing_answered |= last_answer.is_none_or(|last| last < flight.at);
+                // What goes because an answer came is written in the same moment.
+                nothing_answered |= last_answer.is_none_or(|last| last <= flight.at);
                 if let Some(message) = self.messages.all.get_mut(&flight.sid) {
                     message.had_time = true;
                 }
@@ -223,6 +266,22 @@ impl<S: Service> Core<S> {
         })
     }
 
+    /// Whether all messages on a suspected connection had [`SUSPECT_ANSWERS`] times their time, and others that were written
+    /// later were answered there, or on another connection since it was suspected: their answers are lost, and every message
+    /// of their recipients waits for them.
+    fn has_lost_answers(&self, id: ConnectionId, answer: Duration, now: Instant) -> bool {
+        let Some(connection) = self.connections.all.get(&id) else { return false };
+        let (Some((oldest, _)), Some((_, newest))) =
+            (connection.in_flight.first_key_value(), connection.in_flight.last_key_value())
+        else {
+            return false;
+        };
+        let since = connection.draining_since();
+        let answers = |one: &Connection| one.is_open() && one.last_answer.is_some() && one.last_answer >= since;
+        let others = connection.newest_answered > *oldest || self.connections.any(answers);
+        others && self.is_overdue(newest.at, answer * SUSPECT_ANSWERS, now)
+    }
+
     /// Messages without an answer wait again or go back, and [`Self::redial_after`] says when the next connection is opened.
     pub(super) fn on_ended(&mut self, id: ConnectionId, ended: Ended, now: Now) {
         ended.unwritten.iter().for_each(|sid| self.on_unwritten(id, *sid));
@@ -231,14 +290,18 @@ impl<S: Service> Core<S> {
         for (number, flight) in &connection.in_flight {
             let location = Location::InFlight { connection: id, number: *number };
             if self.messages.all.get(&flight.sid).is_some_and(|message| message.location == location) {
-                let others = connection.last_answer.is_some_and(|last| last >= flight.at);
                 let had_time = answer.is_some_and(|answer| self.is_overdue(flight.at, answer, now.instant));
-                self.on_unanswered(flight.sid, connection.is_ending() && others && had_time);
+                let given_up = connection.is_ending() && had_time;
+                if connection.last_answer.is_none_or(|last| last <= flight.at) {
+                    let others = self.last_answer.is_some_and(|last| last >= flight.at);
+                    self.note_break(&connection, flight.sid, given_up && others, now.instant);
+                }
+                self.on_unanswered(flight.sid, given_up && connection.newest_answered > *number);
             }
         }
         self.snapshot.auth_failures += u64::from(ended.end == End::AuthFailed);
         self.snapshot.reconnects += u64::from(!connection.is_dialing() && ended.end != End::Retired);
-        let change = self.redial_after(id, connection.phase, &ended, now.instant);
+        let change = self.redial_after(id, &connection, &ended, now.instant);
         if self.state == super::CoreState::Running
             && let Some(change) = change
         {
@@ -251,7 +314,7 @@ impl<S: Service> Core<S> {
     fn redial_after(
         &mut self,
         id: ConnectionId,
-        phase: Phase,
+        ending: &Connection,
         ended: &Ended,
         now: Instant,
     ) -> Option<ConnectionChange> {
@@ -259,7 +322,8 @@ impl<S: Service> Core<S> {
         let (connection, server) = (id.0, &self.settings.server);
         let detail = format!("{server}: {detail}");
         let words = detail.clone();
-        let (failure, change) = match (phase, end) {
+        let is_short = ending.is_short_lived(now);
+        let (failure, change) = match (ending.phase, end) {
             (_, End::AuthFailed) => {
                 tracing::error!(connection, detail, "the push service refuses the login");
                 (Failure::Refused, Some(ConnectionChange::AuthFailed { detail }))
@@ -281,12 +345,13 @@ impl<S: Service> Core<S> {
             }
             (Phase::Open { .. }, End::Dismissed) => {
                 tracing::info!(connection, detail, "connection was ended by the push service");
-                self.redial.drained();
+                self.drained(id, is_short, now);
                 return Some(ConnectionChange::Draining);
             }
-            (Phase::Open { since, .. }, _) => {
+            (Phase::Open { .. }, _) => {
                 tracing::warn!(connection, detail, "connection lost");
-                (Failure::Lost(now.saturating_duration_since(since)), Some(ConnectionChange::Lost { detail }))
+                let failure = if is_short { Failure::ShortLife } else { Failure::Lost };
+                (failure, Some(ConnectionChange::Lost { detail }))
             }
             (Phase::Dialing, _) => {
                 tracing::warn!(connection, detail, "connection failed");
@@ -294,10 +359,7 @@ impl<S: Service> Core<S> {
             }
         };
         self.failure = Some(words);
-        if id > self.last_with_old_credentials {
-            let random = self.random();
-            self.redial.failed(failure, now, random);
-        }
+        self.count_failure(id, failure, now);
         change
     }
 }

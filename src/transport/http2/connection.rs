@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use h2::client::{self, SendRequest};
-use h2::{Ping, PingPong};
+use h2::{Ping, PingPong, Reason};
 use http::Uri;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -68,6 +68,11 @@ fn broken(error: &h2::Error) -> (End, String) {
     (End::Failed, format!("HTTP/2: {error}"))
 }
 
+/// Whether it is a GOAWAY of the peer with an error code, such as `ENHANCE_YOUR_CALM`.
+fn ejects(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote() && error.reason() != Some(Reason::NO_ERROR)
+}
+
 /// The peer's settings did not come, or no answer to a ping.
 fn timed_out(waited: Duration) -> (End, String) {
     (End::Failed, format!("no word from the peer within {} s", waited.as_secs()))
@@ -113,7 +118,8 @@ async fn run_requests(task: &mut Task<Request, Reply>, server: &Server, mut wire
                     let is_first = settings_due.take().is_some();
                     task.events.send(if is_first { Event::Up { capacity } } else { Event::Capacity(capacity) }).await;
                 }
-                WireEvent::Leaves => task.events.send(Event::Draining).await,
+                WireEvent::Leaves(None) => task.events.send(Event::Draining).await,
+                WireEvent::Leaves(Some(error)) => task.events.send(Event::Ejected(error)).await,
                 WireEvent::Pong => keep_alive.pong(),
                 WireEvent::Ended(ended) => break ended,
             },
@@ -145,8 +151,8 @@ async fn run_requests(task: &mut Task<Request, Reply>, server: &Server, mut wire
 pub(super) enum WireEvent {
     /// It takes so many requests at a time from now on.
     Takes(usize),
-    /// It takes no more.
-    Leaves,
+    /// It takes no more, because of the error that the peer names, if it does.
+    Leaves(Option<String>),
     Pong,
     Ended((End, String)),
 }
@@ -159,6 +165,8 @@ pub(super) struct Wire {
     pings: PingPong,
     /// How many requests it takes at a time, as it was told; `None` is no more at all.
     takes: Option<usize>,
+    /// How it ended, until that is told.
+    ended: Option<(End, String)>,
 }
 
 impl Wire {
@@ -172,7 +180,7 @@ impl Wire {
             .handshake(stream)
             .await?;
         let pings = connection.ping_pong().expect("a new connection has its pings");
-        Ok(Self { connection, send, writes_first, pings, takes: Some(STREAMS_BEFORE_SETTINGS) })
+        Ok(Self { connection, send, writes_first, pings, takes: Some(STREAMS_BEFORE_SETTINGS), ended: None })
     }
 
     /// Hands requests over, and sees to it that they are written before anything else is read. Those that do not get to
@@ -203,8 +211,15 @@ impl Wire {
     }
 
     fn poll(&mut self, limit: usize, cx: &mut Context<'_>) -> Poll<WireEvent> {
+        if let Some(ended) = self.ended.take() {
+            return Poll::Ready(WireEvent::Ended(ended));
+        }
         if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(cx) {
             let ended = match ended {
+                Err(error) if ejects(&error) && self.takes.take().is_some() => {
+                    self.ended = Some(broken(&error));
+                    return Poll::Ready(WireEvent::Leaves(Some(error.to_string())));
+                }
                 Err(error) => broken(&error),
                 Ok(()) if self.is_dismissed(cx) => (End::Dismissed, "ended by the peer".to_owned()),
                 Ok(()) => (End::Failed, "closed by the peer".to_owned()),
@@ -212,11 +227,12 @@ impl Wire {
             return Poll::Ready(WireEvent::Ended(ended));
         }
         // `h2` says of a GOAWAY only that no further request can be made.
-        let leaves = matches!(self.send.poll_ready(cx), Poll::Ready(Err(_)));
-        let takes = (!leaves).then(|| self.send.current_max_send_streams().min(limit));
+        let leaves = if let Poll::Ready(Err(error)) = self.send.poll_ready(cx) { Some(error) } else { None };
+        let takes = leaves.is_none().then(|| self.send.current_max_send_streams().min(limit));
         if self.takes != takes {
             self.takes = takes;
-            return Poll::Ready(takes.map_or(WireEvent::Leaves, WireEvent::Takes));
+            let error = leaves.filter(ejects).map(|error| error.to_string());
+            return Poll::Ready(takes.map_or(WireEvent::Leaves(error), WireEvent::Takes));
         }
         self.pings.poll_pong(cx).map(|pong| match pong {
             Ok(_) => WireEvent::Pong,

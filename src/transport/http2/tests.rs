@@ -176,7 +176,7 @@ async fn what_was_handed_over_is_written_before_a_goaway_that_comes_later_is_rea
     assert!(wire.post(&mut orders, &mut open, &server(Dialer::memory(mpsc::channel(1).0))).is_empty());
     peer.go_away(NO_STREAM, NO_ERROR).await;
     log.lock().unwrap().clear();
-    assert!(matches!(wire.event(100).await, WireEvent::Leaves));
+    assert!(matches!(wire.event(100).await, WireEvent::Leaves(None)));
     assert_eq!(log.lock().unwrap()[..2], ["write", "read"]);
     assert!(peer.has_request());
 }
@@ -196,6 +196,21 @@ async fn what_a_goaway_rules_out_was_not_processed() {
     driven.peer.take(first.stream).await;
     assert!(matches!(driven.fate().await, Event::Answered(..)));
     assert!(matches!(driven.event().await, Event::Ended(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goaway_with_an_error_code_is_told_as_that_whether_or_not_a_request_is_open() {
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    for is_open in [false, true] {
+        let mut driven = Driven::open(100).await;
+        if is_open {
+            driven.order(sid());
+            driven.peer.next().await;
+        }
+        driven.peer.go_away(NO_STREAM, ENHANCE_YOUR_CALM).await;
+        let event = driven.event().await;
+        assert!(matches!(event, Event::Ejected(_)), "{is_open}: {event:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

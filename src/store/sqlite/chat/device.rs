@@ -266,6 +266,10 @@ pub(super) fn canonical(
 ) -> rusqlite::Result<()> {
     let (Ok(user), Ok(token)) = (Owner::new(push.user.as_str()), Token::new(token)) else { return Ok(()) };
     let dev = push.dev.as_str();
+    let recipient = Target::Token(token.clone()).recipient();
+    if recipient == before {
+        return Ok(());
+    }
     let is_own = |holder: &Holder| holder.user == user && holder.dev == dev;
     if holders(tx, &token)?.iter().any(|holder| !is_own(holder)) {
         // Its device has registered it under another name by now.
@@ -276,7 +280,6 @@ pub(super) fn canonical(
         }
         return Ok(());
     }
-    let recipient = Target::Token(token.clone()).recipient();
     if tx.execute(CANONICAL, params![user.as_str(), dev, token.reveal(), recipient, before])? > 0 {
         notified::readdress_all(tx, &user, dev, before, &token)?;
         event(tx, &user, (DeviceEvent::Replaced, dev, &short_hash(token.reveal())), None, at)?;

@@ -204,6 +204,21 @@ fn canonical(token: &str) -> Event {
 }
 
 #[tokio::test]
+async fn an_answer_that_repeats_the_token_tells_nobody_and_leaves_alone_what_waits() {
+    let mut chat = Chat::of_two().await;
+    chat.register("bob", "phone", "T1").await;
+    chat.forget("bob").await;
+    chat.write("alice", "bob", "1").await;
+    chat.write("alice", "bob", "2").await;
+    let pushes = chat.claim(chat.at).await;
+    chat.rig.record(pushes[1].sid, retry(chat.at + MINUTE), chat.at).await;
+    chat.rig.record(pushes[0].sid, canonical("T1"), chat.at).await;
+    assert!(events(&chat, "bob").await.is_empty());
+    assert!(chat.claim(chat.at + MINUTE - 1).await.is_empty(), "it waits as long as it was to");
+    assert_eq!(chat.claim(chat.at + MINUTE).await.len(), 1);
+}
+
+#[tokio::test]
 async fn the_canonical_token_takes_the_place_of_the_one_that_was_pushed() {
     let mut chat = Chat::of_two().await;
     chat.register("bob", "phone", "T1").await;

@@ -42,7 +42,7 @@ fn a_connection_that_does_not_answer_a_message_takes_nothing_new_and_another_is_
 }
 
 #[test]
-fn what_is_not_answered_until_the_drain_limit_is_sent_again_and_counted() {
+fn a_message_whose_answer_is_lost_is_sent_again_and_counted_after_twice_the_time_for_an_answer() {
     let mut harness = Harness::fixed(1, 3);
     harness.up(1);
     harness.send(1, 1);
@@ -51,7 +51,9 @@ fn what_is_not_answered_until_the_drain_limit_is_sent_again_and_counted() {
     harness.answer(1, 2);
     ignore(&mut harness, 1);
     harness.up(2);
-    harness.pass(DRAIN + TICK);
+    harness.pass(ANSWER - TICK * 3);
+    assert_eq!(harness.retired, []);
+    harness.pass(TICK * 3);
     assert_eq!(harness.retired, [(1, Manner::Now)]);
     harness.take_sent();
     harness.end(1, End::Retired);
@@ -59,6 +61,43 @@ fn what_is_not_answered_until_the_drain_limit_is_sent_again_and_counted() {
     harness.take_reports();
     harness.answer(2, 1);
     assert_eq!(harness.take_reports(), [accepted(1, 2, 1)]);
+}
+
+#[test]
+fn a_connection_that_answers_nothing_is_given_up_before_the_drain_limit_only_if_others_answer() {
+    for others in [false, true] {
+        let mut harness = Harness::fixed(1, 3);
+        harness.up(1);
+        harness.send(1, 1);
+        ignore(&mut harness, 1);
+        harness.up(2);
+        if others {
+            harness.send(2, 2);
+            harness.answer(2, 2);
+        }
+        harness.pass(ANSWER + TICK);
+        assert_eq!(harness.retired, if others { vec![(1, Manner::Now)] } else { vec![] });
+        harness.pass(DRAIN);
+        assert_eq!(harness.retired, [(1, Manner::Now)]);
+    }
+}
+
+#[test]
+fn a_connection_that_is_only_slow_keeps_its_time_for_what_was_written_last() {
+    let mut harness = Harness::fixed(1, 3);
+    harness.up(1);
+    harness.send(1, 1);
+    harness.pass(ANSWER - TICK);
+    harness.send(2, 2);
+    harness.pass(TICK * 2);
+    harness.up(2);
+    harness.pass(ANSWER / 2);
+    harness.answer(1, 1);
+    harness.pass(ANSWER);
+    assert_eq!(harness.retired, [], "in order, and late");
+    harness.take_reports();
+    harness.answer(1, 2);
+    assert_eq!(harness.take_reports(), [accepted(2, 1, 0)]);
 }
 
 #[test]
@@ -118,6 +157,19 @@ fn where_nothing_is_answered_nothing_fails_and_one_message_at_a_time_finds_out_w
     harness.answer(31, probe);
     assert_eq!(harness.link(), Link::Up);
     assert!(harness.take_sent().len() > 1, "and all go again");
+}
+
+#[test]
+fn a_service_that_falls_silent_while_its_window_is_full_is_found_out_like_any_other() {
+    let mut harness = Harness::fixed(1, 1);
+    harness.up(1);
+    harness.send(1, 1);
+    harness.send(2, 2);
+    harness.pass_secs(1);
+    harness.answer(1, 1);
+    assert_eq!(harness.take_sent(), [(1, 1), (1, 2)]);
+    ignore(&mut harness, 1);
+    assert_eq!(harness.link(), Link::UNANSWERED);
 }
 
 #[test]

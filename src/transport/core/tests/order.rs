@@ -290,6 +290,7 @@ fn connections_that_end_with_all_their_answers_owed_leave_room_for_others() {
         harness.up(connection);
         send(&mut harness, connection as i64);
         send(&mut harness, 10 + connection as i64);
+        harness.pass_secs(10);
         harness.event(connection, Event::Draining);
         harness.pass_secs(1);
     }

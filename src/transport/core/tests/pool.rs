@@ -1,5 +1,6 @@
 //! Which connections there are.
 
+use super::redial::SPACING;
 use super::*;
 
 const POOL: Pool = Pool::Elastic {
@@ -16,8 +17,11 @@ fn draining_as_a_nack_on_one_connection_after_the_other_does_not_stop_sending() 
     // None of them is ever closed by the peer.
     for connection in 1..=40 {
         harness.up(connection);
+        harness.send(100 + connection, 2);
         let sent = harness.take_sent();
-        assert_eq!(sent, [(connection, 1)]);
+        assert_eq!(sent, [(connection, 1), (connection, 100 + connection)]);
+        harness.answer(connection, 100 + connection);
+        harness.take_reports();
         harness.event(connection, Event::Draining);
         harness.bounce(connection, 1);
         harness.pass_secs(1);
@@ -38,6 +42,8 @@ fn drains_every_few_seconds_cause_no_pause() {
     let mut harness = Harness::fixed(1, 3);
     harness.up(1);
     for connection in 1..=30 {
+        harness.send(connection, 1);
+        harness.answer(connection, connection);
         harness.pass_secs(4 + connection % 5);
         harness.event(connection, Event::Draining);
         let (next, at) = *harness.dials.last().unwrap();
@@ -46,6 +52,68 @@ fn drains_every_few_seconds_cause_no_pause() {
         harness.end(connection, End::Failed);
     }
     assert_eq!(harness.dials.len(), 31);
+}
+
+#[test]
+fn a_session_that_answered_is_replaced_at_once_however_short_it_was() {
+    let mut harness = Harness::fixed(1, 3);
+    for connection in 1..=30 {
+        assert_eq!(harness.dials.last(), Some(&(connection, harness.time)));
+        harness.up(connection);
+        harness.send(connection, 1);
+        harness.pass_secs(1);
+        harness.answer(connection, connection);
+        harness.end(connection, End::Failed);
+    }
+}
+
+#[test]
+fn a_peer_that_drains_each_connection_before_it_answers_anything_is_dialled_more_and_more_rarely() {
+    for end in [None, Some(End::Dismissed)] {
+        let mut harness = Harness::fixed(1, 3);
+        let mut connection = 1;
+        while harness.time < Duration::from_secs(3_600) {
+            harness.up(connection);
+            match end {
+                None => harness.event(connection, Event::Draining),
+                Some(end) => harness.end(connection, end),
+            }
+            harness.pass(SPACING);
+            harness.end(connection, End::Failed);
+            while harness.dials.last().unwrap().0 == connection {
+                harness.pass(Duration::from_millis(100));
+            }
+            connection += 1;
+        }
+        assert!((60..400).contains(&harness.dials.len()), "{}", harness.dials.len());
+        let first_two = harness.dials[1].1;
+        assert!(first_two <= SPACING, "the first is ordinary life");
+    }
+}
+
+#[test]
+fn a_peer_that_ends_connections_because_of_an_error_is_dialled_more_and_more_rarely() {
+    let mut harness = Harness::fixed(1, 3);
+    let mut connection = 1;
+    while harness.time < Duration::from_secs(3_600) {
+        harness.up(connection);
+        harness.event(connection, Event::Ejected("calm".to_owned()));
+        let lost = ConnectionChange::Lost { detail: "server: calm".to_owned() };
+        assert_eq!(harness.changes.pop(), Some((connection, lost)));
+        harness.end(connection, End::Failed);
+        while harness.dials.last().unwrap().0 == connection {
+            harness.pass(Duration::from_millis(100));
+        }
+        connection += 1;
+    }
+    assert!((60..400).contains(&harness.dials.len()), "{}", harness.dials.len());
+    // After a long life it begins anew.
+    harness.up(connection);
+    harness.pass_secs(60);
+    let ejected = harness.time;
+    harness.event(connection, Event::Ejected("calm".to_owned()));
+    harness.pass_secs(60);
+    assert!(harness.dials.last().unwrap().1 - ejected <= Duration::from_secs(1));
 }
 
 #[test]
@@ -309,7 +377,7 @@ fn a_connection_that_served_and_was_drained_ends_the_back_off_of_those_before_it
     }
     for served in [9, 11, 13, 15] {
         harness.up(served);
-        harness.pass_secs(5);
+        harness.pass_secs(10);
         harness.event(served, Event::Draining);
         harness.end(served, End::Dismissed);
         harness.end(served + 1, End::Failed);

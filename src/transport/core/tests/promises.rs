@@ -174,7 +174,9 @@ impl Bystander {
             Step::Drain(index) => {
                 if let Some(id) = self.pick(index, |seen| seen.up) {
                     self.connections.get_mut(&id).expect("picked").takes = false;
-                    self.harness.event(id, Event::Draining);
+                    let by_error = id.is_multiple_of(2);
+                    let event = if by_error { Event::Ejected("error".to_owned()) } else { Event::Draining };
+                    self.harness.event(id, event);
                 }
             }
             Step::End(index, end, written) => {
