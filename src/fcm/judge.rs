@@ -104,6 +104,9 @@ fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Verdict {
         (400..500, Some(code)) => Verdict::Refused(of_code(code, &fault, asked)),
         (400 | 403 | 404, None) if unread => Verdict::Refused(unknown()),
         (401, None) if unread && asked.access == Access::Refreshed => Verdict::Refused(unknown()),
+        // FCM says in its form what is wrong with a message, or nothing at all. Anything else comes from a proxy, which may say
+        // it of all messages.
+        (400, None) if !is_in_form && document != Document::Empty => of_project(Cause::NotFcm),
         // FCM says in JSON what a key may not do. A page or plain words come from a proxy.
         (403, None) if document == Document::Words => of_project(Cause::NotFcm),
         (400 | 401 | 403 | 404 | 413, None) => without_code(answer.status, &fault, asked),

@@ -282,7 +282,10 @@ fn every_answer_has_its_consequence() {
         (400, JSON, BAD_BOTH, NEVER, code::INVALID_JSON),
         (400, JSON, NO_RECIPIENT, NEVER, code::INVALID_JSON),
         (400, JSON, NO_DETAILS_400, NEVER, code::INVALID_JSON),
-        (400, HTML, PAGE_404, NEVER, code::INVALID_JSON),
+        (400, HTML, PAGE_404, Says::Fault(Cause::NotFcm), code::INTERNAL_SERVER_ERROR),
+        (400, JSON, r#"{"message":"Bad Request"}"#, Says::Fault(Cause::NotFcm), code::INTERNAL_SERVER_ERROR),
+        (400, None, "bad request", Says::Fault(Cause::NotFcm), code::INTERNAL_SERVER_ERROR),
+        (400, None, "", NEVER, code::INVALID_JSON),
         (401, JSON, EXPIRED_ACCESS, Says::NewToken, code::INTERNAL_SERVER_ERROR),
         (401, HTML, PAGE_401, Says::NewToken, code::INTERNAL_SERVER_ERROR),
         (401, JSON, THIRD_PARTY, OPERATOR, code::INVALID_APNS_CREDENTIAL),
@@ -579,7 +582,8 @@ fn what_could_not_be_read_stops_nobody_else() {
             let refused = seen(judged(&token(), access, answer(status, content_type, body)));
             let start: String = body.chars().take(40).collect();
             let page = status == 403 && !body.is_empty() && !body.starts_with(['{', '[']);
-            let by_status = if page { Says::Fault(Cause::NotFcm) } else { by_status };
+            let foreign = status == 400 && !body.is_empty() && body != NO_PROJECT;
+            let by_status = if page || foreign { Says::Fault(Cause::NotFcm) } else { by_status };
             assert_eq!(refused.says, if unread { FEW } else { by_status }, "{status} {content_type:?} {start}");
             assert_eq!((refused.token, refused.arrival), (TokenFate::Keep, Arrival::No), "{status} {start}");
         }
@@ -596,7 +600,7 @@ fn what_could_not_be_read_stops_nobody_else() {
 fn an_error_that_is_not_of_googles_form_is_judged_by_its_status() {
     for body in [r#"{"error":"no"}"#, r#"{"error":null}"#, r#"{"message":"no"}"#, "[]", "\u{feff}{}"] {
         for (status, then) in [
-            (400, NEVER),
+            (400, Says::Fault(Cause::NotFcm)),
             (401, Says::NewToken),
             (403, Says::Fault(Cause::PermissionDenied)),
             (404, Says::Fault(Cause::UnknownProject)),
