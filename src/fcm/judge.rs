@@ -92,7 +92,7 @@ fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Verdict {
     let detail =
         detail.unwrap_or_else(|| detail::of_body(answer.status, answer.content_type, answer.body, asked.target));
     let fault = fault.unwrap_or_default();
-    let wait = answer.retry_after.and_then(|header| retry_after::parse(header, asked.now_unix_s));
+    let wait = answer.retry_after.and_then(|header| retry_after::parse(header, answer.date, asked.now_unix_s));
     let is_vague = answer.status == 400 && fault.code.is_none() && fault.violations.is_empty();
     // Of the text for a bad token it is known what else it is said of.
     let is_vague = is_vague && !fault.message.contains("registration token");

@@ -224,7 +224,7 @@ fn judged(target: &Target, access: Access, answer: Answer<'_>) -> Verdict {
 }
 
 fn answer<'a>(status: u16, content_type: Option<&'a str>, body: &'a str) -> Answer<'a> {
-    Answer { status, retry_after: None, content_type, body: body.as_bytes() }
+    Answer { status, retry_after: None, date: None, content_type, body: body.as_bytes() }
 }
 
 /// What a row of the tables below says of a verdict, but for its words.
@@ -634,6 +634,13 @@ fn retry_after_is_obeyed_in_both_forms() {
         let Says::Is(Decision::Retry { wait: seen, .. }) = refused.says else { panic!("{header}: {:?}", refused.says) };
         assert_eq!(seen, wait.map_or(Wait::Backoff(FAULT_WAIT), |wait| Wait::AtLeast(Duration::from_secs(wait))));
     }
+    // A date is counted from the server's own clock, if it says its time.
+    let busy = answer(503, JSON, UNAVAILABLE);
+    let date = Some("Sun, 06 Nov 1994 09:49:37 GMT");
+    let late = Answer { retry_after: Some("Sun, 06 Nov 1994 09:50:07 GMT"), date, ..busy };
+    let wait = Wait::AtLeast(Duration::from_secs(30));
+    let expected = retry(wait, Until::Waited(RETRY_FOR), Scope::Message);
+    assert_eq!(seen(judged(&token(), Access::Cached, late)).says, expected);
     let never = Answer { retry_after: Some("5"), ..answer(404, JSON, UNREGISTERED) };
     assert_eq!(seen(judged(&token(), Access::Cached, never)).says, GONE);
 }
@@ -747,6 +754,7 @@ proptest! {
     fn any_answer_gives_a_verdict(
         status in prop_oneof![Just(200u16), Just(400), Just(401), Just(403), Just(404), Just(429), Just(503), any::<u16>()],
         retry_after: Option<String>,
+        date: Option<String>,
         content_type: Option<String>,
         body in any_body(),
         now_unix_s: u64,
@@ -755,6 +763,7 @@ proptest! {
         let outcome = Outcome::Answered(Answer {
             status,
             retry_after: retry_after.as_deref(),
+            date: date.as_deref(),
             content_type: content_type.as_deref(),
             body: &body,
         });
