@@ -164,14 +164,19 @@ impl Context {
     /// Whether a stopped intake may go on: with some room to spare, or it would stop again at the next message.
     pub(crate) fn queue_has_slack(&self) -> bool {
         let (figures, room) = (self.store.figures(), &self.settings.room);
-        let slack = |limit: u64| limit - limit / 10;
-        figures.queue_rows < slack(room.queue_rows) && figures.queue_bytes < slack(room.queue_bytes)
+        figures.queue_rows < with_slack(room.queue_rows) && figures.queue_bytes < with_slack(room.queue_bytes)
     }
 
     /// Whether another message of a device may be taken. Those on their way to the disk are not counted yet.
     pub(crate) fn spool_has_room(&self) -> bool {
         let (figures, room) = (self.store.figures(), &self.settings.room);
         figures.spool_rows < room.spool_rows && figures.spool_bytes < room.spool_bytes
+    }
+
+    /// The same with room to spare.
+    pub(crate) fn spool_has_slack(&self) -> bool {
+        let (figures, room) = (self.store.figures(), &self.settings.room);
+        figures.spool_rows < with_slack(room.spool_rows) && figures.spool_bytes < with_slack(room.spool_bytes)
     }
 
     /// The next id, and the time it was made.
@@ -240,6 +245,11 @@ impl Context {
     pub(crate) fn emit_event(&self, event: BridgeEvent) {
         let _ = self.events.try_send(event);
     }
+}
+
+/// A limit with room to spare.
+fn with_slack(limit: u64) -> u64 {
+    limit - limit / 10
 }
 
 /// Waits for the oldest of a queue and takes it out; while the queue is empty, for ever. Cancel-safe: it is taken out only

@@ -2,11 +2,15 @@
 //! connection that brought it.
 //!
 //! A task of its own for each transport: no answer to a push that waits for its commit holds up a device's message, nor
-//! the reverse.
+//! the reverse. The push service sends only so much of all devices without an acknowledgement, so none of them may hold up the
+//! others: each message goes on by itself, but for those of one device whose order would suffer ([`DeviceIntake::start`]).
+//!
+//! What comes to nothing for want of room is held, and tried again when there is some. What is not even held comes again only on
+//! another connection: the one that brought it is ended when there is room ([`Port::resends`](crate::transport::Port::resends)).
 
-use super::context::{Context, oldest};
-use crate::chat::id::Owner;
-use crate::chat::message::{BridgeEvent, UpstreamMessage, to_user_message};
+use super::context::Context;
+use crate::chat::id::{Owner, Token};
+use crate::chat::message::{BridgeEvent, UpstreamMessage, may_be_of_user, to_user_message};
 use crate::chat::principal::{Principal, Proof, Role};
 use crate::chat::topic::{BridgeTopic, ClientTopic, Device};
 use crate::chat::transport::Transport;
@@ -14,39 +18,78 @@ use crate::mqtt::{Ack, AckWord, Inbound};
 use crate::ops::clock::{every, now_ms};
 use crate::ops::message_log;
 use crate::ops::metrics::Metric;
-use crate::store::{Committed, Note, Received, StoreError, Unrouted, Upstream as NewUpstream};
-use crate::transport::{AckRef, DeviceMessage, ReceivedUpstream, RejectedUpstream};
-use futures_util::TryFutureExt;
+use crate::store::{Note, Received, StoreError, Unrouted, Upstream as NewUpstream};
+use crate::transport::{AckRef, ConnectionId, DeviceMessage, ReceivedUpstream, RejectedUpstream};
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use std::collections::VecDeque;
+use futures_util::stream::FuturesUnordered;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 /// Messages kept in memory, unacknowledged, while the spool is full. The push service stops sending at 100 unanswered
 /// per connection; whatever is beyond this limit is forgotten here and comes again.
-const HELD_MAX: usize = 1_000;
-/// Most messages that wait for their commit at one time.
+pub(super) const HELD_MAX: usize = 1_000;
+/// Most messages on their way to the disk at one time, with those that wait for one of their device.
 const COMMITS_MAX: usize = 4_096;
+/// Of so many connections is it remembered that something was forgotten: no account has more.
+const CONNECTIONS_MAX: usize = 1_000;
 /// How often a full spool is looked at again.
 const ROOM_CHECK: Duration = Duration::from_millis(200);
 /// Messages without a route looked at in one go.
 pub(super) const UNROUTED_PAGE: usize = 200;
 
-/// What is on its way to the disk: a message, or the event that tells of one that cannot be understood (`None`).
-type Pending = BoxFuture<'static, Result<Option<Received>, StoreError>>;
+/// The ends of a transport's port that are about what devices send.
+pub(super) struct DevicePort {
+    pub(super) messages: mpsc::Receiver<DeviceMessage>,
+    pub(super) acks: mpsc::Sender<AckRef>,
+    pub(super) resends: mpsc::Sender<ConnectionId>,
+}
+
+/// A message, and its place in the order of arrival.
+struct Arrived {
+    number: u64,
+    upstream: ReceivedUpstream,
+    /// It was held before.
+    is_retry: bool,
+}
+
+/// What came of something that was on its way to the disk.
+enum Done {
+    /// A message. `is_first`: those of its device that came later wait for it.
+    Message { arrived: Arrived, is_first: bool, received: Received },
+    /// The event is stored that tells of a message that cannot be understood.
+    Told(AckRef),
+}
+
+type Pending = BoxFuture<'static, Result<Done, StoreError>>;
+/// What comes of a message that the store was asked to keep.
+type Stored = BoxFuture<'static, Result<Received, StoreError>>;
 
 /// Takes in what devices send by one transport.
 pub(super) struct DeviceIntake {
     context: Arc<Context>,
     transport: Transport,
-    messages: mpsc::Receiver<DeviceMessage>,
-    acks: mpsc::Sender<AckRef>,
+    port: DevicePort,
     /// Where messages of chat users go.
     outboxes: mpsc::Sender<Inbound>,
-    /// In the order in which they were asked for.
-    pending: VecDeque<(Pending, AckRef)>,
-    held: VecDeque<ReceivedUpstream>,
+    pending: FuturesUnordered<Pending>,
+    /// Behind the first of each device, which is among the pending ones.
+    behind: HashMap<Token, VecDeque<Arrived>>,
+    behind_count: usize,
+    /// Those for which there was no room, by their numbers.
+    held: BTreeMap<u64, ReceivedUpstream>,
+    /// Those of them that are tried again.
+    retried: usize,
+    /// Connections that brought messages which are not even held.
+    forgotten: BTreeSet<ConnectionId>,
+    /// Operators were told that the spool is full, and nothing was taken without delay since.
+    is_full: bool,
+    /// Messages that have come.
+    count: u64,
 }
 
 /// Gives routes to messages that came when there was none for their app; returns how many got one. One page has its routes
@@ -68,11 +111,23 @@ impl DeviceIntake {
     pub(super) fn new(
         context: Arc<Context>,
         transport: Transport,
-        messages: mpsc::Receiver<DeviceMessage>,
-        acks: mpsc::Sender<AckRef>,
+        port: DevicePort,
         outboxes: mpsc::Sender<Inbound>,
     ) -> Self {
-        Self { context, transport, messages, acks, outboxes, pending: VecDeque::new(), held: VecDeque::new() }
+        Self {
+            context,
+            transport,
+            port,
+            outboxes,
+            pending: FuturesUnordered::new(),
+            behind: HashMap::new(),
+            behind_count: 0,
+            held: BTreeMap::new(),
+            retried: 0,
+            forgotten: BTreeSet::new(),
+            is_full: false,
+            count: 0,
+        }
     }
 
     /// Works until the transport has ended and all its messages are on disk. What is held for want of room by then was not
@@ -81,36 +136,33 @@ impl DeviceIntake {
         let mut look = every(ROOM_CHECK);
         let mut ended = false;
         while !(ended && self.pending.is_empty()) {
-            let room = self.pending.len() < COMMITS_MAX;
+            let has_place = self.has_place();
+            let waits_for_room = !(self.held.is_empty() && self.forgotten.is_empty());
             tokio::select! {
-                (received, ack_ref) = oldest(&mut self.pending) => self.committed(received?, ack_ref).await,
-                message = self.messages.recv(), if !ended && room => match message {
+                Some(done) = self.pending.next(), if !self.pending.is_empty() => self.done(done?).await,
+                message = self.port.messages.recv(), if !ended && has_place => match message {
                     Some(DeviceMessage::Upstream(upstream)) => self.take(upstream).await?,
                     Some(DeviceMessage::Rejected(rejected)) => self.reject(rejected).await?,
                     None => ended = true,
                 },
-                _ = look.tick(), if !ended && !self.held.is_empty() => self.release_held().await?,
+                _ = look.tick(), if !ended && waits_for_room => self.look_for_room().await?,
             }
         }
         Ok(())
     }
 
+    fn has_place(&self) -> bool {
+        self.pending.len() + self.behind_count < COMMITS_MAX
+    }
+
     async fn take(&mut self, upstream: ReceivedUpstream) -> Result<(), StoreError> {
+        self.count += 1;
+        let arrived = Arrived { number: self.count, upstream, is_retry: false };
         if self.held.is_empty() && self.context.spool_has_room() {
-            return self.store(upstream).await;
+            self.is_full = false;
+            return self.start(arrived).await;
         }
-        if self.held.is_empty() {
-            let rows = self.context.metrics.get(Metric::SpoolRows);
-            tracing::error!(rows, "the spool is full: messages of devices are not acknowledged until a BAL takes some");
-            self.context.emit_event(BridgeEvent::SpoolFull { rows });
-        }
-        // One that came again is acknowledged on the connection that brought it last.
-        let same = |one: &&mut ReceivedUpstream| one.message_id == upstream.message_id && one.from == upstream.from;
-        if let Some(known) = self.held.iter_mut().find(same) {
-            known.ack_ref = upstream.ack_ref;
-        } else if self.held.len() < HELD_MAX {
-            self.held.push_back(upstream);
-        }
+        self.hold(arrived);
         Ok(())
     }
 
@@ -125,71 +177,194 @@ impl DeviceIntake {
         let event = BridgeEvent::UpstreamRejected { transport, code, sample, connection };
         let topic = BridgeTopic::Events.to_string();
         let note = Note { topic, payload: event.to_payload(at).into(), correlation: None, at };
-        let committed = self.context.store.queue_note(note).await?;
-        self.pending.push_back((Box::pin(committed.map_ok(|()| None)), ack_ref));
+        let context = Arc::clone(&self.context);
+        let committed = self.beside(context.store.queue_note(note)).await?;
+        self.pending.push(Box::pin(async move { committed.await.map(|()| Done::Told(ack_ref)) }));
         Ok(())
     }
 
-    /// Acknowledges what is on disk.
-    async fn committed(&mut self, received: Option<Received>, ack_ref: AckRef) {
+    /// Begins with a message. It waits for those of its device before it where their order may suffer: a message of a user is
+    /// stored in several steps, and when the spool is nearly full, one may find no room and the next one some.
+    async fn start(&mut self, arrived: Arrived) -> Result<(), StoreError> {
+        let token = &arrived.upstream.from;
+        if let Some(behind) = self.behind.get_mut(token) {
+            behind.push_back(arrived);
+            self.behind_count += 1;
+        } else if may_be_of_user(&arrived.upstream.data) || !self.context.spool_has_slack() {
+            self.behind.insert(token.clone(), VecDeque::new());
+            self.begin(arrived);
+        } else {
+            let context = Arc::clone(&self.context);
+            let stored = self.beside(to_bal(&context, &arrived.upstream)).await?;
+            self.pending.push(Box::pin(async move {
+                let received = stored.await?;
+                Ok(Done::Message { arrived, is_first: false, received })
+            }));
+        }
+        Ok(())
+    }
+
+    fn begin(&self, arrived: Arrived) {
+        let (context, outboxes) = (Arc::clone(&self.context), self.outboxes.clone());
+        self.pending.push(Box::pin(async move {
+            let received = store(&context, &outboxes, &arrived.upstream).await?;
+            Ok(Done::Message { arrived, is_first: true, received })
+        }));
+    }
+
+    /// Does something that may wait for room in the queue of the store, while all that is pending goes on: some of it may have
+    /// got that room, and gives it back only when it is polled.
+    async fn beside<T>(&mut self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                Some(done) = self.pending.next(), if !self.pending.is_empty() => self.done(done?).await,
+            }
+        }
+    }
+
+    /// Acknowledges what is on disk, and lets the next one of its device go on. Where nothing was stored, nothing is
+    /// acknowledged, and those behind it wait with it.
+    async fn done(&mut self, done: Done) {
+        let (arrived, is_first, received) = match done {
+            Done::Message { arrived, is_first, received } => (arrived, is_first, received),
+            Done::Told(ack_ref) => return self.acknowledge(ack_ref).await,
+        };
+        self.retried -= usize::from(arrived.is_retry);
+        let token = arrived.upstream.from.clone();
         match received {
-            Some(Received::Stored) => self.context.metrics.count(Metric::UpstreamReceived),
-            // Nothing was stored, so nothing is acknowledged; it comes again.
-            Some(Received::Full) => return,
-            Some(Received::Duplicate) => {
+            Received::Full => {
+                self.hold(arrived);
+                let behind = if is_first { self.behind.remove(&token) } else { None }.unwrap_or_default();
+                self.behind_count -= behind.len();
+                for next in behind {
+                    self.retried -= usize::from(next.is_retry);
+                    self.hold(next);
+                }
+                return;
+            }
+            Received::Stored => self.context.metrics.count(Metric::UpstreamReceived),
+            Received::Duplicate => {
                 self.context.metrics.count(Metric::UpstreamDuplicates);
-                let message_id = &ack_ref.message_id;
+                let message_id = &arrived.upstream.message_id;
                 tracing::debug!(target: message_log::TARGET, message_id, "known message of a device: acknowledged again, not published again");
             }
-            None => {}
         }
-        // The connection may be gone; the message comes again then, and is recognised.
-        let _ = self.acks.send(ack_ref).await;
-    }
-
-    async fn release_held(&mut self) -> Result<(), StoreError> {
-        while self.context.spool_has_room() {
-            let Some(upstream) = self.held.pop_front() else { return Ok(()) };
-            self.store(upstream).await?;
-        }
-        Ok(())
-    }
-
-    async fn store(&mut self, upstream: ReceivedUpstream) -> Result<(), StoreError> {
-        let ack_ref = upstream.ack_ref.clone();
-        let pending: Pending = match to_user_message(&upstream.data, &upstream.from, &upstream.message_id) {
-            Some(message) => {
-                let owner = self.context.store.chat_owner_of(upstream.from.clone()).await?;
-                let (context, outboxes) = (Arc::clone(&self.context), self.outboxes.clone());
-                Box::pin(async move {
-                    match owner.await? {
-                        Some((user, device)) => Ok(Some(of_user(&outboxes, &user, &device, message).await)),
-                        None => to_bal(&context, upstream).await?.await.map(Some),
-                    }
-                })
+        if is_first {
+            match self.behind.get_mut(&token).and_then(VecDeque::pop_front) {
+                Some(next) => {
+                    self.behind_count -= 1;
+                    self.begin(next);
+                }
+                None => drop(self.behind.remove(&token)),
             }
-            None => Box::pin(to_bal(&self.context, upstream).await?.map_ok(Some)),
-        };
-        self.pending.push_back((pending, ack_ref));
+        }
+        self.acknowledge(arrived.upstream.ack_ref).await;
+    }
+
+    /// The connection may be gone; the message comes again then, and is recognised.
+    async fn acknowledge(&mut self, ack_ref: AckRef) {
+        let _ = self.port.acks.send(ack_ref).await;
+    }
+
+    /// Keeps a message until there is room. One that came again is acknowledged on the connection that brought it last.
+    fn hold(&mut self, Arrived { number, mut upstream, .. }: Arrived) {
+        if !self.is_full && !self.context.spool_has_room() {
+            self.is_full = true;
+            let rows = self.context.metrics.get(Metric::SpoolRows);
+            tracing::error!(rows, "the spool is full: messages of devices are not acknowledged until a BAL takes some");
+            self.context.emit_event(BridgeEvent::SpoolFull { rows });
+        }
+        let same = |one: &ReceivedUpstream| one.message_id == upstream.message_id && one.from == upstream.from;
+        let known = self.held.iter().find(|(_, one)| same(one)).map(|(known, _)| *known);
+        let place = known.map_or(number, |known| known.min(number));
+        if let Some(known) = known
+            && let Some(other) = self.held.remove(&known)
+            && known > number
+        {
+            upstream.ack_ref = other.ack_ref;
+        }
+        self.held.insert(place, upstream);
+        if self.held.len() > HELD_MAX
+            && let Some((_, newest)) = self.held.pop_last()
+        {
+            self.forgotten.insert(newest.ack_ref.connection);
+            if self.forgotten.len() > CONNECTIONS_MAX {
+                self.forgotten.pop_first();
+            }
+        }
+    }
+
+    /// Begins with what is held, as far as there is room. What finds none meanwhile waits for the next look.
+    async fn look_for_room(&mut self) -> Result<(), StoreError> {
+        // All that was held has found room.
+        if self.held.is_empty() && self.retried == 0 && self.context.spool_has_slack() {
+            self.ask_for_forgotten();
+        }
+        let numbers: Vec<u64> = self.held.keys().copied().collect();
+        for number in numbers {
+            if !(self.context.spool_has_room() && self.has_place()) {
+                return Ok(());
+            }
+            let Some(upstream) = self.held.remove(&number) else { continue };
+            if self.held.range(..number).any(|(_, earlier)| earlier.from == upstream.from) {
+                self.held.insert(number, upstream);
+                continue;
+            }
+            self.retried += 1;
+            self.start(Arrived { number, upstream, is_retry: true }).await?;
+        }
         Ok(())
+    }
+
+    fn ask_for_forgotten(&mut self) {
+        while let Some(connection) = self.forgotten.pop_first() {
+            // Without a transport nothing comes again before the next start.
+            if let Err(TrySendError::Full(connection)) = self.port.resends.try_send(connection) {
+                self.forgotten.insert(connection);
+                return;
+            }
+        }
     }
 }
 
-/// A message of a device to the BAL of its app.
-async fn to_bal(context: &Context, upstream: ReceivedUpstream) -> Result<Committed<Received>, StoreError> {
-    let (sid, now) = context.next_sid();
-    let route = context.route(upstream.category.as_deref());
-    let ReceivedUpstream { from, category, message_id, data, .. } = upstream;
-    tracing::debug!(target: message_log::TARGET, %sid, from = %from, category, "message of a device: to disk, then acknowledged");
-    if route.is_none() {
-        context.metrics.count(Metric::UpstreamUnrouted);
-        context.emit_event(BridgeEvent::NoRoute { id: sid, category: category.clone() });
+/// Stores a message of a device: of a user what it would publish in its outbox, else for the BAL of its app.
+async fn store(
+    context: &Arc<Context>,
+    outboxes: &mpsc::Sender<Inbound>,
+    upstream: &ReceivedUpstream,
+) -> Result<Received, StoreError> {
+    if let Some(message) = to_user_message(&upstream.data, &upstream.from, &upstream.message_id) {
+        let owner = context.store.chat_owner_of(upstream.from.clone()).await?.await?;
+        if let Some((user, device)) = owner {
+            return Ok(of_user(outboxes, &user, &device, message).await);
+        }
     }
+    to_bal(context, upstream).await?.await
+}
+
+/// A message of a device to the BAL of its app: asks the store, and yields what comes of it.
+async fn to_bal(context: &Arc<Context>, upstream: &ReceivedUpstream) -> Result<Stored, StoreError> {
+    let (sid, now) = context.next_sid();
+    let ReceivedUpstream { from, category, message_id, data, .. } = upstream.clone();
+    let route = context.route(category.as_deref());
+    let unrouted = route.is_none().then(|| (Arc::clone(context), category.clone()));
+    tracing::debug!(target: message_log::TARGET, %sid, from = %from, category, "message of a device: to disk, then acknowledged");
     let message = UpstreamMessage { id: sid, token: from, category, ccs_id: message_id, data, ts: now };
     let payload = message.to_payload().into();
     let UpstreamMessage { token, ccs_id: message_id, category, .. } = message;
     let new = NewUpstream { sid, route, token, message_id, category, payload, at: now };
-    context.store.receive(new).await
+    let committed = context.store.receive(new).await?;
+    Ok(Box::pin(async move {
+        let received = committed.await?;
+        if let (Received::Stored, Some((context, category))) = (received, unrouted) {
+            context.metrics.count(Metric::UpstreamUnrouted);
+            context.emit_event(BridgeEvent::NoRoute { id: sid, category });
+        }
+        Ok(received)
+    }))
 }
 
 /// A message of a device whose token is a user's: what that user would publish in the outbox.

@@ -9,7 +9,7 @@
 mod reports;
 
 use super::context::{Context, oldest};
-use super::device_intake::DeviceIntake;
+use super::device_intake::{DeviceIntake, DevicePort};
 use super::sending::Standing;
 use super::service_backoff::ServiceBackoff;
 use crate::chat::delivery::{Event, Fate, Life};
@@ -110,9 +110,9 @@ impl Dispatcher {
         port: Port,
         outboxes: mpsc::Sender<Inbound>,
     ) -> (Self, DeviceIntake) {
-        let Port { capabilities, sends, acks, reports, device_messages, link, .. } = port;
-        let intake =
-            DeviceIntake::new(Arc::clone(&context), transport.clone(), device_messages, acks.clone(), outboxes);
+        let Port { capabilities, sends, acks, resends, reports, device_messages, link, .. } = port;
+        let port = DevicePort { messages: device_messages, acks: acks.clone(), resends };
+        let intake = DeviceIntake::new(Arc::clone(&context), transport.clone(), port, outboxes);
         let dispatcher = Self {
             paused: context.sending.paused(),
             context,

@@ -175,7 +175,8 @@ impl Intake {
 
     /// Begins with a publish, beside those that wait.
     async fn begin(&mut self, waiting: &mut Waiting, publish: Inbound) -> Result<(), StoreError> {
-        if publish.principal.role == Role::User && waiting.is_in_debt(&publish.principal.name) {
+        let is_delayed = publish.principal.role == Role::User && !publish.principal.writes_by_push_service();
+        if is_delayed && waiting.is_in_debt(&publish.principal.name) {
             // Without a word its publisher is cut off, and what was not read cost no more than that.
             tracing::debug!(
                 user = &*publish.principal.name,
@@ -250,8 +251,10 @@ impl Intake {
             }
             Err(TakeError::Store(error)) => return Err(error),
         };
-        // A broker of others has acknowledged it long ago, and would be held up with what it sends of everybody else.
-        let is_late = !delay.is_zero() && self.context.broker.answers_publishers;
+        // A broker of others has acknowledged it long ago, and would be held up with what it sends of everybody else; so would a
+        // push service.
+        let holds_up_others = !self.context.broker.answers_publishers || publish.principal.writes_by_push_service();
+        let is_late = !delay.is_zero() && !holds_up_others;
         let ack_time = is_late.then(|| AckTime { at: Instant::now() + delay, user: topic.owner().clone() });
         Ok(Some((order, ack_time, (remaining, publish.ack))))
     }
@@ -284,6 +287,8 @@ impl Intake {
     /// For what a publish has to wait.
     fn order(&self, topic: &ClientTopic, publish: &Inbound) -> Order {
         match (topic, publish.principal.role) {
+            // Its push service hands over one after the other of a device; it waits for nothing that its user publishes elsewhere.
+            (_, Role::User) if publish.principal.writes_by_push_service() => Order::Free,
             // What a request does and its answer are several steps, and the next request may take them back.
             (_, Role::Bal | Role::Admin) => Order::Kept,
             (ClientTopic::Chat(user, ChatTopic::Requests(_)), Role::User) => Order::OfUser(user.clone()),

@@ -117,6 +117,11 @@ impl Principal {
     pub fn is_direct(&self) -> bool {
         self.proof == Proof::Document
     }
+
+    /// It wrote by its push service ([`Proof::Token`]), whose connection carries what all devices write.
+    pub fn writes_by_push_service(&self) -> bool {
+        self.proof == Proof::Token
+    }
 }
 
 fn first_level(topic: &str) -> &str {

@@ -52,7 +52,7 @@ pub enum Decision {
 /// How long a refused message waits at least; jitter is added to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// So long, because the service asked for it.
+    /// So long, because the service asked for it; from the second refusal on as long as all waits before, if that is longer.
     AtLeast(Duration),
     /// So long the first time, and each time as long again as all waits before; the bridge cuts it to the longest wait
     /// that is configured.
@@ -168,10 +168,12 @@ impl RetryHistory {
     #[must_use]
     pub fn next_try(self, wait: Wait, until: Until, clock: RetryClock) -> Option<(u64, Self)> {
         let unknown = self.unknown.saturating_add(u32::from(matches!(until, Until::Tries(_))));
-        let (pause, jitter) = match wait {
-            Wait::AtLeast(pause) => (pause, ASKED_JITTER),
-            Wait::Backoff(first) => (first.saturating_add(self.waited()), OWN_JITTER),
+        let (asked, own) = match wait {
+            Wait::AtLeast(asked) => (asked, self.waited()),
+            Wait::Backoff(first) => (Duration::ZERO, first.saturating_add(self.waited())),
         };
+        let own = own.min(clock.longest);
+        let (pause, jitter) = if asked >= own { (asked, ASKED_JITTER) } else { (own, OWN_JITTER) };
         let kept = matches!(wait, Wait::AtLeast(_)) && self.waited_ms == 0;
         let spent = match until {
             Until::Deadline => false,
@@ -181,7 +183,6 @@ impl RetryHistory {
         if spent {
             return None;
         }
-        let pause = if let Wait::Backoff(_) = wait { pause.min(clock.longest) } else { pause };
         let waited_ms = self.waited_ms.saturating_add(millis(pause));
         let chance = f64::from(clock.permille.min(1000)) / 1000.0;
         let due_ms = clock.after(pause.saturating_add(pause.mul_f64(jitter * chance)));
@@ -231,6 +232,26 @@ mod tests {
         // The first that the service asks for is kept.
         assert_eq!(waits(Wait::AtLeast(2 * HOUR), Until::Waited(HOUR), CLOCK), [7_200]);
         assert_eq!(waits(first, Until::Tries(3), CLOCK), [10, 20]);
+    }
+
+    #[test]
+    fn a_service_that_asks_for_little_is_not_asked_again_all_the_time() {
+        let second = Wait::AtLeast(Duration::from_secs(1));
+        let seconds = waits(second, Until::Waited(HOUR), CLOCK);
+        assert_eq!(seconds, [1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024]);
+        let clock = RetryClock { longest: Duration::from_secs(60), ..CLOCK };
+        assert_eq!(waits(second, Until::Deadline, clock)[5..], [16, 32, 60, 60, 60, 60, 60]);
+        assert_eq!(waits(Wait::AtLeast(Duration::from_secs(90)), Until::Deadline, clock)[..3], [90, 90, 90]);
+    }
+
+    #[test]
+    fn a_message_is_worth_as_much_time_with_short_waits_as_with_long_ones() {
+        let (first, mut history) = (Wait::Backoff(Duration::from_secs(10)), RetryHistory::default());
+        let clock = RetryClock { longest: Duration::from_secs(60), ..CLOCK };
+        while let Some((_, next)) = history.next_try(first, Until::Waited(HOUR), clock) {
+            history = next;
+        }
+        assert_eq!(history.waited().as_secs(), 10 + 20 + 40 + 58 * 60);
     }
 
     #[test]

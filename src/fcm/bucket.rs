@@ -6,6 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+/// A part of a rate lets one through in this time at least: a small rate would be as good as none in its smallest part.
+const SLOWEST: Duration = Duration::from_secs(1);
+
 /// How much a bucket lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rate {
@@ -33,13 +36,15 @@ impl Rate {
         Self { interval: Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)), burst }
     }
 
-    /// A part of the rate: `percent` of it, 1 at least.
+    /// A part of the rate: `percent` of it, 1 at least. It is never slower than one in [`SLOWEST`], or than the whole rate
+    /// where that is slower.
     pub(super) fn part(self, percent: u32) -> Self {
         let percent = percent.clamp(1, 100);
         let burst = u64::from(self.burst) * u64::from(percent) / 100;
+        // Rounded up, as above.
+        let interval = self.interval.saturating_mul(100) / percent + Duration::from_nanos(1);
         Self {
-            // Rounded up, as above.
-            interval: self.interval.saturating_mul(100) / percent + Duration::from_nanos(1),
+            interval: interval.min(self.interval.max(SLOWEST)),
             burst: u32::try_from(burst).unwrap_or(u32::MAX).max(1),
         }
     }

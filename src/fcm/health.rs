@@ -18,6 +18,7 @@
 
 mod evidence;
 
+use super::judge::QUOTA_WAIT;
 use super::verdict::{Access, Cause, Replay, Verdict, code};
 use crate::chat::refusal::{Arrival, Decision, Refusal, Scope, TokenFate, Until, Wait};
 use evidence::Evidence;
@@ -46,7 +47,7 @@ pub struct Health {
     era: u64,
     evidence: Evidence,
     paused_until: Option<Instant>,
-    /// Pauses in a row that FCM set no time for.
+    /// Pauses in a row.
     pauses: u32,
 }
 
@@ -280,17 +281,19 @@ impl Health {
         back(cause, refusal)
     }
 
-    /// FCM said that the project's quota is used up.
+    /// FCM said that the project's quota is used up. It gets the time that it asks for; from the second pause in a row on as long
+    /// as without that, if that is longer.
     fn pause(&mut self, wait: Wait, now: Instant) {
+        // What was on its way when the pause began says nothing new, but for the time that FCM asks for.
+        let is_new = self.paused_until.is_none_or(|until| until <= now);
+        let doubled = |first: Duration, times: u32| first.saturating_mul(1 << times.min(16)).min(PAUSE_MAX);
         let wait = match wait {
-            Wait::AtLeast(wait) => wait,
-            // What was on its way when the pause began says nothing new.
-            Wait::Backoff(_) if self.paused_until.is_some_and(|until| until > now) => return,
-            Wait::Backoff(first) => {
-                self.pauses += 1;
-                first.saturating_mul(1 << (self.pauses - 1).min(16)).min(PAUSE_MAX)
-            }
+            Wait::AtLeast(asked) if is_new && self.pauses > 0 => asked.max(doubled(QUOTA_WAIT, self.pauses - 1)),
+            Wait::AtLeast(asked) => asked,
+            Wait::Backoff(_) if !is_new => return,
+            Wait::Backoff(first) => doubled(first, self.pauses),
         };
+        self.pauses += u32::from(is_new);
         self.paused_until = self.paused_until.max(now.checked_add(wait));
     }
 

@@ -92,7 +92,7 @@ fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Verdict {
     let detail =
         detail.unwrap_or_else(|| detail::of_body(answer.status, answer.content_type, answer.body, asked.target));
     let fault = fault.unwrap_or_default();
-    let wait = answer.retry_after.and_then(|header| retry_after::parse(header, asked.now_unix_s));
+    let wait = answer.retry_after.and_then(|header| retry_after::parse(header, answer.date, asked.now_unix_s));
     let is_vague = answer.status == 400 && fault.code.is_none() && fault.violations.is_empty();
     // Of the text for a bad token it is known what else it is said of.
     let is_vague = is_vague && !fault.message.contains("registration token");
@@ -104,6 +104,9 @@ fn refused(answer: &Answer<'_>, asked: &Asked<'_>) -> Verdict {
         (400..500, Some(code)) => Verdict::Refused(of_code(code, &fault, asked)),
         (400 | 403 | 404, None) if unread => Verdict::Refused(unknown()),
         (401, None) if unread && asked.access == Access::Refreshed => Verdict::Refused(unknown()),
+        // FCM says in its form what is wrong with a message, or nothing at all. Anything else comes from a proxy, which may say
+        // it of all messages.
+        (400, None) if !is_in_form && document != Document::Empty => of_project(Cause::NotFcm),
         // FCM says in JSON what a key may not do. A page or plain words come from a proxy.
         (403, None) if document == Document::Words => of_project(Cause::NotFcm),
         (400 | 401 | 403 | 404 | 413, None) => without_code(answer.status, &fault, asked),

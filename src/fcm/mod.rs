@@ -28,7 +28,7 @@ pub mod loss;
 pub mod message;
 mod platform;
 pub mod request;
-mod retry_after;
+pub mod retry_after;
 mod table;
 pub mod target;
 pub mod verdict;

@@ -23,6 +23,8 @@ pub struct Answer<'a> {
     /// The header of that name.
     pub retry_after: Option<&'a str>,
     /// The header of that name.
+    pub date: Option<&'a str>,
+    /// The header of that name.
     pub content_type: Option<&'a str>,
     /// The body, or as much of it as came; of one that is longer than [`super::limits::ANSWER_MAX`] at least one byte
     /// more than that.

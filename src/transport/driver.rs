@@ -197,6 +197,7 @@ where
             tokio::select! {
                 () = stop.cancelled(), if !stopping => stopping = true,
                 Some(ack_ref) = outlet.acks.recv() => self.core.handle_ack(ack_ref),
+                Some(connection) = outlet.resends.recv() => self.core.handle_forgotten(connection, now()),
                 permit = outlet.reports.reserve(), if !self.reports.is_empty() => {
                     gone |= !hand_over(permit, &mut self.reports);
                 }

@@ -241,6 +241,9 @@ pub struct Port {
     pub sends: mpsc::Sender<Send>,
     /// Acknowledgements of upstream messages and receipts. They pass even when no message does.
     pub acks: mpsc::Sender<AckRef>,
+    /// Connections that brought device messages which the bridge had no room to keep, and has now. Each ends after its answers:
+    /// the push service sends what is not acknowledged once more, but only when a connection has ended.
+    pub resends: mpsc::Sender<ConnectionId>,
     /// One for each message, receipts, and news of connections. It ends when the transport has.
     pub reports: mpsc::Receiver<Report>,
     /// What devices send. A queue of its own: no answer that waits for a commit holds it up.
@@ -258,6 +261,8 @@ pub struct Outlet {
     pub sends: mpsc::Receiver<Send>,
     /// See [`Port::acks`].
     pub acks: mpsc::Receiver<AckRef>,
+    /// See [`Port::resends`].
+    pub resends: mpsc::Receiver<ConnectionId>,
     /// See [`Port::reports`].
     pub reports: mpsc::Sender<Report>,
     /// See [`Port::device_messages`].
@@ -269,20 +274,22 @@ pub struct Outlet {
 }
 
 /// Makes both ends, of a transport with the least capabilities. `sends`, `acks` and `reports` are the sizes of the queues, in
-/// messages; that of device messages is as long as that of reports. The bridge hands over no more than `sends` that the
+/// messages; that of device messages is as long as that of reports, and that of `resends` as that of `acks`. The bridge hands over no more than `sends` that the
 /// transport has not taken.
 pub fn port(sends: usize, acks: usize, reports: usize) -> (Port, Outlet) {
     let (sends, sends_out) = mpsc::channel(sends);
+    let (resends, resends_out) = mpsc::channel(acks);
     let (acks, acks_out) = mpsc::channel(acks);
     let (reports_in, reports_out) = mpsc::channel(reports);
     let (device_messages_in, device_messages) = mpsc::channel(reports);
     let (link_in, link) = watch::channel(Link::UNCONNECTED);
     let (snapshot_in, snapshot) = watch::channel(Snapshot::default());
     let capabilities = Capabilities::default();
-    let port = Port { capabilities, sends, acks, reports: reports_out, device_messages, link, snapshot };
+    let port = Port { capabilities, sends, acks, resends, reports: reports_out, device_messages, link, snapshot };
     let outlet = Outlet {
         sends: sends_out,
         acks: acks_out,
+        resends: resends_out,
         reports: reports_in,
         device_messages: device_messages_in,
         link: link_in,

@@ -121,7 +121,8 @@ impl ChatIntake {
 
     /// A message or an offer is asked about, and stored then. It gets its id only then: what others wrote meanwhile comes before it.
     /// A message that is to be sent later is asked about when it is. So is every one over a broker of others: that sends only so much
-    /// without an acknowledgement, and the answer may be behind it. There the message waits on disk ([`super::schedule`]).
+    /// without an acknowledgement, and the answer may be behind it. So is one by a push service, which sends only so much of all
+    /// devices. There the message waits on disk ([`super::schedule`]).
     pub(super) fn behind_gatekeeper(
         &self,
         gatekeeper: Gatekeeper,
@@ -131,6 +132,7 @@ impl ChatIntake {
         let Written { owner, publish, at, from, to, meeting, .. } = written;
         let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
         let (owner, policy, call_kept) = (owner.clone(), Arc::clone(&self.policy), self.calls.kept_late());
+        let holds_up_others = !context.broker.answers_publishers || publish.principal.writes_by_push_service();
         Box::pin(async move {
             let (is_offer, is_pushed) =
                 (matches!(guarded, Guarded::Offer(..)), !matches!(guarded, Guarded::Signal(..)));
@@ -139,7 +141,7 @@ impl ChatIntake {
             let is_to_other = to.role != Some(Role::Bal) && to.name != owner;
             let asks = is_to_other && is_written && from.strangers;
             let known = if asks { gatekeeper.knows(&context, &owner, &to.name).await? } else { Some(false) };
-            let may_wait = matches!(guarded, Guarded::Message(..)) && !context.broker.answers_publishers;
+            let may_wait = matches!(guarded, Guarded::Message(..)) && holds_up_others;
             let waits = (may_wait && is_to_other && is_written).then_some(known.is_none());
             let let_in = match known {
                 Some(let_in) => let_in,

@@ -43,7 +43,7 @@ impl Harness {
         harness
     }
 
-    async fn by_phone(&self, message_id: &str, data: Value) {
+    pub(super) async fn by_phone(&self, message_id: &str, data: Value) {
         let ack_ref = AckRef { connection: ConnectionId(1), to: "phone".into(), message_id: message_id.into() };
         let Value::Object(data) = data else { panic!("data is an object") };
         let (from, category) = (Token::new("T1").unwrap(), Some("com.example.chat".to_owned()));
@@ -216,6 +216,25 @@ async fn a_phone_writes_by_its_push_service_as_the_user_who_registered_it() {
     assert_eq!(topics(&refused), ["bob/others/errors", "bob/others/receipts"]);
     assert_eq!(codes(&refused), ["NOT_FOUND"; 2]);
     harness.close().await;
+}
+
+#[tokio::test]
+async fn what_a_phone_writes_by_its_push_service_is_acknowledged_when_it_is_on_disk_however_much_its_user_writes() {
+    let limits = Limits { user_publishes_per_second: 3, ..Limits::default() };
+    let mut harness = Harness::of_users(&["bob"], strict(limits)).await;
+    harness.user_says("bob", "devices/phone", json!({ "token": "T1", "platform": "android" })).await;
+    // The last of these are acknowledged after most of a minute.
+    let late = |n: u32| json!({ "id": format!("q{n}"), "op": "settings" });
+    let mut words = Vec::new();
+    for n in 0..150 {
+        let topic = "bob/self/requests/phone";
+        words.push(harness.publish_as(logged_in("bob", Role::User), topic, &late(n)).await);
+    }
+    for n in 0..20 {
+        harness.by_phone(&format!("m{n}"), json!({ "to": "bob", "body": "note" })).await;
+        assert_eq!(harness.ack().await.message_id, format!("m{n}"));
+    }
+    assert_eq!(words.last_mut().unwrap().try_recv(), Err(TryRecvError::Empty));
 }
 
 #[tokio::test]

@@ -240,6 +240,39 @@ async fn over_a_broker_of_others_what_is_asked_about_waits_on_disk_in_its_order(
     harness.close().await;
 }
 
+/// A push service sends only so much of all devices without an acknowledgement.
+#[tokio::test]
+async fn what_a_phone_writes_by_its_push_service_waits_for_the_answer_on_disk_and_holds_up_no_other_phone() {
+    let mut harness = Harness::open_for(guarded());
+    harness.exists("bob").await;
+    harness.says(&at("eve:phone"), "devices/phone", &json!({"token": "T1", "platform": "android"})).await;
+    for body in ["one", "two", "three"] {
+        harness.by_phone(body, json!({"id": body, "to": "bob", "body": body})).await;
+    }
+    harness.upstream("x", "com.example.chat").await;
+    let mut acknowledged = Vec::new();
+    for _ in 0..4 {
+        acknowledged.push(harness.ack().await.message_id);
+    }
+    let of_phone: Vec<_> = acknowledged.iter().map(String::as_str).filter(|id| *id != "x").collect();
+    assert_eq!((of_phone, acknowledged.len()), (vec!["one", "two", "three"], 4));
+    // All the while the question was open.
+    let (question, mut told) = harness.questioned().await;
+    assert_eq!(question["from"], "eve");
+    harness.answers(&question, json!({"ok": true, "for": 60})).await;
+    let to_bob = |told: &[(String, Value)]| -> Vec<Value> {
+        told.iter()
+            .filter(|(of, _)| of == "bob/others/messages")
+            .map(|(_, document)| document["body"].clone())
+            .collect()
+    };
+    while to_bob(&told).len() < 3 {
+        told.push(harness.read().await);
+    }
+    assert_eq!(to_bob(&told), ["one", "two", "three"]);
+    harness.close().await;
+}
+
 #[tokio::test]
 async fn a_block_shows_by_no_question() {
     let mut harness = Harness::open_for(guarded());

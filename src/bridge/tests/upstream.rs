@@ -158,6 +158,77 @@ async fn a_full_spool_is_seen_from_outside_until_a_bal_takes_some() {
 }
 
 #[tokio::test]
+async fn a_message_for_which_the_spool_was_too_small_after_all_is_stored_when_there_is_room() {
+    // One is less than that, and two are more.
+    let room = store::Limits { spool_bytes: 200, ..store::Limits::default() };
+    let mut harness = open(Settings { room, ..settings() });
+    harness.upstream("1", "com.example.chat").await;
+    assert_eq!(harness.ack().await.message_id, "1");
+    harness.upstream("2", "com.example.chat").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(harness.transport.acks.try_recv().is_err(), "there is no room for it");
+    assert_eq!(harness.read().await.1["ccs_id"], "1");
+    assert_eq!(harness.ack().await.message_id, "2");
+    assert_eq!(harness.read().await.1["ccs_id"], "2");
+    harness.close().await;
+}
+
+#[tokio::test]
+async fn what_is_not_even_held_is_asked_for_once_more_when_there_is_room() {
+    const ROWS: usize = 300;
+    let room = store::Limits { spool_rows: ROWS as u64, ..store::Limits::default() };
+    let mut harness = open(Settings { room, ..settings() });
+    for n in 0..ROWS {
+        harness.upstream(&n.to_string(), "com.example.chat").await;
+        harness.ack().await;
+    }
+    for n in 0..=device_intake::HELD_MAX {
+        harness.upstream(&format!("held{n}"), "com.example.chat").await;
+    }
+    assert!(harness.transport.resends.try_recv().is_err(), "there is no room yet");
+    let mut acknowledged = Vec::new();
+    let (transport, publish) = (&mut harness.transport, &mut harness.mqtt.publish);
+    let connection = timeout(async {
+        loop {
+            tokio::select! {
+                Some(connection) = transport.resends.recv() => break connection,
+                Some(ack_ref) = transport.acks.recv() => acknowledged.push(ack_ref.message_id),
+                Some(outbound) = publish.recv() => drop(outbound.outcome.send(Outcome::Confirmed)),
+            }
+        }
+    })
+    .await;
+    assert_eq!(connection, ConnectionId(1));
+    while let Ok(ack_ref) = harness.transport.acks.try_recv() {
+        acknowledged.push(ack_ref.message_id);
+    }
+    assert!(!acknowledged.contains(&format!("held{}", device_intake::HELD_MAX)));
+    assert!(acknowledged.len() > device_intake::HELD_MAX / 2, "{}", acknowledged.len());
+    harness.upstream("again", "com.example.chat").await;
+    harness.close().await;
+}
+
+/// What users write goes to the intake, which takes nothing here.
+#[tokio::test]
+async fn a_phone_whose_message_waits_holds_up_no_other_phone_and_its_own_next_one_waits_behind_it() {
+    let mut harness = Harness::open();
+    harness.says(&chat::at("bob:phone"), "devices/phone", &json!({"token": "T1", "platform": "android"})).await;
+    let (dir, path) = harness.close().await;
+    let mut busy = settings();
+    busy.limits.inflight_publishes = 0;
+    let mut harness = Harness::open_with(dir, path, busy);
+    harness.by_phone("1", json!({"to": "bob", "body": "note"})).await;
+    harness.by_phone("2", json!({"n": "2"})).await;
+    for id in ["3", "4"] {
+        harness.upstream(id, "com.example.chat").await;
+        assert_eq!(harness.ack().await.message_id, id);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(harness.transport.acks.try_recv().is_err(), "of that phone nothing is stored");
+    timeout(harness.close()).await;
+}
+
+#[tokio::test]
 async fn a_full_spool_does_not_hold_up_the_stop() {
     let mut harness = open(small_spool());
     harness.fill_spool().await;

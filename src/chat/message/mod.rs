@@ -32,7 +32,7 @@ pub use receipt::{BalReceipt, RECEIPT_IDS_MAX};
 pub use reject::{ErrorCode, Rejection};
 pub use sender::Sender;
 pub use target::{CONDITION_MAX, CONDITION_TOPICS_MAX, TOPIC_NAME_MAX};
-pub use upstream::{UpstreamMessage, mark_redelivered, to_user_message};
+pub use upstream::{UpstreamMessage, mark_redelivered, may_be_of_user, to_user_message};
 
 use crate::chat::id::MessageId;
 

@@ -52,11 +52,16 @@ pub fn mark_redelivered(payload: &[u8]) -> Option<Vec<u8>> {
     Some(super::json(&document))
 }
 
+/// Whether `data` of a device stands for a message to a user or BAL, if the device is a user's.
+pub fn may_be_of_user(data: &Map<String, Value>) -> bool {
+    data.contains_key("to")
+}
+
 /// The message to a user or BAL that `data` of a device stands for, if it has a `to`. Its values are texts: where a field of
 /// such a message is none, it is what the text says in JSON. Without an `id` it has one by which a repeat of the push service is
 /// recognised.
 pub fn to_user_message(data: &Map<String, Value>, token: &Token, ccs_id: &str) -> Option<Vec<u8>> {
-    if !data.contains_key("to") {
+    if !may_be_of_user(data) {
         return None;
     }
     let mut document: Map<String, Value> = data.iter().map(|(key, value)| (key.clone(), field(key, value))).collect();

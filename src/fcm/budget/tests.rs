@@ -56,6 +56,23 @@ fn after_fcm_stopped_the_project_it_begins_slowly_however_short_that_was() {
 }
 
 #[test]
+fn a_small_quota_lets_through_what_it_allows_also_after_a_pause() {
+    for per_minute in [2, 20, 60, 600] {
+        let quotas = Quotas { project_per_minute: per_minute, ..Quotas::default() };
+        let (mut budget, mut now) = (Budget::new(&quotas), start());
+        for _ in 0..10 {
+            assert_eq!(budget.take(Charge::Topic, now), Grant::Go, "{per_minute}");
+            now += IDLE + Duration::from_secs(1);
+        }
+        // From the first message on what waits goes as fast as the quota has it, or once a second.
+        budget.take(Charge::Topic, now);
+        let wait = budget.project_wait(now + Duration::from_millis(1));
+        let longest = MINUTE / (per_minute - 1).min(60) + Duration::from_secs(1);
+        assert!(wait < longest, "{per_minute}: {wait:?}");
+    }
+}
+
+#[test]
 fn one_device_does_not_hold_up_another() {
     let (mut budget, now) = warm(&Quotas::default());
     let burst = (0..).take_while(|_| budget.take(to(1), now) == Grant::Go).count();

@@ -306,6 +306,7 @@ fn a_used_up_quota_of_the_project_pauses_everybody() {
     health.outcome(&late, quota(Wait::Backoff(QUOTA_WAIT)), now);
     assert_eq!(waits(&mut health, 3, now), 90);
     now += seconds(90);
+    exchange(&mut health, sent(), 3, now);
     for pause in [60, 120, 240, 480, 960, 1_920, 3_600, 3_600] {
         exchange(&mut health, quota(Wait::Backoff(QUOTA_WAIT)), 4, now);
         assert_eq!((waits(&mut health, 5, now), health.wake(now)), (pause, Some(now + seconds(pause))));
@@ -314,6 +315,20 @@ fn a_used_up_quota_of_the_project_pauses_everybody() {
     exchange(&mut health, sent(), 5, now);
     exchange(&mut health, quota(Wait::Backoff(QUOTA_WAIT)), 6, now);
     assert_eq!(waits(&mut health, 7, now), 60);
+}
+
+#[test]
+fn a_project_that_is_to_pause_for_a_second_only_pauses_for_longer_each_time() {
+    let (mut health, mut now) = (Health::default(), start());
+    let busy = || quota(Wait::AtLeast(seconds(1)));
+    for pause in [1, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600] {
+        exchange(&mut health, busy(), 1, now);
+        assert_eq!(waits(&mut health, 2, now), pause);
+        now += seconds(pause);
+    }
+    exchange(&mut health, sent(), 2, now);
+    exchange(&mut health, busy(), 3, now);
+    assert_eq!(waits(&mut health, 4, now), 1);
 }
 
 #[test]

@@ -224,7 +224,7 @@ fn judged(target: &Target, access: Access, answer: Answer<'_>) -> Verdict {
 }
 
 fn answer<'a>(status: u16, content_type: Option<&'a str>, body: &'a str) -> Answer<'a> {
-    Answer { status, retry_after: None, content_type, body: body.as_bytes() }
+    Answer { status, retry_after: None, date: None, content_type, body: body.as_bytes() }
 }
 
 /// What a row of the tables below says of a verdict, but for its words.
@@ -282,7 +282,10 @@ fn every_answer_has_its_consequence() {
         (400, JSON, BAD_BOTH, NEVER, code::INVALID_JSON),
         (400, JSON, NO_RECIPIENT, NEVER, code::INVALID_JSON),
         (400, JSON, NO_DETAILS_400, NEVER, code::INVALID_JSON),
-        (400, HTML, PAGE_404, NEVER, code::INVALID_JSON),
+        (400, HTML, PAGE_404, Says::Fault(Cause::NotFcm), code::INTERNAL_SERVER_ERROR),
+        (400, JSON, r#"{"message":"Bad Request"}"#, Says::Fault(Cause::NotFcm), code::INTERNAL_SERVER_ERROR),
+        (400, None, "bad request", Says::Fault(Cause::NotFcm), code::INTERNAL_SERVER_ERROR),
+        (400, None, "", NEVER, code::INVALID_JSON),
         (401, JSON, EXPIRED_ACCESS, Says::NewToken, code::INTERNAL_SERVER_ERROR),
         (401, HTML, PAGE_401, Says::NewToken, code::INTERNAL_SERVER_ERROR),
         (401, JSON, THIRD_PARTY, OPERATOR, code::INVALID_APNS_CREDENTIAL),
@@ -579,7 +582,8 @@ fn what_could_not_be_read_stops_nobody_else() {
             let refused = seen(judged(&token(), access, answer(status, content_type, body)));
             let start: String = body.chars().take(40).collect();
             let page = status == 403 && !body.is_empty() && !body.starts_with(['{', '[']);
-            let by_status = if page { Says::Fault(Cause::NotFcm) } else { by_status };
+            let foreign = status == 400 && !body.is_empty() && body != NO_PROJECT;
+            let by_status = if page || foreign { Says::Fault(Cause::NotFcm) } else { by_status };
             assert_eq!(refused.says, if unread { FEW } else { by_status }, "{status} {content_type:?} {start}");
             assert_eq!((refused.token, refused.arrival), (TokenFate::Keep, Arrival::No), "{status} {start}");
         }
@@ -596,7 +600,7 @@ fn what_could_not_be_read_stops_nobody_else() {
 fn an_error_that_is_not_of_googles_form_is_judged_by_its_status() {
     for body in [r#"{"error":"no"}"#, r#"{"error":null}"#, r#"{"message":"no"}"#, "[]", "\u{feff}{}"] {
         for (status, then) in [
-            (400, NEVER),
+            (400, Says::Fault(Cause::NotFcm)),
             (401, Says::NewToken),
             (403, Says::Fault(Cause::PermissionDenied)),
             (404, Says::Fault(Cause::UnknownProject)),
@@ -630,6 +634,13 @@ fn retry_after_is_obeyed_in_both_forms() {
         let Says::Is(Decision::Retry { wait: seen, .. }) = refused.says else { panic!("{header}: {:?}", refused.says) };
         assert_eq!(seen, wait.map_or(Wait::Backoff(FAULT_WAIT), |wait| Wait::AtLeast(Duration::from_secs(wait))));
     }
+    // A date is counted from the server's own clock, if it says its time.
+    let busy = answer(503, JSON, UNAVAILABLE);
+    let date = Some("Sun, 06 Nov 1994 09:49:37 GMT");
+    let late = Answer { retry_after: Some("Sun, 06 Nov 1994 09:50:07 GMT"), date, ..busy };
+    let wait = Wait::AtLeast(Duration::from_secs(30));
+    let expected = retry(wait, Until::Waited(RETRY_FOR), Scope::Message);
+    assert_eq!(seen(judged(&token(), Access::Cached, late)).says, expected);
     let never = Answer { retry_after: Some("5"), ..answer(404, JSON, UNREGISTERED) };
     assert_eq!(seen(judged(&token(), Access::Cached, never)).says, GONE);
 }
@@ -743,6 +754,7 @@ proptest! {
     fn any_answer_gives_a_verdict(
         status in prop_oneof![Just(200u16), Just(400), Just(401), Just(403), Just(404), Just(429), Just(503), any::<u16>()],
         retry_after: Option<String>,
+        date: Option<String>,
         content_type: Option<String>,
         body in any_body(),
         now_unix_s: u64,
@@ -751,6 +763,7 @@ proptest! {
         let outcome = Outcome::Answered(Answer {
             status,
             retry_after: retry_after.as_deref(),
+            date: date.as_deref(),
             content_type: content_type.as_deref(),
             body: &body,
         });

@@ -338,7 +338,8 @@ impl Delivery {
                 self.code = Some(refusal.code.clone());
                 self.detail = Some(cut_detail(&refusal.detail).to_owned());
                 let fate = if let Decision::Fail { token, .. } = refusal.decision { token } else { TokenFate::Keep };
-                self.token_action = Some(fate.into());
+                // That no answer settles it is the bridge's own word: the push service has said nothing of the token.
+                self.token_action = (refusal.code != AMBIGUOUS).then(|| fate.into());
             }
             Fate::Unsendable { code, detail } => {
                 self.code = Some(code.clone());

@@ -291,6 +291,21 @@ async fn what_the_bridge_refuses_itself_is_told_as_its_own_word_whatever_came_be
 }
 
 #[tokio::test]
+async fn a_message_that_no_answer_settles_fails_by_the_word_of_the_bridge() {
+    let mut rig = Rig::new(Limits::default());
+    let new = rig.new_message("a1");
+    let sid = new.sid;
+    rig.accept(new).await;
+    rig.take(NOW).await;
+    rig.read(RECEIPTS).await;
+    let refusal = Refusal::new(Decision::FAIL, AMBIGUOUS, "no answer in time").maybe_arrived();
+    rig.record(sid, at(NOW, back(Fate::Refused(refusal), 1)), NOW).await;
+    let expected = serde_json::json!({"id": "a1", "status": "failed", "ts": NOW, "code": AMBIGUOUS,
+        "detail": "no answer in time", "attempt": 1, "dup_possible": true, "token_action": "keep"});
+    assert_eq!(rig.read(RECEIPTS).await, [expected]);
+}
+
+#[tokio::test]
 async fn what_expired_says_why_and_by_which_way_it_went() {
     let mut rig = Rig::new(Limits::default());
     for (id, recipient, order) in [

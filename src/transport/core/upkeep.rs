@@ -246,6 +246,23 @@ impl<S: Service> Core<S> {
         nothing_answered
     }
 
+    /// The bridge has not kept something that a connection brought, and has room for it now: the connection ends after its
+    /// answers, so that the push service sends it once more.
+    pub(crate) fn handle_forgotten(&mut self, id: ConnectionId, now: Now) {
+        if self.state != super::CoreState::Running || !self.connections.all.contains_key(&id) {
+            return;
+        }
+        if self.connections.drain(id, DrainReason::Ordinary, now.instant) {
+            self.redial.drained();
+            tracing::info!(
+                connection = id.0,
+                "connection is replaced: messages of devices that it brought are to come again"
+            );
+        }
+        self.retire(id);
+        self.work(now);
+    }
+
     /// A connection that loses answers takes nothing new, and another is opened beside it.
     fn suspect(&mut self, id: ConnectionId, now: Instant, why: String) {
         if !self.connections.drain(id, DrainReason::Suspect, now) {

@@ -293,6 +293,7 @@ fn outcome(reply: &Reply) -> Outcome<'_> {
         Reply::Answered { status, headers, body } => Outcome::Answered(Answer {
             status: *status,
             retry_after: text(headers, header::RETRY_AFTER),
+            date: text(headers, header::DATE),
             content_type: text(headers, header::CONTENT_TYPE),
             body,
         }),

@@ -43,7 +43,7 @@ const LAST_USE: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The last one while a token is needed, because that one was refused or has ended: what waits for it shall not wait much
-/// longer than the failures last.
+/// longer than the failures last. A server that refuses the credential, or says when to come again, is left alone for longer.
 const RETRY_NEEDED_MAX: Duration = Duration::from_secs(4);
 
 /// No token: the first one is 1.
@@ -78,12 +78,14 @@ struct TokenState {
 pub(super) struct Failure {
     /// Who was asked, and the answer.
     pub(super) words: Arc<str>,
-    /// A status 4xx. Otherwise no answer came, or none that could be used.
+    /// The server refuses the credential. Otherwise no answer came, or none that could be used.
     is_refusal: bool,
     /// When the first attempt failed since one went well.
     pub(super) since: Instant,
     /// When the next one is made, at the latest.
     pub(super) next_try: Instant,
+    /// Nor is one made before this, whoever needs a token.
+    not_before: Instant,
 }
 
 pub(super) struct TokenRefresher {
@@ -197,10 +199,10 @@ impl TokenRefresher {
                 () = self.renewal.due() => if self.renew().await {
                     return;
                 },
-                Ok(()) = self.refused.changed() => match self.state.borrow().failure {
+                Ok(()) = self.refused.changed() => match &self.state.borrow().failure {
                     _ if *self.refused.borrow() != self.generation => {}
                     None => return,
-                    Some(_) => until = until.min(Instant::now() + RETRY_NEEDED_MAX),
+                    Some(failure) => until = until.min(failure.not_before.max(Instant::now() + RETRY_NEEDED_MAX)),
                 }
             }
         }
@@ -241,19 +243,30 @@ impl TokenRefresher {
             }
             None => tracing::error!(%server, %fault, "no access token: no message can be sent"),
         }
-        let is_needed = left.is_none_or(|left| left.is_zero()) || *self.refused.borrow() == self.generation;
-        let longest = if is_needed { RETRY_NEEDED_MAX } else { RETRY_MAX };
+        let words = format!("{server}: {fault}").into();
+        let (next_try, not_before) = self.next_try(fault, left.filter(|left| !left.is_zero()), now);
+        let is_refusal = fault.is_refusal();
+        self.state.send_modify(|state| {
+            let since = state.failure.as_ref().map_or(now, |failure| failure.since);
+            state.failure = Some(Failure { words, is_refusal, since, next_try, not_before });
+        });
+        next_try
+    }
+
+    /// When the next attempt is made, and before when none is. `left`: how long the old token is good.
+    fn next_try(&mut self, fault: &FetchError, left: Option<Duration>, now: Instant) -> (Instant, Instant) {
+        let is_needed = left.is_none() || *self.refused.borrow() == self.generation;
+        let longest = if is_needed && !fault.is_refusal() { RETRY_NEEDED_MAX } else { RETRY_MAX };
         // Half of the first wait is certain: a peer that refuses at once is not asked in a tight loop.
         let wait = RETRY_FIRST / 2 + self.backoff.next(rand::random()).min(longest);
         // When the old token ends, another one is needed at once.
-        let next_try = now + left.filter(|left| !left.is_zero()).map_or(wait, |left| wait.min(left));
-        let is_refusal = matches!(fault, FetchError::Refused { status: 400..500, .. });
-        let words = format!("{server}: {fault}").into();
-        self.state.send_modify(|state| {
-            let since = state.failure.as_ref().map_or(now, |failure| failure.since);
-            state.failure = Some(Failure { words, is_refusal, since, next_try });
-        });
-        next_try
+        let wait = left.map_or(wait, |left| wait.min(left));
+        let least = match fault {
+            FetchError::Refused { retry_after: Some(asked), .. } => *asked,
+            fault if fault.is_refusal() => wait,
+            _ => Duration::ZERO,
+        };
+        (now + wait.max(least), now + least)
     }
 }
 

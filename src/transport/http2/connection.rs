@@ -50,12 +50,7 @@ pub(in crate::transport) struct Server {
 pub(super) type Responses = FuturesUnordered<BoxFuture<'static, (Sid, Reply)>>;
 
 pub(in crate::transport) async fn run(mut task: Task<Request, Reply>, server: Server) {
-    let mut close_now = task.retire.clone();
-    let (end, detail) = tokio::select! {
-        biased;
-        () = told(&mut close_now, |manner| manner == Manner::Now) => retired(),
-        ended = live(&mut task, &server) => ended,
-    };
+    let (end, detail) = live(&mut task, &server).await;
     task.end(end, detail).await;
 }
 
@@ -88,19 +83,31 @@ async fn told(retire: &mut watch::Receiver<Option<Manner>>, wanted: impl Fn(Mann
 
 async fn live(task: &mut Task<Request, Reply>, server: &Server) -> (End, String) {
     let dialer = Arc::clone(&server.dialer.borrow());
-    match task.dial(&dialer).await {
-        Err(ended) => ended,
-        Ok(stream) => match Wire::open(stream).await {
-            Err(error) => broken(&error),
-            Ok(wire) => run_requests(task, server, wire).await,
-        },
+    let stream = match task.dial(&dialer).await {
+        Err(ended) => return ended,
+        Ok(stream) => stream,
+    };
+    let mut close_now = task.retire.clone();
+    let opened = tokio::select! {
+        biased;
+        () = told(&mut close_now, is_now) => return retired(),
+        opened = Wire::open(stream) => opened,
+    };
+    match opened {
+        Err(error) => broken(&error),
+        Ok(wire) => run_requests(task, server, wire).await,
     }
+}
+
+fn is_now(manner: Manner) -> bool {
+    manner == Manner::Now
 }
 
 /// Every future in the `select!` is cancel-safe: requests live in `open`, the wire in `wire`.
 async fn run_requests(task: &mut Task<Request, Reply>, server: &Server, mut wire: Wire) -> (End, String) {
     let mut open = Responses::new();
     let mut keep_alive = KeepAlive::new(server);
+    let mut close_now = task.retire.clone();
     let mut takes = true;
     let mut settings_due = Some(Instant::now() + server.request);
     let mut orders = Vec::with_capacity(ORDERS);
@@ -124,6 +131,8 @@ async fn run_requests(task: &mut Task<Request, Reply>, server: &Server, mut wire
                 WireEvent::Ended(ended) => break ended,
             },
             Some((sid, reply)) = open.next() => task.events.send(Event::Answered(sid, reply)).await,
+            // Also told to end now, it hands up the answers that are there.
+            () = told(&mut close_now, is_now) => break retired(),
             () = keep_alive.next(quiet) => if !keep_alive.send_ping(&mut wire.pings) {
                 break timed_out(server.pong);
             },
@@ -138,10 +147,14 @@ async fn run_requests(task: &mut Task<Request, Reply>, server: &Server, mut wire
             () = told(&mut task.retire, |_| true), if takes => takes = false,
         }
     };
-    // Without the wire each open request has its end: what is not answered by now is as good as reset.
+    // Without the wire each open request has its end: what is not answered by now is as good as reset. Where the core ended the
+    // connection itself, it knows of those.
     drop(wire);
+    let was_told = *task.retire.borrow() == Some(Manner::Now);
     while let Some((sid, reply)) = open.next().await {
-        task.events.send(Event::Answered(sid, reply)).await;
+        if !(was_told && matches!(reply, Reply::Broken | Reply::Late)) {
+            task.events.send(Event::Answered(sid, reply)).await;
+        }
     }
     ended
 }

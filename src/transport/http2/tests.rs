@@ -24,7 +24,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 struct Driven {
     orders: mpsc::Sender<Order<Request>>,
-    _retire: watch::Sender<Option<Manner>>,
+    retire: watch::Sender<Option<Manner>>,
     events: mpsc::Receiver<(ConnectionId, Event<Reply>)>,
     peer: Peer,
     _tasks: JoinSet<()>,
@@ -41,7 +41,7 @@ impl Driven {
         let mut tasks = JoinSet::new();
         tasks.spawn(run(task, server(Dialer::memory(dialled_tx))));
         let peer = Peer::accept(dialled.recv().await.unwrap(), streams).await;
-        let mut driven = Self { orders, _retire: retire, events, peer, _tasks: tasks };
+        let mut driven = Self { orders, retire, events, peer, _tasks: tasks };
         assert!(matches!(driven.event().await, Event::Up { .. }));
         // Nothing is under way but what the test begins.
         assert!(tokio::time::timeout(SECOND, driven.peer.asked()).await.is_err());
@@ -231,4 +231,32 @@ async fn of_more_requests_than_the_peer_takes_none_waits_on_the_connection() {
         if *of == sids[0] && body.starts_with(b"{\"name\"")),
         "{fate:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_to_end_now_hands_up_the_answers_that_are_there_and_what_it_has_not_written() {
+    let mut driven = Driven::open(100).await;
+    let mut source = SidSource::default();
+    let sids: Vec<Sid> = (0..3).map(|_| source.next(1_700_000_000_000, 1)).collect();
+    driven.order(sids[0]);
+    driven.order(sids[1]);
+    let answered = driven.peer.next().await;
+    driven.peer.next().await;
+    driven.peer.take(answered.stream).await;
+    driven.order(sids[2]);
+    driven.retire.send_replace(Some(Manner::Now));
+    let (mut taken, mut unwritten) = (Vec::new(), Vec::new());
+    loop {
+        match driven.fate().await {
+            Event::Answered(sid, Reply::Answered { status: 200, .. }) => taken.push(sid),
+            Event::Unwritten(sid) => unwritten.push(sid),
+            Event::Ended(ended) => {
+                unwritten.extend(ended.unwritten);
+                break;
+            }
+            event => panic!("{event:?}"),
+        }
+    }
+    // Of the second it is not said what became: the end says that it is unanswered.
+    assert_eq!((taken, unwritten), (vec![sids[0]], vec![sids[2]]));
 }

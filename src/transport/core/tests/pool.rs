@@ -455,3 +455,23 @@ fn a_draining_connection_stands_for_the_next_one_only_as_long_as_messages_wait_f
         assert_eq!(harness.link(), Link::Up);
     }
 }
+
+#[test]
+fn a_connection_that_brought_what_was_not_kept_is_replaced_and_ends_after_its_answers() {
+    let mut harness = Harness::fixed(1, 3);
+    harness.up(1);
+    harness.send(1, 1);
+    harness.pass_secs(1);
+    for connection in [1, 1, 7] {
+        harness.core.handle_forgotten(ConnectionId(connection), harness.now());
+        harness.drain();
+    }
+    assert_eq!(harness.retired, [(1, Manner::AfterAnswers)]);
+    assert_eq!(harness.dials.len(), 2);
+    harness.up(2);
+    harness.send(2, 2);
+    harness.answer(1, 1);
+    assert_eq!(harness.take_reports(), [accepted(1, 1, 0)]);
+    harness.end(1, End::Retired);
+    assert_eq!((harness.take_sent(), harness.dials.len()), (vec![(1, 1), (2, 2)], 2));
+}

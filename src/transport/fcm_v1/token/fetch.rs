@@ -3,6 +3,7 @@
 use super::account::{Account, SCOPE, Unsigned};
 use super::ask::{AskError, ask};
 use crate::chat::status::cut_detail;
+use crate::fcm::retry_after;
 use crate::ops::clock::now_ms;
 use crate::secret::Secret;
 use crate::transport::fcm_v1::address::Address;
@@ -20,8 +21,7 @@ const SKEW_S: u64 = 60;
 /// The life of a token of which none is told (RFC 6749 5.1 makes it optional): what is usual. That it was less shows when
 /// the token is refused.
 const LIFE_USUAL: Duration = Duration::from_secs(3600);
-/// Shortest life of a token that is believed. Some servers say 0 or -1 of one that never ends, and are not to be asked all
-/// the time.
+/// Shortest life of a token that is believed: no server is to be asked all the time.
 const LIFE_MIN: Duration = Duration::from_secs(4);
 /// Longest life of a token that is believed. Google's last an hour, or twelve where that was asked for.
 const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -61,6 +61,8 @@ pub(super) enum FetchError {
         detail: String,
         /// By how much this machine's clock differs from the server's, if that explains the refusal.
         skew_s: Option<u64>,
+        /// For how long the server wants to be left alone, if it says so.
+        retry_after: Option<Duration>,
     },
     /// The answer is no JSON with a token, or the token does not fit into a header.
     #[error("the answer holds no access token")]
@@ -82,6 +84,18 @@ struct TokenRefusal {
     error: String,
     #[serde(default)]
     error_description: String,
+}
+
+impl FetchError {
+    /// Whether the server has refused this credential: asking again soon changes nothing.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { status: 400..500, .. }) && !self.is_busy()
+    }
+
+    /// Whether it has only no time for us.
+    fn is_busy(&self) -> bool {
+        matches!(self, Self::Refused { status: 408 | 429, .. })
+    }
 }
 
 impl Source {
@@ -120,7 +134,8 @@ impl Source {
     }
 }
 
-/// How long a token is good by `expires_in`: a number of seconds, also in quotes or with a fraction, as servers have it.
+/// How long a token is good by `expires_in`: a number of seconds, also in quotes or with a fraction, as servers have it. Some say
+/// 0 or -1 of one that never ends.
 fn life(expires_in: &Value) -> Duration {
     let seconds = match expires_in {
         Value::Number(number) => number.as_f64(),
@@ -128,7 +143,7 @@ fn life(expires_in: &Value) -> Duration {
         _ => None,
     };
     let believed = |seconds: f64| seconds.clamp(LIFE_MIN.as_secs_f64(), LIFE_MAX.as_secs_f64());
-    seconds.filter(|seconds| !seconds.is_nan()).map_or(LIFE_USUAL, |seconds| Duration::from_secs_f64(believed(seconds)))
+    seconds.filter(|seconds| *seconds > 0.0).map_or(LIFE_USUAL, |seconds| Duration::from_secs_f64(believed(seconds)))
 }
 
 /// Where a redirection from `uri` leads to: scheme, host and port alone, for what follows them in a URL may be secret.
@@ -149,7 +164,9 @@ fn refused(status: u16, headers: &HeaderMap, body: &[u8]) -> FetchError {
         None => "without an explanation".to_owned(),
     };
     let detail = cut_detail(&words).replace(char::is_control, " ");
-    FetchError::Refused { status, detail, skew_s: skew(headers, now_ms() / 1000).filter(|_| stale) }
+    let (text, now_s) = (|name| headers.get(name)?.to_str().ok(), now_ms() / 1000);
+    let retry_after = text(header::RETRY_AFTER).and_then(|asked| retry_after::parse(asked, text(header::DATE), now_s));
+    FetchError::Refused { status, detail, skew_s: skew(headers, now_s).filter(|_| stale), retry_after }
 }
 
 /// By how many seconds the clocks differ, if it is many.
@@ -194,10 +211,12 @@ mod tests {
             ("\"NaN\"", LIFE_USUAL),
             ("true", LIFE_USUAL),
             ("{\"seconds\": 5}", LIFE_USUAL),
-            ("0", LIFE_MIN),
-            ("-1", LIFE_MIN),
-            ("-1e300", LIFE_MIN),
-            ("\"-inf\"", LIFE_MIN),
+            ("0", LIFE_USUAL),
+            ("\"0\"", LIFE_USUAL),
+            ("-1", LIFE_USUAL),
+            ("-1e300", LIFE_USUAL),
+            ("\"-inf\"", LIFE_USUAL),
+            ("0.5", LIFE_MIN),
             ("1e300", LIFE_MAX),
             ("18446744073709551615", LIFE_MAX),
             ("\"inf\"", LIFE_MAX),

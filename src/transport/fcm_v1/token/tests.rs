@@ -275,6 +275,43 @@ async fn a_token_that_is_refused_while_no_new_one_is_to_be_had_shortens_the_wait
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_the_key_is_asked_ever_less() {
+    let refusal =
+        http_answer("400 Bad Request", r#"{"error":"invalid_grant","error_description":"Account not found"}"#);
+    let rig = Rig::open(Source::Metadata, refusal);
+    tokio::time::sleep(HOUR).await;
+    // Half a minute between two on average.
+    let many = rig.fetched();
+    assert!((60..240).contains(&many), "{many} requests in an hour");
+    assert!(rig.tokens.refusal().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_when_to_come_again_is_left_alone_until_then() {
+    for status in ["429 Too Many Requests", "503 Service Unavailable"] {
+        let busy = format!("HTTP/1.1 {status}\r\nretry-after: 300\r\ncontent-length: 2\r\n\r\n{{}}");
+        let mut rig = Rig::open(Source::Metadata, token_for(HOUR));
+        rig.changed().await;
+        rig.answer.send_replace(busy);
+        rig.tokens.refuse(1);
+        rig.changed().await;
+        assert!(rig.tokens.refusal().is_none(), "the key is good");
+        let asked = Instant::now();
+        rig.answer.send_replace(token_for(HOUR));
+        rig.changed().await;
+        assert_eq!(rig.fetched(), 3);
+        assert!(asked.elapsed() >= Duration::from_secs(300), "{:?} after {status}", asked.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_said_to_end_at_once_is_used_as_long_as_others() {
+    let rig = Rig::open(Source::Metadata, http_answer("200 OK", r#"{"access_token":"ya29.x","expires_in":0}"#));
+    tokio::time::sleep(HOUR / 2).await;
+    assert_eq!((rig.fetched(), rig.bearer().unwrap().generation), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_with_a_short_life_is_replaced_halfway() {
     let mut rig = Rig::open(Source::Metadata, token_for(Duration::from_secs(60)));
     rig.changed().await;
