@@ -60,7 +60,9 @@ impl View {
             next_try: Some(pause.until.into_std()),
         });
         let unconnected = (self.link == Link::UNCONNECTED).then(|| Trouble {
-            words: "no connection yet: the first one is tried when the broker is there, or after 5 seconds".to_owned(),
+            words:
+                "there is no connection at the moment (at the start the broker is waited for, for 5 seconds at most)"
+                    .to_owned(),
             since: None,
             next_try: None,
         });

@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_push_that_says_itself_what_is_to_be_confirmed_loses_nothing() {
         let mut push = push(Target::Topic("news".to_owned()));
-        (push.receipt, push.fcm) = (false, Map::new());
+        (push.receipt, push.collapse, push.fcm) = (false, None, Map::new());
         push.data = map(json!({"mid": "06eqbd3gy0001ab2", "ack": APP_RECEIPTS}));
         let losses = |push: &Push| {
             let message = message(push, "06eqbd3gy0001ab3".to_owned(), 60, Some(APP_RECEIPTS)).unwrap();
