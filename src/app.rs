@@ -6,6 +6,7 @@
 //! the process at once. Nothing is lost either way: what was acknowledged is on disk.
 
 mod error;
+mod folder;
 mod plan;
 mod transports;
 mod warnings;
@@ -24,7 +25,7 @@ use crate::secret::Secret;
 use crate::store::{Recovery, Store, StoreError, sqlite};
 pub use error::AppError;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -68,8 +69,9 @@ pub fn check(loaded: &Loaded) -> Result<(), AppError> {
     for broker_link in plan::transport_tasks(settings, loaded.api_key.clone()) {
         broker_link.check()?;
     }
-    check_folder(&settings.store.path)?;
-    sqlite::check(&settings.store.path)?;
+    let path = &settings.store.path;
+    folder::check(path)?;
+    sqlite::check(path).map_err(|fault| AppError::Open { path: path.clone(), fault })?;
     match settings.engine() {
         #[cfg(feature = "broker")]
         Some(Engine::Embedded) => {
@@ -79,17 +81,6 @@ pub fn check(loaded: &Loaded) -> Result<(), AppError> {
         None => plan::client(settings, loaded.mqtt_password.clone(), 0).check()?,
     }
     Ok(())
-}
-
-/// Whether the folder of the store is one, or can become one.
-fn check_folder(store: &Path) -> Result<(), AppError> {
-    let mut folders = store.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
-    match folders.find_map(|folder| Some((folder, std::fs::metadata(folder).ok()?))) {
-        Some((folder, found)) if !found.is_dir() => {
-            Err(AppError::Folder { path: folder.to_owned(), source: std::io::ErrorKind::NotADirectory.into() })
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What the operator asks of a running bridge.
@@ -124,7 +115,7 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
     let figures = store.figures();
     tracing::info!(
         path = %settings.store.path.display(), recovery.crashed, recovery.rerouted, recovery.redelivered,
-        ?recovery.last_sid, figures.queue_rows, figures.spool_rows, "store open"
+        recovery.last_sid = recovery.last_sid.map(display), figures.queue_rows, figures.spool_rows, "store open"
     );
     if recovery.rerouted > 0 {
         tracing::warn!(recovery.rerouted, "messages whose way is no longer configured go by another");
@@ -160,7 +151,7 @@ pub async fn run(loaded: Loaded, signals: Signals, ready: Option<oneshot::Sender
         broker: spawn(mqtt_side.run(mqtt_outlet, metrics, broker_store, signals.reload, ends.broker.clone())),
         transport_tasks,
     };
-    tracing::info!(broker = ?addresses.broker, ops = %addresses.ops, "bridge started");
+    tracing::info!(broker = addresses.broker.map(display), ops = %addresses.ops, "bridge started");
     if let Some(ready) = ready {
         let _ = ready.send(addresses);
     }
@@ -375,5 +366,6 @@ async fn open_store(
     }
     let wanted = plan::store(settings, plans.iter().map(TransportPlan::transport).collect());
     // It reads the memory of settled messages, which may take a second or two, and may have a file to change before.
-    Ok(tokio::task::spawn_blocking(move || sqlite::open(&wanted, now_ms())).await??)
+    let opened = tokio::task::spawn_blocking(move || sqlite::open(&wanted, now_ms())).await?;
+    opened.map_err(|fault| AppError::Open { path, fault })
 }

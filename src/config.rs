@@ -29,6 +29,8 @@ pub use crate::ops::logs::Log;
 pub use crate::transport::ccs::CcsConfig;
 pub use crate::transport::fcm_v1::FcmConfig;
 pub use check::ConfigError;
+#[cfg(feature = "broker")]
+pub(crate) use files::unreadable;
 pub(crate) use transports::section;
 pub use transports::{Fcm, GOOGLE_CREDENTIALS};
 

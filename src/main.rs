@@ -44,10 +44,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// What stands where it should not may be a password or a key: it is not repeated.
+/// What stands where it should not may be a password or a key: it is not repeated. Numbers and addresses that are wrong for
+/// an option are: they are neither.
 fn hide_values(error: &mut clap::Error) {
     let hidden = || ContextValue::String("(not shown)".to_owned());
-    if error.get(ContextKind::InvalidValue).is_some() {
+    let is_number = |value: &ContextValue| value.to_string().chars().all(|c| c.is_ascii_digit() || ".:[]-".contains(c));
+    if error.get(ContextKind::InvalidValue).is_some_and(|value| !is_number(value)) {
         error.insert(ContextKind::InvalidValue, hidden());
         // It would be made of the value.
         error.remove(ContextKind::SuggestedValue);
@@ -83,8 +85,22 @@ fn is_usage(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::told;
+    use super::{Cli, hide_values, told};
     use anyhow::anyhow;
+    use clap::Parser;
+
+    #[test]
+    fn a_number_that_is_wrong_for_an_option_is_shown_and_what_may_be_a_secret_is_not() {
+        let refused = |args: &[&str]| {
+            let mut error = Cli::try_parse_from(["fcm-mqtt-bridge"].iter().chain(args)).unwrap_err();
+            hide_values(&mut error);
+            error.to_string()
+        };
+        let plain = refused(&["health", "--ops", "127.0.0.1"]);
+        assert!(plain.contains("invalid value '127.0.0.1' for '--ops"), "{plain}");
+        assert!(refused(&["health", "--ops", "s3cret"]).contains("(not shown)"));
+        assert!(!refused(&["health", "s3cret"]).contains("s3cret"));
+    }
 
     #[test]
     fn no_cause_is_told_twice() {

@@ -220,9 +220,9 @@ fn no_argument_repeats_a_secret_that_stands_in_its_place() {
         &["init", "fcm-v1", "--credentials", "VALUE"],
         &["init", "fcm-v1", "--credentials", "file", "--ca-file", "VALUE"],
         &["init", "fcm-v1", "--credentials", "file", "--base-url", "https://bridge:hush-hush@127.0.0.1:1"],
-        &["init", "ccs", "--sender-id", "1", "--api-key-file", "VALUE"],
-        &["init", "ccs", "--sender-id", "hush-hush@gcm", "--api-key-file", "file"],
-        &["init", "ccs", "--sender-id", "1", "--api-key", "VALUE"],
+        &["init", "ccs", "--sender-id", "1", "--host", "h", "--api-key-file", "VALUE"],
+        &["init", "ccs", "--sender-id", "hush-hush@gcm", "--host", "h", "--api-key-file", "file"],
+        &["init", "ccs", "--sender-id", "1", "--host", "h", "--api-key", "VALUE"],
         &["health", "--ops", "VALUE"],
         &["health", "--path", "VALUE"],
     ];

@@ -154,6 +154,7 @@ impl Message {
             strangers: true,
             let_in: false,
             direct: false,
+            by_token: Some(true),
         };
         let to = Peer { name: Owner::new(reader)?, role: None, attended: Attended::default() };
         Ok(NewChatMessage { sid: self.sid, from, to, message, deadline_ms: self.at, route: None })

@@ -2,7 +2,7 @@
 
 use crate::broker::{BrokerConfig, BrokerLimits};
 use crate::chat::filter::MAX_LEVELS;
-use crate::config::{Engine, Settings};
+use crate::config::{CcsConfig, Engine, Settings};
 use crate::mqtt::Version;
 use crate::ops::setting::Settings as _;
 use std::net::SocketAddr;
@@ -11,6 +11,20 @@ use url::{Origin, Url};
 
 /// What to tell the operator, by the names of keys and without values. Nothing of it keeps the bridge from running.
 pub fn warnings(settings: &Settings) -> Vec<String> {
+    [closed_server(settings), of_broker(settings)].concat()
+}
+
+/// CCS, and nobody said where it is.
+fn closed_server(settings: &Settings) -> Vec<String> {
+    let is_usual = settings.ccs.host == CcsConfig::default().host;
+    // Without a sender nothing goes by CCS.
+    if settings.ccs.sender_id.is_empty() || !is_usual {
+        return Vec::new();
+    }
+    vec!["`ccs.host` is Google's own server, which was closed in 2024; name the server that speaks CCS".to_owned()]
+}
+
+fn of_broker(settings: &Settings) -> Vec<String> {
     let broker = &settings.broker;
     match settings.engine() {
         None => return [everybody(settings), unproven(settings)].concat(),
@@ -153,6 +167,17 @@ mod tests {
         );
         settings.mqtt.client.version = Version::V311;
         assert!(matches!(&warnings(&settings)[..], [told] if told.contains("who wrote")), "there it is so in any case");
+    }
+
+    #[test]
+    fn google_s_own_server_of_ccs_is_warned_of() {
+        let mut settings = Settings::default();
+        settings.broker.users_file = Some("nowhere".into());
+        assert_eq!(warnings(&settings), [""; 0], "nothing goes by CCS");
+        settings.ccs.sender_id = "1".to_owned();
+        assert!(matches!(&warnings(&settings)[..], [told] if told.starts_with("`ccs.host` is Google's own server")));
+        settings.ccs.host = "ccs.example".to_owned();
+        assert_eq!(warnings(&settings), [""; 0]);
     }
 
     fn about(change: impl FnOnce(&mut BrokerConfig)) -> Vec<String> {

@@ -88,7 +88,7 @@ impl Commands {
         match CommandRequest::parse(&request, &self.context.settings.limits.message()) {
             Ok(CommandRequest { id, command }) => {
                 let answers = Answers::new(answers, id);
-                tracing::info!(command = command.name(), "an operator commands");
+                tracing::info!(command = command.name(), about = command.target(), "an operator commands");
                 self.execute(command, &answers).await
             }
             Err(rejection) => {

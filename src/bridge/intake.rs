@@ -497,7 +497,7 @@ fn accepted(context: &Context, accepted: Accepted, sid: Sid, owner: &Owner, id: 
         }
         Accepted::Repeated(status) => {
             context.metrics.count(Metric::DownstreamRepeated);
-            tracing::debug!(target: message_log::TARGET, bal = %owner, %id, ?status, "known message, its last status is told again");
+            tracing::debug!(target: message_log::TARGET, bal = %owner, %id, status = status.word(), "known message, its last status is told again");
         }
         // An external broker has acknowledged it long ago and would take a refusal for the end of it; left alone, it
         // keeps the message and sends it again.

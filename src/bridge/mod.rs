@@ -219,6 +219,7 @@ pub fn count_told(metrics: &Metrics, recorded: &Recorded) {
             Status::Expired => metrics.count(Metric::DownstreamExpired),
             Status::Accepted | Status::Read | Status::Cancelled => {}
         }
-        tracing::debug!(target: message_log::TARGET, bal, id, ?status, "status on disk");
+        // Of a push of the bridge's own it is the user that it is for.
+        tracing::debug!(target: message_log::TARGET, of = bal, id, status = status.word(), "status on disk");
     }
 }

@@ -83,7 +83,8 @@ impl Refusing {
         self.context.metrics.count(Metric::DownstreamRejected);
         let (code, detail) = (rejection.code().to_string(), rejection.detail());
         let Principal { role, device, proof, .. } = &publish.principal;
-        tracing::debug!(target: message_log::TARGET, bal = %owner, ?role, ?device, ?proof, code, detail, "input refused");
+        let (role, device, proof) = (role.word(), device.as_deref(), proof.word());
+        tracing::debug!(target: message_log::TARGET, of = %owner, role, device, proof, code, detail, "input refused");
         let at = now_ms();
         // What is refused is not remembered, so only its publisher can know that it was answered before.
         let again = publish.dup;

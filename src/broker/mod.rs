@@ -242,7 +242,9 @@ impl Broker {
             hub.finish_import(import).await?;
         }
         broker_link.send_replace(BrokerLink::Up);
-        info!(addresses = ?listeners.bound, "broker is open");
+        let Bound { tcp, tls, ws, wss } = listeners.bound;
+        let [tcp, tls, ws, wss] = [tcp, tls, ws, wss].map(|address| address.map(tracing::field::display));
+        info!(tcp, tls, ws, wss, "broker is open");
         let closed = CancellationToken::new();
         let listening = listeners.run(Arc::clone(&hub), reload.clone(), stop.clone());
         tokio::join!(

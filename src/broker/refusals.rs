@@ -69,6 +69,7 @@ pub(super) enum Refusal {
     TakenOver,
     TokenExpired,
     Revoked,
+    Erased,
     SlowConsumer,
     QueueFull,
     DocumentSize,
@@ -141,6 +142,7 @@ const TABLE: &[RefusalEntry] = &[
     row(Refusal::TakenOver, "taken_over", "another connection of the user took the client id over", 0x8e, 0),
     row(Refusal::TokenExpired, "token_expired", "the token has expired", 0xa0, 0),
     row(Refusal::Revoked, "revoked", "the users file does not let the user in any more", 0x98, 0),
+    row(Refusal::Erased, "erased", "the user was erased", 0x98, 0),
     row(Refusal::SlowConsumer, "slow_reader", "the client does not take its messages as fast as they come", 0x97, 0),
     row(Refusal::QueueFull, "queue_full", "too many messages wait for the session: it gets no new ones", 0x97, 0),
     row(

@@ -135,7 +135,7 @@ settings! {
         "broker_byte_rate" pub byte_rate: u32 = 4_000_000, in 1_024..=4_294_967_295;
         /// The longest keep alive of an MQTT 5 client, in seconds: one that asks for more, or for none, is told this
         /// one. 0: as long as each likes.
-        "broker_keep_alive_seconds" pub keep_alive: u16 = 0;
+        "broker_keep_alive_seconds" pub keep_alive: u16 = 0, in 0..=65_535;
         /// User properties of one packet of a client, and of a will.
         "broker_user_properties" pub user_properties: usize = 100, in 0..=65_535;
         /// Subscriptions of one client.

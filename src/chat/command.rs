@@ -1,6 +1,6 @@
 //! What an operator asks of the bridge while it runs: one table of verbs, for the control socket and for `_bridge/commands`.
 
-use super::id::{MessageId, Owner};
+use super::id::{MessageId, Owner, short_hash};
 use super::message::fields::Fields;
 use super::message::{ErrorCode, Limits, Rejection};
 use super::suffix::messages::BODY_MAX;
@@ -67,6 +67,20 @@ impl Command {
             Self::Drain(_) => "drain",
             Self::Resume(_) => "resume",
             Self::Flush(_) => "flush",
+        }
+    }
+}
+
+impl Command {
+    /// Whom or what it is about, for the log: a user, or a transport. Of whoever is erased the log keeps no name, but its hash.
+    pub fn target(&self) -> Option<String> {
+        match self {
+            Self::UserErase(user) | Self::UserFree(user) => Some(format!("hash {}", short_hash(user.as_str()))),
+            Self::UserExport(user) | Self::DeviceList(user) | Self::Send { to: user, .. } => Some(user.to_string()),
+            Self::DeviceForget(user, device) => Some(format!("{user}:{}", device.as_str())),
+            Self::Pause(sending) | Self::Drain(sending) | Self::Resume(sending) | Self::Flush(sending) => {
+                sending.0.as_ref().map(ToString::to_string)
+            }
         }
     }
 }
@@ -166,6 +180,18 @@ mod tests {
         ] {
             assert_eq!(parse(&payload), Ok(command), "{payload}");
         }
+    }
+
+    #[test]
+    fn the_log_is_told_whom_a_command_is_about_and_not_the_name_of_whoever_is_erased() {
+        let bob = || Owner::new("bob").unwrap();
+        let send = Command::Send { from: None, to: bob(), text: "a secret".to_owned() };
+        assert_eq!(send.target().as_deref(), Some("bob"));
+        let forget = Command::DeviceForget(bob(), Device::new("phone").unwrap());
+        assert_eq!(forget.target().as_deref(), Some("bob:phone"));
+        assert_eq!(Command::Pause(Sending(Some(Transport::Ccs))).target().as_deref(), Some("ccs"));
+        assert_eq!(Command::Flush(Sending(None)).target(), None);
+        assert_eq!(Command::UserErase(bob()).target(), Some(format!("hash {}", short_hash("bob"))));
     }
 
     #[test]

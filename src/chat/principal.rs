@@ -14,6 +14,17 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    /// As it stands in files and tokens.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Bal => "bal",
+            Self::User => "user",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// Somebody who logged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -53,6 +64,20 @@ pub enum Proof {
     Document,
     /// A registration token: the push service says that the message comes from there, and a user has proved to have it.
     Token,
+}
+
+impl Proof {
+    /// In a word, for the log.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Login => "log-in",
+            Self::SignedToken => "JSON Web Token",
+            Self::TopicRules => "topic rules",
+            Self::Anonymous => "anonymous",
+            Self::Document => "document",
+            Self::Token => "registration token",
+        }
+    }
 }
 
 impl Principal {

@@ -31,6 +31,19 @@ pub enum Status {
 }
 
 impl Status {
+    /// As it stands in documents.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Sent => "sent",
+            Self::Delivered => "delivered",
+            Self::Read => "read",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     fn source(self, provider_failed: bool, transport: &Transport) -> Option<Source> {
         match self {
             Self::Sent => Some(Source::Provider),

@@ -277,7 +277,7 @@ pub struct DemoArgs {
     /// By which way pushes go to the virtual phones.
     #[arg(long, value_enum, default_value_t = TransportArg::Ccs)]
     pub transport: TransportArg,
-    /// Where the embedded broker listens: MQTT over TCP.
+    /// Where the embedded broker listens: MQTT over TCP. Port 0, here and below, chooses a free one, which is printed.
     #[arg(long, default_value = "127.0.0.1:1883", value_name = "ADDRESS", value_parser = address)]
     pub listen: SocketAddr,
     /// Where it listens for web pages: MQTT over WebSocket, path /mqtt.

@@ -1,25 +1,26 @@
 //! How commands reach the bridge that runs: by the control socket beside its store.
 
 use super::UsageError;
+use super::store_place::StorePlace;
 use crate::chat::id::Owner;
 use crate::ops::control::{self, socket_of};
 use anyhow::{Context, bail};
 use serde_json::Value;
-use std::path::Path;
 
 /// Asks the bridge of this store, and gives each document of its answer to `show`.
 ///
 /// # Errors
 /// When no bridge runs there, or it refuses: the text has its code and why.
 pub(super) async fn ask(
-    store: &Path,
+    store: &StorePlace,
     request: &Value,
     mut show: impl FnMut(&Value) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let path = socket_of(store);
+    let path = socket_of(store.path());
     let asked = control::ask(&path, request.to_string().as_bytes()).await;
     let mut answer = asked.with_context(|| {
-        format!("no bridge runs with the store {}, or it is another user's ({})", store.display(), path.display())
+        let (store, hint) = (store.path().display(), store.hint());
+        format!("no bridge runs with the store {store}{hint}, or it is another user's ({})", path.display())
     })?;
     let mut is_last = false;
     while let Some(line) = answer.next().await.context("the bridge ended before its answer")? {
@@ -52,16 +53,22 @@ pub(super) fn word(value: &Value) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args::StoreArgs;
     use crate::ops::control::ControlServer;
     use serde_json::json;
+    use std::path::PathBuf;
     use tokio::sync::mpsc;
     use tokio_util::sync::CancellationToken;
+
+    fn of(store: PathBuf) -> StorePlace {
+        StorePlace::of(StoreArgs { config: None, store: Some(store) }).unwrap()
+    }
 
     /// What is shown, and how it ends, when the bridge answers with these lines.
     async fn answered(lines: &'static [&'static str]) -> (Vec<Value>, anyhow::Result<()>) {
         let dir = tempfile::tempdir().unwrap();
-        let store = dir.path().join("s.db");
-        let server = ControlServer::bind(socket_of(&store)).unwrap();
+        let place = of(dir.path().join("s.db"));
+        let server = ControlServer::bind(socket_of(place.path())).unwrap();
         let (calls, mut called) = mpsc::channel(1);
         let stop = CancellationToken::new();
         let answer = async {
@@ -73,7 +80,7 @@ mod tests {
         let mut shown = Vec::new();
         let ask = async {
             let request = json!({"op": "drain"});
-            let asked = ask(&store, &request, |document| {
+            let asked = ask(&place, &request, |document| {
                 shown.push(document.clone());
                 Ok(())
             });
@@ -103,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_no_bridge_runs_the_error_says_so() {
-        let error = ask(Path::new("/nowhere/s.db"), &json!({}), |_| Ok(())).await.unwrap_err();
+        let error = ask(&of("/nowhere/s.db".into()), &json!({}), |_| Ok(())).await.unwrap_err();
         assert!(error.to_string().contains("no bridge runs with the store /nowhere/s.db"), "{error}");
         assert!(name("a/b").unwrap_err().to_string().contains("cannot be a user name"));
     }

@@ -19,7 +19,7 @@ use crate::sim::device::DevicePatch;
 use crate::sim::v1::{V1Config, V1Handle};
 use crate::sim::{self, SimConfig, SimHandle};
 use crate::store;
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use cast::{BAL, BOB, CAROL, Player};
 use folder::Folder;
 use phone::BOBS_PHONE;
@@ -109,21 +109,21 @@ async fn confirm(
     apps.run(sim, v1, stop.clone()).await.context("the apps on the phones")
 }
 
-/// A taken port is the most likely trouble of a newcomer: say how to go round it.
+/// A taken port is the most likely trouble of a newcomer: say how to go round it, by the options of the demo. It has no keys.
 fn hint(error: AppError, args: &DemoArgs) -> anyhow::Error {
-    let text = match &error {
-        AppError::Broker(_) => {
-            format!(
-                "the broker cannot use {} and {}; choose others with --listen 127.0.0.1:2883 --ws-listen 127.0.0.1:0",
-                args.listen, args.ws_listen
-            )
+    let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    match error {
+        AppError::BrokerListen { key, .. } => {
+            let (option, address) =
+                if key == "broker.listen" { ("--listen", args.listen) } else { ("--ws-listen", args.ws_listen) };
+            anyhow!("the broker cannot listen on {address}: {why}; {option} 127.0.0.1:0 takes a free port")
         }
         AppError::Ops(_) => {
-            format!("the health port cannot use {}; choose another with --ops-listen 127.0.0.1:0", args.ops_listen)
+            let address = args.ops_listen;
+            anyhow!("the health port cannot listen on {address}: {why}; --ops-listen 127.0.0.1:0 takes a free port")
         }
-        _ => return error.into(),
-    };
-    anyhow::Error::new(error).context(text)
+        error => error.into(),
+    }
 }
 
 fn sim_config(args: &DemoArgs, folder: &Path) -> SimConfig {
@@ -176,4 +176,29 @@ fn loaded(args: &DemoArgs, folder: &Path, sim: &SimHandle) -> Loaded {
         ..Settings::default()
     };
     Loaded { settings, api_key: Some(Secret::new("any key will do for the simulator")), mqtt_password: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::BrokerError;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: DemoArgs,
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_told_with_the_option_that_changes_it() {
+        let Line { args } = Line::parse_from(["demo"]);
+        for (key, address, option) in
+            [("broker.listen", args.listen, "--listen "), ("broker.listen_ws", args.ws_listen, "--ws-listen ")]
+        {
+            let told = hint(AppError::BrokerListen { key, fault: BrokerError::Taken(address) }, &args).to_string();
+            assert!(told.contains(&address.to_string()) && told.contains(option), "{told}");
+            assert!(told.contains("taken by another process") && !told.contains("broker.listen"), "{told}");
+        }
+    }
 }

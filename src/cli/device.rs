@@ -2,7 +2,8 @@
 
 use super::args::DeviceAction;
 use super::control::{ask, name, word};
-use super::{shown, store_path};
+use super::shown;
+use super::store_place::StorePlace;
 use crate::ops::clock::utc;
 use crate::ops::print;
 use serde_json::{Value, json};
@@ -15,16 +16,19 @@ pub(super) async fn run(action: DeviceAction) -> anyhow::Result<()> {
     match action {
         DeviceAction::List { user, store } => {
             let request = json!({ "op": "device.list", "user": name(&user)? });
-            ask(&store_path(store)?, &request, |answer| {
+            ask(&StorePlace::of(store)?, &request, |answer| {
                 let items = answer["items"].as_array().map(Vec::as_slice).unwrap_or_default();
                 items.iter().try_for_each(|item| print::line(line(item)))?;
+                if items.is_empty() {
+                    print::note(format_args!("no device of `{}` has a token", shown(&user)));
+                }
                 Ok(())
             })
             .await
         }
         DeviceAction::Forget { user, dev, store } => {
             let request = json!({ "op": "device.forget", "user": name(&user)?, "dev": dev });
-            ask(&store_path(store)?, &request, |_| {
+            ask(&StorePlace::of(store)?, &request, |_| {
                 print::note(format_args!("`{}` of `{}` is pushed no more", shown(&dev), shown(&user)));
                 Ok(())
             })

@@ -9,7 +9,7 @@ use super::user::new_password;
 use crate::app;
 use crate::broker::identity::users::UsersFile;
 use crate::chat::principal::Role;
-use crate::config::Settings;
+use crate::config::{Settings, unreadable};
 use crate::ops::print;
 use anyhow::Context;
 use serde_json::json;
@@ -77,9 +77,11 @@ fn make(what: &InitArgs, common: &InitCommon, places: &Places, password: &str) -
         common_sections(common, places)?
     );
     write_config(places, &text)?;
-    check(&places.config).inspect_err(|_| {
+    let checked = check(&places.config).inspect_err(|_| {
         let _ = fs::remove_file(&places.config);
-    })?;
+    });
+    // The keys are those of a file that is not there any more.
+    checked.context("with these options the configuration would not work, and nothing was written")?;
     Ok(push)
 }
 
@@ -103,17 +105,17 @@ fn push(what: &InitArgs, places: &Places) -> anyhow::Result<Push> {
     match what {
         InitArgs::FcmV1 { credentials, base_url, ca_file, .. } => {
             let mut sections = "[transport]\ndefault = \"fcm-v1\"\n\n[fcm]\n".to_owned();
-            line(&mut sections, "credentials_file", Some(&absolute(credentials, "--credentials")?))?;
+            line(&mut sections, "credentials_file", Some(&readable(credentials, "--credentials")?))?;
             line(&mut sections, "base_url", base_url.as_ref())?;
             line(&mut sections, "ca_file", option(ca_file.as_deref(), "--ca-file")?.as_ref())?;
             Ok(Push { sections, first: None, service: "Firebase", token: "REGISTRATION-TOKEN", other_app: None })
         }
         InitArgs::Ccs { sender_id, api_key_file, host, port, ca_file, .. } => {
             let mut sections = "[transport]\ndefault = \"ccs\"\n\n[ccs]\n".to_owned();
-            line(&mut sections, "host", host.as_ref())?;
+            line(&mut sections, "host", Some(host))?;
             line(&mut sections, "port", port.as_ref())?;
             line(&mut sections, "sender_id", Some(sender_id))?;
-            line(&mut sections, "api_key_file", Some(&absolute(api_key_file, "--api-key-file")?))?;
+            line(&mut sections, "api_key_file", Some(&readable(api_key_file, "--api-key-file")?))?;
             line(&mut sections, "ca_file", option(ca_file.as_deref(), "--ca-file")?.as_ref())?;
             let service = "the push service";
             Ok(Push { sections, first: None, service, token: "REGISTRATION-TOKEN", other_app: None })
@@ -126,6 +128,10 @@ fn push(what: &InitArgs, places: &Places) -> anyhow::Result<Push> {
 fn common_sections(common: &InitCommon, places: &Places) -> anyhow::Result<String> {
     let mut sections = "\n[broker]\n".to_owned();
     line(&mut sections, "listen", Some(&common.listen))?;
+    match &common.listen_ws {
+        Some(address) => line(&mut sections, "listen_ws", Some(address))?,
+        None => sections.push_str("# For web pages, MQTT over WebSocket:\n# listen_ws = \"127.0.0.1:8083\"\n"),
+    }
     sections.push_str(
         "# Who may connect; `fcm-mqtt-bridge user add NAME --role bal|user|admin --config FILE` adds more.\n",
     );
@@ -158,7 +164,16 @@ fn absolute(path: &Path, flag: &str) -> anyhow::Result<String> {
 }
 
 fn option(path: Option<&Path>, flag: &str) -> anyhow::Result<Option<String>> {
-    path.map(|path| absolute(path, flag)).transpose()
+    path.map(|path| readable(path, flag)).transpose()
+}
+
+/// The same of a file that can be read. Told by its flag here: the check of the configuration names its keys, and of that
+/// nothing is left by then.
+fn readable(path: &Path, flag: &str) -> anyhow::Result<String> {
+    if let Err(error) = fs::File::open(path) {
+        return Err(unreadable(flag, path, &error).into());
+    }
+    absolute(path, flag)
 }
 
 fn text(path: &Path, flag: &str) -> anyhow::Result<String> {
@@ -186,7 +201,7 @@ fn check(config: &Path) -> anyhow::Result<()> {
 }
 
 fn next_steps(common: &InitCommon, places: &Places, push: &Push, password: &str) -> String {
-    let InitCommon { bal, listen, .. } = common;
+    let InitCommon { bal, listen, listen_ws, .. } = common;
     let config = quoted(&places.config);
     let at = reachable(*listen);
     let client = |program: &str| format!("{program} -h {} -p {} -u {bal} -P {password} -q 1", at.ip(), at.port());
@@ -201,8 +216,11 @@ fn next_steps(common: &InitCommon, places: &Places, push: &Push, password: &str)
     let mut lines = vec![
         format!("Written: {config} and {}.", places.users.display()),
         format!("The backend application (BAL) `{bal}` has the password {password} (shown this once)."),
-        "\nIn the first terminal".to_owned() + if push.first.is_some() { ", the simulator:" } else { ", the bridge:" },
     ];
+    lines.extend(listen_ws.map(|ws| format!("Web pages connect to ws://{}/mqtt (mqtt.js).", reachable(ws))));
+    lines.push(
+        "\nIn the first terminal".to_owned() + if push.first.is_some() { ", the simulator:" } else { ", the bridge:" },
+    );
     if let Some(first) = &push.first {
         lines.extend([format!("  {first}"), "\nIn a second one, the bridge:".to_owned()]);
     }

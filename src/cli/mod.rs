@@ -20,20 +20,22 @@ mod sending;
 mod sessions;
 #[cfg(feature = "sim")]
 mod sim;
+mod store_place;
 mod trace;
 #[cfg(feature = "broker")]
 mod user;
 
 use crate::app::{self, Signals};
-use crate::config::{ConfigError, Loaded, Settings};
+use crate::config::{Loaded, Settings};
 use crate::ops::{logs, print};
 use anyhow::Context;
 use args::{Cli, Command, ExplainWhat, StoreArgs};
 use serde::Serialize;
 use serde_json::Value;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::EscapeDebug;
+use store_place::StorePlace;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -64,20 +66,20 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::CheckConfig { config } => check_config(config.as_deref()),
         Command::Trace { id, store, json } => {
             let ops = ops_address(&store);
-            trace::run(&store_path(store)?, ops, &id, json).await
+            trace::run(&StorePlace::of(store)?, ops, &id, json).await
         }
         Command::Outbox { store, list, limit, json } => {
             let shown = if list { limit } else { 0 };
-            outbox::run(&store_path(store)?, shown, json)
+            outbox::run(&StorePlace::of(store)?, shown, json)
         }
         Command::Sessions { store, user, page, json } => {
-            sessions::run(&store_path(store)?, user.as_deref(), page, json)
+            sessions::run(&StorePlace::of(store)?, user.as_deref(), page, json)
         }
         Command::Retained { store, filter, page, json } => {
-            retained::run(&store_path(store)?, filter.as_deref(), page, json)
+            retained::run(&StorePlace::of(store)?, filter.as_deref(), page, json)
         }
         Command::Explain { what: Some(ExplainWhat::Push { user, sid, store, json }), .. } => {
-            explain::push::run(&store_path(store)?, &user, &sid, json)
+            explain::push::run(&StorePlace::of(store)?, &user, &sid, json)
         }
         Command::Explain { what: None, file, ack } => {
             let file = file.ok_or_else(|| UsageError("explain FILE, or explain push USER SID".to_owned()))?;
@@ -86,7 +88,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "broker")]
         Command::User { action } => user::run(action).await,
         Command::Device { action } => device::run(action).await,
-        Command::Send { to, from, text, store } => send::run(&store_path(store)?, &to, from.as_deref(), &text).await,
+        Command::Send { to, from, text, store } => {
+            send::run(&StorePlace::of(store)?, &to, from.as_deref(), &text).await
+        }
         Command::Pause(args) => sending::run("pause", args).await,
         Command::Drain(args) => sending::run("drain", args).await,
         Command::Resume(args) => sending::run("resume", args).await,
@@ -155,14 +159,6 @@ fn ops_address(args: &StoreArgs) -> Option<SocketAddr> {
     named.then(|| Settings::read(config).ok()).flatten().map(|settings| settings.ops.listen)
 }
 
-/// Where the store is, by flag or by configuration. The configuration need not be complete for that.
-fn store_path(args: StoreArgs) -> Result<PathBuf, ConfigError> {
-    match args.store {
-        Some(path) => Ok(path),
-        None => Ok(Settings::read(args.config.as_deref())?.store.path),
-    }
-}
-
 /// A token that SIGTERM or SIGINT cancels; a second signal ends the process at once.
 fn stop_on_signals() -> std::io::Result<CancellationToken> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -201,6 +197,7 @@ fn reload_on_signal() -> std::io::Result<watch::Receiver<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ConfigError;
 
     #[test]
     fn a_configuration_that_lies_there_unnamed_is_told_of_if_something_is_wrong() {

@@ -1,16 +1,15 @@
 //! `outbox`: the store in numbers, and what is newest in it.
 
+use super::store_place::StorePlace;
 use super::trace;
 use crate::ops::print;
-use crate::store::Inspector;
-use std::path::Path;
 
 /// Prints the counts, and the newest `limit` messages if it is not 0.
 ///
 /// # Errors
 /// When the file is no store, or cannot be read.
-pub(super) fn run(path: &Path, limit: usize, json: bool) -> anyhow::Result<()> {
-    let inspector = Inspector::open(path)?;
+pub(super) fn run(place: &StorePlace, limit: usize, json: bool) -> anyhow::Result<()> {
+    let inspector = place.open()?;
     let counts = inspector.counts()?;
     let newest = if limit == 0 { Vec::new() } else { inspector.list(u32::try_from(limit).unwrap_or(u32::MAX))? };
     if json {

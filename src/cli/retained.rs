@@ -1,12 +1,12 @@
 //! `retained`: which topics have a retained message.
 
 use super::args::PageArgs;
+use super::store_place::StorePlace;
 use super::{json_rows, shown};
 use crate::chat::filter;
 use crate::ops::clock::utc;
 use crate::ops::print;
-use crate::store::{Inspector, KeptRetained, StoreError};
-use std::path::Path;
+use crate::store::{KeptRetained, StoreError};
 
 /// Retained messages that are read from the store at a time.
 const READ: u32 = 1_000;
@@ -15,9 +15,10 @@ const READ: u32 = 1_000;
 ///
 /// # Errors
 /// When the file is no store, or cannot be read; or `wanted` is no filter.
-pub(super) fn run(path: &Path, wanted: Option<&str>, page: PageArgs, json: bool) -> anyhow::Result<()> {
+pub(super) fn run(place: &StorePlace, wanted: Option<&str>, page: PageArgs, json: bool) -> anyhow::Result<()> {
     wanted.map_or(Ok(()), filter::check)?;
-    let inspector = Inspector::open(path)?;
+    place.not_of_this_broker("retained messages").into_iter().for_each(print::note);
+    let inspector = place.open()?;
     let (found, more) = pick(|after| inspector.retained(after, READ), wanted, page)?;
     if json {
         print::line(json_rows(&found)?)?;

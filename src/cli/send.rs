@@ -2,15 +2,15 @@
 
 use super::control::{ask, name, word};
 use super::shown;
+use super::store_place::StorePlace;
 use crate::ops::print;
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Sends the message, and prints each change.
 ///
 /// # Errors
 /// When no bridge runs, or it refuses the message.
-pub(super) async fn run(store: &Path, to: &str, from: Option<&str>, text: &[String]) -> anyhow::Result<()> {
+pub(super) async fn run(store: &StorePlace, to: &str, from: Option<&str>, text: &[String]) -> anyhow::Result<()> {
     let mut request = json!({ "op": "send", "to": name(to)?, "text": text.join(" ") });
     if let Some(from) = from {
         request["from"] = name(from)?.into();

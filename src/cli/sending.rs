@@ -1,8 +1,9 @@
 //! `pause`, `drain`, `resume`, `flush`: what is sent to the push services.
 
+use super::UsageError;
 use super::args::SendingArgs;
 use super::control::ask;
-use super::{UsageError, store_path};
+use super::store_place::StorePlace;
 use crate::chat::transport::Transport;
 use crate::ops::print;
 use anyhow::bail;
@@ -18,7 +19,7 @@ pub(super) async fn run(op: &str, args: SendingArgs) -> anyhow::Result<()> {
     if let Some(transport) = transport {
         request["transport"] = known(&transport)?.to_string().into();
     }
-    ask(&store_path(store)?, &request, |answer| {
+    ask(&StorePlace::of(store)?, &request, |answer| {
         print::note(told(op, answer));
         if answer["drained"] == false {
             bail!("{} messages are still on their way", answer["in_flight"]);

@@ -1,12 +1,12 @@
 //! `sessions`: who has a session in the store, and what waits for it.
 
 use super::args::PageArgs;
+use super::store_place::StorePlace;
 use super::{json_rows, shown};
 use crate::ops::clock::utc;
 use crate::ops::print;
-use crate::store::{Inspector, SessionSummary, StoreError};
+use crate::store::{SessionSummary, StoreError};
 use std::cmp::Reverse;
-use std::path::Path;
 use std::time::Duration;
 
 /// Sessions that are read from the store at a time.
@@ -16,8 +16,9 @@ const READ: u32 = 1_000;
 ///
 /// # Errors
 /// When the file is no store, or cannot be read.
-pub(super) fn run(path: &Path, user: Option<&str>, page: PageArgs, json: bool) -> anyhow::Result<()> {
-    let inspector = Inspector::open(path)?;
+pub(super) fn run(place: &StorePlace, user: Option<&str>, page: PageArgs, json: bool) -> anyhow::Result<()> {
+    place.not_of_this_broker("sessions").into_iter().for_each(print::note);
+    let inspector = place.open()?;
     let (found, count) = pick(|after| inspector.sessions(after, READ), user, page)?;
     if json {
         print::line(json_rows(&found)?)?;

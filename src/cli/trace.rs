@@ -3,25 +3,26 @@
 mod life;
 mod live;
 
+use super::store_place::StorePlace;
 use crate::chat::delivery::State;
-use crate::chat::status::Status;
+use crate::chat::id::Sid;
 use crate::ops::clock::utc;
 use crate::ops::print;
-use crate::store::{Inspector, Trace};
+use crate::store::Trace;
 use anyhow::bail;
 use live::Live;
 use serde_json::{Map, Value};
 use std::net::SocketAddr;
-use std::path::Path;
 
 /// Prints everything the store knows of `id`, and what the bridge at `ops` says of what a message may wait for.
 ///
 /// # Errors
 /// When the file is no store, cannot be read, or knows nothing of the id.
-pub(super) async fn run(path: &Path, ops: Option<SocketAddr>, id: &str, json: bool) -> anyhow::Result<()> {
-    let traces = Inspector::open(path)?.trace(id)?;
+pub(super) async fn run(place: &StorePlace, ops: Option<SocketAddr>, id: &str, json: bool) -> anyhow::Result<()> {
+    let traces = place.open()?.trace(id)?;
     if traces.is_empty() {
-        bail!("{} knows no message `{id}`; {}", path.display(), unknown(&Live::ask(ops).await));
+        let (path, hint) = (place.path().display(), place.hint());
+        bail!("{path}{hint} knows no message `{id}`; {}", unknown(id, &Live::ask(ops).await));
     }
     if json {
         print::line(serde_json::to_string_pretty(&json_of(&traces)?)?)?;
@@ -40,14 +41,16 @@ pub(super) async fn run(path: &Path, ops: Option<SocketAddr>, id: &str, json: bo
 }
 
 /// Why the store may know nothing of a message.
-fn unknown(live: &Live) -> String {
+fn unknown(id: &str, live: &Live) -> String {
     match live.blocked() {
         Some(reason) => format!(
             "the store is blocked: {reason}; what came since is in no file yet, has no PUBACK, and is stored when the disk works"
         ),
-        None => {
-            "settled messages are remembered for a limited time, and of chat `explain push USER SID` tells".to_owned()
-        }
+        None if Sid::parse(id).is_some() => format!(
+            "if it is the `sid` of a chat message, `fcm-mqtt-bridge explain push USER {id}` tells what became of it for the user \
+             USER; other messages that are settled are remembered for a limited time"
+        ),
+        None => "a message that is settled is remembered for a limited time".to_owned(),
     }
 }
 
@@ -77,7 +80,7 @@ pub(super) fn line(trace: &Trace) -> String {
             format!("{}  {:<9} {}/{}  attempt {}", utc(d.accepted_at), state, d.bal, d.id, d.attempt)
         }
         Trace::Message(m) => {
-            let (status, count) = (status_word(m.status), m.deliveries.len());
+            let (status, count) = (m.status.word(), m.deliveries.len());
             format!("{}  {:<9} {}/{}  {count} deliveries", utc(m.accepted_at), status, m.bal, m.id)
         }
         Trace::Upstream(u) => format!("{}  upstream  {}", utc(u.received_at), u.sid),
@@ -97,22 +100,11 @@ fn word(state: State) -> &'static str {
     }
 }
 
-fn status_word(status: Status) -> &'static str {
-    match status {
-        Status::Accepted => "accepted",
-        Status::Sent => "sent",
-        Status::Delivered => "delivered",
-        Status::Read => "read",
-        Status::Failed => "failed",
-        Status::Expired => "expired",
-        Status::Cancelled => "cancelled",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::life::{of_delivery, of_message};
     use super::*;
+    use crate::chat::status::Status;
     use crate::store::{INBOX, TraceDelivery, TraceMessage, TraceUpstream};
     use serde_json::json;
 

@@ -5,8 +5,9 @@ mod export;
 mod free;
 mod stored;
 
+use super::UsageError;
 use super::args::{FirstUser, RoleArg, UserAction, UsersArgs};
-use super::{UsageError, store_path};
+use super::store_place::StorePlace;
 use crate::broker::identity::users::{UsersError, UsersFile, role_word};
 use crate::chat::principal::Role;
 use crate::config::Settings;
@@ -29,11 +30,12 @@ const PASSWORD_LENGTH: usize = 16;
 /// When there is no users file, it cannot be read or written, or the user or the password is not what it should be.
 pub(super) async fn run(action: UserAction) -> anyhow::Result<()> {
     match action {
-        UserAction::Erase { name, store } => erase::run(&store_path(store)?, &name).await?,
-        UserAction::Export { name, store } => export::run(&store_path(store)?, &name).await?,
-        UserAction::Free { name, store } => free::run(&store_path(store)?, &name).await?,
+        UserAction::Erase { name, yes, store } => erase::run(&StorePlace::of(store)?, &name, yes).await?,
+        UserAction::Export { name, store } => export::run(&StorePlace::of(store)?, &name).await?,
+        UserAction::Free { name, store } => free::run(&StorePlace::of(store)?, &name).await?,
         UserAction::Init { first, users } => init(&path(users)?, &first)?,
         UserAction::Add { name, role, users } => {
+            let config = users.config.clone();
             let path = path(users)?;
             // Asked for before the file is locked. That the name is free is looked at twice: nobody types a password
             // in vain, and nobody is added twice.
@@ -41,17 +43,27 @@ pub(super) async fn run(action: UserAction) -> anyhow::Result<()> {
             let password = password(&name)?;
             edit(path, |file| file.add(&name, role.into(), &password))?;
             print::note(format_args!("added `{name}`"));
+            stored::erased_note(config.as_deref(), &name).into_iter().for_each(print::note);
         }
         UserAction::Passwd { name, users } => {
+            let config = users.config.clone();
             let path = path(users)?;
             UsersFile::open(&path)?.check_known(&name)?;
             let password = password(&name)?;
             edit(path, |file| file.set_password(&name, &password))?;
             print::note(format_args!("changed the password of `{name}`"));
+            stored::erased_note(config.as_deref(), &name).into_iter().for_each(print::note);
         }
         UserAction::Remove { name, users } => {
             let config = users.config.clone();
-            edit(path(users)?, |file| file.remove(&name))?;
+            let Some(path) = path_of(users)? else {
+                return Err(UsageError(format!(
+                    "`{name}` is in no users file: the configuration names none, and users log in by tokens alone, which end with \
+                     their `exp`; `user erase` removes what the store keeps of a user"
+                ))
+                .into());
+            };
+            edit(path, |file| file.remove(&name))?;
             print::note(format_args!("removed `{name}`"));
             match stored::users(config.as_deref()) {
                 Ok(known) => stored::left(&known, &name).into_iter().for_each(print::note),
@@ -60,21 +72,24 @@ pub(super) async fn run(action: UserAction) -> anyhow::Result<()> {
         }
         UserAction::List { users } => {
             let config = users.config.clone();
-            list(&UsersFile::open(&path(users)?)?, config.as_deref())?;
+            list(path_of(users)?.as_deref(), config.as_deref())?;
         }
     }
     Ok(())
 }
 
 /// The users of the file in its order, then those that the store alone knows.
-fn list(file: &UsersFile, config: Option<&Path>) -> anyhow::Result<()> {
-    for user in file.users() {
-        print::line(format_args!("{}\t{}", user.name, role_word(user.role)))?;
+fn list(file: Option<&Path>, config: Option<&Path>) -> anyhow::Result<()> {
+    let file = file.map(UsersFile::open).transpose()?;
+    let in_file = || file.iter().flat_map(UsersFile::users);
+    let erased = stored::erased(config, in_file().map(|user| &*user.name));
+    for user in in_file() {
+        let is_erased = erased.as_ref().is_ok_and(|names| names.contains(&*user.name));
+        let mark = if is_erased { "\terased: nobody can log in by it until `user free`" } else { "" };
+        print::line(format_args!("{}\t{}{mark}", user.name, role_word(user.role)))?;
     }
     match stored::users(config) {
-        Ok(known) => {
-            stored::lines(&known, file.users().map(|user| &*user.name)).into_iter().try_for_each(print::line)?
-        }
+        Ok(known) => stored::lines(&known, in_file().map(|user| &*user.name)).into_iter().try_for_each(print::line)?,
         Err(error) => print::note(format_args!("whom the store alone knows cannot be told: {error:#}")),
     }
     Ok(())
@@ -141,17 +156,31 @@ fn usage(error: UsersError) -> anyhow::Error {
     }
 }
 
+/// What is said where a configuration has no users file, and needs one.
+const NO_FILE: &str = "the configuration names no users file; set `users_file` in [broker], or use --users-file FILE";
+
 /// The users file, by flag or by configuration, which need not be complete for that.
 fn path(users: UsersArgs) -> anyhow::Result<PathBuf> {
-    if let Some(path) = users.users_file {
-        return Ok(path);
+    path_of(users)?.ok_or_else(|| UsageError(NO_FILE.to_owned()).into())
+}
+
+/// The same; none where users log in by tokens alone, or at a broker of others.
+fn path_of(users: UsersArgs) -> anyhow::Result<Option<PathBuf>> {
+    if users.users_file.is_some() {
+        return Ok(users.users_file);
     }
-    let named = Settings::read(users.config.as_deref())?.broker.users_file;
-    let missing = match users.config {
-        Some(_) => "the configuration names no users file; set `users_file` in [broker], or use --users-file FILE",
-        None => "no users file is named; use --config FILE (or BRIDGE_CONFIG) or --users-file FILE",
-    };
-    named.ok_or_else(|| UsageError(missing.to_owned()).into())
+    let settings = Settings::read(users.config.as_deref())?;
+    let named = settings.broker.users_file.clone();
+    let needs_none = settings.broker.jwt.is_used() || settings.engine().is_none();
+    match (named, users.config) {
+        (Some(path), _) => Ok(Some(path)),
+        (None, Some(_)) if needs_none => Ok(None),
+        (None, Some(_)) => Err(UsageError(NO_FILE.to_owned()).into()),
+        (None, None) => {
+            let missing = "no users file is named; use --config FILE (or BRIDGE_CONFIG) or --users-file FILE";
+            Err(UsageError(missing.to_owned()).into())
+        }
+    }
 }
 
 fn password(name: &str) -> anyhow::Result<String> {
@@ -221,6 +250,18 @@ mod tests {
         std::fs::write(&config, "").unwrap();
         let error = path(args(None)).unwrap_err();
         assert!(error.is::<UsageError>() && error.to_string().contains("the configuration names no"), "{error}");
+    }
+
+    #[test]
+    fn where_users_log_in_by_tokens_alone_no_file_is_missed_to_list_them_and_one_is_to_add_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("bridge.toml");
+        let args = || UsersArgs { config: Some(config.clone()), users_file: None };
+        for text in ["[broker]\njwt_secret_file = \"secret\"\n", "[mqtt]\nbroker = \"external\"\n"] {
+            std::fs::write(&config, text).unwrap();
+            assert_eq!(path_of(args()).unwrap(), None, "{text}");
+            assert!(path(args()).unwrap_err().to_string().contains("set `users_file` in [broker]"), "{text}");
+        }
     }
 
     #[test]

@@ -77,19 +77,49 @@ fn readable(path: &Path) -> io::Result<()> {
     if File::open(path)?.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(()) }
 }
 
-/// The path is not repeated: a secret may stand there by mistake.
-pub(super) fn unreadable(key: &str, path: &Path, error: &io::Error) -> ConfigError {
+/// Ends of names that files of keys, certificates and accounts have, and no secret.
+const ENDS: [&str; 7] = [".pem", ".json", ".key", ".crt", ".cer", ".txt", ".jwks"];
+
+/// The path, if it is one beyond doubt: a secret may stand there by mistake, and is not repeated.
+fn undoubted(path: &Path) -> Option<std::path::Display<'_>> {
+    let text = path.to_str()?;
+    let is_in_a_folder = |folder: &Path| ![Path::new(""), Path::new("/")].contains(&folder) && folder.is_dir();
+    let is_one = path.ancestors().skip(1).any(is_in_a_folder) || ENDS.iter().any(|end| text.ends_with(end));
+    (is_one && !text.contains("://")).then(|| path.display())
+}
+
+/// Names the key, and the path where that is one beyond doubt.
+pub(crate) fn unreadable(key: &str, path: &Path, error: &io::Error) -> ConfigError {
+    let named = undoubted(path).map(|path| format!(", {path}")).unwrap_or_default();
     let hint = match std::env::current_dir() {
         Ok(folder) if path.is_relative() => format!("; a relative path begins at {}", folder.display()),
         _ => String::new(),
     };
-    let origin = if key.ends_with("credentials_file") { " (or GOOGLE_APPLICATION_CREDENTIALS)" } else { "" };
-    bad(key, format!("{origin} names a file that cannot be read: {error}{hint}").trim_start())
+    let origin = if key.ends_with("credentials_file") && !key.starts_with("--") {
+        " (or GOOGLE_APPLICATION_CREDENTIALS)"
+    } else {
+        ""
+    };
+    bad(key, format!("{origin} names a file that cannot be read{named}: {error}{hint}").trim_start())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::mistaken;
+    use super::*;
+
+    #[test]
+    fn a_path_is_told_unless_it_may_be_a_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("absent");
+        for path in [missing.to_str().unwrap(), "nowhere.json", "/nowhere/at/all/ca.pem"] {
+            let told = unreadable("fcm.ca_file", Path::new(path), &io::ErrorKind::NotFound.into()).to_string();
+            assert!(told.contains(&format!("cannot be read, {path}: ")), "{told}");
+        }
+        for secret in ["AIzaSyKey", "AAAA7:APA91b_x", "/base64/of+something==", "mqtt://bridge:hush@127.0.0.1/x.key"] {
+            let told = unreadable("ccs.api_key_file", Path::new(secret), &io::ErrorKind::NotFound.into()).to_string();
+            assert!(!told.contains(secret), "{told}");
+        }
+    }
 
     #[test]
     fn what_is_no_path_is_told_from_one() {

@@ -7,6 +7,7 @@ use super::{BrokerConfig, Fcm, Limits, Mqtt, Settings};
 use crate::ops::setting::{self, SettingError};
 use config::{Map, Value, ValueKind};
 use serde::de::DeserializeOwned;
+use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
 /// Keys of `[fcm]` that a project does not take over: they say who we are, or are no project's.
@@ -15,11 +16,18 @@ const NOT_TAKEN_OVER: [&str; 4] = ["credentials_file", "project_id", "metadata_h
 /// Tells what stands at a path in a part.
 type Ask = fn(&[&str]) -> Kind;
 
+/// A part of the settings: its section, what stands in it, and from where to where its numbers go.
+struct Part {
+    section: &'static str,
+    kind_of: Ask,
+    ranges: &'static [setting::Range],
+}
+
 /// What was read, and who asked for which section.
 #[derive(Default)]
 pub(super) struct Sections {
     values: Map<String, Value>,
-    parts: Vec<(&'static str, Ask)>,
+    parts: Vec<Part>,
     /// The first number that is out of its range.
     pub(super) out_of_range: Option<SettingError>,
 }
@@ -67,7 +75,7 @@ impl Sections {
         &mut self,
         section: &'static str,
     ) -> Result<T, ConfigError> {
-        self.parts.push((section, kind_of::<T>));
+        self.parts.push(Part { section, kind_of: kind_of::<T>, ranges: T::RANGES });
         let Some(mut value) = self.values.get(section).cloned() else { return Ok(T::default()) };
         let ValueKind::Table(table) = &mut value.kind else {
             return Err(bad(section, "wants a section (a table of keys and values)"));
@@ -75,7 +83,12 @@ impl Sections {
         if let Kind::Section(own) = kind_of::<T>(&[]) {
             table.retain(|key, _| own.contains(&key.as_str()));
         }
-        let part = T::deserialize(value).map_err(|error| fault(section, &error))?;
+        let beyond = beyond(&value, &mut vec![section]);
+        let part = T::deserialize(value).map_err(|error| match beyond {
+            // The library says only that it is no number of the type.
+            Some(error) => error.into(),
+            None => fault(section, &error),
+        })?;
         self.out_of_range = self.out_of_range.take().or_else(|| part.check_ranges(section).err());
         Ok(part)
     }
@@ -93,8 +106,44 @@ fn take_over(fcm: &mut Map<String, Value>) {
     }
 }
 
+/// The first whole number below `path` that is out of its range.
+fn beyond<'a>(value: &'a Value, path: &mut Vec<&'a str>) -> Option<SettingError> {
+    let number = match &value.kind {
+        ValueKind::Table(table) => {
+            return table.iter().find_map(|(key, value)| {
+                path.push(key);
+                let found = beyond(value, path);
+                path.pop();
+                found
+            });
+        }
+        ValueKind::I64(number) => i128::from(*number),
+        ValueKind::U64(number) => i128::from(*number),
+        ValueKind::I128(number) => *number,
+        ValueKind::U128(number) => i128::try_from(*number).unwrap_or(i128::MAX),
+        ValueKind::String(text) if kind_at(path) == Kind::Number => text.parse().ok()?,
+        _ => return None,
+    };
+    if kind_at(path) != Kind::Number {
+        return None;
+    }
+    let range = range_at(path).unwrap_or(0..=u64::MAX);
+    match u64::try_from(number) {
+        Ok(number) => setting::within(&path.join("."), number, &range).err(),
+        Err(_) => Some(setting::out_of(&path.join("."), &range)),
+    }
+}
+
+/// From where to where the number at `path` goes, if that is said.
+fn range_at(path: &[&str]) -> Option<RangeInclusive<u64>> {
+    let (section, key) = (path.first()?, path.last()?);
+    let parts = PARTS.iter().filter(|part| part.section == *section);
+    let mut ranges = parts.flat_map(|part| part.ranges);
+    ranges.find(|(name, _)| name == key).and_then(|(_, range)| range.clone())
+}
+
 /// Who asks for which section: nobody gets anything here.
-static PARTS: LazyLock<Vec<(&str, Ask)>> = LazyLock::new(|| {
+static PARTS: LazyLock<Vec<Part>> = LazyLock::new(|| {
     let mut sections = Sections::default();
     let _ = Settings::compose(&mut sections);
     sections.parts
@@ -103,9 +152,9 @@ static PARTS: LazyLock<Vec<(&str, Ask)>> = LazyLock::new(|| {
 /// What stands at `path` in the settings.
 pub(super) fn kind_at(path: &[&str]) -> Kind {
     let Some((section, rest)) = path.split_first() else {
-        return Kind::Section(PARTS.iter().map(|(section, _)| *section).collect());
+        return Kind::Section(PARTS.iter().map(|part| part.section).collect());
     };
-    let kinds = PARTS.iter().filter(|(name, _)| name == section).map(|(_, kind_of)| kind_of(rest));
+    let kinds = PARTS.iter().filter(|part| part.section == *section).map(|part| (part.kind_of)(rest));
     kinds.fold(Kind::Unknown, |found, kind| match (found, kind) {
         (Kind::Section(some), Kind::Section(more)) => Kind::Section([some, more].concat()),
         (Kind::Unknown, kind) => kind,

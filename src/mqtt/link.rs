@@ -4,6 +4,7 @@ use super::config::Plan;
 use super::{AckWord, Outbound};
 use bytes::Bytes;
 use rumqttc_v5::QoS;
+use std::fmt::Debug;
 use std::time::Duration;
 
 /// One MQTT version. [`super::v5`] and [`super::v311`] translate; they decide nothing.
@@ -128,6 +129,16 @@ pub(super) enum Acknowledged {
     Withheld,
 }
 
+impl Failure {
+    /// The broker does not let the client in, for the reason of its CONNACK.
+    pub(super) fn not_admitted(reason: &impl Debug) -> Self {
+        let reason = format!("{reason:?}");
+        let is_login = ["NotAuthorized", "BadUserNamePassword"].contains(&reason.as_str());
+        let keys = if is_login { " (`mqtt.username`, `mqtt.password_file` or `mqtt.password`)" } else { "" };
+        Self::Refused(format!("{reason}{keys}"))
+    }
+}
+
 /// Why a connection ended, or could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -189,7 +200,15 @@ pub(super) fn wire_bytes(outbound: &Outbound) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rumqttc_v5::{Packet, Publish, PublishProperties};
+    use rumqttc_v5::{ConnectReturnCode, Packet, Publish, PublishProperties};
+
+    #[test]
+    fn a_log_in_that_is_refused_is_told_with_the_keys_of_the_log_in() {
+        let told = |code: ConnectReturnCode| Failure::not_admitted(&code).to_string();
+        let keys = "(`mqtt.username`, `mqtt.password_file` or `mqtt.password`)";
+        assert_eq!(told(ConnectReturnCode::NotAuthorized), format!("refused by the broker: NotAuthorized {keys}"));
+        assert_eq!(told(ConnectReturnCode::Banned), "refused by the broker: Banned");
+    }
 
     #[test]
     fn a_publication_is_never_larger_than_estimated() {

@@ -164,7 +164,7 @@ fn failure(error: ConnectionError) -> Failure {
         ConnectionError::ConnectionRefused(code @ ConnectReturnCode::ServiceUnavailable) => {
             Failure::Closed(format!("{code:?}"))
         }
-        ConnectionError::ConnectionRefused(code) => Failure::Refused(format!("{code:?}")),
+        ConnectionError::ConnectionRefused(code) => Failure::not_admitted(&code),
         ConnectionError::Tls(error) => tls::failure(&error),
         ConnectionError::NetworkTimeout => Failure::Network("connecting took too long".into()),
         ConnectionError::FlushTimeout => Failure::Network("the broker stopped reading".into()),

@@ -269,7 +269,7 @@ fn failure(error: ConnectionError) -> Failure {
             | ConnectReturnCode::ServerBusy
             | ConnectReturnCode::QuotaExceeded
             | ConnectReturnCode::ConnectionRateExceeded => Failure::Closed(format!("{code:?}")),
-            code => Failure::Refused(format!("{code:?}")),
+            code => Failure::not_admitted(&code),
         },
         ConnectionError::Tls(error) => tls::failure(&error),
         ConnectionError::Timeout(_) => Failure::Network("connecting took too long".into()),

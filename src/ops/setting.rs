@@ -86,10 +86,14 @@ pub(crate) fn path(section: &str, key: &str) -> String {
 /// # Errors
 /// When it is out of its range.
 pub fn within(key: &str, number: u64, range: &RangeInclusive<u64>) -> Result<(), SettingError> {
+    if range.contains(&number) { Ok(()) } else { Err(out_of(key, range)) }
+}
+
+/// What is wrong with a number that is out of its range.
+pub(crate) fn out_of(key: &str, range: &RangeInclusive<u64>) -> SettingError {
     match (range.start(), range.end()) {
-        _ if range.contains(&number) => Ok(()),
-        (least, &u64::MAX) => Err(SettingError::bad(key, format!("must be at least {least}"))),
-        (least, most) => Err(SettingError::bad(key, format!("must be from {least} to {most}"))),
+        (least, &u64::MAX) => SettingError::bad(key, format!("must be at least {least}")),
+        (least, most) => SettingError::bad(key, format!("must be from {least} to {most}")),
     }
 }
 

@@ -40,7 +40,7 @@ settings! {
         /// The host to connect to; its certificate has to be good for this name.
         pub host: String = "fcm-xmpp.googleapis.com".to_owned();
         /// The port; TLS from the first byte.
-        pub port: u16 = 5235;
+        pub port: u16 = 5235, in 1..=65_535;
         /// The XMPP domain, which is not the name of the host.
         "domain" pub xmpp_domain: String = "gcm.googleapis.com".to_owned();
         /// The sender id (project number).
@@ -237,10 +237,13 @@ pub async fn run(config: CcsConfig, outlet: Outlet, stop: CancellationToken) -> 
         let session = config.session(format!("{}-{process_mark:08x}-{}", config.resource, task.id));
         connection::run(task, session, dialer)
     };
-    tokio::select! {
-        () = Driver::new(settings, Ccs, wakes, connect).run(outlet, stop) => {}
-        never = renew(config, files, (access_tx, wake)) => match never {},
-    }
+    let work = async {
+        tokio::select! {
+            () = Driver::new(settings, Ccs, wakes, connect).run(outlet, stop) => {}
+            never = renew(config, files, (access_tx, wake)) => match never {},
+        }
+    };
+    tracing::Instrument::instrument(work, tracing::info_span!("transport", transport = "ccs")).await;
     Ok(())
 }
 

@@ -191,6 +191,15 @@ impl FcmConfig {
         }
     }
 
+    /// A project and the key that names it, for operators.
+    fn project_named(&self, project: &str) -> String {
+        let section = self.credentials_key.trim_end_matches("credentials_file");
+        match (&self.project_id, &self.credentials_file) {
+            (None, Some(_)) => format!("the project is `{project}`, that of `{}`", self.credentials_key),
+            _ => format!("the project is `{project}`, by `{section}project_id`"),
+        }
+    }
+
     fn files(&self) -> FileWatch {
         FileWatch::new(self.credentials_file.iter().chain(&self.ca_file).cloned().collect())
     }
@@ -230,7 +239,7 @@ impl FcmConfig {
 /// # Errors
 /// When the settings cannot work. Nothing that happens on the network ends it.
 pub async fn run(config: FcmConfig, outlet: Outlet, stop: CancellationToken) -> Result<(), Fatal> {
-    let span = tracing::info_span!("transport", name = config.name);
+    let span = tracing::info_span!("transport", transport = config.name);
     let files = config.files();
     let Plan { api, source, tokens } = config.plan()?;
     let read = {
@@ -255,7 +264,9 @@ async fn drive(config: FcmConfig, api: Api, tokens: TokenSource, outlet: Outlet,
     let mut news = tokens.clone();
     let address = api.dialer.borrow().server().to_owned();
     let settings = config.settings(address.clone());
-    let service = FcmService::new(&config, address, tokens);
+    // `/v1/projects/PROJECT/messages:send`
+    let project = api.uri.path().split('/').nth(3).unwrap_or_default();
+    let service = FcmService::new(&config, (address, project), tokens);
     let Timing { request, ping, pong, .. } = config.timing;
     let (Api { dialer, uri }, streams, answer_max) = (api, config.streams, ANSWER_MAX);
     let server = http2::Server { dialer, uri, streams, answer_max, request, ping, pong };

@@ -53,7 +53,7 @@ impl Harness {
         let broker = line_with(&mut lines, &mut log, "broker is open").await;
         let started = line_with(&mut lines, &mut log, "bridge started").await;
         let addresses =
-            SOCKETS.map(|kind| address_after(&broker, &format!("{}: Some(", format!("{kind:?}").to_lowercase())));
+            SOCKETS.map(|kind| address_after(&broker, &format!(" {}=", format!("{kind:?}").to_lowercase())));
         let ops = address_after(&started, "ops=");
         let log = Arc::new(Mutex::new(log));
         let mut reader = JoinSet::new();

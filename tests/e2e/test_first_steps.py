@@ -171,7 +171,7 @@ def test_the_steps_of_the_readme_work_with_a_service_account(newcomer, tmp_path)
         sim.close()
 
 
-@pytest.mark.parametrize("flag", ["--listen", "--sim-listen", "--sim-fcm-listen", "--sim-fcm-token-listen"])
+@pytest.mark.parametrize("flag", ["--listen", "--listen-ws", "--sim-listen", "--sim-fcm-listen", "--sim-fcm-token-listen"])
 def test_init_wants_ports_that_stay(flag, tmp_path):
     done = run("init", "sim", flag, "0", "--config", tmp_path / "bridge.toml")
     assert done.returncode == 64 and f"{flag} wants a port" in done.stderr, done.stderr
@@ -181,8 +181,8 @@ def test_init_wants_ports_that_stay(flag, tmp_path):
 def test_init_for_ccs_writes_what_a_ccs_server_needs(newcomer, tmp_path):
     sim = Sim(tmp_path / "sim")
     try:
-        newcomer.install(host="127.0.0.1", port=sim.ccs_port, **{"ca-file": sim.ca})
-        told = newcomer.types(f"fcm-mqtt-bridge init ccs --sender-id 1234567890 --api-key-file {sim.key}").stdout
+        newcomer.install(port=sim.ccs_port, **{"ca-file": sim.ca})
+        told = newcomer.types(f"fcm-mqtt-bridge init ccs --sender-id 1234567890 --host 127.0.0.1 --api-key-file {sim.key}").stdout
         newcomer.types("fcm-mqtt-bridge check-config --config bridge.toml")
         newcomer.said(newcomer.starts(one(lines_to_type(told), "bridge run")), "broker is open")
         inbox = newcomer.folder.parent / "1.out"
@@ -203,6 +203,13 @@ class TestInit:
         assert not [path for path in files if password in path.read_text()]
         users = newcomer.folder / "data/users"
         assert stat.S_IMODE(users.stat().st_mode) == 0o600 and users.read_text().splitlines()[-1].startswith("shop:bal:$argon2id$")
+
+    def test_a_listener_for_web_pages_is_written_on_request_and_else_as_a_comment(self, newcomer):
+        newcomer.install()
+        told = newcomer.types("fcm-mqtt-bridge init sim --config plain/bridge.toml").stdout
+        assert "ws://" not in told and '# listen_ws = "127.0.0.1:8083"' in (newcomer.folder / "plain/bridge.toml").read_text()
+        told = newcomer.types("fcm-mqtt-bridge init sim --listen-ws 8093 --config web/bridge.toml").stdout
+        assert "ws://127.0.0.1:8093/mqtt" in told and 'listen_ws = "127.0.0.1:8093"' in (newcomer.folder / "web/bridge.toml").read_text()
 
     def test_nothing_is_overwritten(self, newcomer):
         newcomer.install()
@@ -226,8 +233,9 @@ class TestInit:
         (newcomer.folder / "google-services.json").write_text('{"project_info": {}, "client": []}')
         for line, told in {
             "init fcm-v1 --credentials google-services.json": "what an Android app is built with",
-            "init fcm-v1 --credentials nowhere.json": "`fcm.credentials_file`: (or GOOGLE_APPLICATION_CREDENTIALS) names a file that cannot be read",
-            "init ccs --sender-id 1 --api-key-file nowhere": "`ccs.api_key_file`: names a file that cannot be read",
+            "init fcm-v1 --credentials nowhere.json": "`--credentials`: names a file that cannot be read, nowhere.json: No such file",
+            "init ccs --sender-id 1 --host ccs.example --api-key-file nowhere": "`--api-key-file`: names a file that cannot be read: No such file",
+            "init ccs --sender-id 1 --api-key-file nowhere": "--host <HOST>",
             "init sim --bal a/b": "cannot be a user name",
         }.items():
             done = subprocess.run(

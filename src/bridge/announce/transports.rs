@@ -59,7 +59,14 @@ impl View {
             since: None,
             next_try: Some(pause.until.into_std()),
         });
-        let Trouble { words, since, next_try } = self.snapshot.trouble.clone().or(pause)?;
+        let unconnected = (self.link == Link::UNCONNECTED).then(|| Trouble {
+            words:
+                "there is no connection at the moment (at the start the broker is waited for, for 5 seconds at most)"
+                    .to_owned(),
+            since: None,
+            next_try: None,
+        });
+        let Trouble { words, since, next_try } = self.snapshot.trouble.clone().or(pause).or(unconnected)?;
         let since = since.map(|since| format!("since {}", utc(now_ms().saturating_sub(millis(self.age(since))))));
         let next_try = self.wait(next_try).map(|wait| format!("next try at {}", utc(now_ms() + millis(wait))));
         let times: Vec<String> = since.into_iter().chain(next_try).collect();

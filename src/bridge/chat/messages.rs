@@ -17,6 +17,7 @@ use crate::chat::suffix::messages::UserMessage;
 use crate::chat::topic::Device;
 use crate::chat::user_limits::Limited;
 use crate::mqtt::Inbound;
+use crate::ops::message_log;
 use crate::store::{ChatCall, ChatOutcome, Committed, NewChatMessage, NewInvitation, Peer, StoreError, Writer};
 use std::sync::Arc;
 
@@ -154,7 +155,7 @@ impl ChatIntake {
             let sides = (Writer { let_in, ..from }, to.clone());
             let call = context.chat_call(at, PUSHES, &policy);
             let committed = guarded.keep(&context, (sid, at), sides, (call, waits)).await?;
-            let kept = Kept::new(&context, (sid, at), &to, meeting, committed);
+            let kept = Kept::new(&context, (sid, at), (&owner, &to), meeting, committed);
             drop(in_order);
             let outcome = kept.outcome(&context).await?;
             if is_offer {
@@ -213,7 +214,7 @@ impl ChatIntake {
     /// What follows once the store was asked.
     pub(super) fn remaining(&self, written: Written<'_>, committed: Committed<ChatOutcome>) -> Remaining {
         let Written { owner, publish, sid, at, to, meeting, .. } = written;
-        let kept = Kept::new(&self.context, (sid, at), &to, meeting, committed);
+        let kept = Kept::new(&self.context, (sid, at), (owner, &to), meeting, committed);
         let (context, refusing, refused) = (Arc::clone(&self.context), self.refusing.clone(), Refused::of(publish));
         let owner = owner.clone();
         Box::pin(async move { finish(&context, &refusing, &owner, kept.outcome(&context).await?, &refused).await })
@@ -223,6 +224,7 @@ impl ChatIntake {
 /// Something that the store was asked to keep: its pushes may wait for the devices of the reader that somebody looks at.
 pub(super) struct Kept {
     sid: Sid,
+    writer: Owner,
     reader: Owner,
     waits: bool,
     meeting: Option<Meeting>,
@@ -235,7 +237,7 @@ impl Kept {
     pub(super) fn new(
         context: &Context,
         (sid, at): (Sid, u64),
-        to: &Peer,
+        (from, to): (&Owner, &Peer),
         meeting: Option<Meeting>,
         committed: Committed<ChatOutcome>,
     ) -> Self {
@@ -243,16 +245,20 @@ impl Kept {
         if waits {
             context.attentions.given(&to.name, sid, at);
         }
-        Self { sid, reader: to.name.clone(), waits, meeting, committed }
+        Self { sid, writer: from.clone(), reader: to.name.clone(), waits, meeting, committed }
     }
 
     /// What it came to.
     pub(super) async fn outcome(self, context: &Context) -> Result<ChatOutcome, StoreError> {
-        let outcome = self.committed.await?;
-        if self.waits && !matches!(outcome, ChatOutcome::Done { waits: true, .. }) {
-            context.attentions.taken_back(&self.reader, self.sid);
+        let Self { sid, writer, reader, waits, meeting, committed } = self;
+        let outcome = committed.await?;
+        if let ChatOutcome::Done { .. } = outcome {
+            tracing::debug!(target: message_log::TARGET, from = %writer, to = %reader, %sid, "chat: on disk");
         }
-        if let Some(meeting) = self.meeting {
+        if waits && !matches!(outcome, ChatOutcome::Done { waits: true, .. }) {
+            context.attentions.taken_back(&reader, sid);
+        }
+        if let Some(meeting) = meeting {
             meeting.came_to(&outcome);
         }
         Ok(outcome)

@@ -199,10 +199,11 @@ impl Schedule {
         let in_order = self.context.next_written().await;
         let (sid, _) = in_order.id();
         let deadline_ms = now.saturating_add(*ttl_ms);
+        let writer = from.name.clone();
         let new = NewChatMessage { sid, from, to: to.clone(), message, deadline_ms, route };
         let call = self.context.chat_call(now, PUSHES, &self.policy);
         let committed = self.context.store.chat_send_scheduled(*row, new, call).await?;
-        let kept = Kept::new(&self.context, (sid, now), &to, meeting, committed);
+        let kept = Kept::new(&self.context, (sid, now), (&writer, &to), meeting, committed);
         drop(in_order);
         Ok(Box::pin(async move {
             if let ChatOutcome::Done { seen, .. } = kept.outcome(&self.context).await? {

@@ -5,6 +5,7 @@ use super::answers::Answers;
 use crate::bridge::presence::PresenceWord;
 use crate::chat::id::Owner;
 use crate::chat::message::{ErrorCode, Rejection};
+use crate::chat::principal::Role;
 use crate::chat::suffix::devices::VerifyTokens;
 use crate::chat::topic::Device;
 use crate::ops::clock::now_ms;
@@ -13,7 +14,14 @@ use serde_json::{Value, json};
 
 impl Commands {
     pub(super) async fn list_devices(&self, user: &Owner, answers: &Answers) -> Result<(), StoreError> {
-        let devices = self.context.store.chat_devices(user.clone()).await?.await?;
+        let context = &self.context;
+        let devices = context.store.chat_devices(user.clone()).await?.await?;
+        let is_user = context.directory.role_of(user.as_str()) == Some(Role::User);
+        // Somebody in the users file who never logged in has no devices, and is a user.
+        if devices.is_empty() && !is_user && context.store.chat_settings(user.clone()).await?.await?.is_none() {
+            answers.refuse(&Rejection::new(ErrorCode::NotFound, "there is no chat user of this name")).await;
+            return Ok(());
+        }
         answers.done(json!({ "items": devices.into_iter().map(item).collect::<Vec<_>>() })).await;
         Ok(())
     }

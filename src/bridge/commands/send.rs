@@ -53,6 +53,10 @@ impl Commands {
             self.context.attentions.taken_back(to, sid);
         }
         match outcome {
+            // What a BAL is told of its fields means nothing here.
+            ChatOutcome::Refused(rejection) if rejection.code() == ErrorCode::NotFound => {
+                answers.refuse(&Rejection::new(ErrorCode::NotFound, "there is no chat user of this name")).await;
+            }
             ChatOutcome::Refused(rejection) => answers.refuse(&rejection).await,
             ChatOutcome::Full => {
                 answers.refuse(&Rejection::new(ErrorCode::QueueFull, "there is no room for further pushes")).await;

@@ -115,6 +115,7 @@ impl Dispatcher {
             (Decision::Retry { .. }, None) => {}
             (Decision::Fail { token, fault }, flight) => {
                 self.service_backoff.reset();
+                tracing::debug!(target: message_log::TARGET, %sid, code = refusal.code, "refused for good");
                 self.tell_failure(sid, &refusal.code, (token, fault), flight.and_then(|flight| flight.token));
             }
         }

@@ -32,7 +32,7 @@ impl Hub {
             // Nobody is to hear of the end.
             session.lock().will = None;
         }
-        handles.iter().for_each(|handle| handle.end(Refusal::Revoked));
+        handles.iter().for_each(|handle| handle.end(Refusal::Erased));
         for handle in handles {
             let _ = timeout(TAKE_OVER, handle.wait_gone()).await;
         }

@@ -539,7 +539,7 @@ async fn a_name_that_a_log_line_escapes_or_cuts_is_known_as_it_is() {
         // Nobody is to wait for its end.
         handle.gone();
         erase(&harness, "o'neil").await;
-        assert_eq!(handle.ending(), Some(Ending::Refused(Refusal::Revoked)), "{client}");
+        assert_eq!(handle.ending(), Some(Ending::Refused(Refusal::Erased)), "{client}");
     }
 }
 

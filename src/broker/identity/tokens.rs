@@ -13,6 +13,7 @@ use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Validation, decode, decode_header};
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -31,6 +32,8 @@ const LEEWAY: u64 = 5;
 const SECRET_MIN: usize = 32;
 /// A modulus of 2048 bits, in bytes (RFC 7518, 3.3).
 const MODULUS_MIN: usize = 256;
+/// From here on a time in seconds is one in milliseconds: as such it is in 2001, as seconds 30,000 years ahead.
+const MILLISECONDS: f64 = 1e12;
 /// An uncompressed point of P-256.
 const POINT: usize = 65;
 /// Keys in a set. A token without `kid` is tried with each.
@@ -72,6 +75,8 @@ pub(super) enum TokenError {
     Subject,
     #[error("its role is none of `bal`, `user` and `admin`")]
     Role,
+    #[error("its `{0}` is in milliseconds: times of tokens count seconds (RFC 7519)")]
+    Milliseconds(&'static str),
 }
 
 /// What a token that holds says.
@@ -118,11 +123,12 @@ struct Key {
     print: KeyPrint,
 }
 
+/// What the library has checked to be there, it has not when it reads the claims into this.
 #[derive(Deserialize)]
 struct Claims {
-    sub: String,
+    sub: Option<String>,
     /// Seconds, perhaps with a fraction (RFC 7519, 2).
-    exp: f64,
+    exp: Option<Value>,
     iat: Option<f64>,
     role: Option<String>,
 }
@@ -228,22 +234,29 @@ fn is_base64url(byte: u8) -> bool {
 }
 
 fn accept(claims: Claims, user: Option<&str>, key: &KeyPrint) -> Result<Token, TokenError> {
-    name::check(&claims.sub)?;
-    if user.is_some_and(|user| user != claims.sub) {
+    let missing = |claim: &str| TokenError::Wrong(ErrorKind::MissingRequiredClaim(claim.to_owned()).into());
+    let sub = claims.sub.ok_or_else(|| missing("sub"))?;
+    name::check(&sub)?;
+    if user.is_some_and(|user| user != sub) {
         return Err(TokenError::Subject);
+    }
+    let exp = claims.exp.as_ref().and_then(Value::as_f64).ok_or_else(|| missing("exp"))?;
+    let times = [("exp", Some(exp)), ("iat", claims.iat)];
+    if let Some((name, _)) = times.into_iter().find(|(_, time)| time.is_some_and(|time| time >= MILLISECONDS)) {
+        return Err(TokenError::Milliseconds(name));
     }
     let role = match claims.role {
         None => Role::User,
         Some(word) => role_of_word(&word).ok_or(TokenError::Role)?,
     };
-    let expires_ms = ((claims.exp + LEEWAY as f64) * 1_000.0) as u64;
+    let expires_ms = ((exp + LEEWAY as f64) * 1_000.0) as u64;
     // The library rounds `exp` down; a client that was disconnected at `exp` must not log in again.
     if expires_ms <= now_ms() {
         return Err(TokenError::Wrong(ErrorKind::ExpiredSignature.into()));
     }
     let issued_ms = claims.iat.map(|iat| (iat * 1_000.0) as u64);
     let is_fresh = issued_ms.is_some_and(|issued| issued.saturating_add(FRESH_MS) > now_ms());
-    let identity = Identity { user: Arc::from(claims.sub), role };
+    let identity = Identity { user: Arc::from(sub), role };
     Ok(Token { identity, expires_ms, is_fresh, key: key.clone() })
 }
 
@@ -255,9 +268,18 @@ fn words(kind: &ErrorKind) -> &'static str {
         ErrorKind::ImmatureSignature => "it does not hold yet",
         ErrorKind::InvalidAudience => "it is for another audience",
         ErrorKind::InvalidIssuer => "it is of another issuer",
-        ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => {
-            "a claim is missing or has a wrong form"
-        }
+        ErrorKind::MissingRequiredClaim(claim) => match claim.as_str() {
+            "exp" => "it has no `exp`, which says when it ends",
+            "sub" => "it has no `sub`, which names the user",
+            "aud" => "it has no `aud`, which the configuration asks for",
+            "iss" => "it has no `iss`, which the configuration asks for",
+            _ => "a claim is missing",
+        },
+        ErrorKind::InvalidClaimFormat(claim) => match claim.as_str() {
+            "exp" => "its `exp` is no number of seconds",
+            "nbf" => "its `nbf` is no number of seconds",
+            _ => "a claim has a wrong form",
+        },
         _ => "it is malformed",
     }
 }

@@ -278,11 +278,7 @@ impl std::fmt::Display for UsersFile {
 
 /// The word for a role, in the users file, in tokens and on the command line.
 pub fn role_word(role: Role) -> &'static str {
-    match role {
-        Role::Bal => "bal",
-        Role::User => "user",
-        Role::Admin => "admin",
-    }
+    role.word()
 }
 
 /// The role that a word stands for.

@@ -4,12 +4,23 @@
 
 use super::{ErrorCode, Rejection};
 use crate::chat::id::MessageId;
+use serde_json::error::Category;
 use serde_json::{Map, Value};
 
 const VERSION: f64 = 1.0;
 /// The least time that is taken, in Unix milliseconds: in 1973. What is less was counted in seconds, which pass it in the
 /// year 5138, or since the start of a program.
 pub(in crate::chat) const TIME_MIN_MS: u64 = 100_000_000_000;
+
+/// Why a payload is no JSON, and where: repeats nothing of it.
+fn no_json(error: &serde_json::Error) -> String {
+    let why = match error.classify() {
+        _ if error.to_string().starts_with("recursion limit") => "the payload is nested too deeply",
+        Category::Eof => "the payload is JSON that ends too early",
+        Category::Syntax | Category::Data | Category::Io => "the payload is not JSON",
+    };
+    format!("{why} (line {}, column {})", error.line(), error.column())
+}
 
 /// A payload's fields that were not read yet.
 pub(in crate::chat) struct Fields(Map<String, Value>);
@@ -23,8 +34,7 @@ impl Fields {
         match serde_json::from_slice(payload) {
             Ok(Value::Object(map)) => Ok(Self(map)),
             Ok(_) => Err(Rejection::new(ErrorCode::NotObject, "the payload is JSON, but not an object")),
-            // The text of a syntax error says what and where, and repeats nothing of the input.
-            Err(error) => Err(Rejection::new(ErrorCode::BadJson, error.to_string())),
+            Err(error) => Err(Rejection::new(ErrorCode::BadJson, no_json(&error))),
         }
     }
 
@@ -132,5 +142,27 @@ impl Fields {
             Some(Value::Object(map)) => Ok(Some(map)),
             Some(_) => Err(Rejection::bad_field(name, "is not an object")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_json_is_told_with_its_place_and_not_repeated() {
+        let told = |payload: &str| {
+            let Err(rejection) = Fields::read(payload.as_bytes(), 10_000) else { panic!("{payload}") };
+            (rejection.code(), rejection.detail().to_owned())
+        };
+        for (payload, detail) in [
+            ("nope", "the payload is not JSON (line 1, column 2)"),
+            ("{'id': 1}", "the payload is not JSON (line 1, column 2)"),
+            ("{\"id\": \"a1\"", "the payload is JSON that ends too early (line 1, column 11)"),
+            ("", "the payload is JSON that ends too early (line 1, column 0)"),
+        ] {
+            assert_eq!(told(payload), (ErrorCode::BadJson, detail.to_owned()), "{payload}");
+        }
+        assert!(told(&"[".repeat(200)).1.starts_with("the payload is nested too deeply (line 1, column 1"));
     }
 }

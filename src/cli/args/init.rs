@@ -31,9 +31,9 @@ pub enum InitArgs {
         /// A file with the server key in it.
         #[arg(long, value_name = "FILE")]
         api_key_file: PathBuf,
-        /// The server's name or address.
+        /// The server's name or address. Google's own (fcm-xmpp.googleapis.com) was closed in 2024.
         #[arg(long, value_name = "HOST")]
-        host: Option<String>,
+        host: String,
         /// Its port.
         #[arg(long, value_name = "PORT")]
         port: Option<u16>,
@@ -68,17 +68,18 @@ impl InitArgs {
 
     /// The addresses that clients are to be told, and their flags.
     pub(crate) fn told(&self) -> Vec<(&'static str, SocketAddr)> {
-        let broker = ("--listen", self.common().listen);
-        match self {
-            Self::FcmV1 { .. } | Self::Ccs { .. } => vec![broker],
-            #[cfg(feature = "sim")]
-            Self::Sim { ports, .. } => vec![
-                broker,
+        let InitCommon { listen, listen_ws, .. } = self.common();
+        let mut told = vec![("--listen", *listen)];
+        told.extend(listen_ws.map(|address| ("--listen-ws", address)));
+        #[cfg(feature = "sim")]
+        if let Self::Sim { ports, .. } = self {
+            told.extend([
                 ("--sim-listen", ports.sim_listen),
                 ("--sim-fcm-listen", ports.sim_fcm_listen),
                 ("--sim-fcm-token-listen", ports.sim_fcm_token_listen),
-            ],
+            ]);
         }
+        told
     }
 }
 
@@ -112,6 +113,9 @@ pub struct InitCommon {
     /// Where the embedded broker is to listen: MQTT over TCP.
     #[arg(long, default_value = "127.0.0.1:1883", value_name = "ADDRESS", value_parser = address)]
     pub listen: SocketAddr,
+    /// Where it is to listen for web pages: MQTT over WebSocket, path /mqtt; for example 127.0.0.1:8083.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub listen_ws: Option<SocketAddr>,
     /// Where /healthz, /readyz and /metrics are to be served.
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS", value_parser = address)]
     pub ops_listen: SocketAddr,

@@ -51,10 +51,13 @@ pub enum UserAction {
     /// Erases a chat user from the store of a running bridge: devices, tokens, messages, contacts, settings, sessions, and all that
     /// waits. What others wrote to that user stays with them, under another name. There is no way back.
     ///
-    /// The name stays taken, and nobody can log in by it, until `user free`.
+    /// The name stays taken, and nobody can log in by it, until `user free`. On a terminal the name is to be typed once more.
     Erase {
         /// Whom.
         name: String,
+        /// Do not ask on the terminal whether it is meant.
+        #[arg(long)]
+        yes: bool,
         /// Where the store is.
         #[command(flatten)]
         store: StoreArgs,
@@ -76,7 +79,8 @@ pub enum UserAction {
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Lists users and roles; then, with a configuration, the chat users that the store alone knows, by their tokens.
+    /// Lists users and roles; then, with a configuration, the chat users that the store alone knows, by their tokens. Names of
+    /// erased users that are not free are marked.
     List {
         /// Where the users are.
         #[command(flatten)]

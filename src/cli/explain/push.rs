@@ -3,24 +3,24 @@
 use crate::chat::delivery::State;
 use crate::chat::id::{Owner, Sid};
 use crate::chat::push_decision::{Asked, Matter, Rule, Verdict, Wish};
+use crate::cli::store_place::StorePlace;
 use crate::cli::{UsageError, json_rows, shown};
 use crate::ops::clock::utc;
 use crate::ops::print;
-use crate::store::{ExplainedDevice, ExplainedPush, Inspector, PushExplanation};
+use crate::store::{ExplainedDevice, ExplainedPush, PushExplanation};
 use anyhow::bail;
-use std::path::Path;
 use std::slice;
 
 /// Prints what was asked, the rule for each device, and what became of each push.
 ///
 /// # Errors
 /// When `user` or `sid` can be none; or the file is no store, cannot be read, or knows no such message to the user.
-pub(in crate::cli) fn run(path: &Path, user: &str, sid: &str, json: bool) -> anyhow::Result<()> {
+pub(in crate::cli) fn run(place: &StorePlace, user: &str, sid: &str, json: bool) -> anyhow::Result<()> {
     let owner = Owner::new(user).map_err(|fault| UsageError(format!("`{}` is no user: it {fault}", shown(user))))?;
     let sid = Sid::parse(sid).ok_or_else(|| UsageError(format!("`{}` is not the `sid` of a message", shown(sid))))?;
-    let Some(explanation) = Inspector::open(path)?.explain_push(&owner, sid)? else {
+    let Some(explanation) = place.open()?.explain_push(&owner, sid)? else {
         let kept = "a message is kept for a limited time (chat.keep_days, chat.keep_bytes)";
-        bail!("{} knows no message `{sid}` to `{owner}`; {kept}", path.display());
+        bail!("{} knows no message `{sid}` to `{owner}`; {kept}", place.path().display());
     };
     let text = if json { json_rows(slice::from_ref(&explanation))? } else { story(&owner, &explanation) };
     print::line(text.trim_end())?;
@@ -129,6 +129,7 @@ fn of_push(push: &ExplainedPush) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args::StoreArgs;
 
     const ASKED: Asked = Asked::of(Matter::Message, Wish::Auto);
 
@@ -231,7 +232,8 @@ mod tests {
     #[test]
     fn what_can_be_no_user_and_no_sid_is_wrong_usage() {
         for (user, sid) in [("a/b", "06eqbd3gy0001ab2"), ("bob", "m1")] {
-            let error = run(Path::new("/nowhere"), user, sid, false).unwrap_err();
+            let store = StoreArgs { config: None, store: Some("/nowhere".into()) };
+            let error = run(&StorePlace::of(store).unwrap(), user, sid, false).unwrap_err();
             assert!(error.is::<UsageError>(), "{user} {sid}: {error}");
         }
     }

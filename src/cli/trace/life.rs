@@ -1,7 +1,7 @@
 //! The life of a message in words, in the order of time.
 
 use super::live::Live;
-use super::{status_word, word};
+use super::word;
 use crate::chat::delivery::{AMBIGUOUS, State};
 use crate::chat::status::Status;
 use crate::ops::clock::utc;
@@ -40,7 +40,7 @@ pub(super) fn of_message(m: &TraceMessage, live: &Live) -> String {
     moments.extend(m.sent_at.map(|at| (at, "sent: the first of them was taken".to_owned())));
     if !matches!(m.status, Status::Accepted | Status::Sent) {
         let code = m.code.as_ref().filter(|_| m.status == Status::Failed).map(|code| format!(": {code}"));
-        moments.push((m.told_at, format!("{}{}", status_word(m.status), code.unwrap_or_default())));
+        moments.push((m.told_at, format!("{}{}", m.status.word(), code.unwrap_or_default())));
     }
     text += &lines("  ", moments);
     for d in &m.deliveries {

@@ -43,9 +43,12 @@ mod tests {
 
     #[test]
     fn of_a_message_that_waits_for_the_disk_it_is_told_that_the_disk_takes_nothing() {
-        let of = |store: &str| unknown(&Live(json!({"ccs": "up", "store": store})));
+        let of = |store: &str| unknown("a1", &Live(json!({"ccs": "up", "store": store})));
         assert!(of("disk full").starts_with("the store is blocked: disk full; "));
-        assert!(of("ok").starts_with("settled messages") && unknown(&Live::default()).starts_with("settled messages"));
+        let settled = "a message that is settled is remembered for a limited time";
+        assert_eq!([of("ok"), unknown("a1", &Live::default())], [settled, settled]);
+        let of_chat = unknown("06eqbd3gy0001ab2", &Live::default());
+        assert!(of_chat.contains("`fcm-mqtt-bridge explain push USER 06eqbd3gy0001ab2`"), "{of_chat}");
     }
 
     #[test]

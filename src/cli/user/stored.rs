@@ -19,6 +19,40 @@ pub(super) fn users(config: Option<&Path>) -> anyhow::Result<Vec<UserSummary>> {
     Ok(Inspector::open(&path)?.users()?)
 }
 
+/// Those of `names` whose users were erased and whose names are not free, by the store of a configuration.
+///
+/// # Errors
+/// As [`users`].
+pub(super) fn erased<'a>(
+    config: Option<&Path>,
+    names: impl Iterator<Item = &'a str>,
+) -> anyhow::Result<HashSet<&'a str>> {
+    let Some(config) = config else { return Ok(HashSet::new()) };
+    let path = Settings::read(Some(config))?.store.path;
+    if !path.exists() {
+        return Ok(HashSet::new());
+    }
+    let store = Inspector::open(&path)?;
+    let mut found = HashSet::new();
+    for name in names {
+        if store.is_erased(name)? {
+            found.insert(name);
+        }
+    }
+    Ok(found)
+}
+
+/// What to say to whoever adds a user of this name, or changes its password, where nobody can log in by it.
+pub(super) fn erased_note(config: Option<&Path>, name: &str) -> Option<String> {
+    let is_erased = erased(config, std::iter::once(name)).is_ok_and(|found| !found.is_empty());
+    is_erased.then(|| {
+        format!(
+            "but a user of this name was erased: nobody can log in as `{name}` until `fcm-mqtt-bridge user free {name}`, asked \
+             of the running bridge"
+        )
+    })
+}
+
 /// A line for each of them that is not in the users file.
 pub(super) fn lines<'a>(known: &[UserSummary], in_file: impl Iterator<Item = &'a str>) -> Vec<String> {
     let in_file: HashSet<&str> = in_file.collect();
@@ -64,6 +98,24 @@ mod tests {
         writer.close().await.unwrap();
         std::fs::write(&path, "something else").unwrap();
         assert!(users(Some(&config)).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_was_erased_and_is_not_free_is_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, path) = (folder.path().join("bridge.toml"), folder.path().join("bridge.db"));
+        std::fs::write(&config, format!("[store]\npath = {path:?}\n")).unwrap();
+        assert_eq!(erased_note(Some(&config), "alice"), None, "the bridge has never run");
+        let (store, writer, _) = sqlite::open(&store::Settings::new(path), 1).unwrap();
+        let alice = Owner::new("alice").unwrap();
+        store.chat_user_seen(alice.clone()).await.unwrap().await.unwrap();
+        assert_eq!(erased_note(Some(&config), "alice"), None);
+        let aliases = vec!["deleted-0000000a".to_owned()];
+        store.erase_begin(store::NewErase { user: alice, aliases, at: 1 }).await.unwrap();
+        let told = erased_note(Some(&config), "alice").unwrap();
+        assert!(told.contains("`fcm-mqtt-bridge user free alice`"), "{told}");
+        assert_eq!(erased(Some(&config), ["alice", "bob"].into_iter()).unwrap(), HashSet::from(["alice"]));
+        writer.close().await.unwrap();
     }
 
     #[test]

@@ -376,6 +376,10 @@ fn a_value_of_the_wrong_form_names_its_key() {
         ("[mqtt]\nbroker = \"other\"", "`mqtt.broker`: wants one of \"embedded\", \"external\""),
         ("[ccs]\nwindow = \"hush\"", "`ccs.window`: wants a whole number"),
         ("[ccs]\nport = 5235.9", "`ccs.port`: wants a whole number"),
+        ("[ccs]\nport = 99999", "`ccs.port`: must be from 1 to 65535"),
+        ("[ccs]\nwindow = -1", "`ccs.window`: must be from 1 to 1000"),
+        ("[limits]\npayload_bytes = -5", "`limits.payload_bytes`: must be "),
+        ("[fcm.projects.shop]\nconnections = -1", "`fcm.projects.shop.connections`: must be from 1 to 100"),
         ("[limits]\nqueue_rows = 5.5", "`limits.queue_rows`: wants a whole number"),
         ("[limits]\nqueue_rows = 5.0", "`limits.queue_rows`: wants a whole number"),
         ("[limits]\nqueue_rows = 1e30", "`limits.queue_rows`: wants a whole number"),
@@ -409,6 +413,8 @@ fn a_value_of_the_wrong_form_names_its_key() {
         let refused = load_with(MINIMUM, &[("BRIDGE__LIMITS__QUEUE_ROWS", wrong)]).unwrap_err().to_string();
         assert_eq!(refused, "`limits.queue_rows`: wants a whole number", "{wrong}");
     }
+    let negative = load_with(MINIMUM, &[("BRIDGE__LIMITS__QUEUE_ROWS", "-7")]).unwrap_err().to_string();
+    assert_eq!(negative, "`limits.queue_rows`: must be at least 1");
     assert_eq!(load_with(MINIMUM, &[("BRIDGE__LIMITS__QUEUE_ROWS", "7")]).unwrap().settings.limits.store.queue_rows, 7);
     let broken = refusal("[ccs]\napi_key = \"hush\nwindow = 1");
     let told = " is not TOML at line 2, column 16: invalid basic string";

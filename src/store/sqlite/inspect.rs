@@ -5,8 +5,9 @@ use super::column::{NEVER, bytes_of, fan_out, from_sql, sid, sql_ms, state};
 use super::message::SEVERAL;
 use super::recipient_queue::PARKED;
 use super::request::reply_topic;
-use super::{errors, file};
+use super::{erase, errors, file};
 use crate::chat::delivery::State;
+use crate::chat::erasure::name_key;
 use crate::chat::id::{self, Owner, Sid, short_hash};
 use crate::store::{
     INBOX, OpenError, PushExplanation, QueueState, StoreError, Summary, Trace, TraceDelivery, TraceMessage,
@@ -113,6 +114,17 @@ impl Inspector {
     /// When the file cannot be read.
     pub fn users(&self) -> Result<Vec<UserSummary>, StoreError> {
         explain::users(&self.conn).map_err(errors::of_inspection)
+    }
+
+    /// Whether a user of this name was erased, or is being erased, and the name is not free.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn is_erased(&self, name: &str) -> Result<bool, StoreError> {
+        self.conn
+            .prepare_cached(erase::IS_TAKEN)
+            .and_then(|mut taken| taken.exists([name_key(name)]))
+            .map_err(errors::of_inspection)
     }
 
     fn traces(&self, id: &str) -> rusqlite::Result<Vec<Trace>> {

@@ -1,8 +1,9 @@
 //! A push in the words of FCM.
 
 use crate::chat::push::{CHECK_ONLY, Priority, Push, Target, asks_to_check_only, is_check_only};
+use crate::chat::topic::APP_RECEIPTS;
 use crate::fcm::message::Message;
-use crate::fcm::request::RequestError;
+use crate::fcm::request::{ACK_KEY, ID_KEY, RequestError};
 use crate::fcm::target;
 use serde_json::{Map, Value};
 
@@ -36,7 +37,11 @@ pub fn message(push: &Push, id: String, ttl_s: u32, ack: Option<&str>) -> Result
         ("time_to_live".to_owned(), Value::from(ttl_s)),
     ]));
     let ack = ack.map(str::to_owned);
-    Ok(Message { target, id: Some(id), receipt: push.receipt, ack, fields, words: &WORDS })
+    // A push of the bridge's own for an item of a chat says itself which item is to be confirmed, and where.
+    let says_itself =
+        !push.receipt && push.data.contains_key(ID_KEY) && push.data.get(ACK_KEY) == Some(&APP_RECEIPTS.into());
+    let id = Some(id).filter(|_| !says_itself);
+    Ok(Message { target, id, receipt: push.receipt, ack, fields, words: &WORDS })
 }
 
 #[cfg(test)]
@@ -80,6 +85,20 @@ mod tests {
                 "webpush": {"headers": {"TTL": "60", "Urgency": "normal", "Topic": "chat"}},
             }})
         );
+    }
+
+    #[test]
+    fn a_push_that_says_itself_what_is_to_be_confirmed_loses_nothing() {
+        let mut push = push(Target::Topic("news".to_owned()));
+        (push.receipt, push.collapse, push.fcm) = (false, None, Map::new());
+        push.data = map(json!({"mid": "06eqbd3gy0001ab2", "ack": APP_RECEIPTS}));
+        let losses = |push: &Push| {
+            let message = message(push, "06eqbd3gy0001ab3".to_owned(), 60, Some(APP_RECEIPTS)).unwrap();
+            translate(message, 1_000).unwrap().losses.iter().map(|loss| loss.field.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(losses(&push), [""; 0]);
+        push.data.shift_remove("ack");
+        assert_eq!(losses(&push), ["data.mid"], "a key of the application's own");
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(super) struct FcmService {
     on_ambiguous: OnAmbiguous,
     /// Where the API is, for operators.
     server: String,
+    /// The project and what names it, likewise.
+    project: String,
     tokens: TokenSource,
     health: Health,
     budget: Budget,
@@ -62,11 +64,12 @@ pub(super) struct SentRequest {
 }
 
 impl FcmService {
-    pub(super) fn new(config: &FcmConfig, server: String, tokens: TokenSource) -> Self {
+    pub(super) fn new(config: &FcmConfig, (server, project): (String, &str), tokens: TokenSource) -> Self {
         Self {
             app_receipts: config.app_receipts,
             on_ambiguous: config.on_ambiguous,
             server,
+            project: config.project_named(project),
             tokens,
             health: Health::default(),
             budget: Budget::new(&config.quotas),
@@ -121,6 +124,9 @@ impl FcmService {
             return;
         }
         let server = &self.server;
+        let is_unknown = self.health.cause() == Some(Cause::UnknownProject) && !detail.is_empty();
+        let told = if is_unknown { format!("{detail} ({})", self.project) } else { detail.to_owned() };
+        let detail = &*told;
         if let (Standing::Down(_), false) = (after, detail.is_empty()) {
             let known = self.outage.as_ref().filter(|_| before != Standing::Well);
             self.outage = Some((format!("{server}: {detail}"), known.map_or(now, |(_, since)| *since)));

@@ -173,7 +173,9 @@ fn admitted(
     let settings = people::settings(tx, &to.name)?;
     let is_gone = erase::is_taken(tx, to.name.as_str())?;
     if to.role.is_none() && settings.is_none() || to.role == Some(Role::Admin) || is_gone {
-        return Ok(Err(Rejection::new(ErrorCode::NotFound, "`to` names nobody")));
+        let is_push = from.role == Role::Bal;
+        let hint = if is_push { ": for a push give a `token`, or, in the form of CCS, a `message_id`" } else { "" };
+        return Ok(Err(Rejection::new(ErrorCode::NotFound, format!("`to` names nobody{hint}"))));
     }
     if from.direct && people::settings(tx, &from.name)?.is_none() {
         return Ok(Err(Rejection::new(ErrorCode::NotFound, "`from` names nobody")));

@@ -31,7 +31,7 @@ use rusqlite::{Connection, Params, Row, params};
 use serde::{Deserialize, Serialize};
 
 const FIND: &str = "SELECT alias, running FROM erased WHERE name = ?1";
-const IS_TAKEN: &str = "SELECT 1 FROM erased WHERE name = ?1";
+pub(super) const IS_TAKEN: &str = "SELECT 1 FROM erased WHERE name = ?1";
 const BEGIN: &str = "INSERT INTO erased (name, alias, erased_at, running) VALUES (?1, ?2, ?3, ?4)";
 const SET_RUNNING: &str = "UPDATE erased SET running = ?2 WHERE name = ?1";
 const RUNNING: &str = "SELECT running FROM erased WHERE running IS NOT NULL";

@@ -108,6 +108,8 @@ async fn a_fault_that_only_one_message_meets_stops_nobody_else() {
     peer.fault(asked.stream, 404, None, &[]).await;
     assert_eq!(back(&mut harness).await, (sids[0], "unknown_project".to_owned()));
     harness.link(Link::Probing("unknown_project")).await;
+    let trouble = harness.port.snapshot.borrow().trouble.clone().unwrap();
+    assert!(trouble.words.contains("the project is `p`, by `fcm.project_id`"), "{}", trouble.words);
     harness.send(message(sids[0], 1)).await;
     assert!(
         matches!(harness.report().await, Report::Back { sid, fate: Fate::Deferred { .. }, .. } if sid == sids[0]),

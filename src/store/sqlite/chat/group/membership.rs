@@ -196,7 +196,7 @@ impl Writing<'_> {
             let from = Writer { strangers: one.strangers, ..self.by.clone() };
             match admission(tx, What::Invitation, &from, &one.peer, call)? {
                 Err(rejection) if rejection.code() == ErrorCode::NotFound => {
-                    return refuse(ErrorCode::NotFound, "`members` names somebody who does not exist");
+                    return refuse(ErrorCode::NotFound, format!("`members` names `{user}`, who does not exist"));
                 }
                 Err(rejection) => return Ok(Err(rejection)),
                 Ok(_) => {}
