@@ -6,7 +6,8 @@
 //! broker in any case, and waits for the word `accepted`; so it is told `failed`, and publishes again later. Where nobody
 //! chats, nobody is held up, and BALs wait in their broker as they always did.
 
-use super::{Intake, Remaining, accepted};
+use super::downstream::accepted;
+use super::{Intake, Remaining};
 use crate::bridge::refusing::Refused;
 use crate::chat::id::MessageId;
 use crate::chat::message::{ErrorCode, Rejection};
