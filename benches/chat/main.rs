@@ -170,7 +170,10 @@ async fn set_up(place: &Place<'_>, arguments: &Arguments) -> Result<()> {
 /// The store of another folder, of which no bridge has it open.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     for name in ["bridge.db", "bridge.db-wal", "filled"].iter().filter(|name| from != to && from.join(name).exists()) {
-        fs::copy(from.join(name), to.join(name))?;
+        let copied = to.join(name);
+        fs::copy(from.join(name), &copied)?;
+        // Or the disk would be busy with it while the bridge is measured.
+        fs::File::open(copied)?.sync_all()?;
     }
     Ok(())
 }
